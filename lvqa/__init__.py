@@ -1,0 +1,25 @@
+"""lvqa: questions about hours of video, answered from the frames that matter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Answer", "LongVideoQA", "LvqaError", "Question", "__version__"]
+
+if TYPE_CHECKING:
+    from lvqa.pipeline import LongVideoQA
+    from lvqa.records import Answer, LvqaError, Question
+
+
+def __getattr__(name: str) -> Any:
+    # The rooms are entered when they are asked for: `import lvqa` loads neither torch nor numpy.
+    if name == "LongVideoQA":
+        from lvqa.pipeline import LongVideoQA
+
+        return LongVideoQA
+    if name in __all__:
+        import lvqa.records
+
+        return getattr(lvqa.records, name)
+    raise AttributeError(f"module 'lvqa' has no attribute {name!r}")
