@@ -1,0 +1,71 @@
+"""All that is asked of a model: encode frame pairs, read the last state, score words, write text."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from lvqa.records import Counts, LvqaError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from lvqa.backbones.prompt import Prompt
+
+
+class Backbone(Protocol):
+    """One multimodal model, untouched. Tokens and prompts are those of `lvqa.backbones.prompt`."""
+
+    name: str
+    revision: str
+    """What tells these weights from others: it belongs into every stamp."""
+    counts: Counts
+    """What was spent since loading; added to by every call."""
+    dim: int
+    cell_pixels: int
+    """Side of the square of pixels behind one visual token."""
+    positions_per_second: float
+    """How fast temporal positions go."""
+    max_pixels: int
+    """The default limit on a frame's size."""
+
+    def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
+        """Height and width to decode frames of this size at."""
+        ...
+
+    def encode_pairs(self, pixels: np.ndarray) -> Tensor:
+        """(n, tokens, dim) visual tokens of (n, 2, height, width, 3) uint8 pixels."""
+        ...
+
+    def last_states(self, prompts: Sequence[Prompt], *, state: str = ..., final_norm: bool = ...) -> Tensor:
+        """(n, dim) float32 states at the place where the reply begins."""
+        ...
+
+    def next_token_logits(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Tensor:
+        """(n, words) float32 logits of single-token words as the reply's first token."""
+        ...
+
+    def generate(self, prompt: Prompt, *, max_new_tokens: int = ...) -> str:
+        """The greedy reply."""
+        ...
+
+
+def load_backbone(
+    model: str, *, device: str | None = None, dtype: str | None = None, max_batch_tokens: int = 16384
+) -> Backbone:
+    """The model under a hub id, in a folder, or the embedded "tiny"; its config.json says which family it is."""
+    from lvqa.backbones.checkpoint import find_checkpoint
+
+    family = find_checkpoint(model).model_type
+    if family not in BACKBONES:
+        raise LvqaError(f"model {model!r} is a {family}; the families that can be used are {', '.join(BACKBONES)}")
+    module, name = BACKBONES[family].split(":")
+    backbone = getattr(importlib.import_module(module), name)
+    loaded: Backbone = backbone.load(model, device=device, dtype=dtype, max_batch_tokens=max_batch_tokens)
+    return loaded
+
+
+BACKBONES = {"qwen2_5_vl": "lvqa.backbones.qwen2_5_vl:Qwen25VL"}
+"""A `model_type` of config.json -> where its class lies; imported when it is loaded."""

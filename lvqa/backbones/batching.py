@@ -1,0 +1,51 @@
+"""Batches by tokens, not by items, with a way out when memory runs short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lvqa.records import LvqaError
+
+
+class TokenBudget:
+    """How many tokens one batch may hold. Halved when memory runs out, and kept so."""
+
+    def __init__(self, tokens: int) -> None:
+        if tokens < 1:
+            raise ValueError(f"a batch must hold at least one token, got {tokens}")
+        self.tokens = tokens
+
+    def run(self, sizes: Sequence[int], work: Callable[[list[int]], Tensor]) -> Tensor:
+        """(n, ...) the rows of `work` in the items' order; it is called with the indices of items of similar size.
+
+        Sizes [5, 900, 5, 5] under 1000 tokens are worked on as [0, 2, 3] and [1]: an item costs what the longest does.
+        """
+        waiting = sorted(range(len(sizes)), key=sizes.__getitem__)
+        order = list(waiting)
+        rows: list[Tensor] = []
+        while waiting:
+            batch = self._first_batch(waiting, sizes)
+            try:
+                rows.append(work(batch))
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                size = sizes[batch[-1]]
+                if len(batch) == 1:
+                    raise LvqaError(
+                        f"out of memory on one item of {size} tokens: show fewer or smaller frames"
+                    ) from error
+                self.tokens = len(batch) // 2 * size
+            else:
+                waiting = waiting[len(batch) :]
+        places = torch.tensor(order).argsort()
+        joined = torch.cat(rows)
+        return joined[places.to(joined.device)]
+
+    def _first_batch(self, waiting: Sequence[int], sizes: Sequence[int]) -> list[int]:
+        """The longest start of `waiting` that fits, at least one item; sizes rise along it."""
+        count = 1
+        while count < len(waiting) and (count + 1) * sizes[waiting[count]] <= self.tokens:
+            count += 1
+        return list(waiting[:count])

@@ -1,0 +1,127 @@
+"""Prompts to token sequences: the chat template around the user's turn, and places for the visual tokens."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from lvqa.backbones.positions import Grid, position_ids
+from lvqa.backbones.prompt import Prompt, VisualBlock
+from lvqa.records import LvqaError
+
+SENTINEL = "lvqa-content-5d1f0c"
+START, PAD, END = "<|vision_start|>", "<|video_pad|>", "<|vision_end|>"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sequence3D:
+    """One prompt, ready for the model."""
+
+    ids: Tensor
+    """(sequence,) int64; the pad id where a visual token goes."""
+    positions: Tensor
+    """(3, sequence) int64."""
+    visual: Tensor
+    """(sequence,) bool: the places of visual tokens."""
+    blocks: tuple[VisualBlock, ...]
+    """What goes there, in order."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Several prompts, padded on the left, so that the last place is the last of each."""
+
+    ids: Tensor
+    """(batch, sequence) int64."""
+    positions: Tensor
+    """(3, batch, sequence) int64; 0 where padded."""
+    visual: Tensor
+    """(batch, sequence) bool."""
+    mask: Tensor | None
+    """(batch, sequence) bool, false where padded; None without padding."""
+    blocks: tuple[VisualBlock, ...]
+
+
+class ChatFormat:
+    """The tokenizer and its chat template.
+
+    Special tokens that occur in a prompt's text are spelt out as plain characters: a question can't end the turn.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        specials = [token.content for token in tokenizer.added_tokens_decoder.values()]
+        lacking = [token for token in (START, PAD, END) if token not in specials]
+        if lacking:
+            raise LvqaError(f"the tokenizer in {tokenizer.name_or_path} has no token {lacking[0]}")
+        self._start, self._pad, self._end = tokenizer.convert_tokens_to_ids([START, PAD, END])
+        message = [{"role": "user", "content": SENTINEL}]
+        rendered = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        before, after = rendered.split(SENTINEL)
+        # The template's own text next to the content is tokenised together with it, as the library would.
+        head = max(before.rfind(token) + len(token) for token in specials if token in before)
+        tail = min(after.find(token) for token in specials if token in after)
+        self._head, self._near_head = self._template_ids(before[:head]), before[head:]
+        self._near_tail, self._tail = after[:tail], self._template_ids(after[tail:])
+
+    def _template_ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids  # type: ignore[no-any-return]
+
+    def text_ids(self, text: str) -> list[int]:
+        """The tokens of plain text; no special token is recognised in it."""
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids  # type: ignore[no-any-return]
+
+    def encode(self, prompt: Prompt) -> Sequence3D:
+        """The prompt as the one user turn, up to where the reply begins."""
+        ids = list(self._head)
+        visual = [False] * len(ids)
+        runs: list[int | Grid] = [len(ids)]
+
+        def add_text(tokens: list[int]) -> None:
+            ids.extend(tokens)
+            visual.extend([False] * len(tokens))
+            runs.append(len(tokens))
+
+        content = (self._near_head, *prompt, self._near_tail)
+        for is_text, group in itertools.groupby(content, key=lambda part: isinstance(part, str)):
+            if is_text:
+                add_text(self.text_ids("".join(str(part) for part in group)))
+                continue
+            for block in group:
+                assert isinstance(block, VisualBlock)
+                add_text([self._start])
+                ids.extend([self._pad] * len(block))
+                visual.extend([True] * len(block))
+                runs.append(block)
+                add_text([self._end])
+        add_text(self._tail)
+        blocks = tuple(part for part in prompt if isinstance(part, VisualBlock))
+        return Sequence3D(torch.tensor(ids), position_ids(runs), torch.tensor(visual), blocks)
+
+
+def collate(sequences: Sequence[Sequence3D]) -> Batch:
+    """The sequences as one batch, in their order."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    longest = int(lengths.max())
+    mask = torch.arange(longest) >= (longest - lengths)[:, None]  # (batch, sequence)
+    return Batch(
+        ids=_pad_left([sequence.ids for sequence in sequences]),
+        positions=_pad_left([sequence.positions.T for sequence in sequences]).permute(2, 0, 1),
+        visual=_pad_left([sequence.visual for sequence in sequences]),
+        mask=None if bool(mask.all()) else mask,
+        blocks=tuple(block for sequence in sequences for block in sequence.blocks),
+    )
+
+
+def _pad_left(rows: list[Tensor]) -> Tensor:
+    """(batch, longest, ...) with zeros before the shorter rows."""
+    return pad_sequence(rows, batch_first=True, padding_side="left")

@@ -1,0 +1,222 @@
+"""Qwen2.5-VL, untouched: the one model that embeds, reranks and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
+from transformers import AutoTokenizer, DynamicCache, Qwen2_5_VLForConditionalGeneration
+from transformers.masking_utils import create_causal_mask
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
+
+from lvqa.backbones.batching import TokenBudget
+from lvqa.backbones.chat import Batch, ChatFormat, collate
+from lvqa.backbones.checkpoint import find_checkpoint
+from lvqa.backbones.positions import position_ids
+from lvqa.backbones.prompt import Prompt
+from lvqa.backbones.vision import encode_pixels, target_size
+from lvqa.records import Counts, LvqaError
+
+__all__ = ["STATES", "Qwen25VL", "encode_pixels", "position_ids", "target_size"]
+
+MODEL_TYPE = "qwen2_5_vl"
+MAX_PIXELS = 128 * 28 * 28
+"""A frame's default size limit: the cap that Qwen's authors name for LVBench. A config's `video_max_pixels` goes first."""
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+STATES = {"attention": (1, False), "mlp": (1, True), "mlp-1": (2, True), "mlp-2": (3, True)}
+"""A state's name -> the layer it leaves, counted from the end, and whether that layer's MLP is included."""
+
+
+class Qwen25VL:
+    """A Qwen2.5-VL of any size. It is never trained here, and its weights are never changed."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, revision: str, max_batch_tokens: int) -> None:
+        self.name = name
+        self.revision = revision
+        self.counts = Counts()
+        self.dim = int(model.config.text_config.hidden_size)
+        """Width of the visual tokens and of the states."""
+        vision = model.config.vision_config
+        self.cell_pixels = int(vision.patch_size * vision.spatial_merge_size)
+        self.positions_per_second = float(vision.tokens_per_second)
+        self.max_pixels = int(getattr(model.config, "video_max_pixels", MAX_PIXELS))
+        self._model = model
+        self._text = model.model.language_model
+        self._chat = ChatFormat(tokenizer)
+        self._patch_budget = TokenBudget(max_batch_tokens)
+        self._prompt_budget = TokenBudget(max_batch_tokens)
+
+    @classmethod
+    def load(
+        cls, model: str, *, device: str | None = None, dtype: str | None = None, max_batch_tokens: int = 16384
+    ) -> Qwen25VL:
+        """The model under a hub id, in a folder, or the embedded "tiny".
+
+        Without a device it is CUDA where there is one, else the CPU; without a dtype, bfloat16 on CUDA, else float32.
+        """
+        place = _device(device)
+        if dtype is not None and dtype not in DTYPES:
+            raise LvqaError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+        checkpoint = find_checkpoint(model)
+        if checkpoint.model_type != MODEL_TYPE:
+            raise LvqaError(f"model {model!r} is a {checkpoint.model_type}; only a {MODEL_TYPE} can be used")
+        precision = DTYPES[dtype or ("bfloat16" if place.type == "cuda" else "float32")]
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint.source)
+            library: Any = Qwen2_5_VLForConditionalGeneration  # typed as if it returned the model alone
+            loaded, report = library.from_pretrained(
+                checkpoint.source, dtype=precision, attn_implementation="sdpa", output_loading_info=True
+            )
+        except OSError as error:
+            raise LvqaError(f"model {model!r} is incomplete: {str(error).splitlines()[0]}") from error
+        if report["missing_keys"]:
+            raise LvqaError(f"model {model!r} lacks weights, among them {min(report['missing_keys'])}")
+        if loaded.model.language_model.has_sliding_layers:
+            raise LvqaError(f"model {model!r} uses sliding-window attention, which is not supported")
+        loaded.eval().requires_grad_(False).to(place)
+        return cls(loaded, tokenizer, name=model, revision=checkpoint.revision, max_batch_tokens=max_batch_tokens)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self._model.device  # type: ignore[no-any-return]
+
+    def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
+        """Height and width to decode at: multiples of 28, at most `max_pixels` together, the aspect nearly kept."""
+        least = min(4 * self.cell_pixels**2, max_pixels)
+        return target_size(height, width, max_pixels=max_pixels, min_pixels=least, factor=self.cell_pixels)
+
+    @torch.no_grad()
+    def encode_pairs(self, pixels: np.ndarray) -> Tensor:
+        """(n, tokens, dim) visual tokens of n frame pairs given as (n, 2, height, width, 3) uint8."""
+        visual = self._model.model.visual
+
+        def work(batch: list[int]) -> Tensor:
+            return encode_pixels(visual, torch.tensor(pixels[batch], device=self.device))
+
+        n, _, height, width, _ = pixels.shape
+        if n == 0:
+            raise ValueError("there are no frame pairs to encode")
+        patches = height * width // visual.config.patch_size**2
+        tokens = self._patch_budget.run([patches] * n, work)
+        self.counts.pairs_encoded += n
+        return tokens
+
+    def last_states(self, prompts: Sequence[Prompt], *, state: str = "attention", final_norm: bool = False) -> Tensor:
+        """(n, dim) float32: the residual stream at each prompt's last position, where the reply begins.
+
+        `attention`: after the last layer's attention, before its MLP. `mlp`: after the last MLP. `mlp-1`, `mlp-2`: one
+        or two layers earlier. Nothing behind that point is computed, and the last layer of it for one position only.
+        """
+        return self._prefill(prompts, state=state, final_norm=final_norm).float()
+
+    def next_token_logits(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Tensor:
+        """(n, words) float32: the logit of each word, a single token such as "A", as the first token of the reply."""
+        rows = [self._word_id(word) for word in words]
+        states = self._prefill(prompts, state="mlp", final_norm=True)
+        return linear(states.float(), self._model.lm_head.weight[rows].float())
+
+    @torch.no_grad()
+    def generate(self, prompt: Prompt, *, max_new_tokens: int = 64) -> str:
+        """The reply, chosen greedily token by token, without special tokens."""
+        batch = collate([self._chat.encode(prompt)])
+        cache = DynamicCache(config=self._text.config)
+        states, positions = self._embed(batch), batch.positions.to(self.device)
+        last, reply, stops = int(positions.max()), list[int](), self._stop_ids()
+        for step in range(1, max_new_tokens + 1):
+            output = self._text(inputs_embeds=states, position_ids=positions, past_key_values=cache, use_cache=True)
+            token = self._model.lm_head(output.last_hidden_state[:, -1]).argmax(-1)  # (1,)
+            if int(token) in stops:
+                break
+            reply.append(int(token))
+            states = self._text.embed_tokens(token[:, None])  # (1, 1, dim)
+            positions = torch.full((3, 1, 1), last + step, device=self.device)
+        self.counts.tokens_prefilled += batch.ids.shape[1]
+        return self._chat.tokenizer.decode(reply, skip_special_tokens=True).strip()  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def _prefill(self, prompts: Sequence[Prompt], *, state: str, final_norm: bool) -> Tensor:
+        """(n, dim) in the model's dtype: the named state at the last position."""
+        if state not in STATES:
+            raise LvqaError(f"state {state!r} is unknown; use one of {', '.join(STATES)}")
+        if not prompts:
+            raise ValueError("there are no prompts to read")
+        sequences = [self._chat.encode(prompt) for prompt in prompts]
+
+        def work(batch: list[int]) -> Tensor:
+            return self._last_state(collate([sequences[number] for number in batch]), state=state)
+
+        sizes = [len(sequence) for sequence in sequences]
+        states = self._prompt_budget.run(sizes, work)
+        self.counts.tokens_prefilled += sum(sizes)
+        return self._text.norm(states) if final_norm else states
+
+    def _last_state(self, batch: Batch, *, state: str) -> Tensor:
+        """(batch, dim): whole layers up to the one that the state leaves, and of that one the last position."""
+        from_end, with_mlp = STATES[state]
+        states = self._embed(batch)  # (batch, sequence, dim)
+        padding = None if batch.mask is None else batch.mask.to(self.device)
+        mask = create_causal_mask(
+            config=self._text.config, inputs_embeds=states, attention_mask=padding, past_key_values=None
+        )
+        rotary = self._text.rotary_emb(states, batch.positions.to(self.device))
+        for layer in self._text.layers[:-from_end]:
+            states = layer(states, attention_mask=mask, position_embeddings=rotary)
+        layer = self._text.layers[-from_end]
+        last = states[:, -1] + _attend_from_last(layer, states, rotary=rotary, padding=padding)
+        return last + layer.mlp(layer.post_attention_layernorm(last)) if with_mlp else last
+
+    def _embed(self, batch: Batch) -> Tensor:
+        """(batch, sequence, dim): the words' embeddings, and the visual tokens in their places."""
+        states: Tensor = self._text.embed_tokens(batch.ids.to(self.device))
+        if batch.blocks:
+            visual = torch.cat([block.tokens.flatten(0, 1).to(states) for block in batch.blocks])
+            states[batch.visual.to(self.device)] = visual
+        return states
+
+    def _word_id(self, word: str) -> int:
+        ids = self._chat.text_ids(word)
+        if len(ids) != 1:
+            raise ValueError(f"{word!r} is {len(ids)} tokens, and only a single token has a logit")
+        return ids[0]
+
+    def _stop_ids(self) -> set[int]:
+        """The tokens that end a reply, by the model's generation settings and the tokenizer's."""
+        ends = self._model.generation_config.eos_token_id
+        return {self._chat.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+
+
+def _attend_from_last(
+    layer: nn.Module, states: Tensor, *, rotary: tuple[Tensor, Tensor], padding: Tensor | None
+) -> Tensor:
+    """(batch, dim): what the last position takes from all, by the layer's own attention weights."""
+    attn: Any = layer.self_attn
+    normal = layer.input_layernorm(states)  # type: ignore[operator]
+    query = (
+        attn.q_proj(normal[:, -1:]).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2)
+    )  # (batch, heads, 1, head_dim)
+    key = (
+        attn.k_proj(normal).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2)
+    )  # (batch, kv_heads, sequence, head_dim)
+    value = attn.v_proj(normal).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2)
+    key, _ = apply_rotary_pos_emb(key, key, *rotary)
+    query, _ = apply_rotary_pos_emb(query, query, *(angles[:, -1:] for angles in rotary))
+    grouped = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)  # (batch, kv_heads, heads per kv_head, head_dim)
+    mask = None if padding is None else padding[:, None, None]  # (batch, 1, 1, sequence)
+    mixed = scaled_dot_product_attention(grouped, key, value, mask)
+    return attn.o_proj(mixed.flatten(1))  # type: ignore[no-any-return]
+
+
+def _device(name: str | None) -> torch.device:
+    """The named device, or the best one here."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise LvqaError(f"device {name!r} is unknown; use cpu, cuda or cuda:0") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise LvqaError(f"device {name!r}: there is no usable CUDA device here; use cpu")
+    return device

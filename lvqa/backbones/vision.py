@@ -1,0 +1,99 @@
+"""Qwen2.5-VL's vision tower over a batch of frame pairs of one size.
+
+The weights are the library's modules, untouched. The library's own forward loops over attention windows in Python and
+takes one flat sequence; here pairs are a batch dimension, and the windows are a mask.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, scaled_dot_product_attention
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def target_size(height: int, width: int, *, max_pixels: int, min_pixels: int, factor: int = 28) -> tuple[int, int]:
+    """Height and width to decode at: multiples of `factor`, the aspect nearly kept, the area within the limits.
+
+    >>> target_size(720, 1280, max_pixels=128 * 28 * 28, min_pixels=4 * 28 * 28)
+    (224, 420)
+    """
+    if max(height, width) > 200 * min(height, width):
+        raise ValueError(f"a frame of {height} x {width} is too narrow: one side may be 200 times the other at most")
+    rows, cols = round(height / factor), round(width / factor)
+    area = rows * cols * factor * factor
+    if area > max_pixels:
+        scale = math.sqrt(height * width / max_pixels)
+        rows = max(1, math.floor(height / scale / factor))
+        cols = max(1, math.floor(width / scale / factor))
+    elif area < min_pixels:
+        scale = math.sqrt(min_pixels / (height * width))
+        rows, cols = math.ceil(height * scale / factor), math.ceil(width * scale / factor)
+    return rows * factor, cols * factor
+
+
+def encode_pixels(visual: Any, pixels: Tensor) -> Tensor:
+    """(n, tokens, dim) merged tokens of n frame pairs, each by itself; differentiable.
+
+    `visual` is the library's Qwen2_5_VisionTransformerPretrainedModel, `pixels` (n, 2, height, width, 3) uint8 on its
+    device, height and width multiples of 28 (patches of 14, merged two by two).
+    """
+    patch, merge = visual.config.patch_size, visual.config.spatial_merge_size
+    n, rows, cols = len(pixels), pixels.shape[2] // patch, pixels.shape[3] // patch
+    weight = visual.patch_embed.proj.weight  # (dim, 3, 2, patch, patch)
+    states = linear(cut_patches(pixels, patch=patch, merge=merge).to(weight.dtype), weight.flatten(1))  # (n, S, dim)
+
+    places = _in_merge_order(torch.cartesian_prod(torch.arange(rows), torch.arange(cols)), rows, cols, merge)  # (S, 2)
+    places = places.to(pixels.device)
+    rotary = visual.rotary_pos_emb(states, places)
+    windows = _window_mask(places, side=visual.config.window_size // patch // merge * merge)
+    for number, block in enumerate(visual.blocks):
+        mask = None if number in visual.config.fullatt_block_indexes else windows
+        states = states + _attend(block.attn, block.norm1(states), rotary=rotary, mask=mask)
+        states = states + block.mlp(block.norm2(states))
+    merged: Tensor = visual.merger(states)  # (n * tokens, dim)
+    return merged.view(n, -1, merged.shape[-1])
+
+
+def cut_patches(pixels: Tensor, *, patch: int, merge: int) -> Tensor:
+    """(n, S, 3 * 2 * patch * patch) float32 rows of normalised pixels; the cells of a merge block are neighbours."""
+    n, frames, height, width, _ = pixels.shape
+    if pixels.dtype != torch.uint8:
+        raise ValueError(f"pixels must be uint8, got {pixels.dtype}")
+    if frames != 2 or height % (patch * merge) or width % (patch * merge):
+        raise ValueError(
+            f"pixels of shape {tuple(pixels.shape)} are no pairs of frames in multiples of {patch * merge}"
+        )
+    mean, std = (torch.tensor(values, device=pixels.device) for values in (CLIP_MEAN, CLIP_STD))
+    normal = (pixels.float() / 255 - mean) / std
+    rows, cols = height // patch, width // patch
+    cells = normal.view(n, 2, rows // merge, merge, patch, cols // merge, merge, patch, 3)
+    return cells.permute(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(n, rows * cols, -1)
+
+
+def _in_merge_order(cells: Tensor, rows: int, cols: int, merge: int) -> Tensor:
+    """(rows * cols, ...) cells given row by row, put in the order of the merge blocks."""
+    blocks = cells.view(rows // merge, merge, cols // merge, merge, -1)
+    return blocks.transpose(1, 2).reshape(rows * cols, -1)
+
+
+def _window_mask(places: Tensor, *, side: int) -> Tensor | None:
+    """(S, S) bool, true inside a window of `side` x `side` patches; None if one window covers everything."""
+    if int(places.max()) < side:
+        return None
+    window = places // side  # (S, 2)
+    return (window[:, None] == window).all(-1)
+
+
+def _attend(attn: Any, states: Tensor, *, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+    """(n, S, dim): the tower's attention, where the mask allows it."""
+    query, key, value = attn.qkv(states).unflatten(-1, (3, attn.num_heads, -1)).unbind(2)  # (n, S, heads, head_dim)
+    query, key = apply_rotary_pos_emb_vision(query, key, *rotary)
+    mixed = scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), mask)
+    return attn.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]

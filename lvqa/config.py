@@ -1,0 +1,285 @@
+"""The settings: defaults, then a YAML file, then `key=value` overrides. A key that is not known is refused by name.
+
+Names of plug-ins (`video.decoder`, `rerank.name`, `method`, ...) are checked by the rooms that own them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from lvqa.records import LvqaError
+
+Section = TypeVar("Section")
+
+
+class ConfigError(LvqaError):
+    """A setting that is not known or not allowed; names the key, the value, what is allowed and where it stood."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which model, where and how large it sees."""
+
+    name: str = "Qwen/Qwen2.5-VL-7B-Instruct"
+    """A hub id, a folder, or "tiny"."""
+    device: str | None = None
+    """As torch names it ("cpu", "cuda:1"); null: the best there is."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """null: bfloat16 where the device is good at it."""
+    max_pixels: int | None = None
+    """Most pixels of a frame as shown to the model; null: the default of the model's family."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_pixels is None or self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more, or null")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoConfig:
+    """How a file becomes a grid of frames and clips."""
+
+    decoder: str = "pyav"
+    """A name in video.DECODERS."""
+    frames_per_second: float = 1.0
+    """Step of the grid."""
+    clip_seconds: float = 16.0
+    """Length of a clip; the last one may be shorter."""
+    scene_cuts: bool = False
+    """Cut clips at scene changes too."""
+    stall_seconds: float = 30.0
+    """A decoder that is silent for so long is given up."""
+
+    def __post_init__(self) -> None:
+        for name in ("frames_per_second", "clip_seconds", "stall_seconds"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingConfig:
+    """How clips and questions become vectors."""
+
+    state: str = "attention"
+    """Which hidden state is the vector, as embedding.py names them."""
+    final_norm: bool = False
+    """Apply the model's final norm to it."""
+    prompt: Literal["freeret", "e5v"] = "freeret"
+    """The text that asks for the vector."""
+    task: bool = True
+    """The freeret prompt's first constraint: the task."""
+    semantics: bool = True
+    """Its second: semantics."""
+    noise: bool = True
+    """Its third: noise."""
+    centre: bool = False
+    """Subtract the video's mean vector."""
+    with_options: bool = False
+    """Embed the question with its options."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankConfig:
+    """How the best candidates are looked at again."""
+
+    name: str = "mcq"
+    """A name in rerank.RERANKERS."""
+    pool: int = 50
+    """Clips that are looked at, best first."""
+
+    def __post_init__(self) -> None:
+        _require(self.pool >= 1, "pool", self.pool, "1 or more (no reranking: rerank.name)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionConfig:
+    """Which frames are shown."""
+
+    frames: int = 16
+    """Budget of an answer."""
+    frames_per_clip: int = 4
+    """Frames that method freeret takes from a clip: whole pairs."""
+    uniform: Literal["midpoint", "linspace", "interior"] = "midpoint"
+    """How method uniform spaces its frames."""
+
+    def __post_init__(self) -> None:
+        _require(self.frames >= 1, "frames", self.frames, "1 or more")
+        even = self.frames_per_clip >= 2 and self.frames_per_clip % 2 == 0
+        _require(even, "frames_per_clip", self.frames_per_clip, "an even number, 2 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerConfig:
+    """How the chosen frames are shown and answered from."""
+
+    time_encoding: Literal["text", "mrope", "index"] = "text"
+    """How the model is told the time of a frame."""
+    max_new_tokens: int = 64
+    """Longest free answer."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "1 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreConfig:
+    """Where indexes lie, and how much is held in memory."""
+
+    folder: Path | None = None
+    """null: $LVQA_HOME or the user's cache folder."""
+    memory_mib: int = 2048
+    """Bound on the visual tokens held for a video."""
+
+    def __post_init__(self) -> None:
+        _require(self.memory_mib >= 1, "memory_mib", self.memory_mib, "1 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings. Only cli, evaluate and pipeline see it."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    rerank: RerankConfig = field(default_factory=RerankConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    answer: AnswerConfig = field(default_factory=AnswerConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    method: str = "freeret"
+    """How frames are chosen: a name in selection.SELECTORS."""
+    seed: int = 0
+    """For all that draws lots."""
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The defaults, changed by the file, then by each override ("video.clip_seconds=8") in turn."""
+    config = Config()
+    if path is not None:
+        config = _updated(config, _read(path), where=str(path))
+    for override in overrides:
+        config = _updated(config, _parse_override(override), where=_origin(override))
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The settings as plain values, complete: what load_config reads back to the same Config."""
+    tree = dataclasses.asdict(config)
+    if config.store.folder is not None:
+        tree["store"]["folder"] = str(config.store.folder)
+    return tree
+
+
+def to_yaml(config: Config) -> str:
+    """The text of a YAML file that load_config reads back to the same Config."""
+    import yaml
+
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def _require(condition: bool, name: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name} must be {allowed}, got {_shown(value)}")
+
+
+def _read(path: Path) -> object:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read the configuration {path}: it is not UTF-8 text") from error
+    tree = _parse_yaml(text, where=str(path))
+    return {} if tree is None else tree
+
+
+def _parse_override(override: str) -> object:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"an override is written key=value (say selection.frames=32), got {_shown(override)}")
+    tree = _parse_yaml(text, where=_origin(override))
+    for part in reversed(key.strip().split(".")):
+        tree = {part: tree}
+    return tree
+
+
+def _origin(override: str) -> str:
+    text = " ".join(override.split())
+    return f"-s {text if len(text) <= 80 else text[:77] + '...'}"
+
+
+def _parse_yaml(text: str, *, where: str) -> object:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        # The last five: pyyaml lets them through for values like 2026-99-99 or "!!int ''", and for deep nesting.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{where} is not valid YAML: {reason}") from error
+
+
+def _updated(section: Section, values: object, *, where: str, prefix: str = "") -> Section:
+    """A copy of one dataclass of the tree with the given values; `prefix` is "video." inside video."""
+    if not isinstance(values, dict):
+        name = prefix.rstrip(".") or "a configuration"
+        raise ConfigError(f"{name} must be a mapping of keys to values, got {_shown(values)} ({where})")
+    hints = get_type_hints(type(section))
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in hints:
+            known = ", ".join(prefix + name for name in hints)
+            raise ConfigError(f"unknown key {_shown(f'{prefix}{key}')} ({where}); known: {known}")
+        if dataclasses.is_dataclass(hints[key]):
+            changes[key] = _updated(getattr(section, key), value, where=where, prefix=f"{prefix}{key}.")
+            continue
+        try:
+            changes[key] = _converted(value, hints[key])
+        except ValueError:
+            raise ConfigError(f"{prefix}{key} must be {_allowed(hints[key])}, got {_shown(value)} ({where})") from None
+    try:
+        return dataclasses.replace(section, **changes)  # type: ignore[type-var]
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}{error} ({where})") from None
+
+
+def _converted(value: object, hint: Any) -> object:
+    """The value as the field's type holds it, or ValueError. A bool is no int; an int is a float."""
+    if get_origin(hint) in (Union, types.UnionType):
+        inner = [part for part in get_args(hint) if part is not type(None)]
+        return None if value is None else _converted(value, inner[0])
+    if get_origin(hint) is Literal and isinstance(value, str) and value in get_args(hint):
+        return value
+    if hint is float and type(value) in (int, float) and abs(value) < math.inf:  # type: ignore[arg-type]
+        return _finite(value)  # type: ignore[arg-type]
+    if hint is Path and isinstance(value, str) and value and "\0" not in value:
+        return Path(value).expanduser()
+    if hint in (bool, int, str) and type(value) is hint and value != "":
+        return value
+    raise ValueError
+
+
+def _finite(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError from None
+
+
+_WORDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", Path: "a path"}
+
+
+def _allowed(hint: Any) -> str:
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join("null" if part is type(None) else _allowed(part) for part in get_args(hint))
+    return f"one of {', '.join(get_args(hint))}" if get_origin(hint) is Literal else _WORDS[hint]
+
+
+def _shown(value: object) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,335 @@
+"""The main path, from a file and a question to an answer with its evidence. Read `LongVideoQA.answer` first."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+import lvqa
+from lvqa import prompts
+from lvqa.answering import Answerer
+from lvqa.backbones import Backbone, load_backbone
+from lvqa.config import Config, load_config
+from lvqa.embedding import Embedder
+from lvqa.index import ClipIndex, Store, default_store
+from lvqa.records import (
+    LETTERS,
+    Answer,
+    Candidate,
+    Clip,
+    Counts,
+    FrameSelection,
+    IndexUse,
+    LvqaError,
+    Question,
+    Video,
+)
+from lvqa.rerank import RERANKERS
+from lvqa.selection import SELECTORS, grid_scores, make_selector
+from lvqa.video import DECODERS, Grid, cut_clips, probe
+from lvqa.visual import VisualTokens, pairs_of_clip, pairs_of_frames
+
+CONTROLS = ("oracle", "blind")
+"""Methods that only an evaluation can use: frames from the annotated time, and no frames."""
+
+MAX_QUESTION_CHARACTERS = 20_000
+CLIPS_AT_ONCE = 16
+
+Progress = Callable[[str, int, int], None]
+"""Called as work goes on: the stage, how many pairs are done, of how many."""
+
+
+@dataclass(slots=True)
+class OpenVideo:
+    """A probed video with its grid, its tokens, and its index once it is needed."""
+
+    video: Video
+    grid: Grid
+    tokens: VisualTokens
+    index: ClipIndex | None = None
+    candidates: dict[str, tuple[Candidate, ...]] = field(default_factory=dict)
+    """Ranked clips by question, so that asking again at another budget ranks nothing again."""
+
+    @property
+    def times_seconds(self) -> np.ndarray:
+        """(num_frames,) when each grid frame is shown."""
+        return np.arange(self.grid.num_frames) / self.grid.frames_per_second
+
+
+class LongVideoQA:
+    """One model, untouched, that answers questions about long videos from the frames it chose itself.
+
+    >>> qa = LongVideoQA.load("tiny")
+    >>> answer = qa.ask("film.mp4", "What happened after the door closed?", frames=32)
+    >>> answer.text, answer.evidence[0].clip.start_seconds
+    """
+
+    def __init__(self, backbone: Backbone, config: Config, *, progress: Progress | None = None) -> None:
+        self.backbone = backbone
+        self.config = config
+        self._progress = progress or (lambda *_: None)
+        self._store = Store(config.store.folder or default_store())
+        self._opened: OpenVideo | None = None
+        e, a = config.embedding, config.answer
+        self._embedder = Embedder(
+            state=e.state, final_norm=e.final_norm, prompt=e.prompt, task=e.task, semantics=e.semantics, noise=e.noise
+        )
+        self._reranker = RERANKERS[_known(config.rerank.name, RERANKERS, "rerank.name")]()
+        self._answerer = Answerer(time_encoding=a.time_encoding, max_new_tokens=a.max_new_tokens)
+        _known(config.video.decoder, DECODERS, "video.decoder")
+        _known(config.method, (*SELECTORS, *CONTROLS), "method")
+
+    @classmethod
+    def load(
+        cls,
+        model: str | None = None,
+        *,
+        config: Config | None = None,
+        overrides: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> LongVideoQA:
+        """The model under a hub id, in a folder, or "tiny"; by default the configuration's.
+
+        `overrides` are settings as on the command line, "selection.frames=32". Raises LvqaError for what is unknown.
+        """
+        config = config or load_config(None, overrides)
+        if model is not None:
+            config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
+        backbone = load_backbone(config.model.name, device=config.model.device, dtype=config.model.dtype)
+        return cls(backbone, config, progress=progress)
+
+    # --- what a user calls ------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        path: str | Path,
+        question: str,
+        *,
+        options: Sequence[str] = (),
+        frames: int | None = None,
+        method: str | None = None,
+    ) -> Answer:
+        """The answer to a question about a video, with its evidence. Two to twenty options, or none for a free answer."""
+        return self.answer(path, Question(question, tuple(options)), frames=frames, method=method)
+
+    def answer(
+        self, path: str | Path, question: Question, *, frames: int | None = None, method: str | None = None
+    ) -> Answer:
+        """Index once, find candidates, look closer, choose frames, answer."""
+        method = _known(method or self.config.method, (*SELECTORS, *CONTROLS), "method")
+        budget = _budget(self.config.selection.frames if frames is None else frames)
+        _check(question)
+        clock = _Clock()
+        spent = dataclasses.replace(self.backbone.counts)
+
+        with clock.stage("open"):
+            opened = self.open(path)
+        evidence: tuple[Candidate, ...] = ()
+        use: IndexUse | None = None
+        if method in SELECTORS and make_selector(method).needs_scores:
+            use = self._index_of(opened, clock=clock)
+            evidence = self._candidates(opened, question, clock=clock)
+        with clock.stage("select"):
+            selection = self._select(opened, question, evidence, method=method, budget=budget)
+        with clock.stage("answer"):
+            pairs = pairs_of_frames(opened.grid.frame_at(seconds) for seconds in selection.times_seconds)
+            reply = self._answerer.answer(self.backbone, question, pairs, opened.tokens)
+        return Answer(
+            question=question,
+            text=reply.text,
+            option=reply.option,
+            option_scores=reply.option_scores,
+            model=self.backbone.name,
+            method=method,
+            frames_budget=budget,
+            frames=selection.times_seconds,
+            evidence=evidence,
+            index=use,
+            counts=self.backbone.counts - spent,
+            seconds=clock.seconds,
+        )
+
+    def index(self, path: str | Path, *, rebuild: bool = False) -> IndexUse:
+        """Make the video's index, or find it in the store."""
+        return self._index_of(self.open(path), rebuild=rebuild)
+
+    def search(self, path: str | Path, query: str, *, top: int = 5) -> list[Candidate]:
+        """The clips that fit a query best, best first; reranked as the configuration says."""
+        question = Question(query)
+        _check(question)
+        opened = self.open(path)
+        self._index_of(opened)
+        return list(self._candidates(opened, question)[: _budget(top, name="top")])
+
+    def search_library(self, query: str, *, top: int = 5) -> list[tuple[ClipIndex, Candidate]]:
+        """The clips of all indexes in the store that this model and these settings made, by embedding alone."""
+        question = Question(query)
+        _check(question)
+        vector = self._embedder.query(self.backbone, query)
+        mine = [index for index in self._store.all() if index.stamp.items() >= self._maker.items()]
+        found = [(index, candidate) for index in mine for candidate in index.search(vector, _budget(top, name="top"))]
+        return sorted(found, key=lambda item: -item[1].embed_score)[:top]
+
+    def open(self, path: str | Path) -> OpenVideo:
+        """The probed video; the last one stays open, with its tokens, so that the next question is cheap."""
+        video = probe(path)
+        if self._opened is None or self._opened.video != video:
+            settings = self.config.video
+            grid = Grid.of(video, settings.frames_per_second)
+            tokens = VisualTokens(
+                video,
+                grid,
+                self.backbone,
+                max_pixels=self.config.model.max_pixels,
+                decoder=settings.decoder,
+                stall_seconds=settings.stall_seconds,
+                memory_bytes=self.config.store.memory_mib << 20,
+            )
+            self._opened = OpenVideo(video, grid, tokens)
+        return self._opened
+
+    # --- the stages -------------------------------------------------------------------------------------------------
+
+    @property
+    def _maker(self) -> dict[str, object]:
+        """What of an index does not depend on the video: two of them with the same maker can be searched together."""
+        return {
+            "model": {"revision": self.backbone.revision},
+            "embedding": self._embedder.stamp,
+            "frames_per_second": self.config.video.frames_per_second,
+            "clip_seconds": self.config.video.clip_seconds,
+            "scene_cuts": self.config.video.scene_cuts,
+            "decoder": self.config.video.decoder,
+            "version": lvqa.__version__,
+        }
+
+    def _index_of(self, opened: OpenVideo, *, rebuild: bool = False, clock: _Clock | None = None) -> IndexUse:
+        """Load the index under its stamp, or make and save it."""
+        if opened.index is not None and not rebuild:
+            return IndexUse(True, len(opened.index.clips), opened.index.path)
+        tokens = opened.tokens
+        stamp = {**self._maker, "video": opened.video.id, "size": [tokens.height, tokens.width]}
+        with (clock or _Clock()).stage("index"):
+            index = None if rebuild else self._store.load(stamp)
+            reused = index is not None
+            if index is None:
+                self._store.prepare()
+                clips, vectors = self._embed_clips(opened)
+                index = self._store.save(ClipIndex.of(clips, vectors, stamp), opened.video)
+        opened.index = index
+        opened.candidates.clear()
+        return IndexUse(reused, len(index.clips), index.path)
+
+    def _embed_clips(self, opened: OpenVideo) -> tuple[list[Clip], np.ndarray]:
+        settings = self.config.video
+        clips = cut_clips(opened.video, opened.grid, settings.clip_seconds)
+        vectors: list[np.ndarray] = []
+        blocks = self._blocks_of(opened, clips, stage="index")
+        for first in range(0, len(clips), CLIPS_AT_ONCE):
+            chunk = [next(blocks) for _ in clips[first : first + CLIPS_AT_ONCE]]
+            vectors.append(self._embedder.clips(self.backbone, chunk))
+        return clips, np.concatenate(vectors)
+
+    def _candidates(
+        self, opened: OpenVideo, question: Question, *, clock: _Clock | None = None
+    ) -> tuple[Candidate, ...]:
+        """All clips, best first: the reranked pool, then the rest by embedding."""
+        clock = clock or _Clock()
+        query = prompts.query(question, with_options=self.config.embedding.with_options)
+        if query in opened.candidates:
+            return opened.candidates[query]
+        assert opened.index is not None
+        with clock.stage("search"):
+            index = opened.index.centred() if self.config.embedding.centre else opened.index
+            ranked = index.search(self._embedder.query(self.backbone, query))
+        with clock.stage("rerank"):
+            pool = ranked[: self.config.rerank.pool]
+            best = self._reranker.rerank(
+                self.backbone, query, pool, lambda clips: self._blocks_of(opened, clips, stage="rerank")
+            )
+        opened.candidates[query] = (*best, *ranked[len(pool) :])
+        return opened.candidates[query]
+
+    def _blocks_of(self, opened: OpenVideo, clips: Sequence[Clip], *, stage: str) -> Iterator:
+        """What the model sees of each clip, in time order, with progress reported in pairs."""
+        groups = [pairs_of_clip(clip, opened.grid) for clip in clips]
+        total, done = sum(map(len, groups)), 0
+        for block, group in zip(self._timed_blocks(opened, groups), groups, strict=True):
+            done += len(group)
+            self._progress(stage, done, total)
+            yield block
+
+    def _timed_blocks(self, opened: OpenVideo, groups: Sequence[list[tuple[int, int]]]) -> Iterator:
+        return opened.tokens.blocks(groups, timed=self.config.answer.time_encoding != "index")
+
+    def _select(
+        self, opened: OpenVideo, question: Question, evidence: Sequence[Candidate], *, method: str, budget: int
+    ) -> FrameSelection:
+        times = opened.times_seconds
+        if method == "blind":
+            return FrameSelection(opened.video.id, ())
+        settings = self.config.selection
+        options = {"frames_per_clip": settings.frames_per_clip, "uniform": settings.uniform, "seed": self.config.seed}
+        ids = {"video_id": opened.video.id, "question_id": question.id or question.text}
+        if method == "oracle":
+            return make_selector("uniform").select(
+                _annotated(times, question), num_frames=min(budget, opened.grid.num_frames), **ids
+            )
+        of_frames = grid_scores(times, evidence)
+        return make_selector(method, **options).select(
+            times, num_frames=budget, scores=of_frames.scores, clip_ids=of_frames.clip_ids, **ids
+        )
+
+
+def _annotated(times: np.ndarray, question: Question) -> np.ndarray:
+    """The grid times inside the question's evidence, at least one."""
+    if question.evidence_seconds is None:
+        raise LvqaError(f"method 'oracle' needs the time of the evidence, and question {question.id!r} has none")
+    start, end = question.evidence_seconds
+    inside = times[(times >= start) & (times < end)]
+    return inside if len(inside) else times[[max(0, int(np.searchsorted(times, start, side="right")) - 1)]]
+
+
+class _Clock:
+    """Wall seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def _known(name: str, allowed: Sequence[str] | dict[str, object] | object, setting: str) -> str:
+    if name not in allowed:  # type: ignore[operator]
+        raise LvqaError(f"{setting} must be one of {', '.join(allowed)}, got {name!r}")  # type: ignore[arg-type]
+    return name
+
+
+def _budget(frames: int, *, name: str = "frames") -> int:
+    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
+        raise LvqaError(f"{name} must be a whole number, 1 or more, got {frames!r}")
+    return frames
+
+
+def _check(question: Question) -> None:
+    if not question.text.strip():
+        raise LvqaError("the question is empty; ask something, for example: What happened after the door closed?")
+    length = len(question.text) + sum(map(len, question.options))
+    if length > MAX_QUESTION_CHARACTERS:
+        raise LvqaError(f"the question has {length} characters with its options; allowed: {MAX_QUESTION_CHARACTERS}")
+    if question.options and not 2 <= len(question.options) <= len(LETTERS):
+        raise LvqaError(f"a question has 2 to {len(LETTERS)} options, or none; got {len(question.options)}")
+    if any(not option.strip() for option in question.options):
+        raise LvqaError(f"an option is empty: {list(question.options)!r}")

@@ -1,0 +1,354 @@
+"""The lessons: conversations about scenes, as token sequences with the places where the model is to be right.
+
+Every sequence has the form the product uses: the chat template, the prompts of `prompts.py`, and visual blocks of frame
+pairs. A lesson holds scenes, not pixels: training turns them into visual tokens, either ideal ones made of word vectors
+(before the vision tower can see) or the tower's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from lvqa import prompts
+from lvqa.records import LETTERS, Question
+from lvqa.tiny import language
+from lvqa.tiny.world import ATTRIBUTES, Scene
+
+ROWS, COLUMNS = 3, 4
+"""Merged visual tokens of a pair: frames of 84 x 112."""
+
+TEMPORAL_STEP = 4
+"""Positions between neighbouring pairs: two seconds at two positions a second, as Qwen2.5-VL counts."""
+
+SceneId = int
+"""Index into the scenes that a `Teacher` was given."""
+
+
+@dataclass(slots=True)
+class Target:
+    """A position whose next token is judged, and the tokens that are right there, evenly."""
+
+    position: int
+    tokens: tuple[int, ...]
+    task: str
+
+
+@dataclass(slots=True)
+class Lesson:
+    """One sequence. Visual tokens stand at `ids == video token`, pair after pair in the order of `pairs`."""
+
+    ids: list[int] = field(default_factory=list)
+    pairs: list[SceneId] = field(default_factory=list)
+    positions: list[tuple[int, int, int]] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A run of frame pairs, each of one scene."""
+
+    pairs: tuple[SceneId, ...]
+
+
+Part = str | Block
+
+
+class Teacher:
+    """Writes lessons about the given scenes."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, scenes: Sequence[Scene], *, seed: int) -> None:
+        self.scenes = scenes
+        self.rng = np.random.default_rng(seed)
+        self._video = tokenizer.convert_tokens_to_ids("<|video_pad|>")
+        self._block_start = tokenizer.convert_tokens_to_ids("<|vision_start|>")
+        self._block_end = tokenizer.convert_tokens_to_ids("<|vision_end|>")
+        self._end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self._encode: Callable[[str], list[int]] = lru_cache(100_000)(
+            lambda text: tokenizer(text, add_special_tokens=False).input_ids
+        )
+        self.tasks: dict[str, Callable[[float], Lesson]] = {
+            "letter drill": self.letter_drill,
+            "match drill": self.match_drill,
+            "lookup": self.lookup,
+            "compare": self.compare,
+            "talk": self.talk,
+            "answer": self.answer,
+            "rerank": self.rerank,
+            "clip word": self.clip_word,
+            "query word": self.query_word,
+            "caption": self.caption,
+        }
+
+    # --- tasks: `worked` is the share of replies that name the value before the verdict --------------------------
+
+    def letter_drill(self, _worked: float, num_items: int = 14) -> Lesson:
+        """Text alone: a list of options, then many values, each followed by its letter."""
+        lesson = self._open()
+        values = self.rng.permutation([value for values in ATTRIBUTES.values() for value in values])[:4].tolist()
+        self._user(lesson, (prompts.options(values),))
+        for place in self.rng.integers(4, size=num_items).tolist():
+            self._drill(lesson, values[place], LETTERS[place], "letter drill")
+        return lesson
+
+    def match_drill(self, _worked: float, num_items: int = 14) -> Lesson:
+        """A clip, then many words, each followed by A if it holds for the clip and B if not."""
+        lesson = self._open()
+        scene = self._scene_id()
+        self._user(lesson, (self._clip(scene, 1),))
+        for attribute in self.rng.choice(list(ATTRIBUTES), num_items).tolist():
+            right = self.scenes[scene].value(attribute)
+            fits = self.rng.random() < 0.5
+            value = right if fits else str(self.rng.choice([v for v in ATTRIBUTES[attribute] if v != right]))
+            self._drill(lesson, value, "A" if fits else "B", f"match drill {attribute}")
+        return lesson
+
+    def _drill(self, lesson: Lesson, value: str, letter: str, task: str) -> None:
+        self._append(lesson, self._encode(value)[-1:])
+        token = self._encode(letter)[-1]
+        lesson.targets.append(Target(len(lesson.ids) - 1, (token,), task))
+        self._append(lesson, [token])
+
+    def lookup(self, _worked: float, num_turns: int = 6) -> Lesson:
+        """Text alone: a list of options, then the letter of a value or the value of a letter, several times."""
+        lesson = self._open()
+        values = self.rng.permutation([value for values in ATTRIBUTES.values() for value in values])[:4].tolist()
+        for turn in range(num_turns):
+            place = int(self.rng.integers(4))
+            value, letter = values[place], LETTERS[place]
+            shown = prompts.options(values) + "\n" if turn == 0 else ""
+            if self.rng.random() < 0.7:
+                self._user(lesson, (f"{shown}{value}",))
+                self._reply(lesson, [((letter,), "lookup letter")])
+            else:
+                self._user(lesson, (f"{shown}{letter}",))
+                self._reply(lesson, [((value,), "lookup value")])
+        return lesson
+
+    def compare(self, worked: float, num_turns: int = 4) -> Lesson:
+        """Text alone: does a list of words hold another? Answered A (yes) or B (no)."""
+        lesson = self._open()
+        for _ in range(num_turns):
+            scene = self._scene_id()
+            words = self.rng.permutation(self.scenes[scene].words).tolist()
+            attributes = self.rng.choice(list(ATTRIBUTES), int(self.rng.choice([1, 1, 2, 3])), replace=False).tolist()
+            fits = self.rng.random() < 0.5
+            other = scene if fits else self._near(scene, attributes)
+            while not fits and self._fits(other, scene, attributes):
+                other = self._near(scene, attributes)
+            asked = [self.scenes[other].value(attribute) for attribute in attributes]
+            self._user(lesson, (f"Query: {' '.join(asked)}\nCandidate: {' '.join(words)}\nA. Yes\nB. No",))
+            telling = [a for a in attributes if self.scenes[scene].value(a) != self.scenes[other].value(a)]
+            value = self.scenes[scene].value(str(self.rng.choice(telling or attributes)))
+            self._reply(lesson, self._verdict(value, "A" if fits else "B", "compare", worked))
+        return lesson
+
+    def talk(self, worked: float, num_turns: int = 5) -> Lesson:
+        """Several short turns about one clip: values, multiple choice and matching. The same prompt for both replies."""
+        lesson = self._open()
+        scene = self._scene_id()
+        block: tuple[Part, ...] = (self._clip(scene, 1 + int(self.rng.integers(2))),)
+        for turn in range(num_turns):
+            kind = self.rng.choice(["value", "choice", "match"])
+            parts, reply = getattr(self, f"_{kind}_turn")(self.scenes[scene], worked)
+            self._user(lesson, (*block, *parts) if turn == 0 else parts)
+            self._reply(lesson, reply)
+        return lesson
+
+    def answer(self, worked: float, max_clips: int = 8) -> Lesson:
+        """The product's answer prompt over one to `max_clips` clips with their times."""
+        lesson = self._open()
+        num_clips = 1 + int(self.rng.integers(max_clips))
+        scene, others = self._scene_id(), []
+        text, asked, given = language.draw_question(self.rng, self.scenes[scene], 3)
+        while len(others) < num_clips - 1:
+            other = self._near(scene, given) if self.rng.random() < 0.6 else self._scene_id()
+            if not self._fits(other, scene, given):
+                others.append(other)
+        shown = [scene, *others]
+        if others and self.rng.random() < 0.4:  # the right scene in several clips, as when a long one is found twice
+            shown[-1] = scene
+        parts: list[Part] = []
+        seconds = 0.0
+        for index in self.rng.permutation(len(shown)):
+            seconds += float(self.rng.uniform(2, 900))
+            parts += [prompts.timestamp(seconds), self._clip(shown[index], 1 + int(self.rng.random() < 0.7))]
+        right = self.scenes[scene].value(asked)
+        if self.rng.random() < 0.15:
+            self._user(lesson, (*parts, prompts.answer(Question(text))))
+            self._reply(lesson, [((right,), "free answer")])
+            return lesson
+        options, place = language.draw_options(self.rng, right, asked)
+        self._user(lesson, (*parts, prompts.answer(Question(text, options))))
+        self._reply(lesson, self._verdict(right, LETTERS[place], "answer", worked))
+        return lesson
+
+    def rerank(self, worked: float) -> Lesson:
+        """The product's reranking prompt: a query about a scene, and a clip that has it, nearly has it, or not."""
+        lesson = self._open()
+        scene = self._scene_id()
+        query, _, given = language.draw_question(self.rng, self.scenes[scene], int(self.rng.choice([1, 2, 3, 3, 3])))
+        fits = self.rng.random() < 0.5
+        shown = scene if fits else self._near(scene, given)
+        while not fits and self._fits(shown, scene, given):
+            shown = self._near(scene, given)
+        clip = self._cut_clip(shown, int(self.rng.integers(1, 9)), scene if not fits else None, given)
+        before, after = prompts.rerank(query)
+        self._user(lesson, (before, clip, after))
+        verdict = prompts.YES_OPTION if fits else prompts.NO_OPTION
+        seen = self.scenes[shown]
+        telling = [a for a in given if seen.value(a) != self.scenes[scene].value(a)] or list(given)
+        value = seen.value(str(self.rng.choice(telling)))
+        self._reply(lesson, self._verdict(value, verdict, "rerank", worked))
+        return lesson
+
+    def clip_word(self, _worked: float) -> Lesson:
+        """One word for a clip: any of the words that hold for it."""
+        lesson = self._open()
+        scene = self._scene_id()
+        clip = self._cut_clip(scene, int(self.rng.integers(1, 9)), None, ())
+        words = tuple({word for pair in clip.pairs for word in self.scenes[pair].words})
+        self._user(lesson, (clip, self._word_prompt(prompts.CLIP)))
+        self._reply(lesson, [(words, "clip word")])
+        return lesson
+
+    def query_word(self, _worked: float) -> Lesson:
+        """One word for a question or a caption: any of the words of the world that it holds."""
+        lesson = self._open()
+        scene = self.scenes[self._scene_id()]
+        text, _, given = language.draw_question(self.rng, scene, int(self.rng.integers(1, 5)))
+        if self.rng.random() < 0.2:
+            text, given = language.caption(scene), tuple(ATTRIBUTES)
+        self._user(lesson, (text, self._word_prompt(prompts.QUERY)))
+        self._reply(lesson, [(tuple(scene.value(attribute) for attribute in given), "query word")])
+        return lesson
+
+    def caption(self, _worked: float) -> Lesson:
+        """The whole clip in one sentence."""
+        lesson = self._open()
+        scene = self._scene_id()
+        self._user(lesson, (self._clip(scene, 1 + int(self.rng.integers(2))), "Describe the video clip in one sentence."))
+        ids = self._encode(language.caption(self.scenes[scene]))
+        self._append_reply(lesson, [((token,), "caption") for token in ids])
+        return lesson
+
+    # --- turns ------------------------------------------------------------------------------------------------------
+
+    Reply = list[tuple[tuple[str, ...], str]]
+    """What is said, word by word: the words that would be right, and the task they are counted under."""
+
+    def _value_turn(self, scene: Scene, _worked: float) -> tuple[tuple[Part, ...], Reply]:
+        text, asked, _ = language.draw_question(self.rng, scene, int(self.rng.integers(0, 3)))
+        return (prompts.answer(Question(text)),), [((scene.value(asked),), f"talk {asked}")]
+
+    def _choice_turn(self, scene: Scene, worked: float) -> tuple[tuple[Part, ...], Reply]:
+        text, asked, _ = language.draw_question(self.rng, scene, int(self.rng.integers(0, 3)))
+        right = scene.value(asked)
+        options, place = language.draw_options(self.rng, right, asked)
+        return (prompts.answer(Question(text, options)),), self._verdict(right, LETTERS[place], "choice", worked)
+
+    def _match_turn(self, scene: Scene, worked: float) -> tuple[tuple[Part, ...], Reply]:
+        attribute = str(self.rng.choice(list(ATTRIBUTES)))
+        fits = self.rng.random() < 0.5
+        other = scene
+        while not fits and other.value(attribute) == scene.value(attribute):
+            other = self.scenes[self._scene_id()]
+        query = language.describe(other, [attribute])
+        verdict = prompts.YES_OPTION if fits else prompts.NO_OPTION
+        parts = (f"Query: {query}\nA. Yes\nB. No",)
+        return parts, self._verdict(scene.value(attribute), verdict, "match", worked)
+
+    def _verdict(self, value: str, letter: str, task: str, worked: float) -> Reply:
+        if self.rng.random() < worked:
+            return [((value,), f"{task}: value"), ((f" {letter}",), f"{task} after value")]
+        return [((letter,), task)]
+
+    # --- scenes -----------------------------------------------------------------------------------------------------
+
+    def _scene_id(self) -> SceneId:
+        return int(self.rng.integers(len(self.scenes)))
+
+    def _fits(self, candidate: SceneId, scene: SceneId, given: Sequence[str]) -> bool:
+        return all(self.scenes[candidate].value(a) == self.scenes[scene].value(a) for a in given)
+
+    def _near(self, scene: SceneId, given: Sequence[str]) -> SceneId:
+        """The best of some random scenes by the number of given attributes it shares: often all but one."""
+        tries = self.rng.integers(len(self.scenes), size=int(self.rng.choice([1, 4, 24]))).tolist()
+        wanted = self.scenes[scene]
+        return max(tries, key=lambda i: sum(self.scenes[i].value(a) == wanted.value(a) for a in given))
+
+    def _clip(self, scene: SceneId, num_pairs: int) -> Block:
+        return Block((scene,) * num_pairs)
+
+    def _cut_clip(self, scene: SceneId, num_pairs: int, but_not: SceneId | None, given: Sequence[str]) -> Block:
+        """A clip of one scene, or one with a cut to another that does not fit either."""
+        if num_pairs < 3 or self.rng.random() < 0.5:
+            return self._clip(scene, num_pairs)
+        other = self._scene_id()
+        while but_not is not None and self._fits(other, but_not, given):
+            other = self._scene_id()
+        cut = int(self.rng.integers(1, num_pairs - 1))
+        parts = [(scene,) * (num_pairs - cut), (other,) * cut]
+        if self.rng.random() < 0.5:
+            parts.reverse()
+        return Block(parts[0] + parts[1])
+
+    def _word_prompt(self, of: str) -> str:
+        if self.rng.random() < 0.1:
+            return prompts.embedding_e5v(of)
+        switches = (self.rng.random(3) < 0.8).tolist()
+        return prompts.embedding(of, task=switches[0], semantics=switches[1], noise=switches[2])
+
+    # --- tokens -----------------------------------------------------------------------------------------------------
+
+    def _open(self) -> Lesson:
+        lesson = Lesson()
+        self._text(lesson, "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n")
+        return lesson
+
+    def _user(self, lesson: Lesson, parts: Sequence[Part]) -> None:
+        self._text(lesson, "<|im_start|>user\n")
+        for part in parts:
+            if isinstance(part, str):
+                self._text(lesson, part)
+            else:
+                self._block(lesson, part)
+        self._text(lesson, "<|im_end|>\n<|im_start|>assistant\n")
+
+    def _reply(self, lesson: Lesson, reply: Reply) -> None:
+        steps: list[tuple[tuple[int, ...], str]] = []
+        for words, task in reply:
+            # A digit after a space is two tokens; the last one tells the words apart.
+            steps.append((tuple(self._encode(word)[-1] for word in words), task))
+        self._append_reply(lesson, steps)
+
+    def _append_reply(self, lesson: Lesson, steps: Sequence[tuple[tuple[int, ...], str]]) -> None:
+        for tokens, task in [*steps, ((self._end,), "end")]:
+            lesson.targets.append(Target(len(lesson.ids) - 1, tokens, task))
+            self._append(lesson, [tokens[0] if len(tokens) == 1 else int(self.rng.choice(tokens))])
+        self._text(lesson, "\n")
+
+    def _text(self, lesson: Lesson, text: str) -> None:
+        self._append(lesson, self._encode(text))
+
+    def _append(self, lesson: Lesson, ids: Sequence[int]) -> None:
+        start = max(lesson.positions[-1]) + 1 if lesson.positions else 0
+        lesson.ids += ids
+        lesson.positions += [(start + i,) * 3 for i in range(len(ids))]
+
+    def _block(self, lesson: Lesson, block: Block) -> None:
+        self._append(lesson, [self._block_start])
+        start = lesson.positions[-1][0] + 1
+        for index, scene in enumerate(block.pairs):
+            lesson.pairs.append(scene)
+            lesson.ids += [self._video] * (ROWS * COLUMNS)
+            lesson.positions += [
+                (start + TEMPORAL_STEP * index, start + row, start + column) for row in range(ROWS) for column in range(COLUMNS)
+            ]
+        last = max(TEMPORAL_STEP * (len(block.pairs) - 1) + 1, ROWS, COLUMNS)
+        lesson.ids.append(self._block_end)
+        lesson.positions.append((start + last,) * 3)

@@ -1,0 +1,178 @@
+"""The visual tokens of one video: every frame pair is decoded and encoded once, and kept for all stages.
+
+A pair is named by its two grid frames, (2p, 2p + 1). A frame that is shown without its partner is the pair (k, k), as
+Qwen encodes an image. The vision tower attends only inside a pair, so its tokens are the same in every prompt.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lvqa.records import Clip, Counts, Video
+from lvqa.video import Grid, read_frames
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lvqa.backbones import Backbone
+    from lvqa.backbones.prompt import VisualBlock
+
+Pair = tuple[int, int]
+
+
+def pairs_of_clip(clip: Clip, grid: Grid) -> list[Pair]:
+    """The pairs that lie in a clip; the last pair of an odd grid shows its frame twice."""
+    first = grid.frame_at(clip.start_seconds)
+    firsts = [k for k in range(first, grid.num_frames, 2) if grid.seconds_of(k) < clip.end_seconds]
+    return [(k, min(k + 1, grid.num_frames - 1)) for k in firsts]
+
+
+def pairs_of_frames(frames: Iterable[int]) -> list[Pair]:
+    """Grid frames as pairs: both frames of a pair together, a frame without its partner twice."""
+    chosen = sorted(set(frames))
+    partners = set(chosen)
+    return [
+        (k, k + 1) if k % 2 == 0 and k + 1 in partners else (k, k)
+        for k in chosen
+        if not (k % 2 == 1 and k - 1 in partners)
+    ]
+
+
+def runs_of_pairs(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """Pairs that follow each other on the grid, together: what is shown as one piece of film."""
+    runs: list[list[Pair]] = [[pairs[0]]] if pairs else []
+    for before, pair in pairwise(pairs):
+        if pair[0] == before[1] + 1:
+            runs[-1].append(pair)
+        else:
+            runs.append([pair])
+    return runs
+
+
+class VisualTokens:
+    """A bounded in-memory store of one video's pairs, filled on demand."""
+
+    def __init__(
+        self,
+        video: Video,
+        grid: Grid,
+        backbone: Backbone,
+        *,
+        max_pixels: int | None = None,
+        decoder: str = "pyav",
+        stall_seconds: float = 30.0,
+        memory_bytes: int = 2 << 30,
+    ) -> None:
+        self.video, self.grid = video, grid
+        self.height, self.width = backbone.frame_size(
+            video.height, video.width, max_pixels=max_pixels or backbone.max_pixels
+        )
+        self.frames_substituted = 0
+        """Frames so far whose own picture is damaged."""
+        self.on_pairs: Callable[[int], None] = lambda _: None
+        """Called with a number of pairs as they become ready."""
+        self._backbone = backbone
+        self._decoder, self._stall_seconds = decoder, stall_seconds
+        self._memory_bytes, self._held_bytes = memory_bytes, 0
+        self._held: OrderedDict[Pair, Tensor] = OrderedDict()  # least recently used first
+
+    @property
+    def counts(self) -> Counts:
+        """What the backbone has spent so far, decoding included."""
+        return self._backbone.counts
+
+    def stream(self, groups: Sequence[Sequence[Pair]]) -> Iterator[list[Tensor]]:
+        """For each group its pairs' tokens, (rows * cols, dim) each. The film is read once, so groups ascend in time."""
+        missing = [[pair for pair in group if pair not in self._held] for group in groups]
+        frames = sorted({frame for group in missing for pair in group for frame in pair})
+        pixels = self._pixels(frames)
+        try:
+            for group, new in zip(groups, missing, strict=True):
+                ready = {pair: self._held[pair] for pair in group if pair in self._held}
+                # Held tokens may have made room for others since; what a group needs is asked for again.
+                late = [pair for pair in group if pair not in ready and pair not in new]
+                ready.update(self._encode(new, pixels))
+                if late:
+                    ready.update(self._encode(late, self._pixels(sorted({k for pair in late for k in pair}))))
+                self._keep(ready)
+                self.on_pairs(len(group))
+                yield [ready[pair] for pair in group]
+        finally:
+            pixels.close()
+
+    def blocks(self, groups: Sequence[Sequence[Pair]], *, timed: bool = True) -> Iterator[VisualBlock]:
+        """Each group as one piece of film. `timed`: temporal positions by the true seconds; else evenly, one a pair."""
+        for group, tokens in zip(groups, self.stream(groups), strict=True):
+            yield self.block(group, tokens, start_seconds=self.grid.seconds_of(group[0][0]) if timed else None)
+
+    def block(self, pairs: Sequence[Pair], tokens: Sequence[Tensor], *, start_seconds: float | None) -> VisualBlock:
+        """The block whose temporal positions count from `start_seconds`, or go up by one a pair."""
+        import torch
+
+        from lvqa.backbones.prompt import VisualBlock
+
+        rate = self._backbone.positions_per_second
+        temporal: tuple[int, ...] = ()
+        if start_seconds is not None:
+            temporal = tuple(int(rate * (self.grid.seconds_of(pair[0]) - start_seconds) + 1e-6) for pair in pairs)
+        cell = self._backbone.cell_pixels
+        return VisualBlock(torch.stack(list(tokens)), self.height // cell, self.width // cell, temporal)
+
+    def _pixels(self, frames: Sequence[int]) -> _PixelReader:
+        return _PixelReader(self, frames)
+
+    def _encode(self, pairs: Sequence[Pair], pixels: _PixelReader) -> dict[Pair, Tensor]:
+        if not pairs:
+            return {}
+        stack = np.stack([np.stack([pixels.frame(frame) for frame in pair]) for pair in pairs])
+        return dict(zip(pairs, self._backbone.encode_pairs(stack).cpu().unbind(0), strict=True))
+
+    def _keep(self, tokens: dict[Pair, Tensor]) -> None:
+        for pair, held in tokens.items():
+            if pair not in self._held:
+                # A copy: a row of a batch would keep the whole batch alive.
+                self._held[pair] = held.clone()
+                self._held_bytes += held.nbytes
+            self._held.move_to_end(pair)
+        while self._held_bytes > self._memory_bytes:
+            self._held_bytes -= self._held.popitem(last=False)[1].nbytes
+
+
+class _PixelReader:
+    """Decoded frames in ascending order, read as they are asked for. Opens the file at the first one."""
+
+    def __init__(self, tokens: VisualTokens, frames: Sequence[int]) -> None:
+        self._tokens = tokens
+        self._frames = frames
+        self._batches = read_frames(
+            tokens.video,
+            [tokens.grid.seconds_of(frame) for frame in frames],
+            height=tokens.height,
+            width=tokens.width,
+            decoder=tokens._decoder,
+            stall_seconds=tokens._stall_seconds,
+        )
+        self._read = 0
+        self._ready: dict[int, np.ndarray] = {}
+
+    def frame(self, frame: int) -> np.ndarray:
+        """(height, width, 3) of a grid frame; only the last few frames asked for can be had again."""
+        while frame not in self._ready:
+            batch = next(self._batches)
+            names = self._frames[self._read : self._read + len(batch.pixels)]
+            self._read += len(batch.pixels)
+            # The batch before stays: a pair may lie across two.
+            recent = dict(list(self._ready.items())[-len(names) :])
+            self._ready = recent | dict(zip(names, batch.pixels, strict=True))
+            self._tokens.counts.frames_decoded += len(names)
+            self._tokens.frames_substituted += int(batch.substituted.sum())
+        return self._ready[frame]
+
+    def close(self) -> None:
+        """Stop decoding."""
+        self._batches.close()
