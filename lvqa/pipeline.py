@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,8 +36,12 @@ from lvqa.selection import SELECTORS, grid_scores, make_selector
 from lvqa.video import DECODERS, Grid, cut_clips, probe
 from lvqa.visual import VisualTokens, pairs_of_clip, pairs_of_frames
 
+_log = logging.getLogger(__name__)
+
 CONTROLS = ("oracle", "blind")
 """Methods that only an evaluation can use: frames from the annotated time, and no frames."""
+METHODS = (*SELECTORS, *CONTROLS)
+"""All ways to choose frames."""
 
 MAX_QUESTION_CHARACTERS = 20_000
 CLIPS_AT_ONCE = 16
@@ -80,10 +85,9 @@ class LongVideoQA:
         self._embedder = Embedder(
             state=e.state, final_norm=e.final_norm, prompt=e.prompt, task=e.task, semantics=e.semantics, noise=e.noise
         )
-        self._reranker = RERANKERS[_known(config.rerank.name, RERANKERS, "rerank.name")]()
+        check_settings(config)
+        self._reranker = RERANKERS[config.rerank.name]()
         self._answerer = Answerer(time_encoding=a.time_encoding, max_new_tokens=a.max_new_tokens)
-        _known(config.video.decoder, DECODERS, "video.decoder")
-        _known(config.method, (*SELECTORS, *CONTROLS), "method")
 
     @classmethod
     def load(
@@ -101,6 +105,7 @@ class LongVideoQA:
         config = config or load_config(None, overrides)
         if model is not None:
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
+        check_settings(config)
         backbone = load_backbone(config.model.name, device=config.model.device, dtype=config.model.dtype)
         return cls(backbone, config, progress=progress)
 
@@ -122,9 +127,9 @@ class LongVideoQA:
         self, path: str | Path, question: Question, *, frames: int | None = None, method: str | None = None
     ) -> Answer:
         """Index once, find candidates, look closer, choose frames, answer."""
-        method = _known(method or self.config.method, (*SELECTORS, *CONTROLS), "method")
-        budget = _budget(self.config.selection.frames if frames is None else frames)
-        _check(question)
+        method = _known(method or self.config.method, METHODS, "method")
+        budget = check_count(self.config.selection.frames if frames is None else frames)
+        check_question(question)
         clock = _Clock()
         spent = dataclasses.replace(self.backbone.counts)
 
@@ -162,18 +167,25 @@ class LongVideoQA:
     def search(self, path: str | Path, query: str, *, top: int = 5) -> list[Candidate]:
         """The clips that fit a query best, best first; reranked as the configuration says."""
         question = Question(query)
-        _check(question)
+        check_question(question)
         opened = self.open(path)
         self._index_of(opened)
-        return list(self._candidates(opened, question)[: _budget(top, name="top")])
+        return list(self._candidates(opened, question)[: check_count(top, name="top")])
 
     def search_library(self, query: str, *, top: int = 5) -> list[tuple[ClipIndex, Candidate]]:
         """The clips of all indexes in the store that this model and these settings made, by embedding alone."""
         question = Question(query)
-        _check(question)
+        check_question(question)
+        check_count(top, name="top")
         vector = self._embedder.query(self.backbone, query)
-        mine = [index for index in self._store.all() if index.stamp.items() >= self._maker.items()]
-        found = [(index, candidate) for index in mine for candidate in index.search(vector, _budget(top, name="top"))]
+        known = list(self._store.all())
+        mine = [index for index in known if index.stamp.items() >= self._maker.items()]
+        if not mine:
+            raise LvqaError(
+                f"no index in {self._store.folder} was made with {self.backbone.name} and these settings "
+                f"({len(known)} with others); index some videos first: lvqa index PATH ..."
+            )
+        found = [(index, candidate) for index in mine for candidate in index.search(vector, top)]
         return sorted(found, key=lambda item: -item[1].embed_score)[:top]
 
     def open(self, path: str | Path) -> OpenVideo:
@@ -219,6 +231,8 @@ class LongVideoQA:
             index = None if rebuild else self._store.load(stamp)
             reused = index is not None
             if index is None:
+                if not rebuild and self._store.others(opened.video.id, stamp):
+                    _log.info("%s: index made anew because settings or model changed", opened.video.path)
                 self._store.prepare()
                 clips, vectors = self._embed_clips(opened)
                 index = self._store.save(ClipIndex.of(clips, vectors, stamp), opened.video)
@@ -311,19 +325,28 @@ class _Clock:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
+def check_settings(config: Config) -> None:
+    """Raises LvqaError for a name that no room knows. Costs nothing, so it stands before a model is loaded."""
+    _known(config.rerank.name, RERANKERS, "rerank.name")
+    _known(config.video.decoder, DECODERS, "video.decoder")
+    _known(config.method, METHODS, "method")
+
+
 def _known(name: str, allowed: Sequence[str] | dict[str, object] | object, setting: str) -> str:
     if name not in allowed:  # type: ignore[operator]
         raise LvqaError(f"{setting} must be one of {', '.join(allowed)}, got {name!r}")  # type: ignore[arg-type]
     return name
 
 
-def _budget(frames: int, *, name: str = "frames") -> int:
-    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
-        raise LvqaError(f"{name} must be a whole number, 1 or more, got {frames!r}")
-    return frames
+def check_count(count: int, *, name: str = "frames") -> int:
+    """The count, or LvqaError if it is not a whole number from 1 on."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise LvqaError(f"{name} must be a whole number, 1 or more, got {count!r}")
+    return count
 
 
-def _check(question: Question) -> None:
+def check_question(question: Question) -> None:
+    """Raises LvqaError for a question that can't be asked."""
     if not question.text.strip():
         raise LvqaError("the question is empty; ask something, for example: What happened after the door closed?")
     length = len(question.text) + sum(map(len, question.options))

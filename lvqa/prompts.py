@@ -18,7 +18,7 @@ YES_OPTION, NO_OPTION = "A", "B"
 
 
 def embedding(of: str, *, task: bool = True, semantics: bool = True, noise: bool = True) -> str:
-    """The controlled prompt that follows the content: `of` is CLIP or QUERY, each switch one of FreeRet's constraints."""
+    """What follows the content: `of` is CLIP or QUERY, and each switch one of FreeRet's constraints."""
     other = QUERY if of == CLIP else CLIP
     lines = []
     if task:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # A frame that starts this little after t is the one meant: k / fps and pts * time_base round differently.
 _TOLERANCE_SECONDS = 1e-6
 
-_NO_TICK = np.iinfo(np.int64).min
+_NO_TICK = np.iinfo(np.int64).min  # as FFmpeg writes it
 
 # Containers that hold their own frames. Playlists (hls, concat, dash, sdp) are left out on purpose: they open other
 # files and the network. So are still pictures.
@@ -175,8 +175,8 @@ class Decoder(Protocol):
     ) -> Iterator[tuple[np.ndarray, bool]]:
         """For each time the frame shown then, (height, width, 3) uint8 RGB, and whether it stands in for a damaged one.
 
-        A frame that is lost is replaced by the nearest earlier one that was decoded (the next, at the start of a
-        film). One that the decoder could mend in part is shown as mended. Both are flagged.
+        A lost frame is replaced by the nearest earlier one that was decoded, or the next at the start of a film. One
+        that leans on damage is shown as the decoder mends it. Both are flagged.
         Raises ValueError for times that descend, VideoError for one outside [0, duration) or an unreadable file.
         """
         ...
@@ -195,9 +195,20 @@ class PyAVDecoder:
             timeline = _timeline(video.path)
             wanted = timeline.ticks_at(times)
             render = _renderer(height=height, width=width)
-            with _opened(video.path) as stream:
-                for frame, substitute in _matched(_decoded_for(stream, timeline, wanted), wanted, video.path):
-                    yield render(frame), substitute
+            done = 0
+            for lead in (0, 1):  # groups before the one that holds a frame
+                with _opened(video.path) as stream:
+                    frames = _frames_for(stream, timeline, wanted[done:], lead)
+                    for frame, substitute in _matched(frames, wanted[done:]):
+                        # Perhaps not damaged: streams that refresh the picture bit by bit lean on the group before.
+                        if substitute and not lead:
+                            break
+                        if frame is None:
+                            raise VideoError(f"{video.path}: no frame up to {times[done]:g} s can be decoded")
+                        yield render(frame), substitute
+                        done += 1
+                    else:
+                        return
 
 
 class DecordDecoder:
@@ -246,25 +257,23 @@ def _checked_times(video: Video, times_seconds: Sequence[float]) -> np.ndarray:
 
 
 def _matched(
-    frames: Iterable[tuple[int, av.VideoFrame]], wanted: np.ndarray, path: Path
-) -> Iterator[tuple[av.VideoFrame, bool]]:
-    """For each wanted tick, ascending, its frame or the one that stands in for it."""
+    frames: Iterable[tuple[int, av.VideoFrame, bool]], wanted: np.ndarray
+) -> Iterator[tuple[av.VideoFrame | None, bool]]:
+    """For each wanted tick the frame, or what stands in for it (None: nothing does), and whether damage hurt it."""
     good: av.VideoFrame | None = None
     ticks = wanted.tolist()
     done = 0
-    for tick, frame in frames:
+    for tick, frame, hurt in frames:
         while done < len(ticks) and ticks[done] < tick:  # the decoder is past it: lost to damage
             yield (frame if good is None else good), True
             done += 1
         while done < len(ticks) and ticks[done] == tick:
-            yield frame, frame.is_corrupt
+            yield frame, hurt
             done += 1
         if done == len(ticks):
             return
-        if good is None or not frame.is_corrupt:
+        if good is None or not hurt:
             good = frame
-    if good is None:
-        raise VideoError(f"{path}: not one of the frames asked for can be decoded; expected a video file that plays")
     yield from ((good, True) for _ in ticks[done:])
 
 
@@ -315,17 +324,19 @@ class _Timeline:
         places = np.searchsorted(starts, times + _TOLERANCE_SECONDS, side="right") - 1
         return self.shown[places]
 
-    def needed(self, wanted: np.ndarray) -> np.ndarray:
-        """Which packets the wanted ticks need: from the key frame before each to itself. Ends with the last of them."""
+    def needed(self, wanted: np.ndarray, lead: int) -> np.ndarray:
+        """Which packets the wanted ticks need: from the key frame before each, or `lead` key frames more, to itself.
+
+        Ends with the last of them.
+        """
         assert self.packets is not None
         needed = np.zeros(len(self.packets), dtype=bool)
         targets = np.flatnonzero(np.isin(self.packets, wanted))
         for target in targets:
-            group = max(0, int(np.searchsorted(self.keys, target, side="right")) - 1)
+            group = int(np.searchsorted(self.keys, target, side="right")) - 1
             # A picture shown before its group's key frame may lean on the group before, too (open groups).
-            if self.packets[target] < self.packets[self.keys[group]]:
-                group = max(0, group - 1)
-            needed[self.keys[group] : target + 1] = True
+            group -= bool(self.packets[target] < self.packets[self.keys[group]])
+            needed[self.keys[max(0, group - lead)] : target + 1] = True
         return needed[: targets[-1] + 1]
 
 
@@ -341,28 +352,33 @@ def _read_timeline(path: Path, size: int, modified_ns: int) -> _Timeline:
     if timeline is None:
         with _opened(path) as stream:
             timeline = _timeline_by_decoding(stream)
-    if not len(timeline.shown):
-        raise VideoError(f"{path}: holds no frame that can be shown; expected a video file that plays")
+    if timeline is None:
+        raise VideoError(f"{path}: not one frame can be decoded; expected a video file that plays")
     return timeline
 
 
 def _timeline_of_packets(stream: av.VideoStream) -> _Timeline | None:
-    """The timeline from the packets' own times; None if some have none, or if their clock jumps back."""
+    """The timeline from the packets' own times; None if they have none, or if their clock jumps back."""
     columns = [("tick", "i8"), ("clock", "i8"), ("length", "i8"), ("key", "?"), ("shown", "?")]
     packets = np.fromiter((_packet_row(packet) for packet in _demuxed(stream)), dtype=columns)
     ticks, clock = packets["tick"], packets["clock"][packets["clock"] != _NO_TICK]
-    if np.any(ticks == _NO_TICK) or np.any(np.diff(clock) < 0):
+    # AVI stores no times: for H.264 with B-frames FFmpeg makes some up, in decode order.
+    made_up = stream.container.format.name == "avi" and stream.codec_context.has_b_frames and np.all(np.diff(ticks) > 0)
+    if made_up or np.any(ticks == _NO_TICK) or np.any(np.diff(clock) < 0):
         return None
+    packets["key"][:1] |= not packets["key"].any()  # a stream with no key frame marked can only begin at its first
     keys = np.flatnonzero(packets["key"])
-    if not len(keys):
-        keys = np.zeros(min(1, len(packets)), dtype=np.int64)
     # Nothing that lies before the first key frame, in the file or in time, can be decoded.
-    from_first_key = np.arange(len(packets)) >= keys.min(initial=0)
-    places = np.flatnonzero(packets["shown"] & from_first_key & (ticks >= ticks[keys[:1]].max(initial=_NO_TICK)))
-    shown, firsts = np.unique(ticks[places], return_index=True)
+    places = np.flatnonzero(
+        packets["shown"] & (ticks >= ticks[keys[:1]].sum()) & np.cumsum(packets["key"]).astype(bool)
+    )
+    if not len(places):
+        return None
     tick_seconds = stream.time_base or Fraction(1)
-    last_length = int(packets["length"][places[firsts]][-1:].sum())
-    return _Timeline(shown, _end_of(shown, last_length, stream, tick_seconds), tick_seconds, ticks, keys)
+    shown = np.unique(ticks[places])
+    last = places[np.argmax(ticks[places])]
+    end = _end_of(shown, int(packets["length"][last]), stream, tick_seconds)
+    return _Timeline(shown, end, tick_seconds, ticks, keys)
 
 
 def _packet_row(packet: av.Packet[av.VideoStream]) -> tuple[int, int, int, bool, bool]:
@@ -379,21 +395,20 @@ def _packet_row(packet: av.Packet[av.VideoStream]) -> tuple[int, int, int, bool,
 
 def _end_of(shown: np.ndarray, last_length: int, stream: av.VideoStream, tick_seconds: Fraction) -> Fraction:
     """The tick at which the last frame ends; where the file does not say, it is as long as the others."""
-    if not len(shown):
-        return Fraction(0)
-    usual = (
-        Fraction(int(shown[-1] - shown[0]), max(1, len(shown) - 1)) or 1 / (stream.average_rate or 25) / tick_seconds
-    )
-    return int(shown[-1]) + (Fraction(last_length) if last_length > 0 else usual)
+    usual = Fraction(int(shown[-1] - shown[0]), max(1, len(shown) - 1))
+    length = max(0, last_length) or usual or 1 / (Fraction(stream.average_rate or 25) * tick_seconds)
+    return int(shown[-1]) + Fraction(length)
 
 
-def _timeline_by_decoding(stream: av.VideoStream) -> _Timeline:
-    """For streams without packet times (AVI with B-frames, raw H.264): those of the frames, or their count at the rate."""
+def _timeline_by_decoding(stream: av.VideoStream) -> _Timeline | None:
+    """For packets without times: those of the frames, in order, or their count at the usual rate. None for no frame."""
     ticks = [frame.pts for frame in _all_frames(stream)]
+    if not ticks:
+        return None
     tick_seconds = stream.time_base or Fraction(1)
-    if any(a is None or b is None or a >= b for a, b in itertools.pairwise([*ticks, math.inf])):
-        ticks, tick_seconds = list(range(len(ticks))), 1 / Fraction(stream.average_rate or 25)
-    shown = np.array(ticks, dtype=np.int64)
+    shown = np.array(sorted(tick for tick in set(ticks) if tick is not None), dtype=np.int64)
+    if len(shown) < len(ticks):
+        shown, tick_seconds = np.arange(len(ticks)), 1 / Fraction(stream.average_rate or 25)
     return _Timeline(shown, _end_of(shown, 0, stream, tick_seconds), tick_seconds, None, np.zeros(0, dtype=np.int64))
 
 
@@ -409,7 +424,9 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except (av.error.FFmpegError, OSError) as error:
         reason = f"not readable as video ({error.strerror or error})"
-        raise VideoError(f"{path}: {reason}; expected a video file, such as mp4, mkv or webm") from error
+        raise VideoError(
+            f"{path}: {reason}; expected a video file (mp4, mkv, webm, ...), no playlist and no picture"
+        ) from error
 
 
 @contextmanager
@@ -448,42 +465,62 @@ def _demuxed(stream: av.VideoStream, patience: int = 100) -> Iterator[av.Packet[
             failures += 1
 
 
-def _decoded(stream: av.VideoStream, packet: av.Packet[av.VideoStream] | None) -> list[av.VideoFrame]:
-    """The frames that come out when `packet` goes in, none if it is damaged; None flushes the decoder."""
+def _decoded(stream: av.VideoStream, packet: av.Packet[av.VideoStream] | None) -> list[av.VideoFrame] | None:
+    """The frames that come out when `packet` goes in, or None if it is damaged. No packet flushes the decoder."""
     import av
 
     try:
         return stream.codec_context.decode(packet)
     except av.error.FFmpegError:
-        return []
+        return None
 
 
 def _all_frames(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
     for packet in itertools.chain(_demuxed(stream), [None]):
-        yield from _decoded(stream, packet)
+        yield from _decoded(stream, packet) or []
 
 
-def _decoded_for(
-    stream: av.VideoStream, timeline: _Timeline, wanted: np.ndarray
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """(tick, frame) in presentation order: all wanted ones, and those that had to be decoded on the way."""
+def _frames_for(
+    stream: av.VideoStream, timeline: _Timeline, wanted: np.ndarray, lead: int
+) -> Iterator[tuple[int, av.VideoFrame, bool]]:
+    """(tick, frame, whether damage hurt it) as presented: all wanted ones, and those decoded on the way."""
+    frames: Iterable[tuple[int, av.VideoFrame, bool]]
     if timeline.packets is None:
-        yield from zip(timeline.shown.tolist(), _all_frames(stream), strict=True)
-        return
-    ticks = set(wanted.tolist())
-    needed = timeline.needed(wanted).tolist()
-    for tick, is_needed, packet in zip(timeline.packets.tolist(), needed, _demuxed(stream), strict=False):
-        if is_needed:
+        frames = (
+            (tick, frame, False) for tick, frame in zip(timeline.shown.tolist(), _all_frames(stream), strict=False)
+        )
+    else:
+        needed = timeline.needed(wanted, lead)
+        frames = _needed_frames(stream, timeline.packets[: len(needed)], needed, targets=set(wanted.tolist()))
+    hurt = False
+    for tick, frame, suspect in frames:
+        # What follows a corrupt frame leans on it, mostly without a word from the decoder.
+        hurt = frame.is_corrupt or suspect or (hurt and not frame.key_frame)
+        yield tick, frame, hurt
+
+
+def _needed_frames(
+    stream: av.VideoStream, ticks: np.ndarray, needed: np.ndarray, *, targets: set[int]
+) -> Iterator[tuple[int, av.VideoFrame, bool]]:
+    """Decodes the needed packets: (tick, frame, whether a packet that it may lean on was refused)."""
+    codec = stream.codec_context
+    suspects: set[int] = set()
+    is_open = is_hurt = False
+    steps = zip(ticks.tolist(), needed.tolist(), _demuxed(stream), strict=False)
+    for tick, is_needed, packet in itertools.chain(steps, [(0, False, None)]):
+        frames = None
+        if is_needed and packet is not None:
             # Frames that no other one leans on are dropped undecoded, which changes no pixel of the rest.
-            whole = tick in ticks or packet.is_keyframe
-            stream.codec_context.skip_frame = "DEFAULT" if whole else "NONREF"
-            yield from _timed(_decoded(stream, packet))
-    stream.codec_context.skip_frame = "DEFAULT"
-    yield from _timed(_decoded(stream, None))
-
-
-def _timed(frames: Iterable[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
-    return ((frame.pts, frame) for frame in frames if frame.pts is not None)
+            codec.skip_frame = "DEFAULT" if tick in targets or packet.is_keyframe else "NONREF"
+            frames = _decoded(stream, packet)
+            is_hurt = frames is None or (is_hurt and not packet.is_keyframe)
+            suspects.update([tick] * is_hurt)
+        elif is_open:
+            # Without a clean start behind a gap, the decoder would put the frames of open groups in a wrong order.
+            frames = _decoded(stream, None)
+            codec.flush_buffers()
+        is_open = is_needed
+        yield from ((frame.pts, frame, frame.pts in suspects) for frame in frames or [] if frame.pts is not None)
 
 
 DECODERS: dict[str, type[Decoder]] = {"pyav": PyAVDecoder, "decord": DecordDecoder}

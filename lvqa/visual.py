@@ -87,7 +87,7 @@ class VisualTokens:
         return self._backbone.counts
 
     def stream(self, groups: Sequence[Sequence[Pair]]) -> Iterator[list[Tensor]]:
-        """For each group its pairs' tokens, (rows * cols, dim) each. The film is read once, so groups ascend in time."""
+        """For each group its pairs' tokens, (rows * cols, dim) each. Groups ascend in time: the film is read once."""
         missing = [[pair for pair in group if pair not in self._held] for group in groups]
         frames = sorted({frame for group in missing for pair in group for frame in pair})
         pixels = self._pixels(frames)

@@ -1,4 +1,4 @@
-"""Small films that tests write and read: every frame carries its number in its pixels, so that a test reads which came back.
+"""Small films that tests write and read. Every frame carries its number, so that a test reads which one came back.
 
 The number is a strip of 16 black or white cells, lowest bit first, along the top; below it a disc moves over a
 gradient, so that the codecs have something to predict.
@@ -56,7 +56,7 @@ def write_film(
     """
     import av
 
-    with av.open(str(path), "w", format=format, container_options=container_options or {}) as container:
+    with av.open(f"file:{path}", "w", format=format, container_options=container_options or {}) as container:
         stream: Any = container.add_stream(codec, rate=fps, options=options or coding_options(codec))
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "rgb8" if codec == "gif" else "yuv420p"
         stream.codec_context.thread_count = 1
@@ -104,11 +104,15 @@ def write_sound(path: Path, seconds: float = 1.0) -> Path:
 
 
 def remuxed(source: Path, target: Path, *, shift_seconds: float = 0.0, drop: Iterable[int] = ()) -> Path:
-    """The same packets in another container, `shift_seconds` later; the packets numbered in `drop` are left out."""
+    """The same packets in another container, `shift_seconds` later; the packets numbered in `drop` are left out.
+
+    What a negative shift moves to before 0 is hidden by an edit list in mp4.
+    """
     import av
 
     drop = set(drop)
-    with av.open(str(source)) as reading, av.open(str(target), "w") as writing:
+    options = {"avoid_negative_ts": "disabled", "use_editlist": "1"} if shift_seconds < 0 else {}
+    with av.open(str(source)) as reading, av.open(str(target), "w", container_options=options) as writing:
         stream = writing.add_stream_from_template(reading.streams.video[0])
         for place, packet in enumerate(reading.demux(video=0)):
             if packet.pts is None or packet.dts is None or place in drop:

@@ -455,7 +455,8 @@ def test_what_is_loaded_is_left_untouched(folder: Path, model: Qwen25VL) -> None
     assert not model._model.training
     assert not any(weight.requires_grad for weight in model._model.parameters())
     assert (model.name, model.dim, model.device.type) == (str(folder), 64, "cpu")
-    assert model.frame_size(720, 1280, max_pixels=128 * 784) == (224, 420)
+    assert model.frame_size(720, 1280, max_pixels=model.max_pixels) == (224, 420)
+    assert (model.cell_pixels, model.positions_per_second, model.max_pixels) == (28, 4.0, 128 * 784)
 
 
 def test_the_revision_tells_weights_apart(folder: Path, model: Qwen25VL, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ __all__ = ["STATES", "Qwen25VL", "encode_pixels", "position_ids", "target_size"]
 
 MODEL_TYPE = "qwen2_5_vl"
 MAX_PIXELS = 128 * 28 * 28
-"""A frame's default size limit: the cap that Qwen's authors name for LVBench. A config's `video_max_pixels` goes first."""
+"""A frame's default size limit: Qwen's own cap for LVBench. A config's `video_max_pixels` goes first."""
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 STATES = {"attention": (1, False), "mlp": (1, True), "mlp-1": (2, True), "mlp-2": (3, True)}
 """A state's name -> the layer it leaves, counted from the end, and whether that layer's MLP is included."""

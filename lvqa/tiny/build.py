@@ -56,7 +56,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_texts(), trainer)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         chat_template=_CHAT_TEMPLATE,
         eos_token="<|im_end|>",
@@ -64,6 +64,13 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         model_max_length=32768,
         clean_up_tokenization_spaces=False,
     )
+
+
+def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    """The number of one token."""
+    number = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(number, int)
+    return number
 
 
 def _texts() -> Iterator[str]:
@@ -88,9 +95,8 @@ def _texts() -> Iterator[str]:
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     """A Qwen2.5-VL of some four million parameters."""
-    token = tokenizer.convert_tokens_to_ids
     hidden = 192
-    return Qwen2_5_VLConfig(
+    return Qwen2_5_VLConfig(  # type: ignore[call-arg]
         text_config={
             "vocab_size": len(tokenizer),
             "hidden_size": hidden,
@@ -102,8 +108,8 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "rms_norm_eps": 1e-6,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]},
             "bos_token_id": None,
-            "eos_token_id": token("<|im_end|>"),
-            "pad_token_id": token("<|endoftext|>"),
+            "eos_token_id": token_id(tokenizer, "<|im_end|>"),
+            "pad_token_id": token_id(tokenizer, "<|endoftext|>"),
         },
         vision_config={
             "depth": 5,
@@ -115,10 +121,10 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "window_size": 112,
             "fullatt_block_indexes": [4],
         },
-        image_token_id=token("<|image_pad|>"),
-        video_token_id=token("<|video_pad|>"),
-        vision_start_token_id=token("<|vision_start|>"),
-        vision_end_token_id=token("<|vision_end|>"),
+        image_token_id=token_id(tokenizer, "<|image_pad|>"),
+        video_token_id=token_id(tokenizer, "<|video_pad|>"),
+        vision_start_token_id=token_id(tokenizer, "<|vision_start|>"),
+        vision_end_token_id=token_id(tokenizer, "<|vision_end|>"),
         tie_word_embeddings=False,
         video_max_pixels=12 * 28 * 28,
     )
@@ -132,14 +138,14 @@ def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Qwen2_5_VLF
     comparing is what this model has to learn (after Trockman and Kolter's mimetic initialisation, arXiv 2305.09828).
     """
     torch.manual_seed(seed)
-    model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer)).float()
+    model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
     generator = torch.Generator().manual_seed(seed)
     embedding = model.model.language_model.embed_tokens.weight
     hidden = embedding.shape[1]
     words: dict[str, torch.Tensor] = {}
     with torch.no_grad():
         for index in range(len(tokenizer)):
-            word = tokenizer.decode([index]).strip().lower() or f"#{index}"
+            word = str(tokenizer.decode([index])).strip().lower() or f"#{index}"
             base = words.setdefault(word, torch.randn(hidden, generator=generator))
             own = torch.randn(hidden, generator=generator)
             embedding[index] = 0.25 * (base + 0.3 * own) / 1.09**0.5
@@ -153,3 +159,11 @@ def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Qwen2_5_VLF
             noise = torch.randn(query.shape, generator=generator) * 0.25 * hidden**-0.5
             attention.q_proj.weight.copy_(query + noise)
     return model
+
+
+def save(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write the model in bfloat16 with its tokenizer, as a folder that any Qwen2.5-VL loader reads."""
+    tokenizer.save_pretrained(folder)
+    copy = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
+    copy.load_state_dict(model.state_dict())
+    copy.bfloat16().save_pretrained(folder)

@@ -17,6 +17,7 @@ from lvqa.tiny.world import ATTRIBUTES, HEIGHT, WIDTH, Scene, draw, random_scene
 
 FRAMES_PER_SECOND = 8
 SCENE_SECONDS = (8.0, 40.0)
+MAX_MINUTES = 1440
 HELD_OUT_SEEDS = 900_000
 """Films of this seed and above are for evaluation alone: nothing is trained or tuned on them."""
 
@@ -136,10 +137,12 @@ def make_films(
     seed: int,
     on_second: Callable[[], None] = lambda: None,
 ) -> list[Path]:
-    """Films of seeds `seed`, `seed` + 1, ... with their questions under `folder`. A film that is there is not made again."""
+    """Films of seeds `seed`, `seed` + 1, ... with their questions under `folder`; one that is there is kept."""
     for name, value, least in (("films", num_films, 1), ("minutes", minutes, 1), ("questions", num_questions, 1)):
         if not value >= least:
             raise LvqaError(f"{name} must be {least} or more, got {value}")
+    if minutes > MAX_MINUTES:
+        raise LvqaError(f"minutes must be 1 to {MAX_MINUTES}, got {minutes}")
     if seed < 0:
         raise LvqaError(f"seed must be 0 or more, got {seed}")
     films = [write_script(seed + i, minutes) for i in range(num_films)]
@@ -165,7 +168,8 @@ def benchmark_line(film: Film, questions: Sequence[Question]) -> dict[str, objec
         "qa": [
             {
                 "uid": question.id,
-                "question": question.text + "".join(f"\n({a}) {b}" for a, b in zip(LETTERS, question.options, strict=False)),
+                "question": question.text
+                + "".join(f"\n({a}) {b}" for a, b in zip(LETTERS, question.options, strict=False)),
                 "answer": question.answer,
                 "question_type": list(question.tags),
                 "time_reference": _reference(question),
@@ -181,7 +185,7 @@ def benchmark_line(film: Film, questions: Sequence[Question]) -> dict[str, objec
 
 
 def _reference(question: Question) -> str:
-    """"MM:SS-MM:SS", inside the evidence."""
+    """ "MM:SS-MM:SS", inside the evidence."""
     assert question.evidence_seconds is not None
     start, end = question.evidence_seconds
     return "-".join(prompts.timestamp(seconds).strip("[]") for seconds in (np.ceil(start), np.floor(end)))

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from lvqa import prompts
 from lvqa.records import LETTERS, Question
 from lvqa.tiny import language
+from lvqa.tiny.build import token_id
 from lvqa.tiny.world import ATTRIBUTES, Scene
 
 ROWS, COLUMNS = 3, 4
@@ -64,16 +65,17 @@ class Teacher:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, scenes: Sequence[Scene], *, seed: int) -> None:
         self.scenes = scenes
         self.rng = np.random.default_rng(seed)
-        self._video = tokenizer.convert_tokens_to_ids("<|video_pad|>")
-        self._block_start = tokenizer.convert_tokens_to_ids("<|vision_start|>")
-        self._block_end = tokenizer.convert_tokens_to_ids("<|vision_end|>")
-        self._end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self._video = token_id(tokenizer, "<|video_pad|>")
+        self._block_start = token_id(tokenizer, "<|vision_start|>")
+        self._block_end = token_id(tokenizer, "<|vision_end|>")
+        self._end = token_id(tokenizer, "<|im_end|>")
         self._encode: Callable[[str], list[int]] = lru_cache(100_000)(
             lambda text: tokenizer(text, add_special_tokens=False).input_ids
         )
         self.tasks: dict[str, Callable[[float], Lesson]] = {
             "letter drill": self.letter_drill,
             "match drill": self.match_drill,
+            "scene drill": self.scene_drill,
             "lookup": self.lookup,
             "compare": self.compare,
             "talk": self.talk,
@@ -92,24 +94,52 @@ class Teacher:
         values = self.rng.permutation([value for values in ATTRIBUTES.values() for value in values])[:4].tolist()
         self._user(lesson, (prompts.options(values),))
         for place in self.rng.integers(4, size=num_items).tolist():
-            self._drill(lesson, values[place], LETTERS[place], "letter drill")
+            self._drill(lesson, [values[place]], LETTERS[place], "letter drill")
         return lesson
 
-    def match_drill(self, _worked: float, num_items: int = 14) -> Lesson:
-        """A clip, then many words, each followed by A if it holds for the clip and B if not."""
+    def match_drill(self, _worked: float, num_items: int = 12) -> Lesson:
+        """A clip, then descriptions of one to three words, each followed by A if all of it holds and B if not."""
         lesson = self._open()
         scene = self._scene_id()
         self._user(lesson, (self._clip(scene, 1),))
-        for attribute in self.rng.choice(list(ATTRIBUTES), num_items).tolist():
-            right = self.scenes[scene].value(attribute)
+        for _ in range(num_items):
+            attributes = self.rng.choice(list(ATTRIBUTES), int(self.rng.choice([1, 2, 3])), replace=False).tolist()
+            words = [self.scenes[scene].value(attribute) for attribute in attributes]
             fits = self.rng.random() < 0.5
-            value = right if fits else str(self.rng.choice([v for v in ATTRIBUTES[attribute] if v != right]))
-            self._drill(lesson, value, "A" if fits else "B", f"match drill {attribute}")
+            if not fits:
+                wrong = int(self.rng.integers(len(words)))
+                words[wrong] = self._another(attributes[wrong], words[wrong])
+            self._drill(lesson, words, "A" if fits else "B", f"match drill {len(words)}")
         return lesson
 
-    def _drill(self, lesson: Lesson, value: str, letter: str, task: str) -> None:
-        self._append(lesson, self._encode(value)[-1:])
-        token = self._encode(letter)[-1]
+    def scene_drill(self, _worked: float, num_items: int = 12) -> Lesson:
+        """Clips with their times, then often: one to three words of a scene, an attribute's name, and its value."""
+        lesson = self._open()
+        scenes = [self._scene_id() for _ in range(int(self.rng.choice([1, 2, 2, 3, 3, 4, 6])))]
+        parts: list[Part] = []
+        seconds = 0.0
+        for scene in scenes:
+            seconds += float(self.rng.uniform(2, 900))
+            parts += [prompts.timestamp(seconds), self._clip(scene, 1)]
+        self._user(lesson, parts)
+        for _ in range(num_items):
+            scene = scenes[int(self.rng.integers(len(scenes)))]
+            asked, *given = self.rng.permutation(list(ATTRIBUTES))[: 2 + int(self.rng.integers(3))].tolist()
+            values = {self.scenes[i].value(asked) for i in scenes if self._fits(i, scene, given)}
+            if len(values) == 1:
+                words = [self.scenes[scene].value(attribute) for attribute in given]
+                task = f"scene drill {min(3, len(scenes))} by {len(given)}"
+                self._drill(lesson, [*words, asked], values.pop(), task)
+        return lesson
+
+    def _another(self, attribute: str, value: str) -> str:
+        return str(self.rng.choice([other for other in ATTRIBUTES[attribute] if other != value]))
+
+    def _drill(self, lesson: Lesson, words: Sequence[str], verdict: str, task: str) -> None:
+        self._text(lesson, "\n")  # without it nothing tells where an item begins
+        for word in words:
+            self._append(lesson, self._encode(word)[-1:])
+        token = self._encode(verdict)[-1]
         lesson.targets.append(Target(len(lesson.ids) - 1, (token,), task))
         self._append(lesson, [token])
 
@@ -148,7 +178,7 @@ class Teacher:
         return lesson
 
     def talk(self, worked: float, num_turns: int = 5) -> Lesson:
-        """Several short turns about one clip: values, multiple choice and matching. The same prompt for both replies."""
+        """Short turns about one clip: values, multiple choice and matching. The same prompt for both kinds of reply."""
         lesson = self._open()
         scene = self._scene_id()
         block: tuple[Part, ...] = (self._clip(scene, 1 + int(self.rng.integers(2))),)
@@ -163,7 +193,8 @@ class Teacher:
         """The product's answer prompt over one to `max_clips` clips with their times."""
         lesson = self._open()
         num_clips = 1 + int(self.rng.integers(max_clips))
-        scene, others = self._scene_id(), []
+        scene = self._scene_id()
+        others: list[SceneId] = []
         text, asked, given = language.draw_question(self.rng, self.scenes[scene], 3)
         while len(others) < num_clips - 1:
             other = self._near(scene, given) if self.rng.random() < 0.6 else self._scene_id()
@@ -231,7 +262,9 @@ class Teacher:
         """The whole clip in one sentence."""
         lesson = self._open()
         scene = self._scene_id()
-        self._user(lesson, (self._clip(scene, 1 + int(self.rng.integers(2))), "Describe the video clip in one sentence."))
+        self._user(
+            lesson, (self._clip(scene, 1 + int(self.rng.integers(2))), "Describe the video clip in one sentence.")
+        )
         ids = self._encode(language.caption(self.scenes[scene]))
         self._append_reply(lesson, [((token,), "caption") for token in ids])
         return lesson
@@ -279,7 +312,8 @@ class Teacher:
         """The best of some random scenes by the number of given attributes it shares: often all but one."""
         tries = self.rng.integers(len(self.scenes), size=int(self.rng.choice([1, 4, 24]))).tolist()
         wanted = self.scenes[scene]
-        return max(tries, key=lambda i: sum(self.scenes[i].value(a) == wanted.value(a) for a in given))
+        best: SceneId = max(tries, key=lambda i: sum(self.scenes[i].value(a) == wanted.value(a) for a in given))
+        return best
 
     def _clip(self, scene: SceneId, num_pairs: int) -> Block:
         return Block((scene,) * num_pairs)
@@ -347,7 +381,9 @@ class Teacher:
             lesson.pairs.append(scene)
             lesson.ids += [self._video] * (ROWS * COLUMNS)
             lesson.positions += [
-                (start + TEMPORAL_STEP * index, start + row, start + column) for row in range(ROWS) for column in range(COLUMNS)
+                (start + TEMPORAL_STEP * index, start + row, start + column)
+                for row in range(ROWS)
+                for column in range(COLUMNS)
             ]
         last = max(TEMPORAL_STEP * (len(block.pairs) - 1) + 1, ROWS, COLUMNS)
         lesson.ids.append(self._block_end)

@@ -174,7 +174,9 @@ def _snow(frame: np.ndarray, rng: np.random.Generator) -> None:
     for x in rng.integers(-20, WIDTH + 20, 4).tolist():
         top = int(rng.integers(40, 95))
         cv2.fillPoly(frame, [np.array([[x - 95, 190], [x + 95, 190], [x, top]])], (150, 165, 185), cv2.LINE_AA)
-        cv2.fillPoly(frame, [np.array([[x - 26, top + 33], [x + 26, top + 33], [x, top]])], (250, 250, 252), cv2.LINE_AA)
+        cv2.fillPoly(
+            frame, [np.array([[x - 26, top + 33], [x + 26, top + 33], [x, top]])], (250, 250, 252), cv2.LINE_AA
+        )
     cv2.rectangle(frame, (0, 180), (WIDTH, HEIGHT), (240, 244, 250), -1)
     for _ in range(60):
         cv2.circle(frame, (int(rng.integers(WIDTH)), int(rng.integers(HEIGHT))), 2, (255, 255, 255), -1, cv2.LINE_AA)
@@ -233,12 +235,34 @@ def _heart(frame: np.ndarray, x: float, y: float, radius: float, colour: Colour)
 
 def _cross(frame: np.ndarray, x: float, y: float, radius: float, colour: Colour) -> None:
     a, b = 0.32, 0.95
-    corners = [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
+    corners = [
+        (-a, -b),
+        (a, -b),
+        (a, -a),
+        (b, -a),
+        (b, a),
+        (a, a),
+        (a, b),
+        (-a, b),
+        (-a, a),
+        (-b, a),
+        (-b, -a),
+        (-a, -a),
+    ]
     _polygon(frame, x, y, radius, np.array(corners), colour)
 
 
 def _car(frame: np.ndarray, x: float, y: float, radius: float, colour: Colour) -> None:
-    body = [(-1.1, 0.35), (-1.1, -0.1), (-0.65, -0.15), (-0.4, -0.6), (0.4, -0.6), (0.65, -0.15), (1.1, -0.1), (1.1, 0.35)]
+    body = [
+        (-1.1, 0.35),
+        (-1.1, -0.1),
+        (-0.65, -0.15),
+        (-0.4, -0.6),
+        (0.4, -0.6),
+        (0.65, -0.15),
+        (1.1, -0.1),
+        (1.1, 0.35),
+    ]
     _polygon(frame, x, y, radius, np.array(body), colour)
     for wheel in (-0.6, 0.6):
         _disc(frame, x + wheel * radius, y + 0.4 * radius, 0.28 * radius, (40, 40, 40), (210, 210, 210))

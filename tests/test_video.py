@@ -1,0 +1,433 @@
+"""Probing, the grid, clips and decoding, on small films whose frames carry their numbers (`films.py`)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import films
+import numpy as np
+import pytest
+
+from lvqa.records import Clip, LvqaError, Video
+from lvqa.video import DECODERS, Grid, VideoError, cut_clips, probe, read_frames
+
+STEPS = np.random.default_rng(0).choice([0.02, 0.04, 0.1, 0.4], 50)
+OPEN_GROUPS = {"g": "10", "bf": "3", "x264-params": "scenecut=0:open-gop=1:b-adapt=0"}
+OPEN_GROUPS_265 = {"preset": "ultrafast", "x265-params": "keyint=10:bframes=3:open-gop=1:log-level=none:pools=1"}
+REFRESHED = {"g": "10", "bf": "0", "x264-params": "scenecut=0:intra-refresh=1"}
+SOON = {"movflags": "faststart"}
+
+# Films that every decoder must read right, and those that only the default one does.
+PLAIN: dict[str, Callable[[Path], Path]] = {
+    "constant.mp4": films.write_film,
+    "irregular.mp4": lambda path: films.write_film(path, times=np.cumsum(STEPS).tolist()),
+    "later.mkv": lambda path: films.remuxed(films.write_film(path.with_name("source.mp4")), path, shift_seconds=7.5),
+    "turned.mp4": lambda path: films.write_film(path, rotation=90),
+    "upside_down.mp4": lambda path: films.write_film(path, rotation=180),
+    "hevc.mp4": lambda path: films.write_film(path, codec="libx265"),
+    "vp9.webm": lambda path: films.write_film(path, codec="libvpx-vp9"),
+    "one_frame.mp4": lambda path: films.write_film(path, 1),
+    "concat:a b|\N{GRINNING FACE} Фильм.mp4": films.write_film,
+}
+ODD: dict[str, Callable[[Path], Path]] = {
+    "stream.ts": films.write_film,
+    "cut.mp4": lambda path: films.remuxed(films.write_film(path.with_name("source.mp4")), path, shift_seconds=-0.2),
+    "open_groups.mp4": lambda path: films.write_film(path, options=OPEN_GROUPS),
+    "open_groups.ts": lambda path: films.write_film(path, options=OPEN_GROUPS),
+    "open_groups_hevc.mp4": lambda path: films.write_film(path, codec="libx265", options=OPEN_GROUPS_265),
+    "vp8.webm": lambda path: films.write_film(path, codec="libvpx"),
+    "mpeg4.avi": lambda path: films.write_film(path, codec="mpeg4", options={"g": "10", "bf": "2"}),
+    "h264.avi": films.write_film,
+    "raw.h264": lambda path: films.write_film(path, format="h264"),
+    "mpeg2.mpg": lambda path: films.write_film(path, codec="mpeg2video"),
+    "pictures.gif": lambda path: films.write_film(path, codec="gif"),
+    "refreshed.ts": lambda path: films.write_film(path, options=REFRESHED),
+}
+
+
+def all_frames(path: Path) -> tuple[list[float], list[np.ndarray]]:
+    """Seconds and pixels of every frame, by plain full decoding: what the decoders are held against.
+
+    Packets without usable times get the film's constant rate.
+    """
+    import av
+
+    with av.open(f"file:{path}") as container:
+        stream = container.streams.video[0]
+        frames = list(container.decode(stream))
+        assert stream.time_base is not None
+        counted = path.name in ("h264.avi", "raw.h264")
+        ticks = range(len(frames)) if counted else [(frame.pts or 0) - (frames[0].pts or 0) for frame in frames]
+        unit = 1 / 25 if counted else float(stream.time_base)
+    pixels = [
+        np.rot90(
+            frame.reformat(frame.width, frame.height, format="rgb24", interpolation="BILINEAR").to_ndarray(),
+            frame.rotation // 90,
+        )
+        for frame in frames
+    ]
+    return [tick * unit for tick in ticks], pixels
+
+
+def shown_at(seconds: Sequence[float], starts: Sequence[float]) -> list[int]:
+    return [max(place for place, start in enumerate(starts) if start <= at + 1e-6) for at in seconds]
+
+
+def read(video: Video, seconds: Sequence[float], decoder: str = "pyav") -> tuple[np.ndarray, np.ndarray]:
+    batches = list(read_frames(video, seconds, height=video.height, width=video.width, decoder=decoder, batch_frames=7))
+    assert np.concatenate([batch.times_seconds for batch in batches]).tolist() == list(seconds)
+    return np.concatenate([batch.pixels for batch in batches]), np.concatenate([batch.substituted for batch in batches])
+
+
+def numbers(pixels: np.ndarray) -> list[int]:
+    return [films.number_of(frame) for frame in pixels]
+
+
+def decode_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "lvqa-decode"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("films")
+
+
+@pytest.fixture(scope="module")
+def film(folder: Path) -> Video:
+    return probe(films.write_film(folder / "film.mp4"))
+
+
+# --- which frame, and which pixels ---------------------------------------------------------------------------------
+
+CASES = [(decoder, name) for decoder in DECODERS for name in PLAIN] + [("pyav", name) for name in ODD]
+
+
+@pytest.mark.parametrize(("decoder", "name"), CASES)
+def test_frames_are_those_of_a_full_decode(decoder: str, name: str, folder: Path) -> None:
+    path = folder / name
+    if not path.exists():
+        {**PLAIN, **ODD}[name](path)
+    video = probe(path)
+    starts, pixels = all_frames(path)
+    assert (video.height, video.width) == pixels[0].shape[:2]
+    for fps in (7.3, 1.1, 60.0):
+        grid = Grid.of(video, fps)
+        seconds = [grid.seconds_of(frame) for frame in range(grid.num_frames)]
+        got, substituted = read(video, seconds, decoder)
+        wanted = np.stack([pixels[place] for place in shown_at(seconds, starts)])
+        assert not substituted.any()
+        if decoder == "pyav":
+            np.testing.assert_array_equal(got, wanted)  # skipping changes no pixel
+        else:
+            assert np.abs(got.astype(int) - wanted).mean() < 3
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_one_far_frame_and_the_same_frame_twice(decoder: str, film: Video) -> None:
+    assert numbers(read(film, [1.5], decoder)[0]) == [37]
+    assert numbers(read(film, [0.0, 0.0, 0.01, 0.04, 1.999], decoder)[0]) == [0, 0, 0, 1, 49]
+    assert list(read_frames(film, [], height=8, width=8, decoder=decoder)) == []
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("seconds", [-0.1, 2.0, 1e9, float("nan")])
+def test_a_time_outside_the_film_is_refused(decoder: str, seconds: float, film: Video) -> None:
+    with pytest.raises(VideoError, match=r"film\.mp4: no frame at .* s; allowed: 0 to 2 s"):
+        read(film, [seconds], decoder)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_times_must_ascend(decoder: str, film: Video) -> None:
+    with pytest.raises(ValueError, match="ascend"):
+        read(film, [1.0, 0.5], decoder)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_frames_come_in_the_size_asked_for(decoder: str, folder: Path) -> None:
+    video = probe(films.write_film(folder / "sideways.mp4", 5, rotation=-90))
+    assert (video.height, video.width) == (films.WIDTH, films.HEIGHT)
+    (batch,) = read_frames(video, [0.0, 0.1], height=50, width=30, decoder=decoder)
+    assert batch.pixels.shape == (2, 50, 30, 3) and batch.pixels.flags.c_contiguous
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("start", "end", "intact"), [(0.4, 0.41, 40), (0.45, 0.55, 30), (0.1, 0.3, 31)])
+def test_damage_costs_only_the_damaged_part(start: float, end: float, intact: int, film: Video, folder: Path) -> None:
+    video = probe(films.damaged(film.path, folder / "damaged.mp4", start=start, end=end))
+    assert video.duration_seconds == 2.0
+    pixels, substituted = read(video, [frame / 25 for frame in range(50)])
+    got = np.array(numbers(pixels))
+    assert (got == np.arange(50))[~substituted].all()  # what is not flagged is right
+    assert 0 < substituted.sum() <= 50 - intact
+
+
+def test_a_stand_in_is_the_nearest_earlier_frame(folder: Path, film: Video) -> None:
+    video = probe(films.damaged(film.path, folder / "damaged.mp4"))
+    pixels, substituted = read(video, [0.4, 0.9, 1.0, 1.1, 1.9])
+    assert substituted.tolist() == [False, *substituted[1:4], False] and substituted[1:4].any()
+    assert all(number <= at * 25 for number, at in zip(numbers(pixels), [0.4, 0.9, 1.0, 1.1, 1.9], strict=True))
+
+
+def test_a_truncated_film_ends_where_the_bytes_end(folder: Path) -> None:
+    whole = films.write_film(folder / "whole.mp4", container_options=SOON)
+    video = probe(films.truncated(whole, folder / "part.mp4", 0.6))
+    assert 0.5 < video.duration_seconds < 1.5
+    grid = Grid.of(video, 25)
+    pixels, substituted = read(video, [grid.seconds_of(frame) for frame in range(grid.num_frames)])
+    got = np.array(numbers(pixels))
+    assert (got == np.arange(len(got)))[~substituted].all() and substituted.sum() < 5
+    with pytest.raises(VideoError, match="allowed: 0 to"):
+        read(video, [1.9])
+
+
+# --- probing ---------------------------------------------------------------------------------------------------------
+
+
+def test_probe_tells_what_the_file_holds(film: Video, folder: Path) -> None:
+    assert (film.duration_seconds, film.frames_per_second, film.height, film.width) == (2.0, 25.0, 96, 160)
+    assert film.path.is_absolute() and len(film.id) == 16 and int(film.id, 16) >= 0
+
+
+def test_the_fingerprint_is_that_of_the_bytes(film: Video, folder: Path) -> None:
+    copy = folder / "copy.mov"
+    copy.write_bytes(film.path.read_bytes())
+    assert probe(copy).id == film.id
+    assert probe(films.write_film(folder / "shorter.mp4", 49)).id != film.id
+
+
+def test_a_film_that_changed_is_read_anew(folder: Path) -> None:
+    path = films.write_film(folder / "changing.mp4", 10)
+    assert probe(path).duration_seconds == 0.4
+    assert probe(films.write_film(path, 20)).duration_seconds == 0.8
+
+
+def test_metadata_that_is_not_text_does_no_harm(folder: Path) -> None:
+    path = films.write_film(folder / "title.mp4", 5, metadata={"title": "QQQQ"})
+    path.write_bytes(path.read_bytes().replace(b"QQQQ", b"\xff\xfe\xff\xfe"))
+    assert probe(path).duration_seconds == 0.2
+
+
+def playlist(folder: Path, film: Video) -> dict[str, bytes]:
+    """Texts that FFmpeg would follow to another file or to the network."""
+    name = os.fsencode(film.path)
+    return {
+        "list.m3u8": b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n" + name + b"\n#EXT-X-ENDLIST\n",
+        "list.mp4": b"ffconcat version 1.0\nfile " + name + b"\n",
+        "call.sdp": b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+        b"a=rtpmap:96 H264/90000\n",
+    }
+
+
+HOSTILE = {
+    "missing.mp4": "No such file",
+    "folder.mp4": "this is a folder",
+    "empty.mp4": "the file is empty",
+    "pipe.mp4": "not a regular file",
+    "/dev/zero": "not a regular file",
+    "text.mp4": "not readable as video",
+    "noise.mp4": "not readable as video",
+    "no_moov.mp4": "not readable as video",
+    "no_frame.mp4": "not one frame can be decoded",
+    "picture.png": "not readable as video",
+    "sound.m4a": "no video stream",
+    "list.m3u8": "not readable as video",
+    "list.mp4": "not readable as video",
+    "call.sdp": "not readable as video",
+    "loop.mp4": "[Ll]oop",
+    "nul\0.mp4": "null",
+    "http://127.0.0.1:9/a.mp4": "No such file",
+    "concat:film.mp4|film.mp4": "No such file",
+}
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory, film: Video) -> Path:
+    import cv2
+
+    folder = tmp_path_factory.mktemp("hostile")
+    (folder / "folder.mp4").mkdir()
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "loop.mp4").symlink_to(folder / "loop.mp4")
+    cv2.imwrite(str(folder / "picture.png"), films.picture(3))
+    films.write_sound(folder / "sound.m4a")
+    films.truncated(film.path, folder / "no_moov.mp4")
+    films.damaged(film.path, folder / "no_frame.mp4", start=0.01, end=0.8)
+    texts = {"empty.mp4": b"", "text.mp4": b"hello\n" * 999, "noise.mp4": np.random.default_rng(0).bytes(9999)}
+    for name, data in {**texts, **playlist(folder, film)}.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "reason"), HOSTILE.items())
+def test_what_is_not_a_film_is_refused_in_one_line(
+    name: str, reason: str, hostile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(hostile)
+    with pytest.raises(VideoError, match=reason) as refusal:
+        probe(name)
+    message = str(refusal.value)
+    assert "\n" not in message and Path(name).name in message and "; expected a " in message
+
+
+# --- the grid and the clips ------------------------------------------------------------------------------------------
+
+
+def film_of(seconds: float) -> Video:
+    return Video(Path("/film.mp4"), "0" * 16, seconds, 96, 160, 25.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fps", "num_frames", "num_pairs"),
+    [
+        (10.0, 1, 10, 5),
+        (10.1, 1, 11, 6),
+        (9.9, 1, 10, 5),
+        (0.04, 1, 1, 1),
+        (0.1, 30, 3, 2),  # 0.1 * 30 is 3.0000000000000004
+        (0.7, 10, 7, 4),
+        (1.1, 10, 11, 6),  # 1.1 * 10 is 11.000000000000002
+        (3.0, 0.1, 1, 1),
+        (36000.0, 2, 72000, 36000),
+        (3600.04, 29.97, 107894, 53947),
+    ],
+)
+def test_grid(seconds: float, fps: float, num_frames: int, num_pairs: int) -> None:
+    grid = Grid.of(film_of(seconds), fps)
+    assert (grid.num_frames, grid.num_pairs) == (num_frames, num_pairs)
+    assert grid.seconds_of(num_frames - 1) < seconds
+
+
+def test_grid_frames_and_seconds_are_inverse() -> None:
+    for fps in (1, 2, 0.3, 7.3, 29.97, 60):
+        grid = Grid.of(film_of(1000.0), fps)
+        assert all(grid.frame_at(grid.seconds_of(frame)) == frame for frame in range(grid.num_frames))
+        just_before = [np.nextafter(grid.seconds_of(frame), 0) for frame in range(1, grid.num_frames)]
+        assert [grid.frame_at(at) for at in just_before] == list(range(grid.num_frames - 1))
+
+
+def test_frame_at_stays_inside_the_grid() -> None:
+    grid = Grid.of(film_of(10.5), 1)
+    assert [grid.frame_at(at) for at in (-5, 0, 0.99, 1, 10.2, 99, float("inf"))] == [0, 0, 0, 1, 10, 10, 10]
+    with pytest.raises(IndexError, match="grid of 11"):
+        grid.seconds_of(11)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fps", "clip_seconds", "boundaries", "starts"),
+    [
+        (48.0, 1, 16, (), [0, 16, 32]),
+        (50.5, 1, 16, (), [0, 16, 32, 48]),
+        (49.0, 1, 16, (), [0, 16, 32, 48]),
+        (5.0, 1, 16, (), [0]),
+        (0.04, 1, 16, (), [0]),
+        (8.0, 1, 0.1, (), [0, 2, 4, 6]),  # at least one pair
+        (20.0, 2, 5, (), [0, 5, 10, 15]),
+        (48.0, 1, 16, (20.2,), [0, 16, 20, 36]),  # 20.2 s is nearest to the pair at 20 s
+        (48.0, 1, 16, (21.5, 22.4, 16.0), [0, 16, 22, 38]),
+        (48.0, 1, 16, (-3.0, 0.2, 47.9, 99.0), [0, 16, 32]),  # no empty clip at the ends
+    ],
+)
+def test_clips(
+    seconds: float, fps: float, clip_seconds: float, boundaries: tuple[float, ...], starts: list[float]
+) -> None:
+    video = film_of(seconds)
+    clips = cut_clips(video, Grid.of(video, fps), clip_seconds, boundaries)
+    assert [clip.start_seconds for clip in clips] == starts
+    assert [clip.end_seconds for clip in clips] == [*starts[1:], seconds]
+    assert all(isinstance(clip, Clip) and clip.video_id == video.id for clip in clips)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+def test_a_rate_or_length_must_be_a_number_above_0(value: float) -> None:
+    with pytest.raises(LvqaError, match=r"frames_per_second is .* above 0"):
+        Grid.of(film_of(9), value)
+    with pytest.raises(LvqaError, match=r"clip_seconds is .* above 0"):
+        cut_clips(film_of(9), Grid.of(film_of(9), 1), value)
+
+
+# --- the thread ------------------------------------------------------------------------------------------------------
+
+
+class Sleeper:
+    """Gives two frames and then nothing."""
+
+    def frames(
+        self, video: Video, times_seconds: Sequence[float], *, height: int, width: int
+    ) -> Iterator[tuple[np.ndarray, bool]]:
+        for _ in range(2):
+            yield np.zeros((height, width, 3), np.uint8), False
+        wake.wait(20)
+
+
+class Counter:
+    """Counts the frames that it was asked for."""
+
+    made = 0
+
+    def frames(
+        self, video: Video, times_seconds: Sequence[float], *, height: int, width: int
+    ) -> Iterator[tuple[np.ndarray, bool]]:
+        for _ in times_seconds:
+            Counter.made += 1
+            yield np.zeros((height, width, 3), np.uint8), False
+
+
+wake = threading.Event()
+
+
+def test_a_decoder_that_hangs_is_noticed(film: Video, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DECODERS, "sleeper", Sleeper)
+    started = time.monotonic()
+    with pytest.raises(VideoError, match=r"film\.mp4: the decoder gave nothing for 0\.2 s at 1\.5 s of the film"):
+        list(read_frames(film, [0, 1, 1.5], height=8, width=8, decoder="sleeper", stall_seconds=0.2))
+    wake.set()
+    assert time.monotonic() - started < 5
+
+
+def test_memory_does_not_grow_and_closing_ends_the_thread(film: Video, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DECODERS, "counter", Counter)
+    times = np.linspace(0, 1.9, 1000).tolist()
+    with closing(read_frames(film, times, height=8, width=8, decoder="counter", batch_frames=4)) as batches:
+        next(batches)
+        time.sleep(0.2)
+        assert Counter.made <= 4 + 4 + 2  # the batch, the queue, one in each hand
+    assert decode_threads() == []
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("batches_read", [0, 1])
+def test_closing_early_leaves_no_thread(decoder: str, batches_read: int, film: Video) -> None:
+    times = [frame / 25 for frame in range(50)]
+    batches = read_frames(film, times, height=48, width=80, decoder=decoder, batch_frames=2)
+    for _ in range(batches_read):
+        next(batches)
+    batches.close()
+    assert decode_threads() == []
+
+
+def test_an_unknown_decoder_is_refused_by_name(film: Video) -> None:
+    with pytest.raises(LvqaError, match="decoder 'ffmpeg' is unknown; allowed: decord, pyav"):
+        read_frames(film, [0.0], height=8, width=8, decoder="ffmpeg")
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_film_that_went_away_is_one_line(decoder: str, folder: Path) -> None:
+    video = probe(films.write_film(folder / "leaving.mp4", 5))
+    video.path.unlink()
+    with pytest.raises(VideoError, match=r"leaving\.mp4: .+; ") as refusal:
+        read(video, [0.0], decoder)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_room_is_light_to_enter() -> None:
+    code = "import sys, lvqa.video; print(sorted({'av', 'decord', 'torch', 'cv2'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
