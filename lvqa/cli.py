@@ -78,13 +78,14 @@ class _Door(click.Group):
             ctx.exit(1)
 
 
+STAGES = {"index": ("decode+index", "frames", 2), "rerank": ("rerank", "frames", 2), "film": ("make film", "s", 1)}
+"""A stage of work -> what it is called, the unit, and how many units one step is: a pair is two frames."""
+
+SECONDS_BETWEEN_LINES = 1.0
+
+
 class _Progress:
     """A bar with a rate on a terminal, a line every tenth elsewhere, nothing if quiet."""
-
-    LABELS = {"index": ("decode+index", "frames", 2), "rerank": ("rerank", "frames", 2), "film": ("make film", "s", 1)}
-    """Stage -> what it is called, the unit, and how many units one step is: a pair is two frames."""
-    LEAST_SECONDS = 1.0
-    """Between two lines."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -118,18 +119,20 @@ class _Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            label, unit, scale = self.LABELS[stage]
+            label, unit, scale = STAGES[stage]
+            # A terminal that does not know its size says 0, and the bar would be empty.
+            columns, lines = shutil.get_terminal_size()
             self._bar = tqdm(
-                total=total, desc=label, unit=f" {unit}", unit_scale=scale, file=sys.stderr, dynamic_ncols=True
+                total=total, desc=label, unit=f" {unit}", unit_scale=scale, file=sys.stderr, ncols=columns, nrows=lines
             )
 
     def _line(self, done: int, total: int) -> None:
         now = time.monotonic()
         tenth = done * 10 // total > self._done * 10 // total
-        if done < total and not (tenth and now - self._said >= self.LEAST_SECONDS):
+        if done < total and not (tenth and now - self._said >= SECONDS_BETWEEN_LINES):
             return
         self._said = now
-        label, unit, scale = self.LABELS[self._stage]
+        label, unit, scale = STAGES[self._stage]
         rate = done * scale / max(now - self._started, 1e-3)
         _say(f"{label} {done * 100 // total}% ({done * scale} of {total * scale} {unit}, {rate:.0f} {unit}/s)")
 
@@ -199,8 +202,7 @@ def _silence(*, downloads: bool) -> None:
     """No bar and no chatter from the libraries, but for the bars of downloads where they are wanted."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    from huggingface_hub import utils as hub
-
+    hub = importlib.import_module("huggingface_hub.utils")
     if hub.are_progress_bars_disabled():  # by the user's own setting
         return
     hub.disable_progress_bars()
@@ -338,6 +340,7 @@ def _candidate_json(candidate: Candidate) -> dict[str, object]:
 
 def _answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, object]:
     use = answer.index
+    index = use and {"reused": use.reused, "clips": use.clips, "path": None if use.path is None else str(use.path)}
     return {
         "question": answer.question.text,
         "answer": answer.text,
@@ -348,7 +351,7 @@ def _answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, obj
         "frames_budget": answer.frames_budget,
         "frames": [{"time_seconds": seconds} for seconds in answer.frames],
         "evidence": [_candidate_json(candidate) for candidate in evidence],
-        "index": use and {"reused": use.reused, "clips": use.clips, "path": None if use.path is None else str(use.path)},
+        "index": index,
         "counts": dataclasses.asdict(answer.counts),
         "seconds": {stage: round(seconds, 4) for stage, seconds in answer.seconds.items()},
     }
@@ -384,8 +387,9 @@ def _answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
         lines += ["", "options   " + "  ".join(f"{letter} {score:.2f}" for letter, score in scores)]
     for place, candidate in enumerate(evidence[:EVIDENCE_LINES]):
         lines += [("evidence  " if place == 0 else " " * 10) + _candidate_line(candidate)]
-    fewer = "" if len(answer.frames) in (answer.frames_budget, 0) else f" (the video has no more than {len(answer.frames)})"
-    lines += [f"frames    {len(answer.frames)}{fewer}: " + " ".join(map(clock, answer.frames))]
+    fewer = 0 < len(answer.frames) < answer.frames_budget
+    shown = f"{len(answer.frames)} (the video has no more)" if fewer else str(len(answer.frames))
+    lines += [f"frames    {shown}: " + " ".join(map(clock, answer.frames))]
     counts, use = answer.counts, answer.index
     index = "" if use is None else f"; index of {use.clips} clips {'reused' if use.reused else 'made'}"
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in answer.seconds.items() if seconds >= 0.05)
@@ -407,12 +411,12 @@ def _answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
 @_common
 def search(setup: _Setup, *, video_and_query: tuple[str, ...], library: bool, top: int, as_json: bool) -> None:
     """Find the moments of VIDEO, or of the whole library, that fit QUERY best."""
-    from lvqa.pipeline import check_count, check_question
-    from lvqa.records import Question
-
     if len(video_and_query) != (1 if library else 2):
         given = len(video_and_query)
         raise click.UsageError(f"search takes VIDEO QUERY, or --library QUERY; got {given} words; quote a long query")
+    from lvqa.pipeline import check_count, check_question
+    from lvqa.records import Question
+
     query = video_and_query[-1]
     config = setup.config()
     check_count(top, name="top")
@@ -500,7 +504,9 @@ def _index_one(qa: LongVideoQA, path: Path, *, rebuild: bool, as_json: bool) -> 
 # --- made films ------------------------------------------------------------------------------------------------------
 
 
-def _make_films(folder: Path, *, num_films: int, minutes: float, num_questions: int, seed: int, quiet: bool) -> list[Path]:
+def _make_films(
+    folder: Path, *, num_films: int, minutes: float, num_questions: int, seed: int, quiet: bool
+) -> list[Path]:
     from lvqa.tiny.films import make_films
 
     seconds = 0
@@ -525,9 +531,7 @@ def _make_films(folder: Path, *, num_films: int, minutes: float, num_questions: 
 @click.option("--quiet", is_flag=True, help="No progress.")
 def make_film(*, folder: Path, films: int, minutes: float, questions: int, seed: int, quiet: bool) -> None:
     """Make films with questions about them, in LVBench's layout: DIR/videos and DIR/video_info.meta.jsonl."""
-    paths = _make_films(
-        folder, num_films=films, minutes=minutes, num_questions=questions, seed=seed, quiet=quiet
-    )
+    paths = _make_films(folder, num_films=films, minutes=minutes, num_questions=questions, seed=seed, quiet=quiet)
     for path in paths:
         click.echo(_one_line(path))
 
@@ -537,7 +541,7 @@ DEMO_QUESTIONS, DEMO_FRAMES = 4, 16
 
 @door.command()
 @click.option("--minutes", type=float, default=20, show_default=True, help="How long the film is.")
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="For all of it.")
+@click.option("--folder", type=click.Path(path_type=Path), default="demo", show_default=True, help="For all of it.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Which film; below 900000.")
 @_common
 def demo(setup: _Setup, *, minutes: float, folder: Path, seed: int) -> None:

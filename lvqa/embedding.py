@@ -33,7 +33,7 @@ class Embedder:
 
     def query(self, backbone: Backbone, text: str) -> np.ndarray:
         """(dim,) float32, unit length."""
-        vector: np.ndarray = self._vectors(backbone, [(f"{text}\n", self._text(prompts.QUERY))])[0]
+        vector: np.ndarray = self._vectors(backbone, [(f"{text}\n{self._text(prompts.QUERY)}",)])[0]
         return vector
 
     @property

@@ -16,6 +16,7 @@ import lvqa
 from lvqa import prompts
 from lvqa.answering import Answerer
 from lvqa.backbones import Backbone, load_backbone
+from lvqa.backbones.prompt import VisualBlock
 from lvqa.config import Config, load_config
 from lvqa.embedding import Embedder
 from lvqa.index import ClipIndex, Store, default_store
@@ -24,7 +25,6 @@ from lvqa.records import (
     Answer,
     Candidate,
     Clip,
-    Counts,
     FrameSelection,
     IndexUse,
     LvqaError,
@@ -33,8 +33,8 @@ from lvqa.records import (
 )
 from lvqa.rerank import RERANKERS
 from lvqa.selection import SELECTORS, grid_scores, make_selector
-from lvqa.video import DECODERS, Grid, cut_clips, probe
-from lvqa.visual import VisualTokens, pairs_of_clip, pairs_of_frames
+from lvqa.video import DECODERS, Grid, cut_clips, probe, scene_changes
+from lvqa.visual import Pair, VisualTokens, pairs_of_clip, pairs_of_frames
 
 _log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class LongVideoQA:
         frames: int | None = None,
         method: str | None = None,
     ) -> Answer:
-        """The answer to a question about a video, with its evidence. Two to twenty options, or none for a free answer."""
+        """The answer to a question about a video, with its evidence. Two to twenty options, or none (free answer)."""
         return self.answer(path, Question(question, tuple(options)), frames=frames, method=method)
 
     def answer(
@@ -242,7 +242,13 @@ class LongVideoQA:
 
     def _embed_clips(self, opened: OpenVideo) -> tuple[list[Clip], np.ndarray]:
         settings = self.config.video
-        clips = cut_clips(opened.video, opened.grid, settings.clip_seconds)
+        cuts: list[float] = []
+        if settings.scene_cuts:
+            cuts = scene_changes(
+                opened.video, opened.grid, decoder=settings.decoder, stall_seconds=settings.stall_seconds
+            )
+            self.backbone.counts.frames_decoded += opened.grid.num_frames
+        clips = cut_clips(opened.video, opened.grid, settings.clip_seconds, cuts)
         vectors: list[np.ndarray] = []
         blocks = self._blocks_of(opened, clips, stage="index")
         for first in range(0, len(clips), CLIPS_AT_ONCE):
@@ -270,7 +276,7 @@ class LongVideoQA:
         opened.candidates[query] = (*best, *ranked[len(pool) :])
         return opened.candidates[query]
 
-    def _blocks_of(self, opened: OpenVideo, clips: Sequence[Clip], *, stage: str) -> Iterator:
+    def _blocks_of(self, opened: OpenVideo, clips: Sequence[Clip], *, stage: str) -> Iterator[VisualBlock]:
         """What the model sees of each clip, in time order, with progress reported in pairs."""
         groups = [pairs_of_clip(clip, opened.grid) for clip in clips]
         total, done = sum(map(len, groups)), 0
@@ -279,7 +285,7 @@ class LongVideoQA:
             self._progress(stage, done, total)
             yield block
 
-    def _timed_blocks(self, opened: OpenVideo, groups: Sequence[list[tuple[int, int]]]) -> Iterator:
+    def _timed_blocks(self, opened: OpenVideo, groups: Sequence[Sequence[Pair]]) -> Iterator[VisualBlock]:
         return opened.tokens.blocks(groups, timed=self.config.answer.time_encoding != "index")
 
     def _select(
@@ -290,14 +296,17 @@ class LongVideoQA:
             return FrameSelection(opened.video.id, ())
         settings = self.config.selection
         options = {"frames_per_clip": settings.frames_per_clip, "uniform": settings.uniform, "seed": self.config.seed}
-        ids = {"video_id": opened.video.id, "question_id": question.id or question.text}
         if method == "oracle":
-            return make_selector("uniform").select(
-                _annotated(times, question), num_frames=min(budget, opened.grid.num_frames), **ids
-            )
+            annotated = _annotated(times, question)
+            return make_selector("uniform").select(annotated, num_frames=budget, video_id=opened.video.id)
         of_frames = grid_scores(times, evidence)
         return make_selector(method, **options).select(
-            times, num_frames=budget, scores=of_frames.scores, clip_ids=of_frames.clip_ids, **ids
+            times,
+            num_frames=budget,
+            scores=of_frames.scores,
+            clip_ids=of_frames.clip_ids,
+            video_id=opened.video.id,
+            question_id=question.id or question.text,
         )
 
 

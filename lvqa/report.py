@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lvqa.records import LETTERS, Answer, Candidate, LvqaError, Video
+from lvqa.records import Answer, Candidate, LvqaError, Video
 from lvqa.video import read_frames
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ Span = tuple[float, float]
 
 BLUE, GREY, GREEN, RED = "#2563a8", "#9aa3ad", "#2e8b57", "#c0392b"
 THUMBNAIL_HEIGHT = 180
-LIBRARY_ERRORS = (OSError, ValueError)
 
 
 def clock(seconds: float) -> str:
@@ -61,7 +60,7 @@ def write_page(path: Path, answer: Answer, video: Video, *, evidence: Sequence[C
 def write_contact_sheet(
     path: Path, answer: Answer, video: Video, *, title: str, subtitle: str, truth_seconds: Span | None = None
 ) -> None:
-    """A PNG: the chosen frames with their times, and the score over the film above them. Frames in the truth are green."""
+    """A PNG: the score over the film, below it the chosen frames with their times, green where the truth lies."""
     from matplotlib.figure import Figure
 
     columns = 4 if len(answer.frames) <= 16 else 8
@@ -69,7 +68,7 @@ def write_contact_sheet(
     frame_width = 10 / columns
     frame_height = frame_width * video.height / video.width + 0.22
     figure = Figure(figsize=(10.6, 3.5 + rows * frame_height), layout="constrained", facecolor="white")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[3.5, rows * frame_height])
+    top, bottom = np.ravel(figure.subfigures(2, 1, height_ratios=[3.5, rows * frame_height], squeeze=False))
     top.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold")
     axes = top.subplots()
     axes.set_title(subtitle, loc="left", fontsize=10, color="#444444")
@@ -118,7 +117,9 @@ def _draw_scores(axes: Axes, answer: Answer, video: Video, truth_seconds: Span |
     if in_time:
         axes.set_ylabel("rerank score", color=BLUE, fontsize=9)
         other = axes.twinx()
-        other.stairs([c.embed_score for c in in_time], edges, color=GREY, lw=1.2, baseline=None, label="embedding score")
+        other.stairs(
+            [c.embed_score for c in in_time], edges, color=GREY, lw=1.2, baseline=None, label="embedding score"
+        )
         other.set_ylabel("embedding score (cosine)", color=GREY, fontsize=9)
         other.tick_params(labelsize=9, colors=GREY)
         other.margins(y=0.25)
@@ -170,7 +171,7 @@ def _write(path: Path, content: bytes) -> None:
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
-    except LIBRARY_ERRORS as error:
+    except (OSError, ValueError) as error:
         raise LvqaError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
@@ -181,26 +182,29 @@ _PAGE = """<!doctype html>
  body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
  h1 { font-size: 1.35rem; line-height: 1.3; margin: 0 0 .3rem; overflow-wrap: anywhere; }
  h2 { font-size: 1rem; margin: 2rem 0 .5rem; }
- .answer { font-size: 1.35rem; padding: .7rem 1rem; background: #eef4fb; border-left: .3rem solid #2563a8; overflow-wrap: anywhere; }
+ .answer { font-size: 1.35rem; padding: .7rem 1rem; background: #eef4fb; border-left: .3rem solid #2563a8; }
+ .answer { overflow-wrap: anywhere; }
  .small { color: #666; font-size: .85rem; overflow-wrap: anywhere; }
  table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
  th, td { text-align: left; padding: .2rem 1.2rem .2rem 0; border-bottom: 1px solid #e5e5e5; }
  td.bar { width: 14rem; } td.bar div { background: #2563a8; height: .7rem; min-width: 1px; }
  tr.chosen td { font-weight: 600; }
- .frames { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .6rem; }
- figure { margin: 0; } figure img { width: 100%; display: block; border-radius: 3px; }
+ figure { display: inline-block; width: 11.6rem; margin: 0 .4rem .7rem 0; vertical-align: top; }
+ figure img { width: 100%; display: block; border-radius: 3px; }
  figcaption { font-size: .8rem; color: #555; font-variant-numeric: tabular-nums; }
  .plot { width: 100%; }
 </style></head><body>
 <h1>{{ answer.question.text }}</h1>
-<p class="small">{{ video.path }} &middot; {{ clock(video.duration_seconds) }} &middot; {{ video.width }}x{{ video.height }}
+<p class="small">{{ video.path }} &middot; {{ clock(video.duration_seconds) }}
+ &middot; {{ video.width }}x{{ video.height }}
  &middot; model {{ answer.model }} &middot; method {{ answer.method }}</p>
 <p class="answer">{% if answer.option %}{{ answer.option }}. {% endif %}{{ answer.text }}</p>
 {% if options %}
 <h2>Options</h2>
 <table>{% for letter, text, score in options %}
 <tr{% if letter == answer.option %} class="chosen"{% endif %}><td>{{ letter }}</td><td>{{ text }}</td>
- <td>{{ "%.3f"|format(score) }}</td><td class="bar"><div style="width:{{ "%.1f"|format(100 * score) }}%"></div></td></tr>
+ <td>{{ "%.3f"|format(score) }}</td>
+ <td class="bar"><div style="width:{{ "%.1f"|format(100 * score) }}%"></div></td></tr>
 {% endfor %}</table>
 {% endif %}
 {% if plot %}
@@ -208,7 +212,7 @@ _PAGE = """<!doctype html>
 <img class="plot" src="{{ plot }}" alt="score over time, with the frames shown">
 {% endif %}
 <h2>Frames shown ({{ frames|length }} of a budget of {{ answer.frames_budget }})</h2>
-<div class="frames">{% for time, picture in frames %}
+<div>{% for time, picture in frames %}
 <figure><img src="{{ picture }}" alt="frame at {{ time }}"><figcaption>{{ time }}</figcaption></figure>
 {% endfor %}</div>
 {% if evidence %}
@@ -221,7 +225,11 @@ _PAGE = """<!doctype html>
 <h2>Cost</h2>
 <p class="small">{{ answer.counts.frames_decoded }} frames decoded, {{ answer.counts.pairs_encoded }} pairs encoded,
  {{ answer.counts.tokens_prefilled }} tokens prefilled; {{ "%.1f"|format(seconds) }} s
- ({% for stage, spent in answer.seconds.items() %}{{ stage }} {{ "%.1f"|format(spent) }} s{{ ", " if not loop.last }}{% endfor %}).
- {% if answer.index %}Index of {{ answer.index.clips }} clips, {{ "reused" if answer.index.reused else "made now" }}.{% endif %}</p>
+ ({% for stage, spent in answer.seconds.items() %}
+{{ stage }} {{ "%.1f"|format(spent) }} s{{ ", " if not loop.last }}
+{% endfor %}).
+ {% if answer.index %}
+ Index of {{ answer.index.clips }} clips, {{ "reused" if answer.index.reused else "made now" }}.
+ {% endif %}</p>
 </body></html>
 """

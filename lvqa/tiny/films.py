@@ -18,6 +18,8 @@ from lvqa.tiny.world import ATTRIBUTES, HEIGHT, WIDTH, Scene, draw, random_scene
 FRAMES_PER_SECOND = 8
 SCENE_SECONDS = (8.0, 40.0)
 MAX_MINUTES = 1440
+MOST_MISSES = 20_000
+"""So many draws in a row without a new question, and the film has none left."""
 HELD_OUT_SEEDS = 900_000
 """Films of this seed and above are for evaluation alone: nothing is trained or tuned on them."""
 
@@ -69,12 +71,13 @@ def ask_about(film: Film, num_questions: int) -> list[Question]:
     """
     rng = np.random.default_rng([film.seed, 2])
     asked: dict[str, Question] = {}
-    for _ in range(200 * num_questions):
-        if len(asked) == num_questions:
-            break
+    misses = 0
+    while len(asked) < num_questions and misses < MOST_MISSES:
+        misses += 1
         shot = film.shots[int(rng.integers(len(film.shots)))]
         text, attribute, given = language.draw_question(rng, shot.scene, 3)
         if text not in asked and _is_unique(film, shot.scene, given):
+            misses = 0
             right = shot.scene.value(attribute)
             options, place = language.draw_options(rng, right, attribute)
             asked[text] = Question(

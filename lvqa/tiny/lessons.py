@@ -76,6 +76,7 @@ class Teacher:
             "letter drill": self.letter_drill,
             "match drill": self.match_drill,
             "scene drill": self.scene_drill,
+            "choice drill": self.choice_drill,
             "lookup": self.lookup,
             "compare": self.compare,
             "talk": self.talk,
@@ -112,33 +113,56 @@ class Teacher:
             self._drill(lesson, words, "A" if fits else "B", f"match drill {len(words)}")
         return lesson
 
-    def scene_drill(self, _worked: float, num_items: int = 12) -> Lesson:
-        """Clips with their times, then often: one to three words of a scene, an attribute's name, and its value."""
+    def scene_drill(
+        self, _worked: float, num_items: int = 12, num_scenes: Sequence[int] = (1, 2, 2, 2, 3, 4, 6)
+    ) -> Lesson:
+        """Clips with their times, then often: an attribute's name, one to three words of a scene, and its value."""
+        lesson, scenes = self._show_scenes(num_scenes)
+        for _ in range(num_items):
+            words, value, _ = self._ask_briefly(scenes)
+            self._drill(lesson, words, value, f"scene drill {min(3, len(scenes))}")
+        return lesson
+
+    def choice_drill(self, _worked: float, num_items: int = 7, num_scenes: Sequence[int] = (1, 1, 2, 3)) -> Lesson:
+        """As `scene_drill`, but with four options and the letter instead of the value."""
+        lesson, scenes = self._show_scenes(num_scenes)
+        for _ in range(num_items):
+            words, value, asked = self._ask_briefly(scenes)
+            options, place = language.draw_options(self.rng, value, asked)
+            self._drill(lesson, words, LETTERS[place], f"choice drill {min(3, len(scenes))}", options)
+        return lesson
+
+    def _show_scenes(self, num_scenes: Sequence[int]) -> tuple[Lesson, list[SceneId]]:
         lesson = self._open()
-        scenes = [self._scene_id() for _ in range(int(self.rng.choice([1, 2, 2, 3, 3, 4, 6])))]
+        scenes = [self._scene_id() for _ in range(int(self.rng.choice(num_scenes)))]
         parts: list[Part] = []
         seconds = 0.0
         for scene in scenes:
             seconds += float(self.rng.uniform(2, 900))
             parts += [prompts.timestamp(seconds), self._clip(scene, 1)]
         self._user(lesson, parts)
-        for _ in range(num_items):
+        return lesson, scenes
+
+    def _ask_briefly(self, scenes: Sequence[SceneId]) -> tuple[list[str], str, str]:
+        """An attribute's name and one to three words that fit one of the scenes; the value; the attribute."""
+        while True:
             scene = scenes[int(self.rng.integers(len(scenes)))]
             asked, *given = self.rng.permutation(list(ATTRIBUTES))[: 2 + int(self.rng.integers(3))].tolist()
             values = {self.scenes[i].value(asked) for i in scenes if self._fits(i, scene, given)}
             if len(values) == 1:
-                words = [self.scenes[scene].value(attribute) for attribute in given]
-                task = f"scene drill {min(3, len(scenes))} by {len(given)}"
-                self._drill(lesson, [*words, asked], values.pop(), task)
-        return lesson
+                return [asked, *(self.scenes[scene].value(a) for a in given)], values.pop(), asked
 
     def _another(self, attribute: str, value: str) -> str:
         return str(self.rng.choice([other for other in ATTRIBUTES[attribute] if other != value]))
 
-    def _drill(self, lesson: Lesson, words: Sequence[str], verdict: str, task: str) -> None:
+    def _drill(
+        self, lesson: Lesson, words: Sequence[str], verdict: str, task: str, options: Sequence[str] = ()
+    ) -> None:
         self._text(lesson, "\n")  # without it nothing tells where an item begins
         for word in words:
             self._append(lesson, self._encode(word)[-1:])
+        if options:
+            self._text(lesson, "\n" + prompts.options(options) + "\n")
         token = self._encode(verdict)[-1]
         lesson.targets.append(Target(len(lesson.ids) - 1, (token,), task))
         self._append(lesson, [token])
@@ -254,7 +278,7 @@ class Teacher:
         text, _, given = language.draw_question(self.rng, scene, int(self.rng.integers(1, 5)))
         if self.rng.random() < 0.2:
             text, given = language.caption(scene), tuple(ATTRIBUTES)
-        self._user(lesson, (text, self._word_prompt(prompts.QUERY)))
+        self._user(lesson, (f"{text}\n{self._word_prompt(prompts.QUERY)}",))
         self._reply(lesson, [(tuple(scene.value(attribute) for attribute in given), "query word")])
         return lesson
 

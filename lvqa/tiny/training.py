@@ -100,41 +100,33 @@ class WordVectors:
         return {a: torch.tensor([values.index(s.value(a)) for s in scenes]) for a, values in ATTRIBUTES.items()}
 
     def ideal_tokens(self, labels: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
-        """(pairs, 12, dim): as a good tower would see them. Things lie on one to three tokens, the sign on one or two,
-        the place on some; with noise, and one value in fifty misread."""
+        """(pairs, 12, dim): as a good tower would see them: all five words in every token, unevenly strong, with noise,
+        and one value in fifty misread."""
         num = len(next(iter(labels.values())))
         dim = self.vectors["colour"].shape[1]
         tokens = 0.06 * torch.randn(num, TOKENS_PER_PAIR, dim, generator=generator)
-        thing = self._spots(num, 1.0 + torch.rand(num, 1, generator=generator) * 3, generator)
-        spots = {
-            "colour": thing,
-            "shape": thing,
-            "motion": thing,
-            "number": self._spots(num, 1.0 + torch.rand(num, 1, generator=generator) * 2, generator),
-            "place": self._spots(num, 1.0 + torch.rand(num, 1, generator=generator) * 8, generator),
-        }
         for attribute, vectors in self.vectors.items():
             misread = torch.rand(num, generator=generator) < 0.02
             other = torch.randint(len(vectors), (num,), generator=generator)
             value = torch.where(misread, other, labels[attribute])
-            strength = 0.6 + 0.6 * torch.rand(num, TOKENS_PER_PAIR, generator=generator)
-            tokens += (spots[attribute] * strength).unsqueeze(-1) * vectors[value].unsqueeze(1)
+            strength = 0.3 + torch.rand(num, TOKENS_PER_PAIR, 1, generator=generator)
+            tokens += strength * vectors[value].unsqueeze(1)
         return tokens
-
-    def _spots(self, num: int, count: Tensor, generator: torch.Generator) -> Tensor:
-        order = torch.rand(num, TOKENS_PER_PAIR, generator=generator).argsort(1)
-        return (order < count).float()
 
     def naming_losses(
         self, tokens: Tensor, labels: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Cross-entropy and hits by attribute; a value's logit is the log-sum of token . word over a pair's tokens."""
+        """Cross-entropy and hits by attribute, where a value's logit is token . word.
+
+        Every token of a pair is to name everything: the tower sees all of the pair, so the language model need not find
+        out which of its tokens belong together.
+        """
         losses, hits = {}, {}
         for attribute, vectors in self.vectors.items():
-            logits = torch.logsumexp(tokens.float() @ vectors.T.to(self.device), dim=1)  # (pairs, values)
-            label = labels[attribute].to(self.device)
-            losses[attribute] = nn.functional.cross_entropy(logits, label)
-            hits[attribute] = (logits.argmax(1) == label).float()
+            logits = tokens.float() @ vectors.T.to(self.device)  # (pairs, tokens, values)
+            label = labels[attribute].to(self.device).unsqueeze(1).expand(-1, logits.shape[1])
+            losses[attribute] = nn.functional.cross_entropy(logits.flatten(0, 1), label.flatten())
+            hits[attribute] = (logits.mean(1).argmax(1) == label[:, 0]).float()
         return losses, hits
 
 
@@ -171,6 +163,7 @@ BATCH_TOKENS = {
     "letter drill": 62,
     "match drill": 80,
     "scene drill": 160,
+    "choice drill": 210,
     "lookup": 80,
     "compare": 110,
     "talk": 240,

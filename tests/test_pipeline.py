@@ -1,0 +1,246 @@
+"""The whole path on the embedded model: budgets, what is encoded how often, and what a stored index changes.
+
+Nothing here depends on how well the model was trained.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from lvqa.backbones import load_backbone
+from lvqa.config import load_config
+from lvqa.index import Store
+from lvqa.pipeline import CONTROLS, METHODS, LongVideoQA
+from lvqa.records import LvqaError, Question
+from lvqa.tiny.films import ask_about, make_films, write_script
+from lvqa.video import probe
+
+SEED, MINUTES = 11, 1
+FRAMES_IN_FILM = 60 * MINUTES
+"""On the default grid of one a second."""
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    (path,) = make_films(folder, num_films=1, minutes=MINUTES, num_questions=1, seed=SEED)
+    return path
+
+
+@pytest.fixture(scope="module")
+def question() -> Question:
+    return ask_about(write_script(SEED, MINUTES), 1)[0]
+
+
+@pytest.fixture
+def store(tmp_path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def make(backbone, store):
+    """Makes a fresh pipeline over the one loaded model, as a new process would."""
+
+    def make(*overrides, **options) -> LongVideoQA:
+        config = load_config(None, overrides)
+        config = dataclasses.replace(config, store=dataclasses.replace(config.store, folder=store))
+        return LongVideoQA(backbone, config, **options)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def shared(backbone, tmp_path_factory) -> LongVideoQA:
+    """One pipeline whose film stays open, for tests that look at results alone."""
+    config = load_config(None, ["video.clip_seconds=8"])
+    folder = tmp_path_factory.mktemp("store")
+    return LongVideoQA(backbone, dataclasses.replace(config, store=dataclasses.replace(config.store, folder=folder)))
+
+
+@pytest.mark.parametrize("budget", [1, 2, 3, 16, 59, 60, 64])
+@pytest.mark.parametrize("method", sorted({*METHODS} - {*CONTROLS}))
+def test_every_method_shows_exactly_its_budget(shared, film, question, method, budget):
+    answer = shared.answer(film, question, method=method, frames=budget)
+    assert len(answer.frames) == min(budget, FRAMES_IN_FILM)
+    assert list(answer.frames) == sorted(set(answer.frames))
+    assert all(0 <= seconds < FRAMES_IN_FILM for seconds in answer.frames)
+    assert (answer.method, answer.frames_budget) == (method, budget)
+    assert answer.option in tuple("ABCD")
+    assert answer.text == question.options["ABCD".index(answer.option)]
+    assert sum(answer.option_scores) == pytest.approx(1)
+
+
+def test_blind_shows_nothing_and_decodes_nothing(make, film, question):
+    answer = make().answer(film, question, method="blind")
+    assert (answer.frames, answer.evidence, answer.index) == ((), (), None)
+    assert (answer.counts.frames_decoded, answer.counts.pairs_encoded) == (0, 0)
+    assert answer.option is not None
+
+
+def test_the_oracle_sees_the_evidence_and_nothing_else(shared, film, question):
+    start, end = question.evidence_seconds
+    answer = shared.answer(film, question, method="oracle", frames=4)
+    assert len(answer.frames) == 4
+    assert all(start <= seconds < end for seconds in answer.frames)
+
+
+def test_the_oracle_needs_the_evidence(shared, film):
+    with pytest.raises(LvqaError, match="'oracle' needs the time of the evidence"):
+        shared.ask(film, "Where is it?", method="oracle")
+
+
+@pytest.mark.parametrize("method", ["uniform", "random", "blind"])
+def test_methods_that_look_for_nothing_build_no_index(make, film, question, store, method):
+    answer = make().answer(film, question, method=method)
+    assert answer.index is None
+    assert answer.evidence == ()
+    assert not store.exists()
+
+
+def test_a_first_question_encodes_each_pair_once(make, film, question):
+    answer = make().answer(film, question)
+    assert answer.index.reused is False
+    # The index has read every frame, and reranking and answering take their pairs from it.
+    assert answer.counts.frames_decoded == FRAMES_IN_FILM
+    assert answer.counts.pairs_encoded == FRAMES_IN_FILM // 2
+    assert answer.counts.tokens_prefilled > 0
+
+
+def test_the_same_question_again_encodes_nothing(make, film, question):
+    qa = make()
+    first, again = qa.answer(film, question), qa.answer(film, question)
+    assert (again.counts.frames_decoded, again.counts.pairs_encoded) == (0, 0)
+    assert again.index.reused is True
+    assert (again.evidence, again.frames, again.option_scores) == (first.evidence, first.frames, first.option_scores)
+
+
+def test_another_question_encodes_only_what_it_has_not_seen(make, film, question):
+    make().index(film)
+    qa = make("rerank.pool=1")  # a fresh one: the index is there, no pair has been seen
+    first = qa.answer(film, question, frames=2)
+    assert first.index.reused is True
+    assert first.counts.pairs_encoded == 8  # the one clip that was reranked; the answer's pair lies in it
+    assert first.counts.frames_decoded == 16
+    second = qa.answer(film, Question("Where is the green fish?"), method="uniform", frames=2)
+    seen = set(range(int(first.evidence[0].clip.start_seconds), int(first.evidence[0].clip.end_seconds)))
+    assert second.counts.pairs_encoded == 2  # frames shown alone are pairs of their own
+    assert second.counts.frames_decoded == len(set(map(int, second.frames)))
+    third = qa.answer(film, Question("What is white?"), frames=2)
+    new = set(range(int(third.evidence[0].clip.start_seconds), int(third.evidence[0].clip.end_seconds))) - seen
+    assert third.counts.frames_decoded == len(new)
+    assert third.counts.pairs_encoded == len(new) // 2
+
+
+def test_a_stored_index_gives_the_same_as_a_new_one(make, film, question):
+    fresh, stored = make().answer(film, question), make().answer(film, question)
+    assert (fresh.index.reused, stored.index.reused) == (False, True)
+    assert stored.index.path == fresh.index.path
+    assert stored.evidence == fresh.evidence
+    assert (stored.frames, stored.option, stored.text) == (fresh.frames, fresh.option, fresh.text)
+    assert stored.option_scores == fresh.option_scores
+
+
+@pytest.mark.parametrize(
+    "setting", ["video.clip_seconds=8", "video.frames_per_second=0.5", "embedding.state=mlp", "embedding.noise=false"]
+)
+def test_other_settings_never_use_an_old_index(make, film, caplog, setting):
+    before = make().index(film)
+    with caplog.at_level("INFO", logger="lvqa"):
+        after = make(setting).index(film)
+    assert after.reused is False
+    assert after.path != before.path
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{film}: index made anew because settings or model changed"
+    ]
+
+
+def test_an_index_is_made_anew_on_demand(make, film):
+    before = make().index(film)
+    made = before.path.stat().st_mtime_ns
+    assert make().index(film).reused is True
+    assert make().index(film, rebuild=True).reused is False
+    assert before.path.stat().st_mtime_ns > made
+
+
+def test_a_changed_film_has_another_index(make, film, tmp_path):
+    copy = tmp_path / "copy.mp4"
+    copy.write_bytes(film.read_bytes())
+    assert make().index(film).reused is False
+    assert make().index(copy).reused is True  # the same bytes under another name
+    make_films(tmp_path, num_films=1, minutes=1, num_questions=1, seed=SEED + 1)[0].replace(copy)
+    assert make().index(copy).reused is False
+
+
+def test_evidence_holds_every_clip_once_reranked_ones_first(make, film, question):
+    answer = make("rerank.pool=2").answer(film, question)
+    assert sorted(c.clip.start_seconds for c in answer.evidence) == [0, 16, 32, 48]
+    scores = [c.rerank_score for c in answer.evidence]
+    assert scores[0] >= scores[1]
+    assert scores[2:] == [None, None]
+    assert answer.evidence[2].embed_score >= answer.evidence[3].embed_score
+
+
+def test_without_reranking_the_embedding_ranks(make, film, question):
+    answer = make("rerank.name=none").answer(film, question)
+    embedded = [c.embed_score for c in answer.evidence]
+    assert embedded == sorted(embedded, reverse=True)
+    assert {c.rerank_score for c in answer.evidence} == {None}
+
+
+def test_search_gives_the_best_clips(make, film):
+    qa = make()
+    found = qa.search(film, "the red fish", top=3)
+    assert len(found) == 3
+    assert found == qa.search(film, "the red fish", top=100)[:3]
+
+
+def test_the_library_is_searched_under_one_maker(make, film, tmp_path):
+    other = make_films(tmp_path, num_films=1, minutes=1, num_questions=1, seed=SEED + 1)[0]
+    qa = make()
+    for path in (film, other):
+        qa.index(path)
+    make("video.clip_seconds=8").index(film)
+    assert len(Store(qa.config.store.folder).paths()) == 3
+    found = qa.search_library("the red fish", top=100)
+    assert len(found) == 8
+    scores = [candidate.embed_score for _, candidate in found]
+    assert scores == sorted(scores, reverse=True)
+    assert found[:3] == qa.search_library("the red fish", top=3)
+    assert {candidate.clip.video_id for _, candidate in found} == {probe(film).id, probe(other).id}
+    for index, candidate in found:
+        assert candidate.clip.video_id == probe(index.video_path).id
+
+
+def test_an_empty_library_says_so(make, film):
+    with pytest.raises(LvqaError, match=r"no index in .* was made with tiny and these settings \(0 with others\)"):
+        make().search_library("a red car")
+    make("video.clip_seconds=8").index(film)
+    with pytest.raises(LvqaError, match=r"\(1 with others\); index some videos first"):
+        make().search_library("a red car")
+
+
+def test_progress_is_told_in_pairs(make, film, question):
+    told = []
+    make(progress=lambda *step: told.append(step)).answer(film, question)
+    assert [step for step in told if step[0] == "index"] == [("index", done, 30) for done in (8, 16, 24, 30)]
+    assert [step for step in told if step[0] == "rerank"] == [("rerank", done, 30) for done in (8, 16, 24, 30)]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("video.decoder=vlc", "video.decoder must be one of pyav, decord, got 'vlc'"),
+        ("rerank.name=best", "rerank.name must be one of none, mcq, got 'best'"),
+        ("method=best", "method must be one of freeret, random, topk, uniform, oracle, blind, got 'best'"),
+    ],
+)
+def test_unknown_names_are_refused_before_a_model_is_looked_for(override, message):
+    with pytest.raises(LvqaError) as refused:
+        LongVideoQA.load("no/such/model", overrides=[override])
+    assert str(refused.value) == message

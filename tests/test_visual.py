@@ -1,0 +1,290 @@
+"""The store of visual tokens, with a backbone whose tokens say which frames were encoded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import films
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import lvqa.visual
+from lvqa.backbones.qwen2_5_vl import Qwen25VL
+from lvqa.records import Clip, Counts, Video
+from lvqa.video import Grid, cut_clips, probe
+from lvqa.visual import Pair, VisualTokens, pairs_of_clip, pairs_of_frames, runs_of_pairs
+
+CELL, CELLS = 16, 60
+PAIR_BYTES = CELLS * 2 * 4
+FRAMES_PER_STEP = 5  # film frames from one grid frame to the next
+
+
+class NumberBackbone:
+    """A token is the numbers of the two film frames that it was made from. Notes what it encodes."""
+
+    cell_pixels, max_pixels, positions_per_second = CELL, 1 << 20, 2.0
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+        self.encoded: list[Pair] = []
+        self.calls = 0
+
+    def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
+        return height, width
+
+    def encode_pairs(self, pixels: np.ndarray) -> Tensor:
+        numbers = [tuple(films.number_of(frame) for frame in pair) for pair in pixels]
+        self.encoded += [(a // FRAMES_PER_STEP, b // FRAMES_PER_STEP) for a, b in numbers]
+        self.calls += 1
+        self.counts.pairs_encoded += len(pixels)
+        return torch.tensor(numbers, dtype=torch.float32)[:, None].expand(-1, CELLS, -1).clone()
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory) -> Video:
+    """16.2 s at 25 frames a second: 81 grid frames at 5 a second."""
+    return probe(films.write_film(tmp_path_factory.mktemp("visual") / "film.mp4", 405))
+
+
+@pytest.fixture
+def store(film) -> VisualTokens:
+    return made(film)
+
+
+def made(film: Video, **options) -> VisualTokens:
+    return VisualTokens(film, Grid.of(film, 5.0), NumberBackbone(), **options)
+
+
+def read(store: VisualTokens, groups: Sequence[Sequence[Pair]]) -> list[list[Pair]]:
+    """The grid frames that the tokens of each group were made from."""
+    found = []
+    for tokens in store.stream(groups):
+        assert all(token.shape == (CELLS, 2) and (token == token[0]).all() for token in tokens)
+        found.append([tuple((token[0] / FRAMES_PER_STEP).int().tolist()) for token in tokens])
+    return found
+
+
+def pairs(*firsts: int) -> list[Pair]:
+    return [(first, first + 1) for first in firsts]
+
+
+# --- naming pairs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "num_frames", "rate", "expected"),
+    [
+        (0, 4, 10, 1.0, [(0, 1), (2, 3)]),
+        (4, 10, 10, 1.0, [(4, 5), (6, 7), (8, 9)]),
+        (8, 10.7, 11, 1.0, [(8, 9), (10, 10)]),  # the last frame of an odd grid is alone
+        (8, 8.5, 9, 1.0, [(8, 8)]),
+        (0, 0.4, 1, 1.0, [(0, 0)]),
+        (0, 2, 8, 2.0, [(0, 1), (2, 3)]),
+        (2, 4, 7, 2.0, [(4, 5), (6, 6)]),
+        (0, 8, 4, 0.5, [(0, 1), (2, 3)]),
+    ],
+)
+def test_pairs_of_a_clip(start, end, num_frames, rate, expected):
+    assert pairs_of_clip(Clip("film", start, end), Grid(rate, num_frames)) == expected
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 16, 17, 31, 32, 33])
+@pytest.mark.parametrize("rate", [0.3, 1.0, 5.0, 29.97])
+@pytest.mark.parametrize("clip_seconds", [1.0, 4.0, 16.0])
+def test_clips_share_out_all_pairs_of_a_grid(num_frames, rate, clip_seconds):
+    video = Video(Path("/film.mp4"), "film", num_frames / rate, 96, 160, 25.0)
+    grid = Grid.of(video, rate)
+    assert grid.num_frames == num_frames
+    found = [pair for clip in cut_clips(video, grid, clip_seconds) for pair in pairs_of_clip(clip, grid)]
+    assert found == [(k, min(k + 1, num_frames - 1)) for k in range(0, num_frames, 2)]
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        ([], []),
+        ([0], [(0, 0)]),
+        ([1], [(1, 1)]),
+        ([0, 1], [(0, 1)]),
+        ([1, 0, 1], [(0, 1)]),
+        ([1, 2], [(1, 1), (2, 2)]),  # neighbours, but of two pairs
+        ([1, 2, 3], [(1, 1), (2, 3)]),
+        ([0, 1, 2], [(0, 1), (2, 2)]),
+        ([8, 3, 9, 40], [(3, 3), (8, 9), (40, 40)]),
+        (range(5), [(0, 1), (2, 3), (4, 4)]),
+    ],
+)
+def test_pairs_of_frames(frames, expected):
+    assert pairs_of_frames(frames) == expected
+    assert pairs_of_frames(iter(frames)) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], []),
+        ([(0, 1)], [[(0, 1)]]),
+        ([(0, 1), (2, 3)], [[(0, 1), (2, 3)]]),
+        ([(0, 1), (4, 5)], [[(0, 1)], [(4, 5)]]),
+        ([(1, 1), (2, 3), (4, 4), (6, 7)], [[(1, 1), (2, 3), (4, 4)], [(6, 7)]]),
+        ([(3, 3), (5, 5)], [[(3, 3)], [(5, 5)]]),
+        ([(0, 0), (2, 3)], [[(0, 0)], [(2, 3)]]),  # frame 1 is lacking between them
+    ],
+)
+def test_runs_of_pairs(given, expected):
+    assert runs_of_pairs(given) == expected
+
+
+# --- the store ------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_are_those_of_the_frames_that_were_named(store):
+    groups = [pairs(0, 2), [(5, 5)], pairs(8), [(80, 80)]]
+    assert read(store, groups) == groups
+    assert store.counts == Counts(frames_decoded=8, pairs_encoded=5)
+
+
+def test_a_pair_is_decoded_and_encoded_once(store):
+    everything = [pairs(*range(first, first + 10, 2)) for first in range(0, 80, 10)]
+    assert read(store, everything) == everything
+    spent = Counts(frames_decoded=80, pairs_encoded=40)
+    assert store.counts == spent
+    assert read(store, everything) == everything
+    assert read(store, [pairs(78, 4, 40)]) == [pairs(78, 4, 40)]
+    assert store.counts == spent
+    assert sorted(store._backbone.encoded) == pairs(*range(0, 80, 2))
+
+
+def test_only_what_is_new_is_decoded(store):
+    read(store, [pairs(0, 2)])
+    assert read(store, [pairs(0, 2, 4), pairs(10)]) == [pairs(0, 2, 4), pairs(10)]
+    assert store.counts == Counts(frames_decoded=8, pairs_encoded=4)
+
+
+def test_a_frame_alone_is_a_pair_of_its_own(store):
+    read(store, [pairs(4)])
+    assert read(store, [pairs_of_frames([4])]) == [[(4, 4)]]
+    assert store.counts == Counts(frames_decoded=3, pairs_encoded=2)
+    assert read(store, [pairs_of_frames([4, 5])]) == [pairs(4)]
+    assert store.counts == Counts(frames_decoded=3, pairs_encoded=2)
+
+
+def test_a_stream_reads_the_film_once_and_encodes_a_group_together(store, monkeypatch):
+    openings = []
+
+    def counted(*args, **options):
+        openings.append(args[1])
+        return read_frames(*args, **options)
+
+    read_frames = lvqa.visual.read_frames
+    monkeypatch.setattr(lvqa.visual, "read_frames", counted)
+    groups = [pairs(*range(first, first + 16, 2)) for first in range(0, 80, 16)]
+    assert read(store, groups) == groups
+    assert len(openings) == 1 and len(openings[0]) == 80
+    assert store._backbone.calls == len(groups)
+    assert read(store, groups) == groups
+    assert [len(times) for times in openings] in ([80], [80, 0])
+
+
+def test_the_work_is_done_as_it_is_asked_for(store):
+    stream = store.stream([pairs(*range(first, first + 16, 2)) for first in range(0, 80, 16)])
+    assert store.counts == Counts()
+    next(stream)
+    assert store.counts.pairs_encoded == 8
+    stream.close()
+    assert store.counts.pairs_encoded == 8
+    deadline = time.monotonic() + 5
+    while any(thread.name == "lvqa-decode" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline, "the decoder goes on although nobody listens"
+        time.sleep(0.01)
+    assert read(store, [pairs(0, 40)]) == [pairs(0, 40)]
+
+
+@pytest.mark.parametrize("room_for", [0, 1, 3, 7])
+def test_memory_is_bounded_and_the_tokens_stay_right(film, room_for):
+    store = made(film, memory_bytes=room_for * PAIR_BYTES)
+    groups = [pairs(*range(first, first + 10, 2)) for first in range(0, 80, 10)]
+    for _ in range(2):
+        stream = store.stream(groups)
+        for group in groups:
+            tokens = next(stream)
+            assert [tuple((token[0] / FRAMES_PER_STEP).int().tolist()) for token in tokens] == group
+            held = list(store._held.values())
+            assert sum(token.untyped_storage().nbytes() for token in held) == store._held_bytes
+            assert store._held_bytes <= room_for * PAIR_BYTES
+    assert store.counts.pairs_encoded == 80 if room_for < 5 else store.counts.pairs_encoded < 80
+
+
+def test_what_was_used_last_stays(film):
+    store = made(film, memory_bytes=3 * PAIR_BYTES)
+    read(store, [pairs(0, 2, 4)])
+    read(store, [pairs(0)])
+    read(store, [pairs(6)])
+    assert set(store._held) == set(pairs(4, 0, 6))
+
+
+def test_tokens_that_left_during_a_stream_are_made_again(film):
+    store = made(film, memory_bytes=2 * PAIR_BYTES)
+    read(store, [pairs(40)])
+    groups = [pairs(0, 2, 4), pairs(40), pairs(60)]
+    assert read(store, groups) == groups
+    assert store._backbone.encoded.count((40, 41)) == 2
+
+
+def test_pairs_are_told_as_they_become_ready(store):
+    told: list[int] = []
+    store.on_pairs = told.append
+    read(store, [pairs(0, 2), pairs(4), pairs(0)])
+    read(store, [pairs(0, 2)])
+    assert told == [2, 1, 1, 2]
+
+
+def test_a_damaged_film_is_read_and_its_damage_counted(film, tmp_path):
+    store = made(probe(films.damaged(film.path, tmp_path / "damaged.mp4")))
+    found = read(store, [pairs(*range(0, 80, 2))])[0]
+    assert store.frames_substituted > 0
+    assert found[:5] == pairs(0, 2, 4, 6, 8)
+
+
+# --- blocks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("group", "timed", "temporal"),
+    [
+        (pairs(0, 2, 4), True, (0, 0, 1)),  # 0.4 s a pair, two positions a second
+        (pairs(10, 12, 14, 16), True, (0, 0, 1, 2)),
+        ([(3, 3), *pairs(4, 40)], True, (0, 0, 14)),
+        (pairs(10, 40), False, (0, 1)),
+        ([(80, 80)], True, (0,)),
+    ],
+)
+def test_blocks_tell_the_time_from_their_start(store, group, timed, temporal):
+    (block,) = store.blocks([group], timed=timed)
+    assert (block.rows, block.cols, block.temporal) == (6, 10, temporal)
+    assert block.tokens.shape == (len(group), CELLS, 2)
+    assert [tuple((pair[0] / FRAMES_PER_STEP).int().tolist()) for pair in block.tokens] == list(group)
+
+
+def test_true_seconds_go_on_from_a_given_start(store):
+    tokens = next(store.stream([pairs(10, 40)]))
+    assert store.block(pairs(10, 40), tokens, start_seconds=0.0).temporal == (4, 16)
+
+
+def test_the_model_gives_the_same_tokens_in_every_order(film):
+    backbone = Qwen25VL.load("tiny", device="cpu")
+    grid = Grid.of(film, 5.0)
+    groups = [pairs(0, 2, 4, 6), [(9, 9)], pairs(20, 22)]
+    kept = VisualTokens(film, grid, backbone)
+    first = [torch.stack(tokens) for tokens in kept.stream(groups)]
+    again = [torch.stack(tokens) for tokens in kept.stream(groups)]
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    for group, tokens in zip(groups, first, strict=True):
+        for pair, token in zip(group, tokens, strict=True):
+            fresh = next(VisualTokens(film, grid, backbone).stream([[pair]]))[0]
+            torch.testing.assert_close(fresh, token, atol=1e-5, rtol=1e-4)
