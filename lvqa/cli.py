@@ -242,10 +242,9 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 @click.version_option(lvqa.__version__, prog_name="lvqa")
 def door() -> None:
     """Ask questions about hours of video. One model finds the moments that matter, and answers from them."""
-    logger = logging.getLogger("lvqa")
-    if not logger.handlers:
-        logger.addHandler(_LogLines())
-        logger.propagate = False
+    logger, handler = logging.getLogger("lvqa"), _LogLines()
+    logger.addHandler(handler)
+    click.get_current_context().call_on_close(lambda: logger.removeHandler(handler))
 
 
 def main() -> None:
@@ -584,11 +583,10 @@ def _demo_question(qa: LongVideoQA, film: Path, number: int, question: Question)
     click.echo(f"   truth    {question.answer}. {right}, seen {clock(start)}-{clock(end)}")
     answers = [qa.answer(film, question, frames=DEMO_FRAMES, method=method) for method in ("uniform", "freeret")]
     for answer in answers:
-        inside = sum(start <= seconds < end for seconds in answer.frames)
         best = ", ".join(map(span_text, answer.evidence[:3]))
         click.echo(
             f"   {answer.method:8} {answer.option}. {answer.text:8} {'right' if _is_right(answer) else 'wrong'}"
-            f"   {inside:2} of {len(answer.frames)} frames there" + (f"; evidence {best}" if best else "")
+            f"   {_num_inside(answer):2} of {len(answer.frames)} frames there" + (f"; evidence {best}" if best else "")
         )
     return answers[0], answers[1]
 
@@ -597,12 +595,19 @@ def _is_right(answer: Answer) -> bool:
     return answer.option == answer.question.answer
 
 
+def _num_inside(answer: Answer) -> int:
+    """How many of the frames lie where the answer is."""
+    assert answer.question.evidence_seconds is not None
+    start, end = answer.question.evidence_seconds
+    return sum(start <= seconds < end for seconds in answer.frames)
+
+
 def _demo_picture(path: Path, film: Path, answers: Sequence[Answer]) -> None:
-    """Of the first question that was answered rightly, or else of the first."""
+    """Of the question that shows most: answered rightly, and with most frames from where the answer is."""
     from lvqa.report import clock, write_contact_sheet
     from lvqa.video import probe
 
-    place = next((place for place, answer in enumerate(answers) if _is_right(answer)), 0)
+    place = max(range(len(answers)), key=lambda place: (_is_right(answers[place]), _num_inside(answers[place])))
     answer = answers[place]
     assert answer.question.evidence_seconds is not None
     start, end = answer.question.evidence_seconds

@@ -43,7 +43,7 @@ CONTROLS = ("oracle", "blind")
 METHODS = (*SELECTORS, *CONTROLS)
 """All ways to choose frames."""
 
-MAX_QUESTION_CHARACTERS = 20_000
+MAX_QUESTION_CHARACTERS = 8_000
 CLIPS_AT_ONCE = 16
 
 Progress = Callable[[str, int, int], None]

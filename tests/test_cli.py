@@ -164,10 +164,11 @@ def test_a_message_is_one_line_that_a_terminal_only_shows(text, line):
 
 # --- a good question -------------------------------------------------------------------------------------------------
 
-KEYS = (
-    "question answer option option_scores model method frames_budget frames evidence index counts seconds"
-    # in the design's order
-).split()
+KEYS = [
+    *("question", "answer", "option", "option_scores", "model", "method", "frames_budget", "frames", "evidence"),
+    *("index", "counts", "seconds"),
+]
+"""As the design names them."""
 
 
 def test_json_is_complete(lvqa, film, store):

@@ -8,7 +8,7 @@ pairs. A lesson holds scenes, not pixels: training turns them into visual tokens
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -77,6 +77,7 @@ class Teacher:
             "match drill": self.match_drill,
             "scene drill": self.scene_drill,
             "choice drill": self.choice_drill,
+            "rerank drill": self.rerank_drill,
             "lookup": self.lookup,
             "compare": self.compare,
             "talk": self.talk,
@@ -105,12 +106,28 @@ class Teacher:
         self._user(lesson, (self._clip(scene, 1),))
         for _ in range(num_items):
             attributes = self.rng.choice(list(ATTRIBUTES), int(self.rng.choice([1, 2, 3])), replace=False).tolist()
-            words = [self.scenes[scene].value(attribute) for attribute in attributes]
+            wanted = self.scenes[scene]
             fits = self.rng.random() < 0.5
             if not fits:
-                wrong = int(self.rng.integers(len(words)))
-                words[wrong] = self._another(attributes[wrong], words[wrong])
-            self._drill(lesson, words, "A" if fits else "B", f"match drill {len(words)}")
+                wrong = str(self.rng.choice(attributes))
+                wanted = replace(wanted, **{wrong: self._another(wrong, wanted.value(wrong))})
+            words: Sequence[str] | str = [wanted.value(attribute) for attribute in attributes]
+            if self.rng.random() < 0.5:
+                asked = str(self.rng.choice([attribute for attribute in ATTRIBUTES if attribute not in attributes]))
+                words = self._question(wanted, asked, attributes)
+            self._drill(lesson, words, "A" if fits else "B", f"match drill {len(attributes)}")
+        return lesson
+
+    def rerank_drill(self, _worked: float, num_clips: int = 9) -> Lesson:
+        """A question, then many clips, each followed by A if it has what the question speaks of and B if not."""
+        lesson = self._open()
+        scene = self._scene_id()
+        query, _, given = language.draw_question(self.rng, self.scenes[scene], int(self.rng.choice([1, 2, 3, 3])))
+        self._user(lesson, (f"Query: {query}",))
+        for _ in range(num_clips):
+            shown = scene if self.rng.random() < 0.4 else self._near(scene, given)
+            self._block(lesson, self._clip(shown, 1))
+            self._verdict_here(lesson, "A" if self._fits(shown, scene, given) else "B", f"rerank drill {len(given)}")
         return lesson
 
     def scene_drill(
@@ -143,26 +160,40 @@ class Teacher:
         self._user(lesson, parts)
         return lesson, scenes
 
-    def _ask_briefly(self, scenes: Sequence[SceneId]) -> tuple[list[str], str, str]:
-        """An attribute's name and one to three words that fit one of the scenes; the value; the attribute."""
+    def _ask_briefly(self, scenes: Sequence[SceneId]) -> tuple[Sequence[str] | str, str, str]:
+        """An attribute's name and one to three words that fit one of the scenes, or the same as a question in full; the
+        value; the attribute."""
         while True:
             scene = scenes[int(self.rng.integers(len(scenes)))]
             asked, *given = self.rng.permutation(list(ATTRIBUTES))[: 2 + int(self.rng.integers(3))].tolist()
             values = {self.scenes[i].value(asked) for i in scenes if self._fits(i, scene, given)}
             if len(values) == 1:
-                return [asked, *(self.scenes[scene].value(a) for a in given)], values.pop(), asked
+                value = values.pop()
+                if self.rng.random() < 0.5:
+                    return self._question(self.scenes[scene], asked, given), value, asked
+                return [asked, *(self.scenes[scene].value(a) for a in given)], value, asked
+
+    def _question(self, scene: Scene, asked: str, given: Sequence[str]) -> str:
+        return language.question(scene, asked, given, int(self.rng.integers(len(language.WORDINGS[asked]))))
 
     def _another(self, attribute: str, value: str) -> str:
         return str(self.rng.choice([other for other in ATTRIBUTES[attribute] if other != value]))
 
     def _drill(
-        self, lesson: Lesson, words: Sequence[str], verdict: str, task: str, options: Sequence[str] = ()
+        self, lesson: Lesson, words: Sequence[str] | str, verdict: str, task: str, options: Sequence[str] = ()
     ) -> None:
         self._text(lesson, "\n")  # without it nothing tells where an item begins
-        for word in words:
-            self._append(lesson, self._encode(word)[-1:])
+        if isinstance(words, str):
+            self._text(lesson, words)
+            task += " in full"
+        else:
+            for word in words:
+                self._append(lesson, self._encode(word)[-1:])
         if options:
             self._text(lesson, "\n" + prompts.options(options) + "\n")
+        self._verdict_here(lesson, verdict, task)
+
+    def _verdict_here(self, lesson: Lesson, verdict: str, task: str) -> None:
         token = self._encode(verdict)[-1]
         lesson.targets.append(Target(len(lesson.ids) - 1, (token,), task))
         self._append(lesson, [token])

@@ -164,6 +164,7 @@ BATCH_TOKENS = {
     "match drill": 80,
     "scene drill": 160,
     "choice drill": 210,
+    "rerank drill": 170,
     "lookup": 80,
     "compare": 110,
     "talk": 240,
