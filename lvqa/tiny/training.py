@@ -114,19 +114,22 @@ class WordVectors:
         return tokens
 
     def naming_losses(
-        self, tokens: Tensor, labels: Mapping[str, Tensor]
+        self, tokens: Tensor, labels: Mapping[str, Tensor], *, by_every_token: bool
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Cross-entropy and hits by attribute, where a value's logit is token . word.
 
-        Every token of a pair is to name everything: the tower sees all of the pair, so the language model need not find
-        out which of its tokens belong together.
+        `by_every_token`: each token of a pair is to name everything. The tower sees all of the pair, so the language
+        model need not find out which tokens belong together. Else it is enough that one of them names it (log-sum).
         """
         losses, hits = {}, {}
         for attribute, vectors in self.vectors.items():
             logits = tokens.float() @ vectors.T.to(self.device)  # (pairs, tokens, values)
-            label = labels[attribute].to(self.device).unsqueeze(1).expand(-1, logits.shape[1])
-            losses[attribute] = nn.functional.cross_entropy(logits.flatten(0, 1), label.flatten())
-            hits[attribute] = (logits.mean(1).argmax(1) == label[:, 0]).float()
+            label = labels[attribute].to(self.device)
+            named = logits.logsumexp(1)  # (pairs, values)
+            hits[attribute] = (named.argmax(1) == label).float()
+            if by_every_token:
+                named, label = logits.flatten(0, 1), label.repeat_interleave(logits.shape[1])
+            losses[attribute] = nn.functional.cross_entropy(named, label)
         return losses, hits
 
 
@@ -226,18 +229,44 @@ class Stage:
     """Text tokens a batch."""
     seen: bool = False
     """Lessons on the tower's own tokens instead of ideal ones."""
+    by_every_token: bool = False
+    """Of the vision tower: every token is to name everything, instead of one of them."""
 
 
-DRILLS = {"letter drill": 1.0, "match drill": 1.0, "scene drill": 1.5, "talk": 0.6, "caption": 0.15}
-PRODUCT = {"answer": 3.0, "rerank": 2.0, "clip word": 1.0, "query word": 0.5, "caption": 0.3, "talk": 0.5}
+DRILLS = {"match drill": 0.3, "scene drill": 1.3, "choice drill": 1.5, "rerank drill": 1.2}
+PRODUCT = {"answer": 1.2, "rerank": 0.8, "clip word": 0.3, "query word": 0.2, "caption": 0.15}
 
 CURRICULUM = (
-    Stage(name="vision", steps=2000, learning_rate=1.5e-3),
+    Stage(name="see", steps=2000, learning_rate=1.5e-3),
+    Stage(name="see all over", steps=1300, learning_rate=1.2e-3, by_every_token=True),
     Stage(name="speak", steps=600, learning_rate=2e-3, mix={"talk": 1.0, "caption": 1.0}),
-    Stage(name="match", steps=400, learning_rate=2e-3, mix={"letter drill": 1.0, "match drill": 1.5, "talk": 0.7}),
-    Stage(name="drills", steps=2000, learning_rate=2e-3, mix=DRILLS),
-    Stage(name="lessons", steps=2000, learning_rate=1.5e-3, mix={**DRILLS, **PRODUCT}),
-    Stage(name="together", steps=2000, learning_rate=1e-3, mix=PRODUCT, worked=0.2, seen=True),
+    Stage(
+        name="match",
+        steps=1000,
+        learning_rate=2e-3,
+        mix={"letter drill": 1.0, "match drill": 1.0, "talk": 0.6, "caption": 0.15},
+    ),
+    Stage(
+        name="letters",
+        steps=400,
+        learning_rate=2e-3,
+        mix={"letter drill": 3.0, "match drill": 0.3, "scene drill": 1.2, "talk": 0.6, "caption": 0.1},
+    ),
+    Stage(
+        name="scenes",
+        steps=400,
+        learning_rate=1.5e-3,
+        mix={"letter drill": 0.3, "match drill": 0.5, "scene drill": 3.0},
+    ),
+    Stage(
+        name="choices",
+        steps=300,
+        learning_rate=1.5e-3,
+        mix={**PRODUCT, "match drill": 0.4, "scene drill": 1.5, "letter drill": 0.2, "choice drill": 2.0},
+        worked=0.4,
+    ),
+    Stage(name="lessons", steps=600, learning_rate=1.5e-3, mix={**DRILLS, **PRODUCT}, worked=0.3),
+    Stage(name="together", steps=2500, learning_rate=1.5e-3, mix={**DRILLS, **PRODUCT}, worked=0.0, seen=True),
 )
 """The whole training. README.md in this folder tells what each stage is for and what it reached."""
 
@@ -245,8 +274,9 @@ CURRICULUM = (
 class Course:
     """The model on its way through the stages, with all that is needed to go on after an interruption."""
 
-    num_scenes = 20_000
-    pairs_per_scene = 3
+    num_scenes = 8_000
+    pairs_per_scene = 2
+    steps_between_saves = 500
     pairs_per_batch = 96
 
     def __init__(self, folder: Path, *, seed: int, device: str, stages: Sequence[Stage]) -> None:
@@ -291,7 +321,7 @@ class Course:
                 warm, done = min(1.0, (self.step + 1) / 50), self.step / stage.steps
                 group["lr"] = stage.learning_rate * warm * (1 - 0.95 * done)
             with torch.autocast(self.device.type, torch.bfloat16):
-                loss = self._vision_loss(self.teacher.rng) if stage.mix is None else self._lesson_loss(stage)
+                loss = self._lesson_loss(stage) if stage.mix else self._vision_loss(stage, self.teacher.rng)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(trained, 1.0)
@@ -300,7 +330,7 @@ class Course:
             self.log.add(["loss"], [loss.item()])
             if self.step % 50 == 0:
                 self.log.write(stage=stage.name, step=self.step, split="training")
-            if self.step % 500 == 0 or self.step == stage.steps:
+            if self.step % self.steps_between_saves == 0 or self.step == stage.steps:
                 self._examine(stage)
                 self._save(optimizer)
 
@@ -309,7 +339,19 @@ class Course:
         self.scenes = [random_scene(rng) for _ in range(self.num_scenes)]
         self.teacher = Teacher(self.tokenizer, self.scenes, seed=self.seed)
         self.labels = self.words.labels(self.scenes)
+        self.seen_tokens = None
+        if stage.seen and self.step == 0:
+            self._match_lengths(rng)
         self.seen_tokens = self._encode(rng, self.scenes) if stage.seen else None
+
+    @torch.no_grad()
+    def _match_lengths(self, rng: np.random.Generator) -> None:
+        """Scale the tower's output to the length of the ideal tokens, which the language model is used to."""
+        seen = self._encode(rng, self.scenes[:100]).float().norm(dim=-1).mean()
+        ideal = self._visual_tokens(torch.arange(100), rng).norm(dim=-1).mean()
+        last = self.model.model.visual.merger.mlp[-1]
+        for parameter in (last.weight, last.bias):
+            parameter *= (ideal / seen).item()
 
     def _trained(self, stage: Stage) -> list[nn.Parameter]:
         visual = self.model.model.visual
@@ -321,11 +363,12 @@ class Course:
         self.model.model.language_model.embed_tokens.weight.requires_grad_(False)
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def _vision_loss(self, rng: np.random.Generator) -> Tensor:
+    def _vision_loss(self, stage: Stage, rng: np.random.Generator) -> Tensor:
         scenes = [random_scene(rng) for _ in range(self.pairs_per_batch)]
         pixels = torch.from_numpy(draw_pairs(rng, scenes)).to(self.device)
         tokens = encode_pixels(self.model.model.visual, pixels)
-        losses, hits = self.words.naming_losses(tokens, self.words.labels(scenes))
+        labels = self.words.labels(scenes)
+        losses, hits = self.words.naming_losses(tokens, labels, by_every_token=stage.by_every_token)
         self.log.add([f"names {name}" for name in hits], [hit.mean().item() for hit in hits.values()])
         return torch.stack(list(losses.values())).sum()
 
@@ -369,7 +412,7 @@ class Course:
         with torch.autocast(self.device.type, torch.bfloat16):
             if stage.mix is None:
                 for _ in range(5):
-                    self._vision_loss(rng)
+                    self._vision_loss(stage, rng)
             else:
                 self.seen_tokens = self._encode(rng, self.scenes) if stage.seen else None
                 for task in stage.mix:
