@@ -286,7 +286,7 @@ def _read(path: Path) -> ClipIndex | None:
         if not stat.S_ISREG(path.stat().st_mode):
             raise _refused(path, "it is not a regular file")
         content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):  # the latter: the store itself is refused when it is written
+    except FileNotFoundError:
         return None
     except OSError as error:
         raise IndexFileError(f"cannot read the index {path}: {error.strerror}") from error

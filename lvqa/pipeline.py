@@ -31,7 +31,7 @@ from lvqa.records import (
     Question,
     Video,
 )
-from lvqa.rerank import RERANKERS
+from lvqa.rerank import RERANKERS, make_reranker
 from lvqa.selection import SELECTORS, grid_scores, make_selector
 from lvqa.video import DECODERS, Grid, cut_clips, probe, scene_changes
 from lvqa.visual import Pair, VisualTokens, pairs_of_clip, pairs_of_frames
@@ -72,7 +72,7 @@ class LongVideoQA:
 
     >>> qa = LongVideoQA.load("tiny")
     >>> answer = qa.ask("film.mp4", "What happened after the door closed?", frames=32)
-    >>> answer.text, answer.evidence[0].clip.start_seconds
+    >>> answer.text, answer.evidence[0].start_seconds
     """
 
     def __init__(self, backbone: Backbone, config: Config, *, progress: Progress | None = None) -> None:
@@ -86,7 +86,7 @@ class LongVideoQA:
             state=e.state, final_norm=e.final_norm, prompt=e.prompt, task=e.task, semantics=e.semantics, noise=e.noise
         )
         check_settings(config)
-        self._reranker = RERANKERS[config.rerank.name]()
+        self._reranker = make_reranker(config.rerank.name, layout=config.rerank.layout)
         self._answerer = Answerer(time_encoding=a.time_encoding, max_new_tokens=a.max_new_tokens)
 
     @classmethod

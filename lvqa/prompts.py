@@ -46,15 +46,15 @@ def options(texts: Sequence[str]) -> str:
     return "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=False))
 
 
-def rerank(query_text: str) -> tuple[str, str]:
+def rerank(query_text: str, *, clip_first: bool = False) -> tuple[str, str]:
     """FreeRet's neutral multiple choice: what stands before the clip and what after it."""
-    before = f"Determine whether the candidate matches the query.\nQuery: {query_text}\nCandidate:"
-    after = (
+    task = f"Determine whether the candidate matches the query.\nQuery: {query_text}\n"
+    choice = (
         "A. Yes, the candidate fully matches the query.\n"
         "B. No, the candidate does not match or only partially matches.\n"
         "Answer with the option's letter from the given choices directly."
     )
-    return before, after
+    return ("Candidate:", task + choice) if clip_first else (f"{task}Candidate:", choice)
 
 
 def timestamp(seconds: float) -> str:

@@ -83,7 +83,7 @@ class Question:
 
 
 LETTERS = "ABCDEFGHIJKLMNOPQRST"
-"""One a option; twenty options at most."""
+"""One for each option; twenty at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,16 @@ class Candidate:
     """Cosine of the clip's vector and the question's."""
     rerank_score: float | None = None
     """The reranker's probability that it fits; None if it was not looked at."""
+
+    @property
+    def start_seconds(self) -> float:
+        """Where the clip begins."""
+        return self.clip.start_seconds
+
+    @property
+    def end_seconds(self) -> float:
+        """Where it ends."""
+        return self.clip.end_seconds
 
 
 @dataclass(frozen=True, slots=True)

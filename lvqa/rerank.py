@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Protocol
 
 from lvqa import prompts
 from lvqa.backbones import Backbone
@@ -25,6 +25,7 @@ class Reranker(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoReranker:
     """Keeps the embedding's order."""
 
@@ -34,16 +35,21 @@ class NoReranker:
         return list(candidates)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MultipleChoice:
-    """FreeRet's reranking (section 3.3): two neutral options; the score is softmax over the logits of A and B."""
+    """FreeRet's reranking (section 3.3): two neutral options; the score is softmax over the logits of A and B.
 
-    chunk = 16
+    `layout`: "question_first" as in the paper; "clip_first" lets the model read the clip before it knows what is asked.
+    """
+
+    layout: str = "question_first"
+    chunk: ClassVar[int] = 16
     """Clips in hand at a time."""
 
     def rerank(
         self, backbone: Backbone, query: str, candidates: Sequence[Candidate], blocks_of: BlocksOf
     ) -> list[Candidate]:
-        before, after = prompts.rerank(query)
+        before, after = prompts.rerank(query, clip_first=self.layout == "clip_first")
         in_time = sorted(candidates, key=lambda candidate: candidate.clip.start_seconds)
         blocks = blocks_of([candidate.clip for candidate in in_time])
         scored: list[Candidate] = []
@@ -55,4 +61,12 @@ class MultipleChoice:
         return sorted(scored, key=lambda candidate: (-(candidate.rerank_score or 0.0), -candidate.embed_score))
 
 
-RERANKERS: dict[str, type[Reranker]] = {"none": NoReranker, "mcq": MultipleChoice}
+RERANKERS: dict[str, Callable[..., Reranker]] = {"none": NoReranker, "mcq": MultipleChoice}
+
+
+def make_reranker(name: str, **options: str) -> Reranker:
+    """The reranker of this name, given those of the options that it takes; the others are for its neighbours."""
+    reranker: Any = RERANKERS[name]
+    taken = {option.name for option in fields(reranker)}
+    made: Reranker = reranker(**{key: value for key, value in options.items() if key in taken})
+    return made

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -19,6 +20,7 @@ from lvqa.records import LETTERS, Question
 from lvqa.tiny import language
 from lvqa.tiny.build import token_id
 from lvqa.tiny.world import ATTRIBUTES, Scene
+from lvqa.visual import pairs_of_frames, runs_of_pairs
 
 ROWS, COLUMNS = 3, 4
 """Merged visual tokens of a pair: frames of 84 x 112."""
@@ -57,6 +59,11 @@ class Block:
 
 
 Part = str | Block
+
+
+def alone(scene: SceneId) -> SceneId:
+    """Names a pair that is one frame of the scene shown twice; `alone` of that is the scene again."""
+    return ~scene
 
 
 class Teacher:
@@ -110,7 +117,8 @@ class Teacher:
             fits = self.rng.random() < 0.5
             if not fits:
                 wrong = str(self.rng.choice(attributes))
-                wanted = replace(wanted, **{wrong: self._another(wrong, wanted.value(wrong))})
+                changed: dict[str, Any] = {wrong: self._another(wrong, wanted.value(wrong))}
+                wanted = replace(wanted, **changed)
             words: Sequence[str] | str = [wanted.value(attribute) for attribute in attributes]
             if self.rng.random() < 0.5:
                 asked = str(self.rng.choice([attribute for attribute in ATTRIBUTES if attribute not in attributes]))
@@ -123,10 +131,14 @@ class Teacher:
         lesson = self._open()
         scene = self._scene_id()
         query, _, given = language.draw_question(self.rng, self.scenes[scene], int(self.rng.choice([1, 2, 3, 3])))
-        self._user(lesson, (f"Query: {query}",))
+        before, after = prompts.rerank(query)
+        # By and by the verdict moves away from the clip, to where the product reads it.
+        after, num_clips = [("", num_clips), ("\nA. Yes\nB. No\n", num_clips), (after, 4)][int(self.rng.integers(3))]
+        self._user(lesson, (before,))
         for _ in range(num_clips):
             shown = scene if self.rng.random() < 0.4 else self._near(scene, given)
             self._block(lesson, self._clip(shown, 1))
+            self._text(lesson, after)
             self._verdict_here(lesson, "A" if self._fits(shown, scene, given) else "B", f"rerank drill {len(given)}")
         return lesson
 
@@ -244,25 +256,15 @@ class Teacher:
             self._reply(lesson, reply)
         return lesson
 
-    def answer(self, worked: float, max_clips: int = 8) -> Lesson:
-        """The product's answer prompt over one to `max_clips` clips with their times."""
+    def answer(self, worked: float, max_clips: int = 6) -> Lesson:
+        """The product's answer prompt over frames of one to `max_clips` clips, or of one scene from end to end."""
         lesson = self._open()
-        num_clips = 1 + int(self.rng.integers(max_clips))
         scene = self._scene_id()
-        others: list[SceneId] = []
         text, asked, given = language.draw_question(self.rng, self.scenes[scene], 3)
-        while len(others) < num_clips - 1:
-            other = self._near(scene, given) if self.rng.random() < 0.6 else self._scene_id()
-            if not self._fits(other, scene, given):
-                others.append(other)
-        shown = [scene, *others]
-        if others and self.rng.random() < 0.4:  # the right scene in several clips, as when a long one is found twice
-            shown[-1] = scene
-        parts: list[Part] = []
-        seconds = 0.0
-        for index in self.rng.permutation(len(shown)):
-            seconds += float(self.rng.uniform(2, 900))
-            parts += [prompts.timestamp(seconds), self._clip(shown[index], 1 + int(self.rng.random() < 0.7))]
+        if self.rng.random() < 0.3:
+            parts = self._whole_scene(scene)
+        else:
+            parts = self._best_clips(scene, given, 1 + int(self.rng.integers(max_clips)))
         right = self.scenes[scene].value(asked)
         if self.rng.random() < 0.15:
             self._user(lesson, (*parts, prompts.answer(Question(text))))
@@ -273,6 +275,33 @@ class Teacher:
         self._reply(lesson, self._verdict(right, LETTERS[place], "answer", worked))
         return lesson
 
+    def _best_clips(self, scene: SceneId, given: Sequence[str], num_clips: int) -> list[Part]:
+        """Two pairs of each clip: some of the scene, the others of scenes that share something with it."""
+        shown = [scene]
+        while len(shown) < num_clips:
+            other = self._near(scene, given) if self.rng.random() < 0.6 else self._scene_id()
+            if self.rng.random() < 0.15 or not self._fits(other, scene, given):
+                shown.append(scene if self._fits(other, scene, given) else other)
+        parts: list[Part] = []
+        seconds = 0.0
+        for index in self.rng.permutation(num_clips):
+            seconds += float(self.rng.uniform(8, 900))
+            parts += [prompts.timestamp(seconds), self._clip(shown[index], 1)]
+            parts += [prompts.timestamp(seconds + 8), self._clip(shown[index], 1)]
+            seconds += 8
+        return parts
+
+    def _whole_scene(self, scene: SceneId) -> list[Part]:
+        """Evenly spaced frames of one scene, in the runs of pairs that the product makes of them."""
+        start, length = int(self.rng.integers(3600)), int(self.rng.integers(8, 40))
+        num_frames = min(length, int(self.rng.choice([8, 16])))
+        frames = [start + (2 * i + 1) * length // (2 * num_frames) for i in range(num_frames)]
+        parts: list[Part] = []
+        for run in runs_of_pairs(pairs_of_frames(frames)):
+            pairs = tuple(scene if first != second else alone(scene) for first, second in run)
+            parts += [prompts.timestamp(run[0][0]), Block(pairs)]
+        return parts
+
     def rerank(self, worked: float) -> Lesson:
         """The product's reranking prompt: a query about a scene, and a clip that has it, nearly has it, or not."""
         lesson = self._open()
@@ -282,14 +311,17 @@ class Teacher:
         shown = scene if fits else self._near(scene, given)
         while not fits and self._fits(shown, scene, given):
             shown = self._near(scene, given)
-        clip = self._cut_clip(shown, int(self.rng.integers(1, 9)), scene if not fits else None, given)
-        before, after = prompts.rerank(query)
+        num_pairs = int(self.rng.choice([1, 2, 4, 8]))
+        clip = self._cut_clip(shown, num_pairs, scene if not fits else None, given)
+        clip_first = bool(self.rng.random() < 0.5)
+        before, after = prompts.rerank(query, clip_first=clip_first)
         self._user(lesson, (before, clip, after))
         verdict = prompts.YES_OPTION if fits else prompts.NO_OPTION
         seen = self.scenes[shown]
         telling = [a for a in given if seen.value(a) != self.scenes[scene].value(a)] or list(given)
         value = seen.value(str(self.rng.choice(telling)))
-        self._reply(lesson, self._verdict(value, verdict, "rerank", worked))
+        task = "rerank, clip first" if clip_first else "rerank"
+        self._reply(lesson, self._verdict(value, verdict, task, worked))
         return lesson
 
     def clip_word(self, _worked: float) -> Lesson:

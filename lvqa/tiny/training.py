@@ -172,7 +172,7 @@ BATCH_TOKENS = {
     "compare": 110,
     "talk": 240,
     "answer": 330,
-    "rerank": 190,
+    "rerank": 170,
     "caption": 90,
 }
 """Rough length of a lesson by task, so that batches are of about the same cost; others 170."""
@@ -192,12 +192,12 @@ def lesson_batch(
 # --- pixels ---------------------------------------------------------------------------------------------------------
 
 
-def draw_pairs(rng: np.random.Generator, scenes: Sequence[Scene]) -> np.ndarray:
-    """(scenes, 2, 84, 112, 3) uint8: a second apart, at a random moment of each, marred as by a film's compression."""
+def draw_pairs(rng: np.random.Generator, scenes: Sequence[Scene], *, step_seconds: float = 1.0) -> np.ndarray:
+    """(scenes, 2, 84, 112, 3) uint8: at a random moment of each, marred as by a film's compression."""
     pixels = np.empty((len(scenes), 2, 28 * ROWS, 28 * COLUMNS, 3), np.uint8)
     for row, scene in zip(pixels, scenes, strict=True):
         seconds = float(rng.uniform(0, 30))
-        for frame, moment in zip(row, (seconds, seconds + 1), strict=True):
+        for frame, moment in zip(row, (seconds, seconds + step_seconds), strict=True):
             frame[:] = _as_decoded(rng, draw(scene, moment))
     return pixels
 
@@ -382,22 +382,27 @@ class Course:
 
     def _visual_tokens(self, pairs: Tensor, rng: np.random.Generator) -> Tensor:
         """(pairs, 12, dim) for the scenes named: one of a scene's encoded moments, or ideal tokens."""
+        is_alone = pairs < 0
+        pairs = torch.where(is_alone, ~pairs, pairs)
         if self.seen_tokens is not None:
             moments = torch.from_numpy(rng.integers(self.pairs_per_scene, size=len(pairs)))
+            moments[is_alone] = self.pairs_per_scene
             return self.seen_tokens[pairs, moments].to(self.device).float()
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         return self.words.ideal_tokens({a: label[pairs] for a, label in self.labels.items()}, generator).to(self.device)
 
     @torch.no_grad()
     def _encode(self, rng: np.random.Generator, scenes: Sequence[Scene]) -> Tensor:
-        """(scenes, moments, 12, dim) bfloat16."""
+        """(scenes, moments, 12, dim) bfloat16; the last moment is a single frame shown twice."""
         encoded = []
         for first in range(0, len(scenes), 64):
-            repeated = [scene for scene in scenes[first : first + 64] for _ in range(self.pairs_per_scene)]
-            pixels = torch.from_numpy(draw_pairs(rng, repeated)).to(self.device)
+            chunk = scenes[first : first + 64]
+            drawn = [draw_pairs(rng, chunk) for _ in range(self.pairs_per_scene)]
+            drawn.append(draw_pairs(rng, chunk, step_seconds=0.0))
+            pixels = torch.from_numpy(np.stack(drawn, 1).reshape(-1, *drawn[0].shape[1:])).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16):
                 tokens = encode_pixels(self.model.model.visual, pixels)
-            encoded.append(tokens.bfloat16().cpu().view(-1, self.pairs_per_scene, *tokens.shape[1:]))
+            encoded.append(tokens.bfloat16().cpu().view(len(chunk), -1, *tokens.shape[1:]))
         return torch.cat(encoded)
 
     @torch.no_grad()
