@@ -89,8 +89,8 @@ class RerankConfig:
     """A name in rerank.RERANKERS."""
     pool: int = 50
     """Clips that are looked at, best first."""
-    layout: Literal["question_first", "clip_first"] = "question_first"
-    """What the model reads first: the question, as in the paper, or the clip."""
+    layout: Literal["question_first", "clip_first"] | None = None
+    """What the model reads first; null: the question, as in the paper, unless the model's own config.json says else."""
 
     def __post_init__(self) -> None:
         _require(self.pool >= 1, "pool", self.pool, "1 or more (no reranking: rerank.name)")

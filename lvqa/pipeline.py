@@ -86,7 +86,7 @@ class LongVideoQA:
             state=e.state, final_norm=e.final_norm, prompt=e.prompt, task=e.task, semantics=e.semantics, noise=e.noise
         )
         check_settings(config)
-        self._reranker = make_reranker(config.rerank.name, layout=config.rerank.layout)
+        self._reranker = make_reranker(config.rerank.name, layout=config.rerank.layout or backbone.rerank_layout)
         self._answerer = Answerer(time_encoding=a.time_encoding, max_new_tokens=a.max_new_tokens)
 
     @classmethod

@@ -478,7 +478,7 @@ def test_rerank_lessons_are_the_products_prompts(bench, worked):
         assert query
         candidate = Candidate(Clip("film", 0, 16), embed_score=0.0)
         block = bench.block(num_pairs)
-        MultipleChoice().rerank(bench.recorder, query[1], [candidate], lambda _, block=block: iter([block]))
+        MultipleChoice(layout="clip_first").rerank(bench.recorder, query[1], [candidate], lambda _, block=block: iter([block]))
         bench.check(lesson)
         fits = any(holds(bench.scenes[i], said_in(query[1])) for i in lesson.pairs)
         verdict = bench.said(lesson.targets[int(worked)].tokens[0])

@@ -30,6 +30,8 @@ class Backbone(Protocol):
     """How fast temporal positions go."""
     max_pixels: int
     """The default limit on a frame's size."""
+    rerank_layout: str
+    """What it had better read first in reranking, as `rerank.layout` names it."""
 
     def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
         """Height and width to decode frames of this size at."""

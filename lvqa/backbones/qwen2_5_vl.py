@@ -44,6 +44,7 @@ class Qwen25VL:
         self.cell_pixels = int(vision.patch_size * vision.spatial_merge_size)
         self.positions_per_second = float(vision.tokens_per_second)
         self.max_pixels = int(getattr(model.config, "video_max_pixels", MAX_PIXELS))
+        self.rerank_layout = str(getattr(model.config, "rerank_layout", "question_first"))
         self._model = model
         self._text = model.model.language_model
         self._chat = ChatFormat(tokenizer)

@@ -84,7 +84,6 @@ class Teacher:
             "match drill": self.match_drill,
             "scene drill": self.scene_drill,
             "choice drill": self.choice_drill,
-            "rerank drill": self.rerank_drill,
             "lookup": self.lookup,
             "compare": self.compare,
             "talk": self.talk,
@@ -124,22 +123,6 @@ class Teacher:
                 asked = str(self.rng.choice([attribute for attribute in ATTRIBUTES if attribute not in attributes]))
                 words = self._question(wanted, asked, attributes)
             self._drill(lesson, words, "A" if fits else "B", f"match drill {len(attributes)}")
-        return lesson
-
-    def rerank_drill(self, _worked: float, num_clips: int = 9) -> Lesson:
-        """A question, then many clips, each followed by A if it has what the question speaks of and B if not."""
-        lesson = self._open()
-        scene = self._scene_id()
-        query, _, given = language.draw_question(self.rng, self.scenes[scene], int(self.rng.choice([1, 2, 3, 3])))
-        before, after = prompts.rerank(query)
-        # By and by the verdict moves away from the clip, to where the product reads it.
-        after, num_clips = [("", num_clips), ("\nA. Yes\nB. No\n", num_clips), (after, 4)][int(self.rng.integers(3))]
-        self._user(lesson, (before,))
-        for _ in range(num_clips):
-            shown = scene if self.rng.random() < 0.4 else self._near(scene, given)
-            self._block(lesson, self._clip(shown, 1))
-            self._text(lesson, after)
-            self._verdict_here(lesson, "A" if self._fits(shown, scene, given) else "B", f"rerank drill {len(given)}")
         return lesson
 
     def scene_drill(
@@ -256,15 +239,15 @@ class Teacher:
             self._reply(lesson, reply)
         return lesson
 
-    def answer(self, worked: float, max_clips: int = 6) -> Lesson:
-        """The product's answer prompt over frames of one to `max_clips` clips, or of one scene from end to end."""
+    def answer(self, worked: float, num_clips: Sequence[int] = (1, 2, 3, 4, 4, 4, 6, 8, 12, 16)) -> Lesson:
+        """The product's answer prompt over frames of some clips, or of one scene from end to end."""
         lesson = self._open()
         scene = self._scene_id()
         text, asked, given = language.draw_question(self.rng, self.scenes[scene], 3)
         if self.rng.random() < 0.3:
             parts = self._whole_scene(scene)
         else:
-            parts = self._best_clips(scene, given, 1 + int(self.rng.integers(max_clips)))
+            parts = self._best_clips(scene, given, int(self.rng.choice(num_clips)))
         right = self.scenes[scene].value(asked)
         if self.rng.random() < 0.15:
             self._user(lesson, (*parts, prompts.answer(Question(text))))
@@ -272,7 +255,8 @@ class Teacher:
             return lesson
         options, place = language.draw_options(self.rng, right, asked)
         self._user(lesson, (*parts, prompts.answer(Question(text, options))))
-        self._reply(lesson, self._verdict(right, LETTERS[place], "answer", worked))
+        task = "answer" if len(parts) <= 16 else "answer among many"
+        self._reply(lesson, self._verdict(right, LETTERS[place], task, worked))
         return lesson
 
     def _best_clips(self, scene: SceneId, given: Sequence[str], num_clips: int) -> list[Part]:
@@ -313,15 +297,13 @@ class Teacher:
             shown = self._near(scene, given)
         num_pairs = int(self.rng.choice([1, 2, 4, 8]))
         clip = self._cut_clip(shown, num_pairs, scene if not fits else None, given)
-        clip_first = bool(self.rng.random() < 0.5)
-        before, after = prompts.rerank(query, clip_first=clip_first)
+        before, after = prompts.rerank(query, clip_first=True)
         self._user(lesson, (before, clip, after))
         verdict = prompts.YES_OPTION if fits else prompts.NO_OPTION
         seen = self.scenes[shown]
         telling = [a for a in given if seen.value(a) != self.scenes[scene].value(a)] or list(given)
         value = seen.value(str(self.rng.choice(telling)))
-        task = "rerank, clip first" if clip_first else "rerank"
-        self._reply(lesson, self._verdict(value, verdict, task, worked))
+        self._reply(lesson, self._verdict(value, verdict, "rerank", worked))
         return lesson
 
     def clip_word(self, _worked: float) -> Lesson:

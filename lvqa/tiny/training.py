@@ -167,7 +167,6 @@ BATCH_TOKENS = {
     "match drill": 80,
     "scene drill": 160,
     "choice drill": 210,
-    "rerank drill": 170,
     "lookup": 80,
     "compare": 110,
     "talk": 240,
@@ -233,7 +232,7 @@ class Stage:
     """Of the vision tower: every token is to name everything, instead of one of them."""
 
 
-DRILLS = {"match drill": 0.3, "scene drill": 1.3, "choice drill": 1.5, "rerank drill": 1.2}
+DRILLS = {"match drill": 0.3, "scene drill": 1.3, "choice drill": 1.5}
 PRODUCT = {"answer": 1.2, "rerank": 0.8, "clip word": 0.3, "query word": 0.2, "caption": 0.15}
 
 CURRICULUM = (
