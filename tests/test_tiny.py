@@ -28,11 +28,11 @@ from lvqa.rerank import MultipleChoice
 from lvqa.tiny import language
 from lvqa.tiny.build import WEIGHTS, build_tokenizer
 from lvqa.tiny.films import Film, ask_about, benchmark_line, make_films, write_film, write_script
-from lvqa.tiny.lessons import COLUMNS, ROWS, TEMPORAL_STEP, Lesson, Teacher
+from lvqa.tiny.lessons import COLUMNS, ROWS, TEMPORAL_STEP, Lesson, Teacher, alone
 from lvqa.tiny.training import Course, Stage
 from lvqa.tiny.world import ATTRIBUTES, HEIGHT, WIDTH, draw, random_scene
 from lvqa.video import Grid, probe, read_frames
-from lvqa.visual import Pair, VisualTokens
+from lvqa.visual import Pair, VisualTokens, runs_of_pairs
 
 SEED, MINUTES, QUESTIONS = 5, 3, 12
 """The film that the packaged model is asked about."""
@@ -441,6 +441,17 @@ def bench(packaged) -> Bench:
     return Bench(packaged)
 
 
+def shown_frames(starts: Sequence[int], num_pairs: Sequence[int], pairs: Sequence[int]) -> list[Pair]:
+    """The grid frames of a lesson's blocks: each block runs on from its time; a negative pair is one frame."""
+    scenes, frames = iter(pairs), []
+    for start, n in zip(starts, num_pairs, strict=True):
+        first = start
+        for _ in range(n):
+            frames.append((first, first + (next(scenes) >= 0)))
+            first = frames[-1][1] + 1
+    return frames
+
+
 @pytest.mark.parametrize("worked", [0.0, 1.0])
 def test_answer_lessons_are_the_products_prompts(bench, worked):
     checked = free = 0
@@ -450,16 +461,15 @@ def test_answer_lessons_are_the_products_prompts(bench, worked):
         clock = [re.fullmatch(r"\[(\d\d+):(\d\d)\]", text) for text in texts[:-1]]
         assert all(clock), texts
         starts = [60 * int(time[1]) + int(time[2]) for time in clock]
-        if any(start + 2 * n >= following for start, following, n in zip(starts, starts[1:], num_pairs, strict=False)):
-            continue  # the product would show these as one run
+        frames = shown_frames(starts, num_pairs, lesson.pairs)
+        if len(runs_of_pairs(frames)) != len(starts):
+            continue  # the product would show these as fewer runs
         stem, *lines = texts[-1].split("\n")
         options = tuple(line[3:] for line in lines if re.match(r"[A-D]\. ", line))
         question = Question(stem, options)
-        firsts = [start + 2 * i for start, n in zip(starts, num_pairs, strict=True) for i in range(n)]
-        frames = [(first, first + 1) for first in firsts]
         Answerer(time_encoding="text").answer(bench.recorder, question, frames, bench.store)
         bench.check(lesson)
-        scenes = {bench.scenes[i] for i in lesson.pairs}
+        scenes = {bench.scenes[i if i >= 0 else alone(i)] for i in lesson.pairs}
         (right,) = {getattr(scene, asked_in(stem)) for scene in scenes if holds(scene, said_in(stem))}
         said = [bench.said(target.tokens[0]) for target in lesson.targets[:-1]]
         letter = ["ABCD"[options.index(right)]] if options else []
@@ -473,12 +483,13 @@ def test_rerank_lessons_are_the_products_prompts(bench, worked):
     verdicts = Counter()
     for _ in range(80):
         lesson = bench.teacher.rerank(worked)
-        (before, _), (num_pairs,) = bench.read(lesson)
-        query = re.search(r"\nQuery: (.*)\nCandidate:$", before)
+        (_, after), (num_pairs,) = bench.read(lesson)
+        query = re.search(r"\nQuery: (.*)\nA\. Yes", after)
         assert query
         candidate = Candidate(Clip("film", 0, 16), embed_score=0.0)
         block = bench.block(num_pairs)
-        MultipleChoice(layout="clip_first").rerank(bench.recorder, query[1], [candidate], lambda _, block=block: iter([block]))
+        reranker = MultipleChoice(layout="clip_first")
+        reranker.rerank(bench.recorder, query[1], [candidate], lambda _, block=block: iter([block]))
         bench.check(lesson)
         fits = any(holds(bench.scenes[i], said_in(query[1])) for i in lesson.pairs)
         verdict = bench.said(lesson.targets[int(worked)].tokens[0])

@@ -56,6 +56,8 @@ class Block:
     """A run of frame pairs, each of one scene."""
 
     pairs: tuple[SceneId, ...]
+    temporal: tuple[int, ...] = ()
+    """Temporal position of each pair from the block's start; evenly spaced if left out."""
 
 
 Part = str | Block
@@ -64,6 +66,10 @@ Part = str | Block
 def alone(scene: SceneId) -> SceneId:
     """Names a pair that is one frame of the scene shown twice; `alone` of that is the scene again."""
     return ~scene
+
+
+Reply = list[tuple[tuple[str, ...], str]]
+"""What is said, word by word: the words that would be right, and the task they are counted under."""
 
 
 class Teacher:
@@ -239,8 +245,8 @@ class Teacher:
             self._reply(lesson, reply)
         return lesson
 
-    def answer(self, worked: float, num_clips: Sequence[int] = (1, 2, 3, 4, 4, 4, 6, 8, 12, 16)) -> Lesson:
-        """The product's answer prompt over frames of some clips, or of one scene from end to end."""
+    def answer(self, worked: float, num_clips: Sequence[int] = (1, 2, 4, 4, 4, 6, 8, 16), num_turns: int = 5) -> Lesson:
+        """The product's answer prompt over frames of some clips, or of one whole scene; then more questions."""
         lesson = self._open()
         scene = self._scene_id()
         text, asked, given = language.draw_question(self.rng, self.scenes[scene], 3)
@@ -248,16 +254,30 @@ class Teacher:
             parts = self._whole_scene(scene)
         else:
             parts = self._best_clips(scene, given, int(self.rng.choice(num_clips)))
-        right = self.scenes[scene].value(asked)
-        if self.rng.random() < 0.15:
-            self._user(lesson, (*parts, prompts.answer(Question(text))))
-            self._reply(lesson, [((right,), "free answer")])
-            return lesson
-        options, place = language.draw_options(self.rng, right, asked)
-        self._user(lesson, (*parts, prompts.answer(Question(text, options))))
-        task = "answer" if len(parts) <= 16 else "answer among many"
-        self._reply(lesson, self._verdict(right, LETTERS[place], task, worked))
+        shown = {max(pair, alone(pair)) for part in parts if isinstance(part, Block) for pair in part.pairs}
+        for turn in range(num_turns):
+            right = self.scenes[scene].value(asked)
+            prompt, reply = self._question_turn(text, asked, right, worked, many=len(parts) > 16)
+            self._user(lesson, (*parts, prompt) if turn == 0 else (prompt,))
+            self._reply(lesson, reply)
+            scene, text, asked, given = self._next_question(sorted(shown))
         return lesson
+
+    def _question_turn(self, text: str, asked: str, right: str, worked: float, *, many: bool) -> tuple[str, Reply]:
+        if self.rng.random() < 0.15:
+            return prompts.answer(Question(text)), [((right,), "free answer")]
+        options, place = language.draw_options(self.rng, right, asked)
+        task = "answer among many" if many else "answer"
+        return prompts.answer(Question(text, options)), self._verdict(right, LETTERS[place], task, worked)
+
+    def _next_question(self, shown: Sequence[SceneId]) -> tuple[SceneId, str, str, tuple[str, ...]]:
+        """About one of the scenes shown, with one answer among them."""
+        while True:
+            scene = int(self.rng.choice(shown))
+            text, asked, given = language.draw_question(self.rng, self.scenes[scene], 3)
+            fitting = {self.scenes[i].value(asked) for i in shown if self._fits(i, scene, given)}
+            if len(fitting) == 1:
+                return scene, text, asked, given
 
     def _best_clips(self, scene: SceneId, given: Sequence[str], num_clips: int) -> list[Part]:
         """Two pairs of each clip: some of the scene, the others of scenes that share something with it."""
@@ -283,7 +303,8 @@ class Teacher:
         parts: list[Part] = []
         for run in runs_of_pairs(pairs_of_frames(frames)):
             pairs = tuple(scene if first != second else alone(scene) for first, second in run)
-            parts += [prompts.timestamp(run[0][0]), Block(pairs)]
+            temporal = tuple(TEMPORAL_STEP // 2 * (first - run[0][0]) for first, _ in run)
+            parts += [prompts.timestamp(run[0][0]), Block(pairs, temporal)]
         return parts
 
     def rerank(self, worked: float) -> Lesson:
@@ -339,9 +360,6 @@ class Teacher:
         return lesson
 
     # --- turns ------------------------------------------------------------------------------------------------------
-
-    Reply = list[tuple[tuple[str, ...], str]]
-    """What is said, word by word: the words that would be right, and the task they are counted under."""
 
     def _value_turn(self, scene: Scene, _worked: float) -> tuple[tuple[Part, ...], Reply]:
         text, asked, _ = language.draw_question(self.rng, scene, int(self.rng.integers(0, 3)))
@@ -446,14 +464,13 @@ class Teacher:
     def _block(self, lesson: Lesson, block: Block) -> None:
         self._append(lesson, [self._block_start])
         start = lesson.positions[-1][0] + 1
-        for index, scene in enumerate(block.pairs):
+        temporal = block.temporal or tuple(TEMPORAL_STEP * index for index in range(len(block.pairs)))
+        for scene, offset in zip(block.pairs, temporal, strict=True):
             lesson.pairs.append(scene)
             lesson.ids += [self._video] * (ROWS * COLUMNS)
             lesson.positions += [
-                (start + TEMPORAL_STEP * index, start + row, start + column)
-                for row in range(ROWS)
-                for column in range(COLUMNS)
+                (start + offset, start + row, start + column) for row in range(ROWS) for column in range(COLUMNS)
             ]
-        last = max(TEMPORAL_STEP * (len(block.pairs) - 1) + 1, ROWS, COLUMNS)
+        last = max(temporal[-1] + 1, ROWS, COLUMNS)
         lesson.ids.append(self._block_end)
         lesson.positions.append((start + last,) * 3)

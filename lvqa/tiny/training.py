@@ -170,7 +170,7 @@ BATCH_TOKENS = {
     "lookup": 80,
     "compare": 110,
     "talk": 240,
-    "answer": 330,
+    "answer": 550,
     "rerank": 170,
     "caption": 90,
 }
@@ -232,8 +232,8 @@ class Stage:
     """Of the vision tower: every token is to name everything, instead of one of them."""
 
 
-DRILLS = {"match drill": 0.3, "scene drill": 1.3, "choice drill": 1.5}
-PRODUCT = {"answer": 1.2, "rerank": 0.8, "clip word": 0.3, "query word": 0.2, "caption": 0.15}
+DRILLS = {"match drill": 0.2, "scene drill": 0.7, "choice drill": 0.9}
+PRODUCT = {"answer": 3.0, "rerank": 1.0, "clip word": 0.3, "query word": 0.1, "caption": 0.1}
 
 CURRICULUM = (
     Stage(name="see", steps=2000, learning_rate=1.5e-3),
@@ -265,7 +265,7 @@ CURRICULUM = (
         worked=0.4,
     ),
     Stage(name="lessons", steps=600, learning_rate=1.5e-3, mix={**DRILLS, **PRODUCT}, worked=0.3),
-    Stage(name="together", steps=2500, learning_rate=1.5e-3, mix={**DRILLS, **PRODUCT}, worked=0.0, seen=True),
+    Stage(name="together", steps=4000, learning_rate=1.4e-3, mix={**DRILLS, **PRODUCT}, worked=0.0, seen=True),
 )
 """The whole training. README.md in this folder tells what each stage is for and what it reached."""
 
