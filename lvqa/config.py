@@ -102,15 +102,15 @@ class SelectionConfig:
 
     frames: int = 16
     """Budget of an answer."""
-    frames_per_clip: int = 4
-    """Frames that method freeret takes from a clip: whole pairs."""
+    frames_per_clip: int | None = None
+    """Frames that method freeret takes from a clip, whole pairs; null: a quarter of the budget, 4 at least."""
     uniform: Literal["midpoint", "linspace", "interior"] = "midpoint"
     """How method uniform spaces its frames."""
 
     def __post_init__(self) -> None:
         _require(self.frames >= 1, "frames", self.frames, "1 or more")
-        even = self.frames_per_clip >= 2 and self.frames_per_clip % 2 == 0
-        _require(even, "frames_per_clip", self.frames_per_clip, "an even number, 2 or more")
+        even = self.frames_per_clip is None or (self.frames_per_clip >= 2 and self.frames_per_clip % 2 == 0)
+        _require(even, "frames_per_clip", self.frames_per_clip, "an even number, 2 or more, or null")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

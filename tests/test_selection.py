@@ -216,8 +216,17 @@ FOUR = np.repeat([0.8, 0.1, 0.9, 0.5], 8)
     ],
 )
 def test_freeret_worked(m, expected):
-    selection = FreeRetSelector().select(np.arange(32), num_frames=m, scores=FOUR, clip_ids=clips_of(32, 8))
+    selector = FreeRetSelector(frames_per_clip=4)
+    selection = selector.select(np.arange(32), num_frames=m, scores=FOUR, clip_ids=clips_of(32, 8))
     assert list(selection.times_seconds) == expected
+
+
+@pytest.mark.parametrize(("m", "num_clips"), [(4, 1), (8, 2), (15, 4), (16, 4), (24, 4), (32, 4), (48, 4), (64, 4)])
+def test_freeret_shows_four_clips_more_closely_by_default(m, num_clips):
+    scores = np.repeat(np.arange(8.0), 16)
+    selection = FreeRetSelector().select(np.arange(128), num_frames=m, scores=scores, clip_ids=clips_of(128, 16))
+    assert len(selection.times_seconds) == m
+    assert {int(seconds) // 16 for seconds in selection.times_seconds} == set(range(8 - num_clips, 8))
 
 
 @pytest.mark.parametrize(

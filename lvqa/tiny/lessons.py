@@ -245,7 +245,7 @@ class Teacher:
             self._reply(lesson, reply)
         return lesson
 
-    def answer(self, worked: float, num_clips: Sequence[int] = (1, 2, 4, 4, 4, 6, 8, 16), num_turns: int = 5) -> Lesson:
+    def answer(self, worked: float, num_clips: Sequence[int] = (1, 2, 3, 4, 4, 4, 6), num_turns: int = 5) -> Lesson:
         """The product's answer prompt over frames of some clips, or of one whole scene; then more questions."""
         lesson = self._open()
         scene = self._scene_id()
@@ -257,7 +257,7 @@ class Teacher:
         shown = {max(pair, alone(pair)) for part in parts if isinstance(part, Block) for pair in part.pairs}
         for turn in range(num_turns):
             right = self.scenes[scene].value(asked)
-            prompt, reply = self._question_turn(text, asked, right, worked, many=len(parts) > 16)
+            prompt, reply = self._question_turn(text, asked, right, worked, many=len(shown) > 2)
             self._user(lesson, (*parts, prompt) if turn == 0 else (prompt,))
             self._reply(lesson, reply)
             scene, text, asked, given = self._next_question(sorted(shown))
@@ -267,7 +267,7 @@ class Teacher:
         if self.rng.random() < 0.15:
             return prompts.answer(Question(text)), [((right,), "free answer")]
         options, place = language.draw_options(self.rng, right, asked)
-        task = "answer among many" if many else "answer"
+        task = "answer, three scenes or more" if many else "answer"
         return prompts.answer(Question(text, options)), self._verdict(right, LETTERS[place], task, worked)
 
     def _next_question(self, shown: Sequence[SceneId]) -> tuple[SceneId, str, str, tuple[str, ...]]:
@@ -280,19 +280,21 @@ class Teacher:
                 return scene, text, asked, given
 
     def _best_clips(self, scene: SceneId, given: Sequence[str], num_clips: int) -> list[Part]:
-        """Two pairs of each clip: some of the scene, the others of scenes that share something with it."""
+        """Pairs of each clip: some clips of the scene, the others of scenes that share something with it."""
         shown = [scene]
         while len(shown) < num_clips:
             other = self._near(scene, given) if self.rng.random() < 0.6 else self._scene_id()
             if self.rng.random() < 0.15 or not self._fits(other, scene, given):
                 shown.append(scene if self._fits(other, scene, given) else other)
+        # As the product shows clips of 16 seconds at budgets of 4, 8 and 16 frames a clip.
+        firsts = ((4, 12), (2, 6, 10, 14), (0,))[int(self.rng.choice(3, p=[0.5, 0.2, 0.3]))]
+        num_pairs = 8 if len(firsts) == 1 else 1
         parts: list[Part] = []
         seconds = 0.0
         for index in self.rng.permutation(num_clips):
-            seconds += float(self.rng.uniform(8, 900))
-            parts += [prompts.timestamp(seconds), self._clip(shown[index], 1)]
-            parts += [prompts.timestamp(seconds + 8), self._clip(shown[index], 1)]
-            seconds += 8
+            seconds += float(self.rng.uniform(16, 900))
+            for first in firsts:
+                parts += [prompts.timestamp(seconds + first), self._clip(shown[index], num_pairs)]
         return parts
 
     def _whole_scene(self, scene: SceneId) -> list[Part]:

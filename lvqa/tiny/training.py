@@ -170,7 +170,7 @@ BATCH_TOKENS = {
     "lookup": 80,
     "compare": 110,
     "talk": 240,
-    "answer": 550,
+    "answer": 520,
     "rerank": 170,
     "caption": 90,
 }
