@@ -245,7 +245,7 @@ class Teacher:
             self._reply(lesson, reply)
         return lesson
 
-    def answer(self, worked: float, num_clips: Sequence[int] = (1, 2, 3, 4, 4, 4, 6), num_turns: int = 5) -> Lesson:
+    def answer(self, worked: float, num_clips: Sequence[int] = (1, 2, 3, 4, 4, 4, 4), num_turns: int = 5) -> Lesson:
         """The product's answer prompt over frames of some clips, or of one whole scene; then more questions."""
         lesson = self._open()
         scene = self._scene_id()
@@ -287,7 +287,7 @@ class Teacher:
             if self.rng.random() < 0.15 or not self._fits(other, scene, given):
                 shown.append(scene if self._fits(other, scene, given) else other)
         # As the product shows clips of 16 seconds at budgets of 4, 8 and 16 frames a clip.
-        firsts = ((4, 12), (2, 6, 10, 14), (0,))[int(self.rng.choice(3, p=[0.5, 0.2, 0.3]))]
+        firsts = ((4, 12), (2, 6, 10, 14), (0,))[int(self.rng.choice(3, p=[0.45, 0.15, 0.4]))]
         num_pairs = 8 if len(firsts) == 1 else 1
         parts: list[Part] = []
         seconds = 0.0
