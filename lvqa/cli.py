@@ -202,13 +202,7 @@ def _silence(*, downloads: bool) -> None:
     """No bar and no chatter from the libraries, but for the bars of downloads where they are wanted."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    hub = importlib.import_module("huggingface_hub.utils")
-    if hub.are_progress_bars_disabled():  # by the user's own setting
-        return
-    hub.disable_progress_bars()
-    importlib.import_module("lvqa.backbones.checkpoint")  # brings transformers, which looks at the switch once
-    if downloads:
-        hub.enable_progress_bars()
+    importlib.import_module("lvqa.backbones.checkpoint").hide_bars(but_downloads=downloads)
 
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:

@@ -50,7 +50,7 @@ ARROWS = {
     "evaluate": {"benchmarks", "config", "pipeline", "records", "selection", "video", "workers"},
     "report": {"evaluate", "records", "video"},
     "probes": STAGE | {"benchmarks", "embedding", "index", "pipeline", "rerank", "video"},
-    "tiny": STAGE | {"video"},
+    "tiny": STAGE | {"video", "visual"},
     "lvqa": {"pipeline", "records"},
 }
 # The door may open every room; nothing may import it.

@@ -142,7 +142,7 @@ def test_a_bug_keeps_its_traceback(lvqa, monkeypatch, film):
     def broken(path):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("lvqa.video.probe", broken)
+    monkeypatch.setattr("lvqa.pipeline.probe", broken)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         lvqa("ask", film, "Where?", *TINY)
 
@@ -346,7 +346,7 @@ def test_an_empty_question_is_refused(refused, film, question):
 
 
 def test_a_question_of_10000_words_is_refused(refused, film):
-    refused("ask", film, "what is it " * 3334, *TINY, names=("36674 characters", "allowed: 20000"))
+    refused("ask", film, "what is it " * 3334, *TINY, names=("36674 characters", "allowed: 8000"))
 
 
 def options(texts) -> list[str]:

@@ -6,7 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 from transformers import PreTrainedConfig
+from transformers.utils.logging import disable_progress_bar
 
 from lvqa.records import LvqaError
 
@@ -44,6 +46,14 @@ def find_checkpoint(model: str) -> Checkpoint:
     except (OSError, ValueError) as error:
         raise LvqaError(f"model {model!r} is not on the hub, or the hub is out of reach; give {ALLOWED}") from error
     return Checkpoint(model, model, str(config.get("model_type")), str(config.get("_commit_hash")))
+
+
+def hide_bars(*, but_downloads: bool) -> None:
+    """Switch the library's own progress bars off in this process; those of downloads stay if wanted and allowed."""
+    but_downloads = but_downloads and not are_progress_bars_disabled()  # by the user's own setting
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # of downloads as well
+    if but_downloads:
+        enable_progress_bars()
 
 
 def _fingerprint(folder: Path) -> str:

@@ -138,24 +138,27 @@ class Teacher:
         lesson, scenes = self._show_scenes(num_scenes)
         for _ in range(num_items):
             words, value, _ = self._ask_briefly(scenes)
-            self._drill(lesson, words, value, f"scene drill {min(3, len(scenes))}")
+            self._drill(lesson, words, value, f"scene drill {min(4, len(scenes))}")
         return lesson
 
-    def choice_drill(self, _worked: float, num_items: int = 7, num_scenes: Sequence[int] = (1, 1, 2, 3)) -> Lesson:
+    def choice_drill(self, _worked: float, num_items: int = 10, num_scenes: Sequence[int] = (1, 2, 3, 4, 4)) -> Lesson:
         """As `scene_drill`, but with four options and the letter instead of the value."""
         lesson, scenes = self._show_scenes(num_scenes)
         for _ in range(num_items):
             words, value, asked = self._ask_briefly(scenes)
             options, place = language.draw_options(self.rng, value, asked)
-            self._drill(lesson, words, LETTERS[place], f"choice drill {min(3, len(scenes))}", options)
+            self._drill(lesson, words, LETTERS[place], f"choice drill {min(4, len(scenes))}", options)
         return lesson
 
     def _show_scenes(self, num_scenes: Sequence[int]) -> tuple[Lesson, list[SceneId]]:
         lesson = self._open()
-        scenes = [self._scene_id() for _ in range(int(self.rng.choice(num_scenes)))]
+        scenes = [self._scene_id()]
+        alike = self.rng.permutation(list(ATTRIBUTES))[:3].tolist()
+        for _ in range(int(self.rng.choice(num_scenes)) - 1):
+            scenes.append(self._near(scenes[0], alike) if self.rng.random() < 0.4 else self._scene_id())
         parts: list[Part] = []
         seconds = 0.0
-        for scene in scenes:
+        for scene in self.rng.permutation(scenes).tolist():
             seconds += float(self.rng.uniform(2, 900))
             parts += [prompts.timestamp(seconds), self._clip(scene, 1)]
         self._user(lesson, parts)
@@ -167,6 +170,8 @@ class Teacher:
         while True:
             scene = scenes[int(self.rng.integers(len(scenes)))]
             asked, *given = self.rng.permutation(list(ATTRIBUTES))[: 2 + int(self.rng.integers(3))].tolist()
+            if "number" in given and self.rng.random() < 0.6:  # the hardest to read from the right one of many scenes
+                given[given.index("number")], asked = asked, "number"
             values = {self.scenes[i].value(asked) for i in scenes if self._fits(i, scene, given)}
             if len(values) == 1:
                 value = values.pop()

@@ -166,7 +166,7 @@ BATCH_TOKENS = {
     "letter drill": 62,
     "match drill": 80,
     "scene drill": 160,
-    "choice drill": 210,
+    "choice drill": 340,
     "lookup": 80,
     "compare": 110,
     "talk": 240,
