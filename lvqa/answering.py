@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lvqa import prompts
 from lvqa.backbones import Backbone
@@ -27,17 +27,28 @@ class Answerer:
 
     `time_encoding`: "text" shows each run of neighbouring frames as one piece of film with its time in words before it;
     "mrope" shows one piece whose temporal positions are the true seconds; "index" one piece at a constant step.
+
+    `read`, for multiple choice: "logits" shows the options and takes the letter with the largest logit; "likelihood"
+    asks the bare question and takes the option that is likeliest, word for word, as the reply.
     """
 
     time_encoding: str = "text"
+    read: str = "logits"
     max_new_tokens: int = 64
 
     def answer(self, backbone: Backbone, question: Question, pairs: Sequence[Pair], tokens: VisualTokens) -> Reply:
-        """Multiple choice: the option whose letter has the largest logit. A free question: greedy text."""
-        shown = (*self._film(pairs, tokens), prompts.answer(question))
+        """With options, one of them and softmax scores over all, by `read`. A free question: greedy text."""
+        film = self._film(pairs, tokens)
         if not question.options:
-            return Reply(backbone.generate(shown, max_new_tokens=self.max_new_tokens), None, ())
-        scores = backbone.next_token_logits([shown], list(question.letters))[0].softmax(dim=0).tolist()
+            return Reply(
+                backbone.generate((*film, prompts.answer(question)), max_new_tokens=self.max_new_tokens), None, ()
+            )
+        if self.read == "likelihood":
+            bare = (*film, prompts.answer(replace(question, options=())))
+            logits = backbone.reply_log_probs(bare, question.options)
+        else:
+            logits = backbone.next_token_logits([(*film, prompts.answer(question))], list(question.letters))[0]
+        scores = logits.softmax(dim=0).tolist()
         best = max(range(len(scores)), key=scores.__getitem__)
         return Reply(question.options[best], question.letters[best], tuple(scores))
 

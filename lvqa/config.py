@@ -119,6 +119,9 @@ class AnswerConfig:
 
     time_encoding: Literal["text", "mrope", "index"] = "text"
     """How the model is told the time of a frame."""
+    read: Literal["logits", "likelihood"] | None = None
+    """Multiple choice: the letter with the largest logit, or the option likeliest as the answer to the bare question;
+    null: the letter, unless the model's own config.json says else."""
     max_new_tokens: int = 64
     """Longest free answer."""
 

@@ -379,6 +379,23 @@ def test_generated_text_equals_the_librarys(model: Qwen25VL, number: int) -> Non
     assert model.generate(prompt, max_new_tokens=12) == text
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_log_probabilities_of_replies_equal_the_librarys(model: Qwen25VL, number: int) -> None:
+    prompt, replies = prompts(model)[number], ["red", "a blue one, or two", "", "red"]
+    _, embeds, positions = library_inputs(model, prompt)
+    expected = []
+    for reply in replies:  # each read anew and whole, without a cache
+        said = torch.tensor([*model._chat.text_ids(reply), model._chat.tokenizer.eos_token_id])
+        whole = torch.cat([embeds, model._text.embed_tokens(said)[None]], dim=1)
+        places = (positions.max() + 1 + torch.arange(len(said))).expand(3, 1, -1)
+        with torch.no_grad():
+            output = model._model(inputs_embeds=whole, position_ids=torch.cat([positions, places], dim=2))
+        log_probs = output.logits[0, -len(said) - 1 : -1].log_softmax(-1)
+        expected.append(log_probs[torch.arange(len(said)), said].sum())
+    ours = model.reply_log_probs(prompt, replies)
+    torch.testing.assert_close(ours, torch.stack(expected), atol=1e-4, rtol=1e-5)
+
+
 def test_generation_stops_at_the_end_of_the_turn(model: Qwen25VL, monkeypatch: pytest.MonkeyPatch) -> None:
     long = model.generate(("say",), max_new_tokens=6)
     first = int(library_states(model, ("say",))["logits"].argmax())

@@ -456,7 +456,7 @@ def shown_frames(starts: Sequence[int], num_pairs: Sequence[int], pairs: Sequenc
 def test_answer_lessons_are_the_products_prompts(bench, worked):
     checked = free = 0
     while checked < 60:
-        lesson = bench.teacher.answer(worked)
+        lesson = bench.teacher.answer(worked, num_turns=1)
         texts, num_pairs = bench.read(lesson)
         clock = [re.fullmatch(r"\[(\d\d+):(\d\d)\]", text) for text in texts[:-1]]
         assert all(clock), texts
@@ -543,7 +543,9 @@ def test_query_word_lessons_are_the_products_prompts(bench):
 
 def test_positions_follow_the_rule_in_every_lesson(bench):
     start, pad = bench.tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|video_pad|>"])
-    for make, _ in product(bench.teacher.tasks.values(), range(5)):
+    # Single frames stand closer together; `check` compares theirs with the product's.
+    tasks = [make for name, make in bench.teacher.tasks.items() if name != "answer"]
+    for make, _ in product(tasks, range(5)):
         lesson = make(0.5)
         runs: list[int | VisualBlock] = [0]
         place = 0

@@ -32,6 +32,8 @@ class Backbone(Protocol):
     """The default limit on a frame's size."""
     rerank_layout: str
     """What it had better read first in reranking, as `rerank.layout` names it."""
+    answer_reading: str
+    """How its answers to multiple choice are best read, as `answer.read` names it."""
 
     def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
         """Height and width to decode frames of this size at."""
@@ -47,6 +49,10 @@ class Backbone(Protocol):
 
     def next_token_logits(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Tensor:
         """(n, words) float32 logits of single-token words as the reply's first token."""
+        ...
+
+    def reply_log_probs(self, prompt: Prompt, replies: Sequence[str]) -> Tensor:
+        """(replies,) float32 log-probabilities that the reply is exactly this text."""
         ...
 
     def generate(self, prompt: Prompt, *, max_new_tokens: int = ...) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, DynamicCache, Qwen2_5_VLForConditionalGeneration
 from transformers.masking_utils import create_causal_mask
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
@@ -45,6 +46,7 @@ class Qwen25VL:
         self.positions_per_second = float(vision.tokens_per_second)
         self.max_pixels = int(getattr(model.config, "video_max_pixels", MAX_PIXELS))
         self.rerank_layout = str(getattr(model.config, "rerank_layout", "question_first"))
+        self.answer_reading = str(getattr(model.config, "answer_reading", "logits"))
         self._model = model
         self._text = model.model.language_model
         self._chat = ChatFormat(tokenizer)
@@ -138,6 +140,30 @@ class Qwen25VL:
             positions = torch.full((3, 1, 1), last + step, device=self.device)
         self.counts.tokens_prefilled += batch.ids.shape[1]
         return self._chat.tokenizer.decode(reply, skip_special_tokens=True).strip()  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def reply_log_probs(self, prompt: Prompt, replies: Sequence[str]) -> Tensor:
+        """(replies,) float32: the log-probability that the reply is exactly this text. The prompt is read once."""
+        batch = collate([self._chat.encode(prompt)])
+        cache = DynamicCache(config=self._text.config)
+        positions = batch.positions.to(self.device)
+        output = self._text(
+            inputs_embeds=self._embed(batch), position_ids=positions, past_key_values=cache, use_cache=True
+        )
+        cache.batch_repeat_interleave(len(replies))
+        said = [torch.tensor([*self._chat.text_ids(reply), self._chat.tokenizer.eos_token_id]) for reply in replies]
+        ids = pad_sequence(said, batch_first=True, padding_value=-1).to(self.device)  # (replies, longest)
+        after = int(positions.max()) + 1 + torch.arange(ids.shape[1] - 1, device=self.device)
+        states = self._text(
+            inputs_embeds=self._text.embed_tokens(ids[:, :-1].clamp(min=0)),
+            position_ids=after.expand(3, len(replies), -1),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        before = output.last_hidden_state[:, -1:].expand(len(replies), -1, -1)
+        log_probs: Tensor = self._model.lm_head(torch.cat([before, states], dim=1)).float().log_softmax(-1)
+        self.counts.tokens_prefilled += batch.ids.shape[1] + sum(map(len, said))
+        return log_probs.gather(-1, ids.clamp(min=0)[..., None]).squeeze(-1).masked_fill(ids < 0, 0).sum(1)
 
     @torch.no_grad()
     def _prefill(self, prompts: Sequence[Prompt], *, state: str, final_norm: bool) -> Tensor:

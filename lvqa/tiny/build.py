@@ -101,7 +101,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "vocab_size": len(tokenizer),
             "hidden_size": hidden,
             "intermediate_size": 512,
-            "num_hidden_layers": 6,
+            "num_hidden_layers": 8,
             "num_attention_heads": 6,
             "num_key_value_heads": 3,
             "max_position_embeddings": 32768,
@@ -128,6 +128,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         tie_word_embeddings=False,
         video_max_pixels=12 * 28 * 28,
         rerank_layout="clip_first",
+        answer_reading="likelihood",
     )
 
 

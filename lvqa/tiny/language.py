@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -65,9 +65,16 @@ def draw_question(rng: np.random.Generator, scene: Scene, num_given: int) -> tup
     return question(scene, asked, given, int(rng.integers(len(WORDINGS[asked])))), asked, given
 
 
-def draw_options(rng: np.random.Generator, right: str, attribute: str) -> tuple[tuple[str, ...], int]:
-    """Four different values of the attribute in random order, and the place of the right one."""
+def draw_options(
+    rng: np.random.Generator, right: str, attribute: str, *, preferably: Collection[str] = ()
+) -> tuple[tuple[str, ...], int]:
+    """Four different values of the attribute in random order, and the place of the right one.
+
+    The wrong ones are taken from `preferably` as far as they reach.
+    """
     wrong = [value for value in ATTRIBUTES[attribute] if value != right]
-    values = [right, *rng.choice(wrong, 3, replace=False).tolist()]
+    liked = rng.permutation([value for value in wrong if value in preferably])[:3].tolist()
+    others = [value for value in wrong if value not in preferably]
+    values = [right, *liked, *rng.choice(others, 3 - len(liked), replace=False).tolist()]
     order = rng.permutation(4)
     return tuple(values[i] for i in order), int(np.flatnonzero(order == 0)[0])

@@ -28,6 +28,9 @@ ROWS, COLUMNS = 3, 4
 TEMPORAL_STEP = 4
 """Positions between neighbouring pairs: two seconds at two positions a second, as Qwen2.5-VL counts."""
 
+FREE_SHARE = 0.7
+"""Of the questions about chosen frames, those without options: the product reads this model's answers so."""
+
 SceneId = int
 """Index into the scenes that a `Teacher` was given."""
 
@@ -141,13 +144,23 @@ class Teacher:
             self._drill(lesson, words, value, f"scene drill {min(4, len(scenes))}")
         return lesson
 
-    def choice_drill(self, _worked: float, num_items: int = 10, num_scenes: Sequence[int] = (1, 2, 3, 4, 4)) -> Lesson:
-        """As `scene_drill`, but with four options and the letter instead of the value."""
+    def choice_drill(self, worked: float, num_items: int = 10, num_scenes: Sequence[int] = (1, 2, 3, 4, 4)) -> Lesson:
+        """As `scene_drill`, but with four options and the letter, or the value and then the letter.
+
+        Wrong options are mostly seen in the other scenes: else it is enough to know what was seen at all.
+        """
         lesson, scenes = self._show_scenes(num_scenes)
         for _ in range(num_items):
             words, value, asked = self._ask_briefly(scenes)
-            options, place = language.draw_options(self.rng, value, asked)
-            self._drill(lesson, words, LETTERS[place], f"choice drill {min(4, len(scenes))}", options)
+            seen = {self.scenes[scene].value(asked) for scene in scenes} if self.rng.random() < 0.7 else ()
+            options, place = language.draw_options(self.rng, value, asked, preferably=seen)
+            self._drill_item(lesson, words)
+            self._text(lesson, "\n" + prompts.options(options) + "\n")
+            task = self._named(f"choice drill {min(4, len(scenes))}", words)
+            if self.rng.random() < worked:
+                self._verdict_here(lesson, value, f"{task}: value")
+                task += " after value"
+            self._verdict_here(lesson, LETTERS[place], task)
         return lesson
 
     def _show_scenes(self, num_scenes: Sequence[int]) -> tuple[Lesson, list[SceneId]]:
@@ -185,19 +198,21 @@ class Teacher:
     def _another(self, attribute: str, value: str) -> str:
         return str(self.rng.choice([other for other in ATTRIBUTES[attribute] if other != value]))
 
-    def _drill(
-        self, lesson: Lesson, words: Sequence[str] | str, verdict: str, task: str, options: Sequence[str] = ()
-    ) -> None:
+    def _drill(self, lesson: Lesson, words: Sequence[str] | str, verdict: str, task: str) -> None:
+        self._drill_item(lesson, words)
+        self._verdict_here(lesson, verdict, self._named(task, words))
+
+    def _drill_item(self, lesson: Lesson, words: Sequence[str] | str) -> None:
         self._text(lesson, "\n")  # without it nothing tells where an item begins
         if isinstance(words, str):
             self._text(lesson, words)
-            task += " in full"
         else:
             for word in words:
                 self._append(lesson, self._encode(word)[-1:])
-        if options:
-            self._text(lesson, "\n" + prompts.options(options) + "\n")
-        self._verdict_here(lesson, verdict, task)
+
+    @staticmethod
+    def _named(task: str, words: Sequence[str] | str) -> str:
+        return f"{task} in full" if isinstance(words, str) else task
 
     def _verdict_here(self, lesson: Lesson, verdict: str, task: str) -> None:
         token = self._encode(verdict)[-1]
@@ -269,26 +284,31 @@ class Teacher:
         return lesson
 
     def _question_turn(self, text: str, asked: str, right: str, worked: float, *, many: bool) -> tuple[str, Reply]:
-        if self.rng.random() < 0.15:
-            return prompts.answer(Question(text)), [((right,), "free answer")]
+        if self.rng.random() < FREE_SHARE:
+            task = "free answer, three scenes or more" if many else "free answer"
+            return prompts.answer(Question(text)), [((right,), task)]
         options, place = language.draw_options(self.rng, right, asked)
         task = "answer, three scenes or more" if many else "answer"
         return prompts.answer(Question(text, options)), self._verdict(right, LETTERS[place], task, worked)
 
     def _next_question(self, shown: Sequence[SceneId]) -> tuple[SceneId, str, str, tuple[str, ...]]:
-        """About one of the scenes shown, with one answer among them."""
-        while True:
+        """About one of the scenes shown, with one answer among them; the hardest of some: another scene comes near."""
+        drawn: list[tuple[int, tuple[SceneId, str, str, tuple[str, ...]]]] = []
+        num_drawn = int(self.rng.choice([1, 4, 8]))
+        while len(drawn) < num_drawn:
             scene = int(self.rng.choice(shown))
             text, asked, given = language.draw_question(self.rng, self.scenes[scene], 3)
-            fitting = {self.scenes[i].value(asked) for i in shown if self._fits(i, scene, given)}
-            if len(fitting) == 1:
-                return scene, text, asked, given
+            others = [i for i in shown if not self._fits(i, scene, given)]
+            if len({self.scenes[i].value(asked) for i in shown if i not in others}) == 1:
+                nearest = max((self._num_shared(i, scene, given) for i in others), default=0)
+                drawn.append((nearest, (scene, text, asked, given)))
+        return max(drawn, key=lambda question: question[0])[1]
 
     def _best_clips(self, scene: SceneId, given: Sequence[str], num_clips: int) -> list[Part]:
         """Pairs of each clip: some clips of the scene, the others of scenes that share something with it."""
         shown = [scene]
         while len(shown) < num_clips:
-            other = self._near(scene, given) if self.rng.random() < 0.6 else self._scene_id()
+            other = self._near(scene, given, tries=(24, 48)) if self.rng.random() < 0.8 else self._scene_id()
             if self.rng.random() < 0.15 or not self._fits(other, scene, given):
                 shown.append(scene if self._fits(other, scene, given) else other)
         # As the product shows clips of 16 seconds at budgets of 4, 8 and 16 frames a clip.
@@ -402,11 +422,13 @@ class Teacher:
     def _fits(self, candidate: SceneId, scene: SceneId, given: Sequence[str]) -> bool:
         return all(self.scenes[candidate].value(a) == self.scenes[scene].value(a) for a in given)
 
-    def _near(self, scene: SceneId, given: Sequence[str]) -> SceneId:
+    def _num_shared(self, candidate: SceneId, scene: SceneId, given: Sequence[str]) -> int:
+        return sum(self.scenes[candidate].value(a) == self.scenes[scene].value(a) for a in given)
+
+    def _near(self, scene: SceneId, given: Sequence[str], *, tries: Sequence[int] = (1, 4, 24)) -> SceneId:
         """The best of some random scenes by the number of given attributes it shares: often all but one."""
-        tries = self.rng.integers(len(self.scenes), size=int(self.rng.choice([1, 4, 24]))).tolist()
-        wanted = self.scenes[scene]
-        best: SceneId = max(tries, key=lambda i: sum(self.scenes[i].value(a) == wanted.value(a) for a in given))
+        tried = self.rng.integers(len(self.scenes), size=int(self.rng.choice(tries))).tolist()
+        best: SceneId = max(tried, key=lambda i: self._num_shared(i, scene, given))
         return best
 
     def _clip(self, scene: SceneId, num_pairs: int) -> Block:

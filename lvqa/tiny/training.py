@@ -266,6 +266,15 @@ CURRICULUM = (
     ),
     Stage(name="lessons", steps=600, learning_rate=1.5e-3, mix={**DRILLS, **PRODUCT}, worked=0.3),
     Stage(name="together", steps=4000, learning_rate=1.4e-3, mix={**DRILLS, **PRODUCT}, worked=0.0, seen=True),
+    Stage(
+        name="many scenes",
+        steps=900,
+        learning_rate=1.3e-3,
+        mix={"scene drill": 1.2, "choice drill": 0.4, **PRODUCT, "answer": 4.0, "rerank": 0.4},
+        worked=0.0,
+        tokens=5000,
+        seen=True,
+    ),
 )
 """The whole training. README.md in this folder tells what each stage is for and what it reached."""
 
