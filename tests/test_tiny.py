@@ -338,6 +338,10 @@ def texts() -> Iterator[str]:
         yield "".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000)
 
 
+def test_the_weights_were_trained_on_this_tokenizer(packaged):
+    assert json.loads(build_tokenizer().backend_tokenizer.to_str()) == json.loads(packaged.backend_tokenizer.to_str())
+
+
 def test_any_text_comes_back(tokenizer):
     chat = ChatFormat(tokenizer)
     for text in texts():
