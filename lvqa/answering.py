@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lvqa import prompts
 from lvqa.backbones import Backbone
 from lvqa.backbones.prompt import Part
-from lvqa.records import Question
+from lvqa.records import LETTERS, Question
 from lvqa.visual import Pair, VisualTokens, runs_of_pairs
 
 
@@ -17,8 +18,10 @@ class Reply:
     """What the model said."""
 
     text: str
+    """The option's text, or what was generated, as it was."""
     option: str | None
     option_scores: tuple[float, ...]
+    """Empty where text was generated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +31,9 @@ class Answerer:
     `time_encoding`: "text" shows each run of neighbouring frames as one piece of film with its time in words before it;
     "mrope" shows one piece whose temporal positions are the true seconds; "index" one piece at a constant step.
 
-    `read`, for multiple choice: "logits" shows the options and takes the letter with the largest logit; "likelihood"
-    asks the bare question and takes the option that is likeliest, word for word, as the reply.
+    `read`, for multiple choice: "logits" shows the options and takes the letter with the largest logit; "text" shows
+    them, generates, and takes the letter that the text names; "likelihood" asks the bare question and takes the option
+    that is likeliest, word for word, as the reply.
     """
 
     time_encoding: str = "text"
@@ -37,12 +41,15 @@ class Answerer:
     max_new_tokens: int = 64
 
     def answer(self, backbone: Backbone, question: Question, pairs: Sequence[Pair], tokens: VisualTokens) -> Reply:
-        """With options, one of them and softmax scores over all, by `read`. A free question: greedy text."""
+        """Multiple choice as `read` says; generated text may name no letter, and then `option` is None.
+
+        A free question: greedy text.
+        """
         film = self._film(pairs, tokens)
-        if not question.options:
-            return Reply(
-                backbone.generate((*film, prompts.answer(question)), max_new_tokens=self.max_new_tokens), None, ()
-            )
+        if not question.options or self.read == "text":
+            shown = (*film, prompts.answer(question))
+            text = backbone.generate(shown, max_new_tokens=self.max_new_tokens)
+            return Reply(text, named_letter(text, question.options), ())
         if self.read == "likelihood":
             bare = (*film, prompts.answer(replace(question, options=())))
             logits = backbone.reply_log_probs(bare, question.options)
@@ -64,3 +71,33 @@ class Answerer:
         for run, block in zip(runs, tokens.blocks(runs), strict=True):
             parts += [prompts.timestamp(tokens.grid.seconds_of(run[0][0])), block]
         return parts
+
+
+def named_letter(text: str, options: Sequence[str]) -> str | None:
+    """The one letter that a generated answer names, or None if it names none or several: no guess is made for it.
+
+    Looked for in turn: what it calls its answer ("The answer is B", "Answer: (B)"); a letter that stands alone, opens
+    a line as a label or is in brackets ("B", "B. red", "Option B", "I see (B)"); the text of one option. The A of
+    "A red car" names nothing.
+    """
+    letters = LETTERS[: len(options)]
+    if not letters:
+        return None
+    said = re.sub(_DECORATION, "", text).strip()
+    for form in (_CALLED, _LABEL):
+        named = {"".join(groups) for groups in re.findall(form.replace("LETTERS", letters), said, re.MULTILINE)}
+        if named:
+            return named.pop() if len(named) == 1 else None
+    meant = [letter for letter, option in zip(letters, options, strict=False) if _same(option, said)]
+    return meant[0] if len(meant) == 1 else None
+
+
+_DECORATION = r"[*_`\"]|</?\w+>|\\boxed"
+_OPEN, _CLOSE = r"[(\[{]", r"[)\]}]"
+_CALLED = rf"(?i:\b(?:answer|option|choice)(?:\s+is\s*:?|\s*:))\s*{_OPEN}?([LETTERS])(?![\w'])"
+_AT_LINE_START = rf"^\s*(?:[Oo]ption )?{_OPEN}?([LETTERS])(?:{_CLOSE}|[.:](?!\w)|\s+[-\u2013]\s|\s*$)"
+_LABEL = rf"{_AT_LINE_START}|{_OPEN}([LETTERS]){_CLOSE}"
+
+
+def _same(option: str, said: str) -> bool:
+    return option.strip().rstrip(".").casefold() == said.rstrip(".").casefold()

@@ -8,14 +8,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from lvqa.records import LvqaError
 
 Section = TypeVar("Section")
+Settings = TypeVar("Settings", bound="Config")
 
 
 class ConfigError(LvqaError):
@@ -119,11 +120,11 @@ class AnswerConfig:
 
     time_encoding: Literal["text", "mrope", "index"] = "text"
     """How the model is told the time of a frame."""
-    read: Literal["logits", "likelihood"] | None = None
-    """Multiple choice: the letter with the largest logit, or the option likeliest as the answer to the bare question;
-    null: the letter, unless the model's own config.json says else."""
+    read: Literal["logits", "text", "likelihood"] | None = None
+    """Multiple choice: the letter with the largest logit, the letter that the generated text names, or the option
+    likeliest as the answer to the bare question; null: the first, unless the model's own config.json says else."""
     max_new_tokens: int = 64
-    """Longest free answer."""
+    """Longest generated answer."""
 
     def __post_init__(self) -> None:
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "1 or more")
@@ -162,9 +163,16 @@ class Config:
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
 
 
-def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """The defaults, changed by the file, then by each override ("video.clip_seconds=8") in turn."""
-    config = Config()
+@overload
+def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config: ...
+@overload
+def load_config(path: Path | None = None, overrides: Sequence[str] = (), *, kind: type[Settings]) -> Settings: ...
+def load_config(path: Path | None = None, overrides: Sequence[str] = (), *, kind: type[Any] = Config) -> Any:
+    """The defaults, changed by the file, then by each override ("video.clip_seconds=8") in turn.
+
+    `kind` is Config, or a dataclass that adds keys to it; every field of it has a default.
+    """
+    config = kind()
     if path is not None:
         config = _updated(config, _read(path), where=str(path))
     for override in overrides:
@@ -172,19 +180,33 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     return config
 
 
+def with_settings(config: Settings, settings: Mapping[str, object], *, where: str) -> Settings:
+    """The same but for these settings, {"video.clip_seconds": 8}; a refusal says `where` they stood."""
+    for key, value in settings.items():
+        config = _updated(config, _tree(key, value), where=where)
+    return config
+
+
 def to_dict(config: Config) -> dict[str, Any]:
-    """The settings as plain values, complete: what load_config reads back to the same Config."""
-    tree = dataclasses.asdict(config)
-    if config.store.folder is not None:
-        tree["store"]["folder"] = str(config.store.folder)
+    """The settings as plain values, complete: what load_config reads back to the same configuration."""
+    tree: dict[str, Any] = _plain(dataclasses.asdict(config))
     return tree
 
 
 def to_yaml(config: Config) -> str:
-    """The text of a YAML file that load_config reads back to the same Config."""
+    """The text of a YAML file that load_config reads back to the same configuration."""
     import yaml
 
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text and tuples as lists, however deep."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _require(condition: bool, name: str, value: object, allowed: str) -> None:
@@ -207,10 +229,14 @@ def _parse_override(override: str) -> object:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"an override is written key=value (say selection.frames=32), got {_shown(override)}")
-    tree = _parse_yaml(text, where=_origin(override))
-    for part in reversed(key.strip().split(".")):
-        tree = {part: tree}
-    return tree
+    return _tree(key.strip(), _parse_yaml(text, where=_origin(override)))
+
+
+def _tree(key: str, value: object) -> object:
+    """A dotted key as nested mappings: "a.b", 1 -> {"a": {"b": 1}}."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
 
 
 def _origin(override: str) -> str:
@@ -240,26 +266,39 @@ def _updated(section: Section, values: object, *, where: str, prefix: str = "") 
         if key not in hints:
             known = ", ".join(prefix + name for name in hints)
             raise ConfigError(f"unknown key {_shown(f'{prefix}{key}')} ({where}); known: {known}")
-        if dataclasses.is_dataclass(hints[key]):
-            changes[key] = _updated(getattr(section, key), value, where=where, prefix=f"{prefix}{key}.")
-            continue
-        try:
-            changes[key] = _converted(value, hints[key])
-        except ValueError:
-            raise ConfigError(f"{prefix}{key} must be {_allowed(hints[key])}, got {_shown(value)} ({where})") from None
+        changes[key] = _converted(value, hints[key], key=f"{prefix}{key}", where=where, current=getattr(section, key))
     try:
         return dataclasses.replace(section, **changes)  # type: ignore[type-var]
     except ConfigError as error:
         raise ConfigError(f"{prefix}{error} ({where})") from None
 
 
-def _converted(value: object, hint: Any) -> object:
-    """The value as the field's type holds it, or ValueError. A bool is no int; an int is a float."""
+def _converted(value: object, hint: Any, *, key: str, where: str, current: object = None) -> object:
+    """The value as the field's type holds it. A mapping of keys changes `current`; None: the defaults of the type."""
     if get_origin(hint) in (Union, types.UnionType):
-        inner = [part for part in get_args(hint) if part is not type(None)]
-        return None if value is None else _converted(value, inner[0])
+        if value is None:
+            return None
+        inner = next(part for part in get_args(hint) if part is not type(None))
+    else:
+        inner = hint
+    if dataclasses.is_dataclass(inner):
+        made: Any = inner
+        return _updated(made() if current is None else current, value, where=where, prefix=f"{key}.")
+    if get_origin(inner) is tuple and isinstance(value, list):
+        item, _ = get_args(inner)
+        return tuple(_converted(part, item, key=f"{key}[{place}]", where=where) for place, part in enumerate(value))
+    try:
+        return _single(value, inner)
+    except ValueError:
+        raise ConfigError(f"{key} must be {_allowed(hint)}, got {_shown(value)} ({where})") from None
+
+
+def _single(value: object, hint: Any) -> object:
+    """A value without keys of ours, or ValueError. A bool is no int; an int is a float."""
     if get_origin(hint) is Literal and isinstance(value, str) and value in get_args(hint):
         return value
+    if get_origin(hint) is dict and isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return dict(value)
     if hint is float and type(value) in (int, float) and abs(value) < math.inf:  # type: ignore[arg-type]
         return _finite(value)  # type: ignore[arg-type]
     if hint is Path and isinstance(value, str) and value and "\0" not in value:
@@ -280,9 +319,15 @@ _WORDS = {bool: "true or false", int: "a whole number", float: "a finite number"
 
 
 def _allowed(hint: Any) -> str:
-    if get_origin(hint) in (Union, types.UnionType):
+    kind = get_origin(hint)
+    if kind in (Union, types.UnionType):
         return " or ".join("null" if part is type(None) else _allowed(part) for part in get_args(hint))
-    return f"one of {', '.join(get_args(hint))}" if get_origin(hint) is Literal else _WORDS[hint]
+    if kind is tuple:
+        item = get_args(hint)[0]
+        return f"a list, each item {'a mapping' if dataclasses.is_dataclass(item) else _allowed(item)}"
+    if kind is dict:
+        return "a mapping of keys to values"
+    return f"one of {', '.join(get_args(hint))}" if kind is Literal else _WORDS[hint]
 
 
 def _shown(value: object) -> str:

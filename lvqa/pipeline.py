@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +19,11 @@ from lvqa import prompts
 from lvqa.answering import Answerer
 from lvqa.backbones import Backbone, load_backbone
 from lvqa.backbones.prompt import VisualBlock
+from lvqa.checks import METHODS, check_count, check_question, check_settings, known
 from lvqa.config import Config, load_config
 from lvqa.embedding import Embedder
 from lvqa.index import ClipIndex, Store, default_store
 from lvqa.records import (
-    LETTERS,
     Answer,
     Candidate,
     Clip,
@@ -31,20 +33,17 @@ from lvqa.records import (
     Question,
     Video,
 )
-from lvqa.rerank import RERANKERS, make_reranker
+from lvqa.rerank import make_reranker
 from lvqa.selection import SELECTORS, grid_scores, make_selector
-from lvqa.video import DECODERS, Grid, cut_clips, probe, scene_changes
+from lvqa.video import Grid, cut_clips, probe, scene_changes
 from lvqa.visual import Pair, VisualTokens, pairs_of_clip, pairs_of_frames
 
 _log = logging.getLogger(__name__)
 
-CONTROLS = ("oracle", "blind")
-"""Methods that only an evaluation can use: frames from the annotated time, and no frames."""
-METHODS = (*SELECTORS, *CONTROLS)
-"""All ways to choose frames."""
-
-MAX_QUESTION_CHARACTERS = 8_000
 CLIPS_AT_ONCE = 16
+
+SEGMENT_CLIPS, MAX_SEGMENTS = 2 * CLIPS_AT_ONCE, 16
+"""A video is read and embedded in segments of so many clips, 8.5 minutes by default; of more if they were too many."""
 
 Progress = Callable[[str, int, int], None]
 """Called as work goes on: the stage, how many pairs are done, of how many."""
@@ -104,6 +103,8 @@ class LongVideoQA:
 
         `overrides` are settings as on the command line, "selection.frames=32". Raises LvqaError for what is unknown.
         """
+        # A worker has fewer threads than a process that works alone, and must come to the same bits. Costs no time.
+        os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
         config = config or load_config(None, overrides)
         if model is not None:
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
@@ -129,7 +130,7 @@ class LongVideoQA:
         self, path: str | Path, question: Question, *, frames: int | None = None, method: str | None = None
     ) -> Answer:
         """Index once, find candidates, look closer, choose frames, answer."""
-        method = _known(method or self.config.method, METHODS, "method")
+        method = known(method or self.config.method, METHODS, "method")
         budget = check_count(self.config.selection.frames if frames is None else frames)
         check_question(question)
         clock = _Clock()
@@ -166,9 +167,9 @@ class LongVideoQA:
         """Make the video's index, or find it in the store."""
         return self._index_of(self.open(path), rebuild=rebuild)
 
-    def search(self, path: str | Path, query: str, *, top: int = 5) -> list[Candidate]:
+    def search(self, path: str | Path, query: str | Question, *, top: int = 5) -> list[Candidate]:
         """The clips that fit a query best, best first; reranked as the configuration says."""
-        question = Question(query)
+        question = query if isinstance(query, Question) else Question(query)
         check_question(question)
         opened = self.open(path)
         self._index_of(opened)
@@ -190,6 +191,23 @@ class LongVideoQA:
         found = [(index, candidate) for index in mine for candidate in index.search(vector, top)]
         return sorted(found, key=lambda item: -item[1].embed_score)[:top]
 
+    # --- what a worker is asked for, of one video of many -----------------------------------------------------------
+
+    def survey(self, path: str | Path) -> tuple[Video, dict[str, object]]:
+        """The probed video, and the stamp that its index has."""
+        opened = self.open(path)
+        return opened.video, self._stamp(opened)
+
+    def cut(self, video: Video) -> list[Clip]:
+        """Its clips, in the order of time."""
+        return self._cut(self._open_again(video))
+
+    def embed(self, video: Video, clips: Sequence[Clip]) -> np.ndarray:
+        """(clips, dim) float32, unit length: the vectors of some of its clips, of a segment for example."""
+        return self._embed(self._open_again(video), clips)
+
+    # --- the stages -------------------------------------------------------------------------------------------------
+
     def open(self, path: str | Path) -> OpenVideo:
         """The probed video; the last one stays open, with its tokens, so that the next question is cheap."""
         video = probe(path)
@@ -208,7 +226,11 @@ class LongVideoQA:
             self._opened = OpenVideo(video, grid, tokens)
         return self._opened
 
-    # --- the stages -------------------------------------------------------------------------------------------------
+    def _open_again(self, video: Video) -> OpenVideo:
+        opened = self.open(video.path)
+        if opened.video != video:
+            raise LvqaError(f"{video.path}: the file was changed while it was being indexed; index it again")
+        return opened
 
     @property
     def _maker(self) -> dict[str, object]:
@@ -227,22 +249,25 @@ class LongVideoQA:
         """Load the index under its stamp, or make and save it."""
         if opened.index is not None and not rebuild:
             return IndexUse(True, len(opened.index.clips), opened.index.path)
-        tokens = opened.tokens
-        stamp = {**self._maker, "video": opened.video.id, "size": [tokens.height, tokens.width]}
+        stamp = self._stamp(opened)
         with (clock or _Clock()).stage("index"):
             index = None if rebuild else self._store.load(stamp)
             reused = index is not None
             if index is None:
-                if not rebuild and self._store.others(opened.video.id, stamp):
-                    _log.info("%s: index made anew because settings or model changed", opened.video.path)
+                if not rebuild:
+                    log_if_stale(self._store, opened.video, stamp)
                 self._store.prepare()
-                clips, vectors = self._embed_clips(opened)
+                clips = self._cut(opened)
+                vectors = self._embed(opened, clips, segments(len(clips)))
                 index = self._store.save(ClipIndex.of(clips, vectors, stamp), opened.video)
         opened.index = index
         opened.candidates.clear()
         return IndexUse(reused, len(index.clips), index.path)
 
-    def _embed_clips(self, opened: OpenVideo) -> tuple[list[Clip], np.ndarray]:
+    def _stamp(self, opened: OpenVideo) -> dict[str, object]:
+        return {**self._maker, "video": opened.video.id, "size": [opened.tokens.height, opened.tokens.width]}
+
+    def _cut(self, opened: OpenVideo) -> list[Clip]:
         settings = self.config.video
         cuts: list[float] = []
         if settings.scene_cuts:
@@ -250,13 +275,16 @@ class LongVideoQA:
                 opened.video, opened.grid, decoder=settings.decoder, stall_seconds=settings.stall_seconds
             )
             self.backbone.counts.frames_decoded += opened.grid.num_frames
-        clips = cut_clips(opened.video, opened.grid, settings.clip_seconds, cuts)
+        return cut_clips(opened.video, opened.grid, settings.clip_seconds, cuts)
+
+    def _embed(self, opened: OpenVideo, clips: Sequence[Clip], parts: Sequence[slice] = (slice(None),)) -> np.ndarray:
+        """The vectors of clips in the order of time. Each part is read from the file on its own."""
         vectors: list[np.ndarray] = []
-        blocks = self._blocks_of(opened, clips, stage="index")
+        blocks = self._blocks_of(opened, clips, parts, stage="index")
         for first in range(0, len(clips), CLIPS_AT_ONCE):
             chunk = [next(blocks) for _ in clips[first : first + CLIPS_AT_ONCE]]
             vectors.append(self._embedder.clips(self.backbone, chunk))
-        return clips, np.concatenate(vectors)
+        return np.concatenate(vectors)
 
     def _candidates(
         self, opened: OpenVideo, question: Question, *, clock: _Clock | None = None
@@ -278,11 +306,14 @@ class LongVideoQA:
         opened.candidates[query] = (*best, *ranked[len(pool) :])
         return opened.candidates[query]
 
-    def _blocks_of(self, opened: OpenVideo, clips: Sequence[Clip], *, stage: str) -> Iterator[VisualBlock]:
+    def _blocks_of(
+        self, opened: OpenVideo, clips: Sequence[Clip], parts: Sequence[slice] = (slice(None),), *, stage: str
+    ) -> Iterator[VisualBlock]:
         """What the model sees of each clip, in time order, with progress reported in pairs."""
         groups = [pairs_of_clip(clip, opened.grid) for clip in clips]
         total, done = sum(map(len, groups)), 0
-        for block, group in zip(self._timed_blocks(opened, groups), groups, strict=True):
+        blocks = itertools.chain.from_iterable(self._timed_blocks(opened, groups[part]) for part in parts)
+        for block, group in zip(blocks, groups, strict=True):
             done += len(group)
             self._progress(stage, done, total)
             yield block
@@ -336,34 +367,18 @@ class _Clock:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
-def check_settings(config: Config) -> None:
-    """Raises LvqaError for a name that no room knows. Costs nothing, so it stands before a model is loaded."""
-    _known(config.rerank.name, RERANKERS, "rerank.name")
-    _known(config.video.decoder, DECODERS, "video.decoder")
-    _known(config.method, METHODS, "method")
+def log_if_stale(store: Store, video: Video, stamp: dict[str, object]) -> None:
+    """Says why an index is made although the video has one."""
+    if store.others(video.id, stamp):
+        _log.info("%s: index made anew because settings or model changed", video.path)
 
 
-def _known(name: str, allowed: Sequence[str] | dict[str, object] | object, setting: str) -> str:
-    if name not in allowed:  # type: ignore[operator]
-        raise LvqaError(f"{setting} must be one of {', '.join(allowed)}, got {name!r}")  # type: ignore[arg-type]
-    return name
+def segments(num_clips: int) -> list[slice]:
+    """The runs of clips in which a video is read and embedded, each as if it were the only one.
 
-
-def check_count(count: int, *, name: str = "frames") -> int:
-    """The count, or LvqaError if it is not a whole number from 1 on."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise LvqaError(f"{name} must be a whole number, 1 or more, got {count!r}")
-    return count
-
-
-def check_question(question: Question) -> None:
-    """Raises LvqaError for a question that can't be asked."""
-    if not question.text.strip():
-        raise LvqaError("the question is empty; ask something, for example: What happened after the door closed?")
-    length = len(question.text) + sum(map(len, question.options))
-    if length > MAX_QUESTION_CHARACTERS:
-        raise LvqaError(f"the question has {length} characters with its options; allowed: {MAX_QUESTION_CHARACTERS}")
-    if question.options and not 2 <= len(question.options) <= len(LETTERS):
-        raise LvqaError(f"a question has 2 to {len(LETTERS)} options, or none; got {len(question.options)}")
-    if any(not option.strip() for option in question.options):
-        raise LvqaError(f"an option is empty: {list(question.options)!r}")
+    Whole batches, so that every batch is the same wherever it is embedded; and not too many, since all packets before a
+    segment are read to get there. They do not depend on workers, and hold where there are none: beside damage, what
+    stands in for a lost frame depends on where reading began.
+    """
+    length = max(SEGMENT_CLIPS, -(-num_clips // (MAX_SEGMENTS * CLIPS_AT_ONCE)) * CLIPS_AT_ONCE)
+    return [slice(first, first + length) for first in range(0, num_clips, length)]

@@ -7,6 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".flv", ".wmv"),
+    *(".asf", ".ogv", ".mxf", ".3gp", ".vob", ".gif", ".nut", ".ivf"),
+)
+"""What counts as a video file in a folder, the likeliest first; a file named outright may end in anything."""
+
 
 class LvqaError(Exception):
     """Something the user can mend. The message is one line: the value, what is allowed, where."""

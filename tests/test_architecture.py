@@ -17,7 +17,7 @@ MODEL_ROOMS = {"backbones", "embedding", "rerank", "answering", "pipeline", "tin
 LIBRARIES = {
     "ray": {"workers"},
     "faiss": {"index"},
-    "pyarrow": {"index"},
+    "pyarrow": {"index", "benchmarks"},
     "av": {"video", "tiny"},
     "decord": {"video"},
     "click": {"cli"},
@@ -31,7 +31,8 @@ LIBRARIES = {
 
 # room -> the rooms that it may import. The package itself (its lazy names) is the room "lvqa".
 STAGE = {"backbones", "prompts", "records"}
-PIPELINE = STAGE | {"config", "video", "embedding", "index", "rerank", "selection", "answering", "visual", "workers"}
+CHECKED = {"config", "records", "rerank", "selection", "video"}
+PIPELINE = STAGE | CHECKED | {"answering", "checks", "embedding", "index", "visual"}
 ARROWS = {
     "records": set(),
     "config": {"records"},
@@ -46,8 +47,10 @@ ARROWS = {
     "rerank": STAGE,
     "visual": {"backbones", "records", "video"},
     "answering": STAGE | {"visual"},
+    "checks": CHECKED,
     "pipeline": PIPELINE,
-    "evaluate": {"benchmarks", "config", "pipeline", "records", "selection", "video", "workers"},
+    "library": {"checks", "config", "index", "pipeline", "records", "video", "visual", "workers"},
+    "evaluate": {"benchmarks", "checks", "config", "pipeline", "records", "selection", "video", "workers"},
     "report": {"evaluate", "records", "video"},
     "probes": STAGE | {"benchmarks", "embedding", "index", "pipeline", "rerank", "video"},
     "tiny": STAGE | {"video", "visual"},

@@ -15,7 +15,9 @@ import films
 import pytest
 from click.testing import CliRunner, Result
 
-from lvqa.cli import _one_line, _Progress, _videos_in, door
+from lvqa.cli.door import door
+from lvqa.cli.index import videos_in
+from lvqa.cli.terminal import Progress, one_line
 from lvqa.index import Store
 from lvqa.tiny.films import make_films
 
@@ -159,7 +161,7 @@ def test_a_bug_keeps_its_traceback(lvqa, monkeypatch, film):
     ],
 )
 def test_a_message_is_one_line_that_a_terminal_only_shows(text, line):
-    assert _one_line(text) == line
+    assert one_line(text) == line
 
 
 # --- a good question -------------------------------------------------------------------------------------------------
@@ -547,7 +549,7 @@ def test_a_folder_is_its_videos_in_order(tmp_path):
     for name in ("b.MP4", "a.mkv", "notes.txt", "c"):
         (tmp_path / name).write_text("")
     (tmp_path / "d.mp4").mkdir()
-    assert _videos_in([tmp_path, Path("other")]) == ([tmp_path / "a.mkv", tmp_path / "b.MP4", Path("other")], [])
+    assert videos_in([tmp_path, Path("other")]) == ([tmp_path / "a.mkv", tmp_path / "b.MP4", Path("other")], [])
 
 
 def test_indexing_goes_on_after_a_failure(lvqa, short, tmp_path):
@@ -655,8 +657,8 @@ def test_the_doctor_names_what_is_broken(lvqa, tmp_path):
 
 
 def test_progress_off_a_terminal_is_a_line_a_tenth_at_most(capsys, monkeypatch):
-    monkeypatch.setattr("lvqa.cli.SECONDS_BETWEEN_LINES", 0.0)
-    with _Progress(quiet=False) as progress:
+    monkeypatch.setattr("lvqa.cli.terminal.SECONDS_BETWEEN_LINES", 0.0)
+    with Progress(quiet=False) as progress:
         for done in range(1, 101):
             progress("index", done, 100)
         progress("index", 7, 7)
@@ -668,7 +670,7 @@ def test_progress_off_a_terminal_is_a_line_a_tenth_at_most(capsys, monkeypatch):
 
 def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with _Progress(quiet=False) as progress:
+    with Progress(quiet=False) as progress:
         progress("rerank", 3, 10)
         progress("rerank", 10, 10)
     told = capsys.readouterr().err

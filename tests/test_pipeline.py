@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from lvqa.backbones import load_backbone
+from lvqa.checks import CONTROLS, METHODS
 from lvqa.config import load_config
 from lvqa.index import Store
-from lvqa.pipeline import CONTROLS, METHODS, LongVideoQA
+from lvqa.pipeline import LongVideoQA
 from lvqa.records import LvqaError, Question
 from lvqa.tiny.films import ask_about, make_films, write_script
 from lvqa.video import probe

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lvqa.records import Answer, Candidate, LvqaError, Video
+from lvqa.records import Answer, Candidate, Video
+from lvqa.report.page import as_source, page, rendered, write_whole
 from lvqa.video import read_frames
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Span = tuple[float, float]
 """From when to when, in seconds."""
@@ -39,11 +37,9 @@ def span_text(candidate: Candidate) -> str:
 
 def write_page(path: Path, answer: Answer, video: Video, *, evidence: Sequence[Candidate]) -> None:
     """One HTML file that needs no other: the answer, the options, the evidence, the frames, the score over time."""
-    import jinja2
-
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pictures = [_jpeg(pixels) for pixels in _thumbnails(video, answer.frames)]
-    html = environment.from_string(_PAGE).render(
+    html = page(
+        _PAGE,
         answer=answer,
         video=video,
         evidence=evidence,
@@ -54,7 +50,7 @@ def write_page(path: Path, answer: Answer, video: Video, *, evidence: Sequence[C
         span=span_text,
         seconds=sum(answer.seconds.values()),
     )
-    _write(path, html.encode("utf-8", errors="backslashreplace"))
+    write_whole(path, html)
 
 
 def write_contact_sheet(
@@ -79,7 +75,7 @@ def write_contact_sheet(
     for cell, seconds, pixels in zip(cells, answer.frames, _thumbnails(video, answer.frames), strict=False):
         inside = truth_seconds is not None and truth_seconds[0] <= seconds < truth_seconds[1]
         _draw_frame(cell, pixels, clock(seconds), marked=inside)
-    _write(path, _rendered(figure, "png"))
+    write_whole(path, rendered(figure, "png"))
 
 
 def _draw_frame(cell: Axes, pixels: np.ndarray, caption: str, *, marked: bool) -> None:
@@ -136,13 +132,7 @@ def _score_svg(answer: Answer, video: Video) -> str:
 
     figure = Figure(figsize=(10, 2.8), layout="constrained", facecolor="white")
     _draw_scores(figure.subplots(), answer, video, answer.question.evidence_seconds)
-    return "data:image/svg+xml;base64," + base64.b64encode(_rendered(figure, "svg")).decode("ascii")
-
-
-def _rendered(figure: Figure, format: str) -> bytes:
-    held = io.BytesIO()
-    figure.savefig(held, format=format, dpi=110)
-    return held.getvalue()
+    return as_source(rendered(figure, "svg"), "image/svg+xml")
 
 
 def _thumbnails(video: Video, times_seconds: Sequence[float]) -> list[np.ndarray]:
@@ -158,21 +148,7 @@ def _jpeg(pixels: np.ndarray) -> str:
 
     done, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
     assert done
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Beside and renamed into place: a file that exists is whole."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.write_bytes(content)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
-        raise LvqaError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+    return as_source(data.tobytes(), "image/jpeg")
 
 
 _PAGE = """<!doctype html>

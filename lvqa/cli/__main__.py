@@ -1,0 +1,3 @@
+from lvqa.cli import main
+
+main()

@@ -1,0 +1,139 @@
+"""`lvqa ask`: one question, its answer and the evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lvqa.cli.door import Setup, common
+from lvqa.cli.terminal import one_line, print_json
+
+if TYPE_CHECKING:
+    from lvqa.config import Config
+    from lvqa.records import Answer, Candidate, Question, Video
+
+EVIDENCE_LINES = 5
+
+
+@click.command()
+@click.argument("video", type=click.Path(path_type=Path))
+@click.argument("question")
+@click.option("--option", "options", metavar="TEXT", multiple=True, help="One possible answer; two to twenty, or none.")
+@click.option("--frames", type=int, help="How many frames the answer may look at.  [default: 16]")
+@click.option("--method", help="How they are chosen: freeret, topk, uniform, random.  [default: freeret]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--report", metavar="F.html", type=click.Path(path_type=Path), help="Write a page with the frames.")
+@common
+def ask(
+    setup: Setup,
+    *,
+    video: Path,
+    question: str,
+    options: tuple[str, ...],
+    frames: int | None,
+    method: str | None,
+    as_json: bool,
+    report: Path | None,
+) -> None:
+    """Answer QUESTION about VIDEO, with the evidence: when, how sure, which frames."""
+    from lvqa.records import Question
+
+    config = setup.config()
+    if frames is not None:
+        config = dataclasses.replace(config, selection=dataclasses.replace(config.selection, frames=frames))
+    if method is not None:
+        config = dataclasses.replace(config, method=method)
+    asked = Question(question, options)
+    probed = checked(video, asked)
+    started = time.perf_counter()
+    with setup.loaded(config) as qa:
+        load_seconds = time.perf_counter() - started
+        answer = qa.answer(video, asked)
+    answer = dataclasses.replace(answer, seconds={"load": load_seconds, **answer.seconds})
+    evidence = _looked_at(answer, config)
+    if report is not None:
+        from lvqa.report import write_page
+
+        write_page(report, answer, probed, evidence=evidence)
+    if as_json:
+        print_json(_answer_json(answer, evidence))
+    else:
+        click.echo(_answer_text(answer, evidence))
+
+
+def checked(path: Path, question: Question) -> Video:
+    """The probed video. What is wrong with it or the question is said before a model is loaded."""
+    from lvqa.checks import check_question
+    from lvqa.video import probe
+
+    check_question(question)
+    return probe(path)
+
+
+def _looked_at(answer: Answer, config: Config) -> tuple[Candidate, ...]:
+    """The candidates that were reranked; without reranking as many of the best."""
+    reranked = tuple(candidate for candidate in answer.evidence if candidate.rerank_score is not None)
+    return reranked or answer.evidence[: config.rerank.pool]
+
+
+def candidate_json(candidate: Candidate) -> dict[str, object]:
+    return {
+        "start_seconds": candidate.clip.start_seconds,
+        "end_seconds": candidate.clip.end_seconds,
+        "embed_score": candidate.embed_score,
+        "rerank_score": candidate.rerank_score,
+    }
+
+
+def _answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, object]:
+    use = answer.index
+    index = use and {"reused": use.reused, "clips": use.clips, "path": None if use.path is None else str(use.path)}
+    return {
+        "question": answer.question.text,
+        "answer": answer.text,
+        "option": answer.option,
+        "option_scores": answer.option_scores,
+        "model": answer.model,
+        "method": answer.method,
+        "frames_budget": answer.frames_budget,
+        "frames": [{"time_seconds": seconds} for seconds in answer.frames],
+        "evidence": [candidate_json(candidate) for candidate in evidence],
+        "index": index,
+        "counts": dataclasses.asdict(answer.counts),
+        "seconds": {stage: round(seconds, 4) for stage, seconds in answer.seconds.items()},
+    }
+
+
+def candidate_line(candidate: Candidate) -> str:
+    from lvqa.report import span_text
+
+    rerank = "" if candidate.rerank_score is None else f"  rerank {candidate.rerank_score:.2f}"
+    return f"{span_text(candidate)}  embed {candidate.embed_score:.2f}{rerank}"
+
+
+def _answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
+    from lvqa.report import clock
+
+    said = one_line(answer.text) or "(the model gave an empty answer)"
+    lines = [said if answer.option is None else f"{answer.option}. {said}"]
+    if answer.option_scores:
+        scores = zip(answer.question.letters, answer.option_scores, strict=True)
+        lines += ["", "options   " + "  ".join(f"{letter} {score:.2f}" for letter, score in scores)]
+    for place, candidate in enumerate(evidence[:EVIDENCE_LINES]):
+        lines += [("evidence  " if place == 0 else " " * 10) + candidate_line(candidate)]
+    fewer = 0 < len(answer.frames) < answer.frames_budget
+    shown = f"{len(answer.frames)} (the video has no more)" if fewer else str(len(answer.frames))
+    lines += [f"frames    {shown}: " + " ".join(map(clock, answer.frames))]
+    counts, use = answer.counts, answer.index
+    index = "" if use is None else f"; index of {use.clips} clips {'reused' if use.reused else 'made'}"
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in answer.seconds.items() if seconds >= 0.05)
+    lines += [
+        f"cost      {counts.frames_decoded} frames decoded, {counts.pairs_encoded} pairs encoded, "
+        f"{counts.tokens_prefilled} tokens{index}; {sum(answer.seconds.values()):.1f} s ({stages})"
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,118 @@
+"""`lvqa eval` and `lvqa report`: run a benchmark in several arms, and say what came out."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lvqa.cli.door import Setup, common, silence
+from lvqa.cli.films import make_films_shown
+from lvqa.cli.terminal import Progress, one_line, say
+
+if TYPE_CHECKING:
+    from lvqa.evaluate import Run, RunConfig
+
+
+@click.command("eval")
+@click.argument("config_file", metavar="CONFIG", type=click.Path(path_type=Path))
+@click.option(
+    "--folder", metavar="DIR", type=click.Path(path_type=Path), help="The run folder.  [default: runs/CONFIG]"
+)
+@click.option("--limit", metavar="N", type=int, help="Only the first N questions about each video.")
+@click.option("--workers", metavar="N", type=int, help="Processes over Ray; 0: no Ray.")
+@click.option("--ray-address", metavar="HOST:PORT", help="A Ray cluster to work on, rather than this machine.")
+@click.option("--gpus-per-worker", metavar="X", type=float, help="0.5: two workers share a GPU.")
+@click.option("--allow-missing", is_flag=True, help="Go on without the videos that have no file.")
+@common
+def evaluate(
+    setup: Setup,
+    *,
+    config_file: Path,
+    folder: Path | None,
+    limit: int | None,
+    workers: int | None,
+    ray_address: str | None,
+    gpus_per_worker: float | None,
+    allow_missing: bool,
+) -> None:
+    """Ask a benchmark's questions in the arms of CONFIG, a YAML file; a run that was cut short goes on.
+
+    Every answer is a row of answers.jsonl in the run folder. Options stand above -s, and -s above CONFIG.
+    """
+    if setup.file is not None:
+        raise click.UsageError("eval takes its settings as CONFIG, and no -c")
+    from lvqa.evaluate import load_run_config
+    from lvqa.evaluate.run import check_run
+    from lvqa.evaluate.run import evaluate as run_benchmark
+
+    options = {
+        "benchmark.limit": limit,
+        "workers": workers,
+        "ray_address": ray_address,
+        "gpus_per_worker": gpus_per_worker,
+        "allow_missing": allow_missing or None,
+        "model.name": setup.model,
+        "model.device": setup.device,
+        "store.folder": setup.store and str(setup.store),
+    }
+    given = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
+    config = load_run_config(config_file, [*setup.settings, *given])
+    check_run(config)
+    _make_lacking_films(config, quiet=setup.quiet)
+    prepare = functools.partial(silence, downloads=setup.shows_downloads)
+    with Progress(quiet=setup.quiet) as progress:
+        run = run_benchmark(config, folder or Path("runs") / config_file.stem, progress=progress, prepare=prepare)
+    failed = sum(row["error"] is not None for row in run.rows)
+    click.echo(_summary(run, failed))
+    if failed:
+        click.get_current_context().exit(1 if failed == len(run.rows) else 3)
+
+
+def _make_lacking_films(config: RunConfig, *, quiet: bool) -> None:
+    """Those of `benchmark.make`, if it is there. The folder's questions are written anew, so they must be made ones."""
+    from lvqa.records import LvqaError
+
+    folder, make = config.benchmark.folder, config.benchmark.make
+    if folder is None or make is None:
+        return
+    try:
+        lines = (folder / "video_info.meta.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    if any('"type": "made film"' not in line for line in lines):
+        raise LvqaError(f"benchmark.make would overwrite the questions in {folder}, which are not of made films")
+    make_films_shown(
+        folder, num_films=make.films, minutes=make.minutes, num_questions=make.questions, seed=make.seed, quiet=quiet
+    )
+
+
+def _summary(run: Run, failed: int) -> str:
+    """The accuracies, and where the rest is."""
+    from lvqa.report.cells import NamedRun, cells_of
+    from lvqa.report.tables import accuracy_table, to_markdown
+
+    table = to_markdown(accuracy_table(cells_of([NamedRun(run.folder.name, run)])))
+    told = f"{run.num_questions} questions, {len(run.rows)} answers, {failed} of them failed and so wrong"
+    told += f"; {len(run.missing)} videos are missing" if run.missing else ""
+    return f"{table}\n\n{told}; more: lvqa report {one_line(run.folder)}"
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN ...", type=click.Path(path_type=Path))
+@click.option(
+    "--html", metavar="F.html", type=click.Path(path_type=Path), help="[default: report.html in the first RUN]"
+)
+@click.option("--csv", metavar="F.csv", type=click.Path(path_type=Path), help="[default: report.csv in the first RUN]")
+@click.option("--quiet", is_flag=True, help="No remarks.")
+def report(*, runs: tuple[Path, ...], html: Path | None, csv: Path | None, quiet: bool) -> None:
+    """Print the tables of run folders in Markdown, and write them with plots as a page, and as CSV."""
+    from lvqa.report import write_report
+
+    html, csv = html or runs[0] / "report.html", csv or runs[0] / "report.csv"
+    click.echo(write_report(runs, html=html, csv=csv), nl=False)
+    if not quiet:
+        say(f"written: {html}, {csv}")

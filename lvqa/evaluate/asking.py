@@ -1,0 +1,158 @@
+"""What a worker does: one question in all its arms, as rows. It holds one model, and one video open."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lvqa.config import Config
+from lvqa.evaluate.rows import Row
+from lvqa.evaluate.settings import Arm, RunConfig, arms_of
+from lvqa.pipeline import LongVideoQA
+from lvqa.records import Answer, Candidate, Counts, LvqaError, Question
+from lvqa.selection import SELECTORS, make_selector
+
+DECIMALS = 6
+"""Of scores in rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A question about a video, and the arms and budgets in which it is to be answered."""
+
+    video_id: str
+    path: Path
+    question: Question
+    cells: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The rows of a piece of work, and the revision of the model that they are from."""
+
+    rows: tuple[Row, ...]
+    revision: str
+
+
+class Asker:
+    """Answers questions in the arms of a run. The last video stays open, so that the next question on it is cheap."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Loads the model, once. Raises LvqaError for what is unknown."""
+        self._arms = arms_of(config)
+        first = LongVideoQA.load(config=self._arms[0].config)
+        self._revision = first.backbone.revision
+        # Arms that differ in their method alone share a pipeline, and with it rankings and tokens.
+        self._pipelines = {arm.config: LongVideoQA(first.backbone, arm.config) for arm in self._arms}
+
+    def __call__(self, work: Work) -> Done:
+        """The rows of one question. Raises LvqaError if the video can't be opened or indexed."""
+        return Done(tuple(self._rows(work)), self._revision)
+
+    def _rows(self, work: Work) -> Iterator[Row]:
+        rankings: dict[Config, _Cost] = {}
+        for arm in self._arms:
+            budgets = [budget for name, budget in work.cells if name == arm.name]
+            if not budgets:
+                continue
+            qa = self._pipelines[arm.config]
+            qa.open(work.path)
+            index = _index(qa, work.path) if needs_index(arm) else None
+            for budget in budgets:
+                row = blank_row(work, arm.name, budget) | {"index": index}
+                try:
+                    if index is not None and arm.config not in rankings:
+                        with _measured(qa) as rankings[arm.config]:
+                            qa.search(work.path, work.question, top=1)
+                    answer = qa.answer(work.path, work.question, frames=max(1, budget), method=arm.method)
+                except LvqaError as error:
+                    yield row | {"error": str(error)}
+                else:
+                    yield row | _answered(answer, arm, rankings[arm.config] if index else None)
+
+
+def needs_index(arm: Arm) -> bool:
+    """Whether its frames are chosen by what is in the clips."""
+    return arm.method in SELECTORS and make_selector(arm.method).needs_scores
+
+
+def blank_row(work: Work, arm: str, budget: int) -> Row:
+    """What a row says of its question, and no answer."""
+    question = work.question
+    return {
+        "video": work.video_id,
+        "question": question.id,
+        "arm": arm,
+        "budget": budget,
+        "tags": list(question.tags),
+        "right": question.answer,
+        "evidence_seconds": question.evidence_seconds and list(question.evidence_seconds),
+        "letter": None,
+        "text": "",
+        "option_scores": [],
+        "times_seconds": [],
+        "embedded": [],
+        "reranked": [],
+        "num_clips": 0,
+        "counts": dataclasses.asdict(Counts()),
+        "index": None,
+        "seconds": {},
+        "error": None,
+    }
+
+
+def _answered(answer: Answer, arm: Arm, ranking: _Cost | None) -> Row:
+    """What a row says of an answer; the budgets of an arm share one ranking, and each row counts it."""
+    pool = answer.evidence[: arm.config.rerank.pool]
+    by_embedding = sorted(pool, key=lambda candidate: -candidate.embed_score)
+    reranked = [candidate for candidate in pool if candidate.rerank_score is not None]
+    counts, seconds = dataclasses.asdict(answer.counts), dict(answer.seconds)
+    if ranking is not None:
+        counts = {name: count + ranking.counts[name] for name, count in counts.items()}
+        seconds = {"rank": ranking.seconds, **seconds}
+    return {
+        "letter": answer.option,
+        "text": answer.text,
+        "option_scores": [_rounded(score) for score in answer.option_scores],
+        "times_seconds": list(answer.frames),
+        "embedded": [_clip(candidate, candidate.embed_score) for candidate in by_embedding],
+        "reranked": [_clip(candidate, candidate.rerank_score) for candidate in reranked],
+        "num_clips": len(answer.evidence),
+        "counts": counts,
+        "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
+    }
+
+
+def _clip(candidate: Candidate, score: float | None) -> list[float | None]:
+    return [candidate.start_seconds, candidate.end_seconds, _rounded(score)]
+
+
+def _rounded(score: float | None) -> float | None:
+    """As rows hold it: JSON knows no NaN."""
+    return round(score, DECIMALS) if score is not None and math.isfinite(score) else None
+
+
+def _index(qa: LongVideoQA, path: Path) -> dict[str, object]:
+    """What making the video's index cost now, or that it was there."""
+    with _measured(qa) as cost:
+        use = qa.index(path)
+    return {"reused": use.reused, "counts": cost.counts, "seconds": round(cost.seconds, 4)}
+
+
+@dataclass(slots=True)
+class _Cost:
+    counts: dict[str, int] = field(default_factory=lambda: dataclasses.asdict(Counts()))
+    seconds: float = 0.0
+
+
+@contextmanager
+def _measured(qa: LongVideoQA) -> Iterator[_Cost]:
+    """Takes what the work inside cost; it is known when that has ended."""
+    cost, before, started = _Cost(), dataclasses.replace(qa.backbone.counts), time.perf_counter()
+    yield cost
+    cost.counts, cost.seconds = dataclasses.asdict(qa.backbone.counts - before), time.perf_counter() - started

@@ -1,0 +1,144 @@
+"""What a run is: a benchmark, the arms that are compared on it, and where the work is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lvqa.config import Config, ConfigError, load_config, with_settings
+
+BLIND = "blind"
+"""The method that shows no frames, and so has no budget."""
+NO_BUDGET = 0
+"""What stands for the budget of such an arm."""
+NO_SETTINGS = ("method", "selection.frames", "model.name", "model.device", "model.dtype", "store.folder")
+"""What an arm's settings can't change: it has keys of its own for the first two, and the model is loaded once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeFilms:
+    """Films to make where they are lacking, as `lvqa make-film` does."""
+
+    films: int = 12
+    """How many."""
+    minutes: float = 60.0
+    """How long each."""
+    questions: int = 20
+    """How many about each."""
+    seed: int = 900_000
+    """The first film's; from 900000 on they are held out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkConfig:
+    """What is asked about which videos."""
+
+    name: str = "lvbench"
+    """A name in benchmarks.BENCHMARKS."""
+    folder: Path | None = None
+    """Where its files and `videos/` lie."""
+    videos: int | None = None
+    """Only the first so many; null: all."""
+    limit: int | None = None
+    """Only the first so many questions about each; null: all."""
+    make: MadeFilms | None = None
+    """Made films instead of a published benchmark: made into the folder before the run."""
+
+    def __post_init__(self) -> None:
+        _require(self.videos is None or self.videos >= 1, "videos", self.videos, "1 or more, or null")
+        _require(self.limit is None or self.limit >= 1, "limit", self.limit, "1 or more, or null")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmConfig:
+    """One way to choose frames and answer, at several budgets."""
+
+    name: str | None = None
+    """What tables call it; null: its method and settings."""
+    method: str | None = None
+    """How frames are chosen: a name in selection.SELECTORS, or a control: oracle, blind; null: the run's `method`."""
+    frames: tuple[int, ...] | None = None
+    """Its budgets; null: the run's."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What differs from the run's settings, {rerank.name: none}."""
+
+    def __post_init__(self) -> None:
+        if self.frames is not None:
+            _require_budgets(self.frames)
+            _require(self.method != BLIND, "frames", list(self.frames), f"left out, method {BLIND} shows none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig(Config):
+    """All settings of a run: those of every answer, and these."""
+
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    arms: tuple[ArmConfig, ...] = (ArmConfig(method="uniform"), ArmConfig(method="freeret"))
+    """What is compared."""
+    frames: tuple[int, ...] = (16, 32, 64)
+    """The budgets of every arm that names none."""
+    workers: int = 0
+    """0: one process on this machine; else so many Ray actors."""
+    ray_address: str | None = None
+    """The cluster's; null: Ray on this machine."""
+    gpus_per_worker: float = 0.0
+    """GPUs that each Ray actor has for itself."""
+    allow_missing: bool = False
+    """Go on without the videos whose files are missing."""
+
+    def __post_init__(self) -> None:
+        Config.__post_init__(self)  # zero-argument super() does not work in a dataclass with slots
+        _require_budgets(self.frames)
+        _require(len(self.arms) > 0, "arms", [], "one or more")
+        _require(self.workers >= 0, "workers", self.workers, "0 or more")
+        _require(self.gpus_per_worker >= 0, "gpus_per_worker", self.gpus_per_worker, "0 or more")
+        names = [arm.name for arm in arms_of(self)]
+        twice = [name for name in names if names.count(name) > 1]
+        _require(not twice, "the name of an arm", twice[0] if twice else "", "its own (give it a `name`)")
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """An arm with all that it needs."""
+
+    name: str
+    method: str
+    budgets: tuple[int, ...]
+    config: Config
+    """The settings of its answers, but for the method: arms that differ in nothing else have the same."""
+
+
+def load_run_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """The defaults, changed by the file, then by each override ("arms=[{method: uniform}]") in turn."""
+    return load_config(path, overrides, kind=RunConfig)
+
+
+def arms_of(config: RunConfig) -> tuple[Arm, ...]:
+    """The arms in their order. Raises ConfigError for a setting that is not known or not allowed."""
+    shared = Config(**{key.name: getattr(config, key.name) for key in dataclasses.fields(Config)})
+    return tuple(_arm(arm, config, shared) for arm in config.arms)
+
+
+def _arm(arm: ArmConfig, config: RunConfig, shared: Config) -> Arm:
+    method = arm.method or config.method
+    name = arm.name or " ".join([method, *(f"{key}={value}" for key, value in arm.settings.items())])
+    budgets = (NO_BUDGET,) if method == BLIND else arm.frames or config.frames
+    own = with_settings(shared, arm.settings, where=f"settings of arm {name!r}")
+    for key in NO_SETTINGS:
+        get = operator.attrgetter(key)
+        _require(get(own) == get(shared), f"settings of arm {name!r}", key, f"without {', '.join(NO_SETTINGS)}")
+    return Arm(name, method, budgets, own)
+
+
+def _require_budgets(frames: tuple[int, ...]) -> None:
+    fine = len(frames) > 0 and min(frames) >= 1 and len(set(frames)) == len(frames)
+    _require(fine, "frames", list(frames), "one or more different numbers, 1 or more")
+
+
+def _require(condition: bool, name: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name} must be {allowed}; got {value!r}")

@@ -1,0 +1,148 @@
+"""`lvqa eval` and `lvqa report` on made films and the embedded model: what they print, write, and end with."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lvqa.cli.door import door
+from lvqa.evaluate import read_run
+from lvqa.tiny.films import make_films
+
+MAKE = {"films": 1, "minutes": 1, "questions": 3, "seed": 11}
+NUM_ANSWERS = 3 * 3
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory) -> Path:
+    """A made film of a minute with three questions."""
+    folder = tmp_path_factory.mktemp("films")
+    make_films(folder, num_films=1, minutes=1, num_questions=3, seed=11)
+    return folder
+
+
+@pytest.fixture
+def config(films, tmp_path) -> Path:
+    path = tmp_path / "small.yaml"
+    benchmark = {"folder": str(films), "make": MAKE}
+    settings = {"model": {"name": "tiny", "device": "cpu"}, "benchmark": benchmark, "frames": [4]}
+    arms = [{"method": "uniform"}, {"method": "freeret"}, {"method": "blind"}]
+    path.write_text(json.dumps({**settings, "store": {"folder": str(tmp_path / "store")}, "arms": arms}))
+    return path
+
+
+@pytest.fixture
+def lvqa(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object, code: int = 0) -> Result:
+        result = CliRunner().invoke(door, [str(word) for word in words])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        assert all(line.startswith("lvqa: ") for line in result.stderr.splitlines() if code != 2)
+        return result
+
+    return run
+
+
+def test_a_run_from_films_to_report(lvqa, config, films, tmp_path):
+    """Films that are lacking are made, the run is named after its configuration, and again it has nothing to do."""
+    shutil.rmtree(films)
+    first = lvqa("eval", config)
+    folder = tmp_path / "runs" / "small"
+    assert "3 questions, 9 answers, 0 of them failed" in first.stdout and "lvqa report runs/small" in first.stdout
+    assert "make film 100%" in first.stderr and "ask 100% (9 of 9 answers" in first.stderr
+    assert len(read_run(folder).rows) == NUM_ANSWERS
+
+    again = lvqa("eval", config)
+    assert again.stdout == first.stdout and "ask" not in again.stderr
+
+    told = lvqa("report", folder)
+    assert all(arm in told.stdout for arm in ("uniform", "freeret", "blind"))
+    assert first.stdout.splitlines()[3] in told.stdout
+    assert told.stderr == f"lvqa: written: {folder / 'report.html'}, {folder / 'report.csv'}\n"
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")
+    assert len((folder / "report.csv").read_text().splitlines()) > 3
+
+    line = lvqa("eval", config, "-s", "video.clip_seconds=4", code=1).stderr
+    assert "video.clip_seconds: 16.0, now 4.0" in line and "runs/small" in line
+
+
+def test_options_stand_above_settings_and_these_above_the_file(lvqa, config, tmp_path):
+    out = tmp_path / "out"
+    arms = "arms=[{method: blind}]"
+    words = ("--limit", 1, "-s", "benchmark.limit=2", "-s", "seed=4", "-s", arms, "--store", "a 'b\": c", "--quiet")
+    result = lvqa("eval", config, "--folder", out, *words)
+    assert result.stderr == ""
+    run = read_run(out)
+    assert (run.config.benchmark.limit, run.config.seed, str(run.config.store.folder)) == (1, 4, "a 'b\": c")
+    assert len(run.rows) == 1
+
+
+def test_wrong_words_are_one_line(lvqa, config, tmp_path):
+    assert "-c" in lvqa("eval", config, "-c", config, code=2).stderr
+    for words, named in (
+        (("eval", tmp_path / "none.yaml"), "none.yaml: No such file"),
+        (("eval", config, "--limit", 0), "benchmark.limit must be 1 or more"),
+        (("eval", config, "--workers", -1), "workers must be 0 or more"),
+        (("eval", config, "-s", "arms=[{method: best}]"), "'best'"),
+        (("eval", config, "--ray-address", "host:1"), "workers must be 1 or more"),
+        (("report", tmp_path), "is not a run folder"),
+    ):
+        result = lvqa(*words, code=1)
+        (line,) = [line for line in result.stderr.splitlines() if "film 100%" not in line]
+        assert named in line and result.stdout == ""
+
+
+def test_made_films_never_overwrite_other_questions(lvqa, config, tmp_path):
+    held = tmp_path / "published" / "video_info.meta.jsonl"
+    held.parent.mkdir()
+    held.write_text('{"key": "a", "type": "cartoon", "qa": []}\n')
+    line = lvqa("eval", config, "-s", f"benchmark.folder={held.parent}", code=1).stderr
+    assert "would overwrite" in line and held.read_text().startswith('{"key": "a"')
+
+
+def test_missing_and_broken_videos(lvqa, config, films, tmp_path):
+    """Missing: refused, or left out as allowed. Broken: a failure, counted as wrong."""
+    folder = tmp_path / "films"
+    shutil.copytree(films, folder)
+    (line,) = (folder / "video_info.meta.jsonl").read_text().splitlines()
+    told = json.loads(line)
+    questions = [{**qa, "uid": f"again-{qa['uid']}"} for qa in told["qa"]]
+    with (folder / "video_info.meta.jsonl").open("a") as file:
+        file.write(json.dumps({**told, "key": "other", "qa": questions}) + "\n")
+    words = ("eval", config, "-s", f"benchmark={{folder: {folder}, make: null}}", "-s", "arms=[{method: blind}]")
+    assert "1 of 2 videos have no file: other" in lvqa(*words, code=1).stderr
+    allowed = lvqa(*words, "--allow-missing", "--folder", tmp_path / "left out")
+    assert "3 questions, 3 answers, 0 of them failed and so wrong; 1 videos are missing" in allowed.stdout
+
+    (folder / "videos" / "other.mp4").write_bytes(b"no film" * 99)
+    result = lvqa(*words, "--folder", tmp_path / "broken", code=3)
+    assert "6 questions, 6 answers, 3 of them failed" in result.stdout and "video other: " in result.stderr
+
+
+def test_after_ctrl_c_the_run_goes_on_where_it_stopped(lvqa, config, tmp_path):
+    command = [sys.executable, "-c", "from lvqa.cli import main; main()", "eval", str(config), "--folder", "run"]
+    answers = tmp_path / "run" / "answers.jsonl"
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and not (answers.exists() and answers.stat().st_size):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)  # to all of the group, as a terminal does
+    errors = process.communicate()[1].splitlines()
+    assert process.returncode in (130, 0)
+    if process.returncode == 130:
+        assert errors[-1] == "lvqa: interrupted"
+    assert not any("Traceback" in line or "leaked" in line for line in errors)
+    before = read_run(tmp_path / "run").rows
+    assert before
+    lvqa("eval", config, "--folder", "run")
+    assert read_run(tmp_path / "run").rows[: len(before)] == before
+    assert len(read_run(tmp_path / "run").rows) == NUM_ANSWERS

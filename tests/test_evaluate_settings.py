@@ -1,0 +1,105 @@
+"""The settings of a run, and the order of its work. No model is loaded."""
+
+from pathlib import Path
+
+import pytest
+
+from lvqa.benchmarks import VideoTask
+from lvqa.config import ConfigError
+from lvqa.evaluate import RunConfig, arms_of, load_run_config
+from lvqa.evaluate.run import Schedule
+from lvqa.records import Question
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def test_defaults_compare_uniform_with_freeret_at_three_budgets():
+    arms = arms_of(RunConfig())
+    assert [(arm.name, arm.budgets) for arm in arms] == [("uniform", (16, 32, 64)), ("freeret", (16, 32, 64))]
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_the_configurations_of_the_project_are_read(path):
+    config = load_run_config(path)
+    assert {arm.name: arm.budgets for arm in arms_of(config)} == {
+        **dict.fromkeys(("uniform", "freeret", "embedding only", "random", "oracle"), (16, 32, 64)),
+        "blind": (0,),
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("arm=[]", ("unknown key 'arm'", "arms")),
+        ("arms=[{methods: uniform}]", ("unknown key 'arms[0].methods'", "arms[0].method")),
+        ("arms=[{settings: {rerank.nam: none}}]", ("unknown key 'rerank.nam'", "settings of arm 'freeret rerank.nam")),
+        ("arms=[{settings: {rerank.pool: many}}]", ("rerank.pool must be a whole number", "'many'")),
+        ("arms=[{settings: {rerank.pool: 0}}]", ("pool must be 1 or more", "0")),
+        ("arms=[{settings: {benchmark.limit: 3}}]", ("unknown key 'benchmark'",)),
+        ("arms=[{settings: {model.name: other}}]", ("model.name", "settings of arm")),
+        ("arms=[{settings: {model: {name: other}}}]", ("model.name", "settings of arm")),
+        ("arms=[{settings: {selection.frames: 3}}]", ("selection.frames", "settings of arm")),
+        ("arms=[{settings: [1]}]", ("arms[0].settings must be a mapping", "[1]")),
+        ("arms=[{settings: {1: 2}}]", ("arms[0].settings must be a mapping",)),
+        ("arms=[uniform]", ("arms[0] must be a mapping", "'uniform'")),
+        ("arms=uniform", ("arms must be a list, each item a mapping", "'uniform'")),
+        ("arms=[]", ("arms must be one or more",)),
+        ("arms=[{method: topk}, {method: topk}]", ("the name of an arm", "'topk'")),
+        ("arms=[{method: blind, frames: [4]}]", ("frames must be left out",)),
+        ("arms=[{frames: [0]}]", ("arms[0].frames must be", "[0]")),
+        ("arms=[{frames: [8, 8]}]", ("arms[0].frames must be", "[8, 8]")),
+        ("frames=[]", ("frames must be one or more",)),
+        ("frames=16", ("frames must be a list, each item a whole number", "16")),
+        ("frames=[16, true]", ("frames[1] must be a whole number", "True")),
+        ("workers=-1", ("workers must be 0 or more", "-1")),
+        ("gpus_per_worker=-1", ("gpus_per_worker", "-1")),
+        ("benchmark.limit=0", ("benchmark.limit must be 1 or more, or null", "0")),
+        ("benchmark.videos=0", ("benchmark.videos",)),
+        ("benchmark.make={film: 3}", ("unknown key 'benchmark.make.film'", "benchmark.make.films")),
+        ("answer.read=loud", ("answer.read", "logits, text")),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(override, named):
+    with pytest.raises(ConfigError) as caught:
+        load_run_config(None, [override])
+    assert all(part in str(caught.value) for part in (*named, "(-s "))
+
+
+# --- the order of the work -------------------------------------------------------------------------------------------
+
+
+def tasks(*numbers: int) -> list[VideoTask]:
+    names = [f"video{place}" for place in range(len(numbers))]
+    asked = [tuple(Question("?", id=f"{name}-{i}") for i in range(n)) for name, n in zip(names, numbers, strict=True)]
+    return [VideoTask(name, Path(name), questions) for name, questions in zip(names, asked, strict=True)]
+
+
+def test_a_video_is_with_one_worker_and_its_questions_follow_each_other():
+    schedule = Schedule(tasks(2, 2, 1), arms_of(RunConfig()), set())
+    assert schedule.num_left == 5 * 6
+    first, second = next(schedule), next(schedule)
+    assert [work.question.id for work in (first, second)] == ["video0-0", "video1-0"]
+    schedule.take_back(second)
+    assert next(schedule).question.id == "video1-1"
+    third = next(schedule)
+    assert third.video_id == "video2"
+    assert next(schedule, None) is None  # all that is left waits for the one that is out
+    schedule.take_back(first)
+    assert next(schedule).question.id == "video0-1"
+    assert schedule.num_left == 3 * 6
+
+
+def test_what_has_a_row_is_not_asked_again():
+    done = {("video0", "video0-0", arm, budget) for arm in ("uniform", "freeret") for budget in (16, 32, 64)}
+    done |= {("video0", "video0-1", "freeret", 16)}
+    schedule = Schedule(tasks(2), arms_of(RunConfig()), done)
+    (work,) = schedule
+    assert work.cells == (*(("uniform", budget) for budget in (16, 32, 64)), ("freeret", 32), ("freeret", 64))
+    assert schedule.num_left == 5
+
+
+def test_a_video_that_failed_is_given_up_with_all_its_questions():
+    schedule = Schedule(tasks(3, 1), arms_of(RunConfig()), set())
+    schedule.take_back(next(schedule))
+    assert [work.question.id for work in schedule.give_up(next(schedule))] == ["video0-1", "video0-2"]
+    assert next(schedule).video_id == "video1" and schedule.num_left == 6
