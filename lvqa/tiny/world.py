@@ -1,12 +1,13 @@
-"""The made world: scenes of one thing with five attributes, drawn as a film would show them.
+"""The made world: one to three things in a place, beside a sign, drawn as a film would show them.
 
-A scene has a shape in a colour, a motion, a number on a sign, and a place behind. `draw` gives the frame at a moment;
-nothing here knows of films, questions or models.
+A thing has a colour, a shape, a size and a motion; the place and the sign, a number or a word, are the whole scene's.
+`draw` gives the frame at a moment; nothing here knows of films, questions or models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,14 +17,19 @@ import numpy as np
 HEIGHT, WIDTH = 240, 320
 """Size of a drawn frame in pixels."""
 
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
+NUMBERS = tuple("0123456789")
+THING_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "colour": ("red", "orange", "yellow", "green", "blue", "purple", "white", "black"),
     "shape": ("ball", "star", "heart", "cross", "car", "fish", "house", "boat"),
-    "motion": ("left", "right", "up", "down", "still"),
-    "number": tuple("0123456789"),
-    "place": ("sea", "forest", "desert", "city", "space", "snow"),
+    "size": ("big", "small"),
+    "motion": ("left", "right", "up", "down", "still", "spinning"),
 }
-"""What may vary between scenes: attribute -> its values, each one word."""
+SCENE_ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "sign": (*NUMBERS, "open", "taxi", "bank", "zoo", "hotel", "sale"),
+    "place": ("sea", "forest", "desert", "city", "space", "snow", "farm", "beach"),
+}
+ATTRIBUTES = {**THING_ATTRIBUTES, **SCENE_ATTRIBUTES}
+"""What may vary: attribute -> its values, each one word."""
 
 _COLOURS = {
     "red": (222, 35, 35),
@@ -35,49 +41,101 @@ _COLOURS = {
     "white": (246, 246, 246),
     "black": (26, 26, 26),
 }
-_DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0)}
+_DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0), "spinning": (0, 0)}
+_DEGREES_A_SECOND = 65.0
+_RADII = {
+    1: {"big": (48, 58), "small": (27, 33)},
+    2: {"big": (42, 50), "small": (25, 31)},
+    3: {"big": (39, 43), "small": (24, 28)},
+}
 _SUBPIXEL_BITS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """One shot: what is seen, and how it is staged."""
+class Thing:
+    """What is seen, and how it is staged."""
 
     colour: str
     shape: str
+    size: str
     motion: str
-    number: str
-    place: str
     x: float
-    """Where the thing's centre is at the scene's start, pixels."""
+    """Where its centre is at the scene's start, pixels."""
     y: float
     radius: float
-    """Half the thing's size, pixels."""
+    """Half its size, pixels."""
     speed: float
     """Pixels a second."""
+
+    def at(self, seconds: float) -> tuple[float, float]:
+        """Where its centre is. The world wraps around: what leaves on one side enters on the other."""
+        dx, dy = _DIRECTIONS[self.motion]
+        return (self.x + dx * self.speed * seconds) % WIDTH, (self.y + dy * self.speed * seconds) % HEIGHT
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What stays as it is for a while: some things, a place, a sign."""
+
+    things: tuple[Thing, ...]
+    sign: str
+    place: str
     sign_right: bool
-    """Whether the sign with the number hangs at the right."""
+    """Whether the sign hangs at the right."""
     backdrop: int
     """Seed of the place's details."""
 
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Its things, as they can be asked about."""
+        return tuple(Subject(self, thing) for thing in self.things)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A thing in its scene."""
+
+    scene: Scene
+    thing: Thing
+
     def value(self, attribute: str) -> str:
         """The word for one of ATTRIBUTES."""
-        return str(getattr(self, attribute))
+        return str(getattr(self.thing if attribute in THING_ATTRIBUTES else self.scene, attribute))
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The five words, in the order of ATTRIBUTES."""
-        return tuple(self.value(attribute) for attribute in ATTRIBUTES)
+    def fits(self, said: dict[str, str]) -> bool:
+        """Whether all that is said of a thing holds for it."""
+        return all(self.value(attribute) == value for attribute, value in said.items())
 
 
-def random_scene(rng: np.random.Generator) -> Scene:
-    """A scene with every attribute drawn evenly and independently."""
+def random_things(rng: np.random.Generator, num_things: int) -> tuple[Thing, ...]:
+    """So many things with every attribute drawn evenly: no two of one colour or shape, each in a row of its own."""
+    colours, shapes = (rng.permutation(THING_ATTRIBUTES[a])[:num_things].tolist() for a in ("colour", "shape"))
+    rows, columns = rng.permutation(num_things), rng.permutation(num_things)
+    things = []
+    for place in range(num_things):
+        size, motion = (str(rng.choice(THING_ATTRIBUTES[attribute])) for attribute in ("size", "motion"))
+        things.append(
+            Thing(
+                colours[place],
+                shapes[place],
+                size,
+                motion,
+                x=float(WIDTH * (columns[place] + 0.5) / num_things + rng.uniform(-20, 20)),
+                y=float(30 + (HEIGHT - 30) * (rows[place] + 0.5) / num_things + rng.uniform(-12, 12)),
+                radius=float(rng.uniform(*_RADII[num_things][size])),
+                speed=float(rng.uniform(25, 33)),
+            )
+        )
+    return tuple(things)
+
+
+def random_scene(rng: np.random.Generator, num_things: int | None = None) -> Scene:
+    """A scene with every attribute drawn evenly and independently; half have one thing, the others two or three."""
     return Scene(
-        **{attribute: str(rng.choice(values)) for attribute, values in ATTRIBUTES.items()},
-        x=float(rng.uniform(80, WIDTH - 80)),
-        y=float(rng.uniform(95, 165)),
-        radius=float(rng.uniform(48, 60)),
-        speed=float(rng.uniform(25, 33)),
+        things=random_things(rng, num_things or int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15]))),
+        # As many words as numbers.
+        sign=str(rng.choice(NUMBERS if rng.random() < 0.5 else SCENE_ATTRIBUTES["sign"][len(NUMBERS) :])),
+        place=str(rng.choice(SCENE_ATTRIBUTES["place"])),
         sign_right=bool(rng.integers(2)),
         backdrop=int(rng.integers(64)),
     )
@@ -86,21 +144,44 @@ def random_scene(rng: np.random.Generator) -> Scene:
 def draw(scene: Scene, seconds: float) -> np.ndarray:
     """The frame `seconds` after the scene began: (240, 320, 3) uint8, RGB."""
     frame = _backdrop(scene.place, scene.backdrop).copy()
-    dx, dy = _DIRECTIONS[scene.motion]
-    x, y = scene.x + dx * scene.speed * seconds, scene.y + dy * scene.speed * seconds
-    # The world wraps around, so the thing is in sight all the time: what leaves on one side enters on the other.
-    for wrapped_x in (x % WIDTH - WIDTH, x % WIDTH):
-        for wrapped_y in (y % HEIGHT - HEIGHT, y % HEIGHT):
-            _THINGS[scene.shape](frame, wrapped_x, wrapped_y, scene.radius, _COLOURS[scene.colour])
+    for thing in scene.things:
+        draw_thing(frame, thing, seconds)
     _sign(frame, scene)
     return frame
 
 
+def draw_thing(frame: np.ndarray, thing: Thing, seconds: float, *, wraps: bool = True) -> None:
+    """Add the thing to a frame where it is by then, on both sides of the edge that it crosses if it wraps."""
+    x, y = thing.at(seconds) if wraps else (thing.x, thing.y)
+    turn = _DEGREES_A_SECOND * seconds if thing.motion == "spinning" else 0.0
+    for wrapped_x in (x - WIDTH, x, x + WIDTH) if wraps else (x,):
+        for wrapped_y in (y - HEIGHT, y, y + HEIGHT) if wraps else (y,):
+            if -70 < wrapped_x < WIDTH + 70 and -70 < wrapped_y < HEIGHT + 70:
+                pen = _Pen(frame, wrapped_x, wrapped_y, thing.radius, turn)
+                _THINGS[thing.shape](pen, _COLOURS[thing.colour])
+
+
+def nearest_things(scene: Scene, seconds: float, rows: int, columns: int) -> np.ndarray:
+    """(rows * columns,) the place in `things` of the thing nearest to each cell of the frame."""
+    y, x = np.mgrid[0.5:rows, 0.5:columns]
+    distances = []
+    for thing in scene.things:
+        at_x, at_y = thing.at(seconds)
+        dx, dy = np.abs(x * WIDTH / columns - at_x), np.abs(y * HEIGHT / rows - at_y)
+        distances.append(np.hypot(np.minimum(dx, WIDTH - dx), np.minimum(dy, HEIGHT - dy)) - thing.radius)
+    return np.argmin(distances, axis=0).ravel()
+
+
 def _sign(frame: np.ndarray, scene: Scene) -> None:
-    left = WIDTH - 58 if scene.sign_right else 8
-    cv2.rectangle(frame, (left, 8), (left + 50, 72), (250, 250, 250), -1)
-    cv2.rectangle(frame, (left, 8), (left + 50, 72), (20, 20, 20), 3)
-    cv2.putText(frame, scene.number, (left + 7, 62), cv2.FONT_HERSHEY_SIMPLEX, 1.85, (10, 10, 10), 6, cv2.LINE_AA)
+    is_number = scene.sign in NUMBERS
+    width, height, scale = (50, 64, 1.85) if is_number else (118, 50, 1.25)
+    left = WIDTH - 8 - width if scene.sign_right else 8
+    cv2.rectangle(frame, (left, 8), (left + width, 8 + height), (250, 250, 250), -1)
+    cv2.rectangle(frame, (left, 8), (left + width, 8 + height), (20, 20, 20), 3)
+    thickness = 6 if is_number else 4
+    (text_width, text_height), _ = cv2.getTextSize(scene.sign, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    corner = (left + (width - text_width) // 2, 8 + (height + text_height) // 2)
+    cv2.putText(frame, scene.sign, corner, cv2.FONT_HERSHEY_SIMPLEX, scale, (10, 10, 10), thickness, cv2.LINE_AA)
 
 
 # --- places -----------------------------------------------------------------------------------------------------
@@ -182,6 +263,34 @@ def _snow(frame: np.ndarray, rng: np.random.Generator) -> None:
         cv2.circle(frame, (int(rng.integers(WIDTH)), int(rng.integers(HEIGHT))), 2, (255, 255, 255), -1, cv2.LINE_AA)
 
 
+def _farm(frame: np.ndarray, rng: np.random.Generator) -> None:
+    _gradient(frame, (175, 215, 250), (215, 235, 250))
+    frame[120:] = (120, 170, 70)
+    for stripe in range(128, HEIGHT, 18):
+        cv2.line(frame, (0, stripe), (WIDTH, stripe + 6), (100, 150, 55), 4, cv2.LINE_AA)
+    x = int(rng.integers(20, WIDTH - 110))
+    cv2.rectangle(frame, (x, 70), (x + 80, 130), (150, 45, 40), -1)
+    cv2.fillPoly(frame, [np.array([[x - 8, 72], [x + 88, 72], [x + 40, 36]])], (95, 60, 50), cv2.LINE_AA)
+    cv2.rectangle(frame, (x + 28, 92), (x + 52, 130), (235, 225, 210), -1)
+    for post in range(int(rng.integers(0, 24)), WIDTH, 32):
+        cv2.rectangle(frame, (post, 132), (post + 5, 168), (225, 215, 195), -1)
+    cv2.rectangle(frame, (0, 142), (WIDTH, 147), (225, 215, 195), -1)
+
+
+def _beach(frame: np.ndarray, rng: np.random.Generator) -> None:
+    _gradient(frame, (120, 200, 250), (190, 230, 250))
+    _gradient(frame, (60, 190, 200), (90, 210, 210), start=90)
+    xs = np.arange(0, WIDTH + 8, 8)
+    shore = 140 + 9 * np.sin(xs / 45 + rng.uniform(0, 6))
+    sand = np.concatenate([np.stack([xs, shore], 1), [[WIDTH + 8, HEIGHT], [0, HEIGHT]]]).astype(np.int32)
+    cv2.fillPoly(frame, [sand], (240, 220, 165), cv2.LINE_AA)
+    cv2.polylines(frame, [sand[:-2]], False, (250, 250, 250), 4, cv2.LINE_AA)
+    for x in rng.integers(20, WIDTH - 20, 2).tolist():
+        cv2.line(frame, (x, 215), (x + 12, 110), (130, 95, 60), 7, cv2.LINE_AA)
+        for angle in range(0, 360, 60):
+            cv2.ellipse(frame, (x + 12, 108), (30, 7), angle + 15, 0, 180, (50, 140, 60), -1, cv2.LINE_AA)
+
+
 _PLACES: dict[str, Callable[[np.ndarray, np.random.Generator], None]] = {
     "sea": _sea,
     "forest": _forest,
@@ -189,6 +298,8 @@ _PLACES: dict[str, Callable[[np.ndarray, np.random.Generator], None]] = {
     "city": _city,
     "space": _space,
     "snow": _snow,
+    "farm": _farm,
+    "beach": _beach,
 }
 
 
@@ -202,93 +313,90 @@ def _outline(colour: Colour) -> Colour:
     return (225, 225, 225) if colour == _COLOURS["black"] else (25, 25, 25)
 
 
-def _polygon(frame: np.ndarray, x: float, y: float, radius: float, points: np.ndarray, colour: Colour) -> None:
-    corners = np.round((np.asarray(points) * radius + (x, y)) * 2**_SUBPIXEL_BITS).astype(np.int32)
-    cv2.fillPoly(frame, [corners], colour, cv2.LINE_AA, _SUBPIXEL_BITS)
-    cv2.polylines(frame, [corners], True, _outline(colour), 3, cv2.LINE_AA, _SUBPIXEL_BITS)
+@dataclass(frozen=True, slots=True)
+class _Pen:
+    """Draws in the thing's own measure: its centre is (0, 0) and its radius 1."""
+
+    frame: np.ndarray
+    x: float
+    y: float
+    radius: float
+    turn: float
+    """Degrees, clockwise."""
+
+    def polygon(self, points: Sequence[tuple[float, float]] | np.ndarray, colour: Colour) -> None:
+        """Filled, with an outline."""
+        corners = self._pixels(np.asarray(points, dtype=float))
+        cv2.fillPoly(self.frame, [corners], colour, cv2.LINE_AA, _SUBPIXEL_BITS)
+        cv2.polylines(self.frame, [corners], True, _outline(colour), 3, cv2.LINE_AA, _SUBPIXEL_BITS)
+
+    def disc(self, x: float, y: float, radius: float, fill: Colour, rim: Colour | None = None) -> None:
+        """A circle about (x, y)."""
+        ((centre_x, centre_y),) = self._pixels(np.array([(x, y)])).tolist()
+        size = round(radius * self.radius * 2**_SUBPIXEL_BITS)
+        cv2.circle(self.frame, (centre_x, centre_y), size, fill, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
+        if rim is not None:
+            cv2.circle(self.frame, (centre_x, centre_y), size, rim, 3, cv2.LINE_AA, _SUBPIXEL_BITS)
+
+    def _pixels(self, points: np.ndarray) -> np.ndarray:
+        cos, sin = math.cos(math.radians(self.turn)), math.sin(math.radians(self.turn))
+        turned = points @ np.array([(cos, sin), (-sin, cos)])
+        return np.asarray(np.round((turned * self.radius + (self.x, self.y)) * 2**_SUBPIXEL_BITS).astype(np.int32))
 
 
-def _disc(frame: np.ndarray, x: float, y: float, radius: float, fill: Colour, rim: Colour | None = None) -> None:
-    centre = (round(x * 2**_SUBPIXEL_BITS), round(y * 2**_SUBPIXEL_BITS))
-    size = round(radius * 2**_SUBPIXEL_BITS)
-    cv2.circle(frame, centre, size, fill, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
-    if rim is not None:
-        cv2.circle(frame, centre, size, rim, 3, cv2.LINE_AA, _SUBPIXEL_BITS)
+def _ball(pen: _Pen, colour: Colour) -> None:
+    pen.disc(0, 0, 0.85, colour, _outline(colour))
+    pen.polygon(
+        [(-0.12, -0.8), (0.12, -0.8), (0.12, 0.8), (-0.12, 0.8)], _outline(colour)
+    )  # so that it is seen to spin
 
 
-def _ball(frame: np.ndarray, x: float, y: float, radius: float, colour: Colour) -> None:
-    _disc(frame, x, y, 0.85 * radius, colour, _outline(colour))
-
-
-def _star(frame: np.ndarray, x: float, y: float, radius: float, colour: Colour) -> None:
+def _star(pen: _Pen, colour: Colour) -> None:
     angles = np.arange(10) * np.pi / 5 - np.pi / 2
     lengths = np.where(np.arange(10) % 2 == 0, 1.05, 0.42)
-    _polygon(frame, x, y, radius, np.stack([np.cos(angles) * lengths, np.sin(angles) * lengths], 1), colour)
+    pen.polygon(np.stack([np.cos(angles) * lengths, np.sin(angles) * lengths], 1), colour)
 
 
-def _heart(frame: np.ndarray, x: float, y: float, radius: float, colour: Colour) -> None:
+def _heart(pen: _Pen, colour: Colour) -> None:
     t = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     xs = 16 * np.sin(t) ** 3
     ys = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
-    _polygon(frame, x, y, radius, np.stack([xs, ys], 1) / 17, colour)
+    pen.polygon(np.stack([xs, ys], 1) / 17, colour)
 
 
-def _cross(frame: np.ndarray, x: float, y: float, radius: float, colour: Colour) -> None:
+def _cross(pen: _Pen, colour: Colour) -> None:
     a, b = 0.32, 0.95
-    corners = [
-        (-a, -b),
-        (a, -b),
-        (a, -a),
-        (b, -a),
-        (b, a),
-        (a, a),
-        (a, b),
-        (-a, b),
-        (-a, a),
-        (-b, a),
-        (-b, -a),
-        (-a, -a),
-    ]
-    _polygon(frame, x, y, radius, np.array(corners), colour)
+    right = [(a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b)]
+    pen.polygon([*right, *((-x, -y) for x, y in right)], colour)
 
 
-def _car(frame: np.ndarray, x: float, y: float, radius: float, colour: Colour) -> None:
-    body = [
-        (-1.1, 0.35),
-        (-1.1, -0.1),
-        (-0.65, -0.15),
-        (-0.4, -0.6),
-        (0.4, -0.6),
-        (0.65, -0.15),
-        (1.1, -0.1),
-        (1.1, 0.35),
-    ]
-    _polygon(frame, x, y, radius, np.array(body), colour)
+def _car(pen: _Pen, colour: Colour) -> None:
+    left = [(-1.1, 0.35), (-1.1, -0.1), (-0.65, -0.15), (-0.4, -0.6)]
+    pen.polygon([*left, *((-x, y) for x, y in reversed(left))], colour)
     for wheel in (-0.6, 0.6):
-        _disc(frame, x + wheel * radius, y + 0.4 * radius, 0.28 * radius, (40, 40, 40), (210, 210, 210))
+        pen.disc(wheel, 0.4, 0.28, (40, 40, 40), (210, 210, 210))
 
 
-def _fish(frame: np.ndarray, x: float, y: float, radius: float, colour: Colour) -> None:
+def _fish(pen: _Pen, colour: Colour) -> None:
     t = np.linspace(0, 2 * np.pi, 28, endpoint=False)
-    body = np.stack([0.75 * np.cos(t) - 0.25, 0.5 * np.sin(t)], 1)
-    _polygon(frame, x, y, radius, np.array([(0.35, 0.0), (1.05, -0.55), (1.05, 0.55)]), colour)
-    _polygon(frame, x, y, radius, body, colour)
-    _disc(frame, x - 0.6 * radius, y - 0.12 * radius, 0.1 * radius, (255, 255, 255), (20, 20, 20))
+    pen.polygon([(0.35, 0.0), (1.05, -0.55), (1.05, 0.55)], colour)
+    pen.polygon(np.stack([0.75 * np.cos(t) - 0.25, 0.5 * np.sin(t)], 1), colour)
+    pen.disc(-0.6, -0.12, 0.1, (255, 255, 255), (20, 20, 20))
 
 
-def _house(frame: np.ndarray, x: float, y: float, radius: float, colour: Colour) -> None:
-    _polygon(frame, x, y, radius, np.array([(-0.75, 0.9), (-0.75, -0.1), (0.75, -0.1), (0.75, 0.9)]), colour)
-    _polygon(frame, x, y, radius, np.array([(-1.0, -0.1), (0.0, -0.95), (1.0, -0.1)]), colour)
-    _polygon(frame, x, y, radius, np.array([(-0.2, 0.9), (-0.2, 0.3), (0.2, 0.3), (0.2, 0.9)]), (120, 90, 60))
+def _house(pen: _Pen, colour: Colour) -> None:
+    pen.polygon([(-0.75, 0.9), (-0.75, -0.1), (0.75, -0.1), (0.75, 0.9)], colour)
+    pen.polygon([(-1.0, -0.1), (0.0, -0.95), (1.0, -0.1)], colour)
+    pen.polygon([(-0.2, 0.9), (-0.2, 0.3), (0.2, 0.3), (0.2, 0.9)], (120, 90, 60))
 
 
-def _boat(frame: np.ndarray, x: float, y: float, radius: float, colour: Colour) -> None:
-    _polygon(frame, x, y, radius, np.array([(-1.05, 0.35), (1.05, 0.35), (0.65, 0.85), (-0.65, 0.85)]), colour)
-    _polygon(frame, x, y, radius, np.array([(0.05, -1.0), (0.05, 0.22), (0.85, 0.22)]), colour)
-    _polygon(frame, x, y, radius, np.array([(-0.08, -0.8), (-0.08, 0.22), (-0.65, 0.22)]), (235, 235, 220))
+def _boat(pen: _Pen, colour: Colour) -> None:
+    pen.polygon([(-1.05, 0.35), (1.05, 0.35), (0.65, 0.85), (-0.65, 0.85)], colour)
+    pen.polygon([(0.05, -1.0), (0.05, 0.22), (0.85, 0.22)], colour)
+    pen.polygon([(-0.08, -0.8), (-0.08, 0.22), (-0.65, 0.22)], (235, 235, 220))
 
 
-_THINGS: dict[str, Callable[[np.ndarray, float, float, float, Colour], None]] = {
+_THINGS: dict[str, Callable[[_Pen, Colour], None]] = {
     "ball": _ball,
     "star": _star,
     "heart": _heart,
