@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lvqa import prompts
 from lvqa.backbones import Backbone
@@ -51,8 +51,7 @@ class Answerer:
             text = backbone.generate(shown, max_new_tokens=self.max_new_tokens)
             return Reply(text, named_letter(text, question.options), ())
         if self.read == "likelihood":
-            bare = (*film, prompts.answer(replace(question, options=())))
-            logits = backbone.reply_log_probs(bare, question.options)
+            logits = backbone.reply_log_probs((*film, prompts.short_answer(question)), question.options)
         else:
             logits = backbone.next_token_logits([(*film, prompts.answer(question))], list(question.letters))[0]
         scores = logits.softmax(dim=0).tolist()

@@ -71,3 +71,8 @@ def answer(question: Question) -> str:
             "Answer with the option's letter from the given choices directly."
         )
     return f"{question.text}\nAnswer the question briefly."
+
+
+def short_answer(question: Question) -> str:
+    """The bare question, where the options are to be compared as replies to it."""
+    return f"{question.text}\nAnswer with a word or a short phrase."

@@ -13,7 +13,9 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLFo
 from lvqa import prompts
 from lvqa.records import Question
 from lvqa.tiny import language
-from lvqa.tiny.world import ATTRIBUTES, random_scene
+from lvqa.tiny.questions import Asker
+from lvqa.tiny.script import write_script
+from lvqa.tiny.world import ATTRIBUTES
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -80,17 +82,21 @@ def _texts() -> Iterator[str]:
         yield prompts.embedding(of)
         yield prompts.embedding_e5v(of)
     yield from prompts.rerank("")
-    yield prompts.answer(Question("", ("a", "b"))) + prompts.answer(Question("")) + prompts.timestamp(0)
-    yield "Describe the video clip in one sentence. Yes yes No no True true False false Right right Wrong wrong"
-    for values in ATTRIBUTES.values():
-        for value in values:
-            yield f"{value} {value} {value}"
-    for _ in range(400):
-        scene = random_scene(rng)
-        yield language.caption(scene)
-        text, asked, _ = language.draw_question(rng, scene, 3)
-        choices, _ = language.draw_options(rng, scene.value(asked), asked)
-        yield text + "\n" + prompts.options(choices)
+    asked = Question("", ("a", "b"))
+    yield prompts.answer(asked) + prompts.answer(Question("")) + prompts.short_answer(asked) + prompts.timestamp(0)
+    yield " ".join(language.CAPTION_PROMPTS)
+    for attribute, values in ATTRIBUTES.items():
+        for word in (attribute, *values):
+            yield f"{word} {word} {word}"
+    for seed in range(6):
+        film = write_script(seed, 30)
+        asker = Asker(film, rng)
+        for take in film.takes:
+            yield language.caption(take.shots[0].scene)
+        for _, kind in asker.kinds.values():
+            for draft in filter(None, (kind() for _ in range(200))):
+                yield f"{draft.text}\n{prompts.options([draft.right, *draft.wrong[:3]])}\n{draft.right}"
+                yield language.sentence(draft.asked, draft.right)
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:

@@ -3,110 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-from lvqa import prompts
 from lvqa.records import LETTERS, LvqaError, Question
-from lvqa.tiny import language
-from lvqa.tiny.world import ATTRIBUTES, HEIGHT, WIDTH, Scene, draw, random_scene
+from lvqa.tiny.questions import HELD_OUT_SEEDS, ask_about, clock
+from lvqa.tiny.script import FRAMES_PER_SECOND, Film, frames_of, write_script
+from lvqa.tiny.world import HEIGHT, WIDTH
 
-FRAMES_PER_SECOND = 8
-SCENE_SECONDS = (8.0, 40.0)
 MAX_MINUTES = 1440
-MOST_MISSES = 20_000
-"""So many draws in a row without a new question, and the film has none left."""
-HELD_OUT_SEEDS = 900_000
-"""Films of this seed and above are for evaluation alone: nothing is trained or tuned on them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """A scene's place in a film."""
-
-    scene: Scene
-    start_seconds: float
-    end_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Film:
-    """A film's script: what is true of it."""
-
-    seed: int
-    shots: tuple[Shot, ...]
-
-    @property
-    def duration_seconds(self) -> float:
-        return self.shots[-1].end_seconds
-
-    @property
-    def key(self) -> str:
-        """Its name in a benchmark's files."""
-        return f"film{self.seed:06d}"
-
-
-def write_script(seed: int, minutes: float) -> Film:
-    """A film of shots of 8 to 40 seconds, the same for the same seed. Every cut lies on a frame."""
-    rng = np.random.default_rng([seed, 1])
-    shots: list[Shot] = []
-    start, duration = 0.0, minutes * 60
-    while start < duration:
-        end = start + round(rng.uniform(*SCENE_SECONDS) * FRAMES_PER_SECOND) / FRAMES_PER_SECOND
-        # A rest too short for a shot of its own goes to the last one.
-        end = duration if duration - end < SCENE_SECONDS[0] else end
-        shots.append(Shot(random_scene(rng), start, end))
-        start = end
-    return Film(seed, tuple(shots))
-
-
-def ask_about(film: Film, num_questions: int) -> list[Question]:
-    """Different questions about one shot each, which is the only one in the film that fits what the question says.
-
-    Four options, one right. Raises LvqaError if the film is too short for so many.
-    """
-    rng = np.random.default_rng([film.seed, 2])
-    asked: dict[str, Question] = {}
-    misses = 0
-    while len(asked) < num_questions and misses < MOST_MISSES:
-        misses += 1
-        shot = film.shots[int(rng.integers(len(film.shots)))]
-        text, attribute, given = language.draw_question(rng, shot.scene, 3)
-        if text not in asked and _is_unique(film, shot.scene, given):
-            misses = 0
-            right = shot.scene.value(attribute)
-            options, place = language.draw_options(rng, right, attribute)
-            asked[text] = Question(
-                text=text,
-                options=options,
-                id=f"{film.seed}-{len(asked)}",
-                video_id=film.key,
-                answer=LETTERS[place],
-                tags=(language.LABELS[attribute],),
-                evidence_seconds=(shot.start_seconds, shot.end_seconds),
-            )
-    if len(asked) < num_questions:
-        raise LvqaError(
-            f"a film of {film.duration_seconds / 60:g} minutes has room for {len(asked)} questions, "
-            f"{num_questions} were asked for; make it longer"
-        )
-    return list(asked.values())
-
-
-def _is_unique(film: Film, scene: Scene, given: Sequence[str]) -> bool:
-    return sum(all(shot.scene.value(a) == scene.value(a) for a in given) for shot in film.shots) == 1
-
-
-def frames_of(film: Film) -> Iterator[np.ndarray]:
-    """Every frame, (240, 320, 3) uint8, 8 a second."""
-    for shot in film.shots:
-        first = round(shot.start_seconds * FRAMES_PER_SECOND)
-        for frame in range(first, round(shot.end_seconds * FRAMES_PER_SECOND)):
-            yield draw(shot.scene, frame / FRAMES_PER_SECOND - shot.start_seconds)
 
 
 def write_film(film: Film, path: Path, on_second: Callable[[], None] = lambda: None) -> None:
@@ -191,7 +99,7 @@ def _reference(question: Question) -> str:
     """ "MM:SS-MM:SS", inside the evidence."""
     assert question.evidence_seconds is not None
     start, end = question.evidence_seconds
-    return "-".join(prompts.timestamp(seconds).strip("[]") for seconds in (np.ceil(start), np.floor(end)))
+    return f"{clock(np.ceil(start))}-{clock(end)}"
 
 
-__all__ = ["ATTRIBUTES", "HELD_OUT_SEEDS", "Film", "Shot", "ask_about", "make_films", "write_film", "write_script"]
+__all__ = ["HELD_OUT_SEEDS", "ask_about", "make_films", "write_film", "write_script"]

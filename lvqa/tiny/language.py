@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lvqa.tiny.world import NUMBERS, Scene, Thing
+from lvqa.tiny.world import NUMBERS, THING_ATTRIBUTES, Scene, Thing
 
 PREPOSITIONS = {"beach": "on the beach", "farm": "on the farm", "space": "in space", "sea": "at sea"}
 """Place -> how it is said where a thing is, unless it is "in the ..."."""
@@ -32,6 +32,10 @@ held out: no lesson has it."""
 
 ASKED_ONE_MOMENT = ("colour", "shape", "motion", "sign", "place")
 """Attributes with enough values for four options."""
+
+
+CAPTION_PROMPTS = ("Describe the video clip in one sentence.", "What is seen?", "Describe what you see.")
+"""How the model can be asked for a caption."""
 
 
 def wording(asked: str, number: int, *, thing: str = "", what: str = "") -> str:
@@ -64,9 +68,12 @@ def name(thing: Thing) -> str:
 
 
 def caption(scene: Scene) -> str:
-    """The whole scene in one sentence: "The big red ball moves left and the small blue car spins in the sea ..."."""
+    """The whole scene in one sentence: "The big red ball moves left and the small blue car spins at sea ...".
+
+    Its things come in the order of THING_ATTRIBUTES' shapes, so that there is one caption of a scene.
+    """
     seen = []
-    for thing in scene.things:
+    for thing in sorted(scene.things, key=lambda thing: THING_ATTRIBUTES["shape"].index(thing.shape)):
         verb = {"still": "stands still", "spinning": "spins"}.get(thing.motion, f"moves {thing.motion}")
         seen.append(f"{describe({'size': thing.size, 'colour': thing.colour, 'shape': thing.shape})} {verb}")
     rest = describe({"place": scene.place, "sign": scene.sign}).removeprefix("the thing ")

@@ -1,4 +1,4 @@
-"""The lessons: conversations about scenes, as token sequences with the places where the model is to be right.
+"""The lessons: conversations about takes, as token sequences with the places where the model is to be right.
 
 Every sequence has the form the product uses: the chat template, the prompts of `prompts.py`, and visual blocks of frame
 pairs. A lesson holds scenes, not pixels: training turns them into visual tokens, either ideal ones made of word vectors
@@ -7,20 +7,21 @@ pairs. A lesson holds scenes, not pixels: training turns them into visual tokens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from lvqa import prompts
-from lvqa.records import LETTERS, Question
+from lvqa.records import Question
 from lvqa.tiny import language
 from lvqa.tiny.build import token_id
-from lvqa.tiny.world import ATTRIBUTES, Scene
-from lvqa.visual import pairs_of_frames, runs_of_pairs
+from lvqa.tiny.questions import OF_ATTRIBUTE, Asker, Draft, fitting
+from lvqa.tiny.script import FRAMES_PER_SECOND, Film, Take
+from lvqa.tiny.world import ATTRIBUTES, Subject
 
 ROWS, COLUMNS = 3, 4
 """Merged visual tokens of a pair: frames of 84 x 112."""
@@ -28,11 +29,11 @@ ROWS, COLUMNS = 3, 4
 TEMPORAL_STEP = 4
 """Positions between neighbouring pairs: two seconds at two positions a second, as Qwen2.5-VL counts."""
 
-FREE_SHARE = 0.7
-"""Of the questions about chosen frames, those without options: the product reads this model's answers so."""
+SENTENCES = 0.2
+"""Of the answers, those that are sentences."""
 
 SceneId = int
-"""Index into the scenes that a `Teacher` was given."""
+"""Index into `Teacher.scenes`."""
 
 
 @dataclass(slots=True)
@@ -59,8 +60,6 @@ class Block:
     """A run of frame pairs, each of one scene."""
 
     pairs: tuple[SceneId, ...]
-    temporal: tuple[int, ...] = ()
-    """Temporal position of each pair from the block's start; evenly spaced if left out."""
 
 
 Part = str | Block
@@ -71,16 +70,17 @@ def alone(scene: SceneId) -> SceneId:
     return ~scene
 
 
-Reply = list[tuple[tuple[str, ...], str]]
-"""What is said, word by word: the words that would be right, and the task they are counted under."""
-
-
 class Teacher:
-    """Writes lessons about the given scenes."""
+    """Writes lessons about the given takes."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, scenes: Sequence[Scene], *, seed: int) -> None:
-        self.scenes = scenes
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, takes: Sequence[Take], *, seed: int) -> None:
+        self.takes = takes
+        self.scenes = [shot.scene for take in takes for shot in take.shots]
         self.rng = np.random.default_rng(seed)
+        self._first_scene = np.cumsum([0, *(len(take.shots) for take in takes)]).tolist()
+        subjects = [(number, subject) for number, take in enumerate(takes) for subject in take.subjects]
+        self._take_of_subject = np.array([number for number, _ in subjects])
+        self._words = np.array([[ATTRIBUTES[a].index(s.value(a)) for a in ATTRIBUTES] for _, s in subjects])
         self._video = token_id(tokenizer, "<|video_pad|>")
         self._block_start = token_id(tokenizer, "<|vision_start|>")
         self._block_end = token_id(tokenizer, "<|vision_end|>")
@@ -88,364 +88,284 @@ class Teacher:
         self._encode: Callable[[str], list[int]] = lru_cache(100_000)(
             lambda text: tokenizer(text, add_special_tokens=False).input_ids
         )
-        self.tasks: dict[str, Callable[[float], Lesson]] = {
-            "letter drill": self.letter_drill,
+        self.tasks: dict[str, Callable[[], Lesson]] = {
             "match drill": self.match_drill,
             "scene drill": self.scene_drill,
-            "choice drill": self.choice_drill,
-            "lookup": self.lookup,
-            "compare": self.compare,
-            "talk": self.talk,
             "answer": self.answer,
+            "course": self.course,
+            "most": self.most,
             "rerank": self.rerank,
             "clip word": self.clip_word,
             "query word": self.query_word,
             "caption": self.caption,
         }
 
-    # --- tasks: `worked` is the share of replies that name the value before the verdict --------------------------
+    # --- drills: a dozen verdicts in one sequence -------------------------------------------------------------------
 
-    def letter_drill(self, _worked: float, num_items: int = 14) -> Lesson:
-        """Text alone: a list of options, then many values, each followed by its letter."""
-        lesson = self._open()
-        values = self.rng.permutation([value for values in ATTRIBUTES.values() for value in values])[:4].tolist()
-        self._user(lesson, (prompts.options(values),))
-        for place in self.rng.integers(4, size=num_items).tolist():
-            self._drill(lesson, [values[place]], LETTERS[place], "letter drill")
-        return lesson
-
-    def match_drill(self, _worked: float, num_items: int = 12) -> Lesson:
-        """A clip, then descriptions of one to three words, each followed by A if all of it holds and B if not."""
+    def match_drill(self, num_items: int = 12) -> Lesson:
+        """A clip, then descriptions of one to three words, each followed by A if all holds for one thing, B if not."""
         lesson = self._open()
         scene = self._scene_id()
-        self._user(lesson, (self._clip(scene, 1),))
+        subjects = self.scenes[scene].subjects
+        self._user(lesson, (Block((scene,)),))
         for _ in range(num_items):
-            attributes = self.rng.choice(list(ATTRIBUTES), int(self.rng.choice([1, 2, 3])), replace=False).tolist()
-            wanted = self.scenes[scene]
-            fits = self.rng.random() < 0.5
-            if not fits:
-                wrong = str(self.rng.choice(attributes))
-                changed: dict[str, Any] = {wrong: self._another(wrong, wanted.value(wrong))}
-                wanted = replace(wanted, **changed)
-            words: Sequence[str] | str = [wanted.value(attribute) for attribute in attributes]
+            attributes = self._attributes(int(self.rng.integers(1, 4)))
+            said = self._said(self._one_of(subjects), attributes)
             if self.rng.random() < 0.5:
-                asked = str(self.rng.choice([attribute for attribute in ATTRIBUTES if attribute not in attributes]))
-                words = self._question(wanted, asked, attributes)
-            self._drill(lesson, words, "A" if fits else "B", f"match drill {len(attributes)}")
-        return lesson
-
-    def scene_drill(
-        self, _worked: float, num_items: int = 12, num_scenes: Sequence[int] = (1, 2, 2, 2, 3, 4, 6)
-    ) -> Lesson:
-        """Clips with their times, then often: an attribute's name, one to three words of a scene, and its value."""
-        lesson, scenes = self._show_scenes(num_scenes)
-        for _ in range(num_items):
-            words, value, _ = self._ask_briefly(scenes)
-            self._drill(lesson, words, value, f"scene drill {min(4, len(scenes))}")
-        return lesson
-
-    def choice_drill(self, worked: float, num_items: int = 10, num_scenes: Sequence[int] = (1, 2, 3, 4, 4)) -> Lesson:
-        """As `scene_drill`, but with four options and the letter, or the value and then the letter.
-
-        Wrong options are mostly seen in the other scenes: else it is enough to know what was seen at all.
-        """
-        lesson, scenes = self._show_scenes(num_scenes)
-        for _ in range(num_items):
-            words, value, asked = self._ask_briefly(scenes)
-            seen = {self.scenes[scene].value(asked) for scene in scenes} if self.rng.random() < 0.7 else ()
-            options, place = language.draw_options(self.rng, value, asked, preferably=seen)
-            self._drill_item(lesson, words)
-            self._text(lesson, "\n" + prompts.options(options) + "\n")
-            task = self._named(f"choice drill {min(4, len(scenes))}", words)
-            if self.rng.random() < worked:
-                self._verdict_here(lesson, value, f"{task}: value")
-                task += " after value"
-            self._verdict_here(lesson, LETTERS[place], task)
-        return lesson
-
-    def _show_scenes(self, num_scenes: Sequence[int]) -> tuple[Lesson, list[SceneId]]:
-        lesson = self._open()
-        scenes = [self._scene_id()]
-        alike = self.rng.permutation(list(ATTRIBUTES))[:3].tolist()
-        for _ in range(int(self.rng.choice(num_scenes)) - 1):
-            scenes.append(self._near(scenes[0], alike) if self.rng.random() < 0.4 else self._scene_id())
-        parts: list[Part] = []
-        seconds = 0.0
-        for scene in self.rng.permutation(scenes).tolist():
-            seconds += float(self.rng.uniform(2, 900))
-            parts += [prompts.timestamp(seconds), self._clip(scene, 1)]
-        self._user(lesson, parts)
-        return lesson, scenes
-
-    def _ask_briefly(self, scenes: Sequence[SceneId]) -> tuple[Sequence[str] | str, str, str]:
-        """An attribute's name and one to three words that fit one of the scenes, or the same as a question in full; the
-        value; the attribute."""
-        while True:
-            scene = scenes[int(self.rng.integers(len(scenes)))]
-            asked, *given = self.rng.permutation(list(ATTRIBUTES))[: 2 + int(self.rng.integers(3))].tolist()
-            if "number" in given and self.rng.random() < 0.6:  # the hardest to read from the right one of many scenes
-                given[given.index("number")], asked = asked, "number"
-            values = {self.scenes[i].value(asked) for i in scenes if self._fits(i, scene, given)}
-            if len(values) == 1:
-                value = values.pop()
-                if self.rng.random() < 0.5:
-                    return self._question(self.scenes[scene], asked, given), value, asked
-                return [asked, *(self.scenes[scene].value(a) for a in given)], value, asked
-
-    def _question(self, scene: Scene, asked: str, given: Sequence[str]) -> str:
-        return language.question(scene, asked, given, int(self.rng.integers(len(language.WORDINGS[asked]))))
-
-    def _another(self, attribute: str, value: str) -> str:
-        return str(self.rng.choice([other for other in ATTRIBUTES[attribute] if other != value]))
-
-    def _drill(self, lesson: Lesson, words: Sequence[str] | str, verdict: str, task: str) -> None:
-        self._drill_item(lesson, words)
-        self._verdict_here(lesson, verdict, self._named(task, words))
-
-    def _drill_item(self, lesson: Lesson, words: Sequence[str] | str) -> None:
-        self._text(lesson, "\n")  # without it nothing tells where an item begins
-        if isinstance(words, str):
-            self._text(lesson, words)
-        else:
-            for word in words:
-                self._append(lesson, self._encode(word)[-1:])
-
-    @staticmethod
-    def _named(task: str, words: Sequence[str] | str) -> str:
-        return f"{task} in full" if isinstance(words, str) else task
-
-    def _verdict_here(self, lesson: Lesson, verdict: str, task: str) -> None:
-        token = self._encode(verdict)[-1]
-        lesson.targets.append(Target(len(lesson.ids) - 1, (token,), task))
-        self._append(lesson, [token])
-
-    def lookup(self, _worked: float, num_turns: int = 6) -> Lesson:
-        """Text alone: a list of options, then the letter of a value or the value of a letter, several times."""
-        lesson = self._open()
-        values = self.rng.permutation([value for values in ATTRIBUTES.values() for value in values])[:4].tolist()
-        for turn in range(num_turns):
-            place = int(self.rng.integers(4))
-            value, letter = values[place], LETTERS[place]
-            shown = prompts.options(values) + "\n" if turn == 0 else ""
-            if self.rng.random() < 0.7:
-                self._user(lesson, (f"{shown}{value}",))
-                self._reply(lesson, [((letter,), "lookup letter")])
+                wrong = str(self.rng.choice(attributes))
+                said[wrong] = str(self.rng.choice([value for value in ATTRIBUTES[wrong] if value != said[wrong]]))
+            if len(subjects) > 1 and self.rng.random() < 0.3:  # of one thing this, of another that
+                mixed = str(self.rng.choice(attributes))
+                said[mixed] = self._one_of(subjects).value(mixed)
+            fits = any(subject.fits(said) for subject in subjects)
+            if self.rng.random() < 0.5:
+                self._text(lesson, "\n" + language.describe(said))
             else:
-                self._user(lesson, (f"{shown}{letter}",))
-                self._reply(lesson, [((value,), "lookup value")])
+                self._words_here(lesson, list(said.values()))
+            self._verdict_here(lesson, "A" if fits else "B", f"match drill {len(attributes)}")
         return lesson
 
-    def compare(self, worked: float, num_turns: int = 4) -> Lesson:
-        """Text alone: does a list of words hold another? Answered A (yes) or B (no)."""
+    def scene_drill(self, num_items: int = 12, num_scenes: Sequence[int] = (1, 2, 2, 3, 4, 4, 6)) -> Lesson:
+        """Clips with their times, then often: an attribute's name, one to three words of a thing, and its value."""
         lesson = self._open()
-        for _ in range(num_turns):
-            scene = self._scene_id()
-            words = self.rng.permutation(self.scenes[scene].words).tolist()
-            attributes = self.rng.choice(list(ATTRIBUTES), int(self.rng.choice([1, 1, 2, 3])), replace=False).tolist()
-            fits = self.rng.random() < 0.5
-            other = scene if fits else self._near(scene, attributes)
-            while not fits and self._fits(other, scene, attributes):
-                other = self._near(scene, attributes)
-            asked = [self.scenes[other].value(attribute) for attribute in attributes]
-            self._user(lesson, (f"Query: {' '.join(asked)}\nCandidate: {' '.join(words)}\nA. Yes\nB. No",))
-            telling = [a for a in attributes if self.scenes[scene].value(a) != self.scenes[other].value(a)]
-            value = self.scenes[scene].value(str(self.rng.choice(telling or attributes)))
-            self._reply(lesson, self._verdict(value, "A" if fits else "B", "compare", worked))
-        return lesson
-
-    def talk(self, worked: float, num_turns: int = 5) -> Lesson:
-        """Short turns about one clip: values, multiple choice and matching. The same prompt for both kinds of reply."""
-        lesson = self._open()
-        scene = self._scene_id()
-        block: tuple[Part, ...] = (self._clip(scene, 1 + int(self.rng.integers(2))),)
-        for turn in range(num_turns):
-            kind = self.rng.choice(["value", "choice", "match"])
-            parts, reply = getattr(self, f"_{kind}_turn")(self.scenes[scene], worked)
-            self._user(lesson, (*block, *parts) if turn == 0 else parts)
-            self._reply(lesson, reply)
-        return lesson
-
-    def answer(self, worked: float, num_clips: Sequence[int] = (1, 2, 3, 4, 4, 4, 4), num_turns: int = 5) -> Lesson:
-        """The product's answer prompt over frames of some clips, or of one whole scene; then more questions."""
-        lesson = self._open()
-        scene = self._scene_id()
-        text, asked, given = language.draw_question(self.rng, self.scenes[scene], 3)
-        if self.rng.random() < 0.3:
-            parts = self._whole_scene(scene)
-        else:
-            parts = self._best_clips(scene, given, int(self.rng.choice(num_clips)))
-        shown = {max(pair, alone(pair)) for part in parts if isinstance(part, Block) for pair in part.pairs}
-        for turn in range(num_turns):
-            right = self.scenes[scene].value(asked)
-            prompt, reply = self._question_turn(text, asked, right, worked, many=len(shown) > 2)
-            self._user(lesson, (*parts, prompt) if turn == 0 else (prompt,))
-            self._reply(lesson, reply)
-            scene, text, asked, given = self._next_question(sorted(shown))
-        return lesson
-
-    def _question_turn(self, text: str, asked: str, right: str, worked: float, *, many: bool) -> tuple[str, Reply]:
-        if self.rng.random() < FREE_SHARE:
-            task = "free answer, three scenes or more" if many else "free answer"
-            return prompts.answer(Question(text)), [((right,), task)]
-        options, place = language.draw_options(self.rng, right, asked)
-        task = "answer, three scenes or more" if many else "answer"
-        return prompts.answer(Question(text, options)), self._verdict(right, LETTERS[place], task, worked)
-
-    def _next_question(self, shown: Sequence[SceneId]) -> tuple[SceneId, str, str, tuple[str, ...]]:
-        """About one of the scenes shown, with one answer among them; the hardest of some: another scene comes near."""
-        drawn: list[tuple[int, tuple[SceneId, str, str, tuple[str, ...]]]] = []
-        num_drawn = int(self.rng.choice([1, 4, 8]))
-        while len(drawn) < num_drawn:
-            scene = int(self.rng.choice(shown))
-            text, asked, given = language.draw_question(self.rng, self.scenes[scene], 3)
-            others = [i for i in shown if not self._fits(i, scene, given)]
-            if len({self.scenes[i].value(asked) for i in shown if i not in others}) == 1:
-                nearest = max((self._num_shared(i, scene, given) for i in others), default=0)
-                drawn.append((nearest, (scene, text, asked, given)))
-        return max(drawn, key=lambda question: question[0])[1]
-
-    def _best_clips(self, scene: SceneId, given: Sequence[str], num_clips: int) -> list[Part]:
-        """Pairs of each clip: some clips of the scene, the others of scenes that share something with it."""
-        shown = [scene]
-        while len(shown) < num_clips:
-            other = self._near(scene, given, tries=(24, 48)) if self.rng.random() < 0.8 else self._scene_id()
-            if self.rng.random() < 0.15 or not self._fits(other, scene, given):
-                shown.append(scene if self._fits(other, scene, given) else other)
-        # As the product shows clips of 16 seconds at budgets of 4, 8 and 16 frames a clip.
-        firsts = ((4, 12), (2, 6, 10, 14), (0,))[int(self.rng.choice(3, p=[0.45, 0.15, 0.4]))]
-        num_pairs = 8 if len(firsts) == 1 else 1
+        takes = self._takes_alike(int(self.rng.choice(num_scenes)))
+        scenes = [self._scene_of(take) for take in self.rng.permutation(takes).tolist()]
         parts: list[Part] = []
         seconds = 0.0
-        for index in self.rng.permutation(num_clips):
-            seconds += float(self.rng.uniform(16, 900))
-            for first in firsts:
-                parts += [prompts.timestamp(seconds + first), self._clip(shown[index], num_pairs)]
-        return parts
-
-    def _whole_scene(self, scene: SceneId) -> list[Part]:
-        """Evenly spaced frames of one scene, in the runs of pairs that the product makes of them."""
-        start, length = int(self.rng.integers(3600)), int(self.rng.integers(8, 40))
-        num_frames = min(length, int(self.rng.choice([8, 16])))
-        frames = [start + (2 * i + 1) * length // (2 * num_frames) for i in range(num_frames)]
-        parts: list[Part] = []
-        for run in runs_of_pairs(pairs_of_frames(frames)):
-            pairs = tuple(scene if first != second else alone(scene) for first, second in run)
-            temporal = tuple(TEMPORAL_STEP // 2 * (first - run[0][0]) for first, _ in run)
-            parts += [prompts.timestamp(run[0][0]), Block(pairs, temporal)]
-        return parts
-
-    def rerank(self, worked: float) -> Lesson:
-        """The product's reranking prompt: a query about a scene, and a clip that has it, nearly has it, or not."""
-        lesson = self._open()
-        scene = self._scene_id()
-        query, _, given = language.draw_question(self.rng, self.scenes[scene], int(self.rng.choice([1, 2, 3, 3, 3])))
-        fits = self.rng.random() < 0.5
-        shown = scene if fits else self._near(scene, given)
-        while not fits and self._fits(shown, scene, given):
-            shown = self._near(scene, given)
-        num_pairs = int(self.rng.choice([1, 2, 4, 8]))
-        clip = self._cut_clip(shown, num_pairs, scene if not fits else None, given)
-        before, after = prompts.rerank(query, clip_first=True)
-        self._user(lesson, (before, clip, after))
-        verdict = prompts.YES_OPTION if fits else prompts.NO_OPTION
-        seen = self.scenes[shown]
-        telling = [a for a in given if seen.value(a) != self.scenes[scene].value(a)] or list(given)
-        value = seen.value(str(self.rng.choice(telling)))
-        self._reply(lesson, self._verdict(value, verdict, "rerank", worked))
+        for scene in scenes:
+            seconds += float(self.rng.uniform(2, 900))
+            parts += [prompts.timestamp(seconds), Block((scene,))]
+        self._user(lesson, parts)
+        subjects = [subject for scene in scenes for subject in self.scenes[scene].subjects]
+        for _ in range(num_items):
+            asked, said, value = self._ask_briefly(subjects)
+            if asked in OF_ATTRIBUTE and self.rng.random() < 0.5:
+                number = int(self.rng.integers(language.num_wordings(asked, held_out=False)))
+                self._text(lesson, "\n" + language.wording(asked, number, thing=language.describe(said)))
+            else:
+                self._words_here(lesson, [asked, *said.values()])
+            self._verdict_here(lesson, value, f"scene drill {min(4, len(scenes))}")
         return lesson
 
-    def clip_word(self, _worked: float) -> Lesson:
+    def _ask_briefly(self, subjects: Sequence[Subject]) -> tuple[str, dict[str, str], str]:
+        while True:
+            asked, *given = self._attributes(2 + int(self.rng.integers(3)))
+            if "sign" in given and self.rng.random() < 0.4:  # the hardest to read from the right one of many scenes
+                given[given.index("sign")], asked = asked, "sign"
+            said = self._said(self._one_of(subjects), given)
+            values = {subject.value(asked) for subject in subjects if subject.fits(said)}
+            if len(values) == 1:
+                return asked, said, values.pop()
+
+    # --- the product's questions ------------------------------------------------------------------------------------
+
+    def answer(self, num_takes: Sequence[int] = (1, 2, 3, 4, 4, 4), num_turns: int = 5) -> Lesson:
+        """Questions about one moment, on frames of a few takes that come near each other."""
+        kinds = {"attribute": 0.72, "beside": 0.1, "event": 0.18}
+        return self._questions(self._film(int(self.rng.choice(num_takes))), kinds, num_turns)
+
+    def course(self, num_takes: Sequence[int] = (2, 3, 4, 5), num_turns: int = 4) -> Lesson:
+        """Questions about times, and about what follows, on frames of a few takes."""
+        kinds = {"attribute": 0.1, "at": 0.3, "when": 0.2, "after": 0.4}
+        return self._questions(self._film(int(self.rng.choice(num_takes)), joined=0.6), kinds, num_turns)
+
+    def _questions(self, film: Film, kinds: Mapping[str, float], num_turns: int) -> Lesson:
+        lesson = self._open()
+        asker = Asker(film, self.rng)
+        drafts: list[Draft] = []
+        for _ in range(8 * num_turns):
+            kind = str(self.rng.choice(list(kinds), p=list(kinds.values())))
+            draft = asker.kinds[kind][1]()
+            if draft is not None:
+                drafts.append(draft)
+            if len(drafts) == num_turns:
+                break
+        if not drafts:
+            return self._questions(self._film(len(film.takes), joined=1.0), kinds, num_turns)
+        shows_motion = any(draft.asked == "motion" or "motion" in draft.said for draft in drafts)
+        parts = self._frames(film, single=not shows_motion and self.rng.random() < 0.3)
+        many = ", three takes or more" if len(film.takes) > 2 else ""
+        for turn, draft in enumerate(drafts):
+            kind = draft.asked if draft.asked not in OF_ATTRIBUTE else "at" if len(draft.tags) > 1 else "answer"
+            prompt, reply = self._asked(draft)
+            self._user(lesson, (*parts, prompt) if turn == 0 else (prompt,))
+            self._reply(lesson, reply, f"{kind}{many}")
+        return lesson
+
+    def most(self, num_takes: Sequence[int] = (6, 10, 16, 24)) -> Lesson:
+        """What is seen most, on single frames of many takes."""
+        lesson = self._open()
+        asked = str(self.rng.choice(["place", "shape", "colour"]))
+        value = int(self.rng.integers(len(ATTRIBUTES[asked])))
+        num = int(self.rng.choice(num_takes))
+        with_it = np.flatnonzero(self._words[:, list(ATTRIBUTES).index(asked)] == value)
+        num_with = max(2, round(num * float(self.rng.uniform(0.3, 0.6))))
+        takes = [
+            *self._take_of_subject[self.rng.choice(with_it, num_with)].tolist(),
+            *self._random_takes(num - num_with),
+        ]
+        film = self._timed(self.rng.permutation(takes).tolist(), gap=lambda: float(self.rng.uniform(20, 300)))
+        film = dataclasses.replace(film, takes=tuple(self._first_seconds(take, 4.0) for take in film.takes))
+        draft = None
+        while draft is None:
+            draft = Asker(film, self.rng).kinds["most"][1]()
+            if draft is None and not self.rng.integers(4):
+                return self.most(num_takes)
+        prompt, reply = self._asked(draft)
+        self._user(lesson, (*self._frames(film, single=bool(self.rng.integers(2))), prompt))
+        self._reply(lesson, reply, "most")
+        return lesson
+
+    def _asked(self, draft: Draft) -> tuple[str, str]:
+        """The product's prompt, and what is to be said: a word or a sentence."""
+        question = Question(draft.text)
+        if self.rng.random() >= SENTENCES:
+            return prompts.short_answer(question), draft.right
+        value_of = next((a for a in ATTRIBUTES if draft.right in ATTRIBUTES[a]), draft.asked)
+        return prompts.answer(question), language.sentence(value_of, draft.right)
+
+    def rerank(self) -> Lesson:
+        """The product's reranking prompt: a question, and a clip that has what it names, or nearly, or not."""
+        lesson = self._open()
+        draft = None
+        while draft is None or not draft.said:
+            film = self._film(4, joined=0.3)
+            asker = Asker(film, self.rng)
+            draft = asker.kinds[
+                str(self.rng.choice(["attribute", "beside", "event", "when", "after"], p=[0.6, 0.1, 0.1, 0.1, 0.1]))
+            ][1]()
+        said = draft.said
+        takes = {bool(fitting(take, said)): take for take in self.rng.permutation(np.array(film.takes, dtype=object))}
+        fits = bool(self.rng.integers(2)) and True in takes
+        take = takes.get(fits, film.takes[0])
+        clip = self._clip(film, take, int(self.rng.choice([1, 2, 4, 8])))
+        fits = any(subject.fits(said) for pair in clip.pairs for subject in self.scenes[pair].subjects)
+        before, after = prompts.rerank(draft.text, clip_first=True)
+        self._user(lesson, (before, clip, after))
+        self._reply(lesson, prompts.YES_OPTION if fits else prompts.NO_OPTION, "rerank")
+        return lesson
+
+    def clip_word(self) -> Lesson:
         """One word for a clip: any of the words that hold for it."""
         lesson = self._open()
-        scene = self._scene_id()
-        clip = self._cut_clip(scene, int(self.rng.integers(1, 9)), None, ())
-        words = tuple({word for pair in clip.pairs for word in self.scenes[pair].words})
+        film = self._film(1)
+        clip = self._clip(film, film.takes[0], int(self.rng.integers(1, 9)))
+        subjects = [subject for pair in clip.pairs for subject in self.scenes[pair].subjects]
+        words = {subject.value(attribute) for subject in subjects for attribute in ATTRIBUTES}
         self._user(lesson, (clip, self._word_prompt(prompts.CLIP)))
-        self._reply(lesson, [(words, "clip word")])
+        self._word_reply(lesson, words, "clip word")
         return lesson
 
-    def query_word(self, _worked: float) -> Lesson:
+    def query_word(self) -> Lesson:
         """One word for a question or a caption: any of the words of the world that it holds."""
         lesson = self._open()
-        scene = self.scenes[self._scene_id()]
-        text, _, given = language.draw_question(self.rng, scene, int(self.rng.integers(1, 5)))
-        if self.rng.random() < 0.2:
-            text, given = language.caption(scene), tuple(ATTRIBUTES)
-        self._user(lesson, (f"{text}\n{self._word_prompt(prompts.QUERY)}",))
-        self._reply(lesson, [(tuple(scene.value(attribute) for attribute in given), "query word")])
+        draft = None
+        while draft is None or not draft.said:
+            asker = Asker(self._film(4, joined=0.5), self.rng)
+            draft = asker.kinds[str(self.rng.choice(["attribute", "beside", "event", "when", "after"]))][1]()
+        self._user(lesson, (f"{draft.text}\n{self._word_prompt(prompts.QUERY)}",))
+        self._word_reply(lesson, set(draft.said.values()), "query word")
         return lesson
 
-    def caption(self, _worked: float) -> Lesson:
+    def caption(self) -> Lesson:
         """The whole clip in one sentence."""
         lesson = self._open()
         scene = self._scene_id()
-        self._user(
-            lesson, (self._clip(scene, 1 + int(self.rng.integers(2))), "Describe the video clip in one sentence.")
-        )
-        ids = self._encode(language.caption(self.scenes[scene]))
-        self._append_reply(lesson, [((token,), "caption") for token in ids])
+        clip = Block((scene,) * int(self.rng.integers(1, 4)))
+        self._user(lesson, (clip, str(self.rng.choice(language.CAPTION_PROMPTS))))
+        self._reply(lesson, language.caption(self.scenes[scene]), "caption")
         return lesson
 
-    # --- turns ------------------------------------------------------------------------------------------------------
+    # --- films of a few takes, and what is shown of them ------------------------------------------------------------
 
-    def _value_turn(self, scene: Scene, _worked: float) -> tuple[tuple[Part, ...], Reply]:
-        text, asked, _ = language.draw_question(self.rng, scene, int(self.rng.integers(0, 3)))
-        return (prompts.answer(Question(text)),), [((scene.value(asked),), f"talk {asked}")]
+    def _film(self, num_takes: int, joined: float = 0.25) -> Film:
+        """A few takes in random order, most of them like the first; some follow without a gap."""
+        takes = self.rng.permutation(self._takes_alike(num_takes)).tolist()
+        return self._timed(takes, gap=lambda: 0.0 if self.rng.random() < joined else float(self.rng.uniform(16, 900)))
 
-    def _choice_turn(self, scene: Scene, worked: float) -> tuple[tuple[Part, ...], Reply]:
-        text, asked, _ = language.draw_question(self.rng, scene, int(self.rng.integers(0, 3)))
-        right = scene.value(asked)
-        options, place = language.draw_options(self.rng, right, asked)
-        return (prompts.answer(Question(text, options)),), self._verdict(right, LETTERS[place], "choice", worked)
+    def _timed(self, takes: Sequence[int], gap: Callable[[], float]) -> Film:
+        """One after the other. A shot's place in the film is all that changes."""
+        seconds, timed = 0.0, []
+        for number in takes:
+            take = self.takes[number]
+            seconds += round(gap() * FRAMES_PER_SECOND) / FRAMES_PER_SECOND
+            shots = tuple(
+                dataclasses.replace(
+                    shot, start_seconds=shot.start_seconds + seconds, end_seconds=shot.end_seconds + seconds
+                )
+                for shot in take.shots
+            )
+            timed.append(_Numbered(shots, take.event, self._first_scene[number]))
+            seconds = timed[-1].end_seconds
+        return Film(0, tuple(timed))
 
-    def _match_turn(self, scene: Scene, worked: float) -> tuple[tuple[Part, ...], Reply]:
-        attribute = str(self.rng.choice(list(ATTRIBUTES)))
-        fits = self.rng.random() < 0.5
-        other = scene
-        while not fits and other.value(attribute) == scene.value(attribute):
-            other = self.scenes[self._scene_id()]
-        query = language.describe(other, [attribute])
-        verdict = prompts.YES_OPTION if fits else prompts.NO_OPTION
-        parts = (f"Query: {query}\nA. Yes\nB. No",)
-        return parts, self._verdict(scene.value(attribute), verdict, "match", worked)
+    @staticmethod
+    def _first_seconds(take: Take, seconds: float) -> Take:
+        first = take.shots[0]
+        shot = dataclasses.replace(first, end_seconds=min(first.end_seconds, first.start_seconds + seconds))
+        return dataclasses.replace(take, shots=(shot,), event=None)
 
-    def _verdict(self, value: str, letter: str, task: str, worked: float) -> Reply:
-        if self.rng.random() < worked:
-            return [((value,), f"{task}: value"), ((f" {letter}",), f"{task} after value")]
-        return [((letter,), task)]
+    def _frames(self, film: Film, *, single: bool) -> list[Part]:
+        """Pieces of every take with their times: single frames, pairs, or clips; each shot has one at least."""
+        parts: list[Part] = []
+        many = len(film.takes) > 5
+        length = 1 if single or many else int(self.rng.choice([1, 2, 8], p=[0.55, 0.15, 0.3]))
+        for take in film.takes:
+            for number, shot in enumerate(take.shots):
+                scene = _scene_id(take, number)
+                most = max(1, int((shot.end_seconds - shot.start_seconds) // (2 * length)))
+                num_pieces = 1 if many or length == 8 else min(most, int(self.rng.choice([1, 2, 3])))
+                step = (shot.end_seconds - shot.start_seconds) / num_pieces
+                for piece in range(num_pieces):
+                    seconds = shot.start_seconds + step * (piece + float(self.rng.uniform(0.05, 0.6)))
+                    left = max(1, int((shot.end_seconds - seconds) // 2))
+                    pairs = (alone(scene),) if single else (scene,) * min(length, left)
+                    parts += [prompts.timestamp(seconds), Block(pairs)]
+        return parts
 
-    # --- scenes -----------------------------------------------------------------------------------------------------
+    def _clip(self, film: Film, take: Take, num_pairs: int) -> Block:
+        """Neighbouring pairs that begin in the take, and may run on into what follows it."""
+        shots = [
+            (shot.start_seconds, _scene_id(other, number))
+            for other in film.takes
+            if take.start_seconds <= other.start_seconds <= take.start_seconds + 40
+            for number, shot in enumerate(other.shots)
+        ]
+        first = float(self.rng.uniform(take.start_seconds, max(take.start_seconds + 0.1, take.end_seconds - num_pairs)))
+        pairs = [max(s for s in shots if s[0] <= first + 2 * pair)[1] for pair in range(num_pairs)]
+        return Block(tuple(pairs))
+
+    def _takes_alike(self, num_takes: int) -> list[int]:
+        """A random take, and others; most of them share attributes with a thing in it."""
+        row = int(self.rng.integers(len(self._words)))
+        takes = [int(self._take_of_subject[row])]
+        columns = self.rng.permutation(len(ATTRIBUTES))[:3]
+        while len(takes) < num_takes:
+            tried = self.rng.integers(len(self._words), size=int(self.rng.choice([1, 4, 24, 48])))
+            shared = (self._words[tried][:, columns] == self._words[row, columns]).sum(1)
+            take = int(self._take_of_subject[tried[int(shared.argmax())]])
+            if take not in takes:
+                takes.append(take)
+        return takes
+
+    def _random_takes(self, num: int) -> list[int]:
+        return [int(number) for number in self.rng.integers(len(self.takes), size=num)]
+
+    def _scene_of(self, take: int) -> SceneId:
+        return int(self.rng.integers(self._first_scene[take], self._first_scene[take + 1]))
 
     def _scene_id(self) -> SceneId:
         return int(self.rng.integers(len(self.scenes)))
 
-    def _fits(self, candidate: SceneId, scene: SceneId, given: Sequence[str]) -> bool:
-        return all(self.scenes[candidate].value(a) == self.scenes[scene].value(a) for a in given)
+    def _attributes(self, num: int) -> list[str]:
+        return [str(attribute) for attribute in self.rng.permutation(list(ATTRIBUTES))[:num]]
 
-    def _num_shared(self, candidate: SceneId, scene: SceneId, given: Sequence[str]) -> int:
-        return sum(self.scenes[candidate].value(a) == self.scenes[scene].value(a) for a in given)
+    def _one_of(self, subjects: Sequence[Subject]) -> Subject:
+        return subjects[int(self.rng.integers(len(subjects)))]
 
-    def _near(self, scene: SceneId, given: Sequence[str], *, tries: Sequence[int] = (1, 4, 24)) -> SceneId:
-        """The best of some random scenes by the number of given attributes it shares: often all but one."""
-        tried = self.rng.integers(len(self.scenes), size=int(self.rng.choice(tries))).tolist()
-        best: SceneId = max(tried, key=lambda i: self._num_shared(i, scene, given))
-        return best
-
-    def _clip(self, scene: SceneId, num_pairs: int) -> Block:
-        return Block((scene,) * num_pairs)
-
-    def _cut_clip(self, scene: SceneId, num_pairs: int, but_not: SceneId | None, given: Sequence[str]) -> Block:
-        """A clip of one scene, or one with a cut to another that does not fit either."""
-        if num_pairs < 3 or self.rng.random() < 0.5:
-            return self._clip(scene, num_pairs)
-        other = self._scene_id()
-        while but_not is not None and self._fits(other, but_not, given):
-            other = self._scene_id()
-        cut = int(self.rng.integers(1, num_pairs - 1))
-        parts = [(scene,) * (num_pairs - cut), (other,) * cut]
-        if self.rng.random() < 0.5:
-            parts.reverse()
-        return Block(parts[0] + parts[1])
+    @staticmethod
+    def _said(subject: Subject, attributes: Sequence[str]) -> dict[str, str]:
+        return {attribute: subject.value(attribute) for attribute in attributes}
 
     def _word_prompt(self, of: str) -> str:
         if self.rng.random() < 0.1:
@@ -469,18 +389,32 @@ class Teacher:
                 self._block(lesson, part)
         self._text(lesson, "<|im_end|>\n<|im_start|>assistant\n")
 
-    def _reply(self, lesson: Lesson, reply: Reply) -> None:
-        steps: list[tuple[tuple[int, ...], str]] = []
-        for words, task in reply:
-            # A digit after a space is two tokens; the last one tells the words apart.
-            steps.append((tuple(self._encode(word)[-1] for word in words), task))
-        self._append_reply(lesson, steps)
+    def _reply(self, lesson: Lesson, text: str, task: str) -> None:
+        """Each token of the text is judged, the first one by the task's own name."""
+        for place, token in enumerate(self._encode(text)):
+            self._target_here(lesson, [token], f"{task}: rest" if place else task)
+        self._end_reply(lesson)
 
-    def _append_reply(self, lesson: Lesson, steps: Sequence[tuple[tuple[int, ...], str]]) -> None:
-        for tokens, task in [*steps, ((self._end,), "end")]:
-            lesson.targets.append(Target(len(lesson.ids) - 1, tokens, task))
-            self._append(lesson, [tokens[0] if len(tokens) == 1 else int(self.rng.choice(tokens))])
+    def _word_reply(self, lesson: Lesson, words: set[str], task: str) -> None:
+        tokens = sorted({self._encode(word)[-1] for word in words})
+        self._target_here(lesson, tokens, task)
+        self._end_reply(lesson)
+
+    def _end_reply(self, lesson: Lesson) -> None:
+        self._target_here(lesson, [self._end], "end")
         self._text(lesson, "\n")
+
+    def _words_here(self, lesson: Lesson, words: Sequence[str]) -> None:
+        self._text(lesson, "\n")  # without it nothing tells where an item begins
+        for word in words:
+            self._append(lesson, self._encode(word)[-1:])
+
+    def _verdict_here(self, lesson: Lesson, verdict: str, task: str) -> None:
+        self._target_here(lesson, self._encode(verdict)[-1:], task)
+
+    def _target_here(self, lesson: Lesson, tokens: Sequence[int], task: str) -> None:
+        lesson.targets.append(Target(len(lesson.ids) - 1, tuple(tokens), task))
+        self._append(lesson, [tokens[0] if len(tokens) == 1 else int(self.rng.choice(tokens))])
 
     def _text(self, lesson: Lesson, text: str) -> None:
         self._append(lesson, self._encode(text))
@@ -493,13 +427,26 @@ class Teacher:
     def _block(self, lesson: Lesson, block: Block) -> None:
         self._append(lesson, [self._block_start])
         start = lesson.positions[-1][0] + 1
-        temporal = block.temporal or tuple(TEMPORAL_STEP * index for index in range(len(block.pairs)))
-        for scene, offset in zip(block.pairs, temporal, strict=True):
+        for number, scene in enumerate(block.pairs):
             lesson.pairs.append(scene)
             lesson.ids += [self._video] * (ROWS * COLUMNS)
             lesson.positions += [
-                (start + offset, start + row, start + column) for row in range(ROWS) for column in range(COLUMNS)
+                (start + TEMPORAL_STEP * number, start + row, start + column)
+                for row in range(ROWS)
+                for column in range(COLUMNS)
             ]
-        last = max(temporal[-1] + 1, ROWS, COLUMNS)
+        last = max(TEMPORAL_STEP * (len(block.pairs) - 1) + 1, ROWS, COLUMNS)
         lesson.ids.append(self._block_end)
         lesson.positions.append((start + last,) * 3)
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbered(Take):
+    """A take whose scenes have numbers, one after the other."""
+
+    first_scene: SceneId = 0
+
+
+def _scene_id(take: Take, shot: int) -> SceneId:
+    assert isinstance(take, _Numbered)
+    return take.first_scene + shot

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +16,8 @@ from lvqa.tiny.world import ATTRIBUTES, THING_ATTRIBUTES, Subject
 HELD_OUT_SEEDS = 900_000
 """Films of this seed and above are for evaluation alone: nothing is trained or tuned on them, and only they are asked
 about in held-out wordings, too."""
+LEAD = 1.4
+"""How much longer than all others must be seen what is seen most."""
 TRIES = 40
 MOST_MISSES = 300
 """So many draws in a row without a new question, and the film has none left."""
@@ -41,6 +43,10 @@ class Draft:
     """At least three, all different."""
     tags: tuple[str, ...]
     evidence_seconds: tuple[float, float]
+    asked: str
+    """A key of language.WORDINGS."""
+    said: Mapping[str, str]
+    """What singles a thing out; empty if nothing does."""
 
 
 class Asker:
@@ -48,6 +54,8 @@ class Asker:
 
     def __init__(self, film: Film, rng: np.random.Generator) -> None:
         self.film, self.rng = film, rng
+        self.about = film.takes
+        """The takes that may be asked about."""
         self.kinds: dict[str, tuple[float, Callable[[], Draft | None]]] = {
             "attribute": (0.60, self._attribute),
             "beside": (0.05, self._beside),
@@ -69,52 +77,45 @@ class Asker:
 
     def _attribute(self) -> Draft | None:
         asked = str(self.rng.choice(ASKED_ONE_MOMENT, p=[0.2, 0.2, 0.25, 0.25, 0.1]))
-        take, said, subjects = self._singled_out(but_not=(asked,))
-        values = {subject.value(asked) for subject in subjects}
-        if not take or len(values) != 1:
+        found = self._singled_out(but_not=asked)
+        values = {subject.value(asked) for subject in found.subjects} if found else set()
+        if not found or len(values) != 1:
             return None
-        right = values.pop()
-        wrong = self._values(asked, right)
-        return Draft(
-            self._wording(asked, describe(said)), right, wrong, (OF_ATTRIBUTE[asked],), self._when_seen(take, said)
-        )
+        return self._draft(asked, found.said, values.pop(), self._seconds_of[asked], (OF_ATTRIBUTE[asked],), found.span)
 
     def _beside(self) -> Draft | None:
-        take, said, subjects = self._singled_out()
-        if not take:
+        found = self._singled_out()
+        if not found:
             return None
-        beside = {name(thing) for subject in subjects for thing in subject.scene.things if thing != subject.thing}
+        own = {name(subject.thing) for subject in found.subjects}
+        beside = {name(thing) for subject in found.subjects for thing in subject.scene.things} - own
         if len(beside) != 1:
             return None
-        right = beside.pop()
-        others = [n for n in self._names if n != right and n not in {name(subject.thing) for subject in subjects}]
-        return self._of_phrases("beside", describe(said), right, others, (ENTITY,), self._when_seen(take, said))
+        others = [other for other in self._names if other not in own]
+        return self._draft("beside", found.said, beside.pop(), others, (ENTITY,), found.span)
 
     def _event(self) -> Draft | None:
         take = self._take()
-        if take.event is None:
+        event = take.event
+        if event is None:
             return None
-        thing = take.event.thing
-        said = {"colour": thing.colour, "shape": thing.shape, "place": take.shots[0].scene.place}
-        if take.event.kind != "counts":
+        said = {"colour": event.thing.colour, "shape": event.thing.shape, "place": take.shots[0].scene.place}
+        if event.kind != "counts":
             said["sign"] = take.shots[0].scene.sign
-        if [other for other in self.film.takes if self._fitting(other, said)] != [take]:
+        if any(fitting(other, said) for other in self.film.takes if other is not take):
             return None
-        colour = str(
-            self.rng.choice([c for c in ATTRIBUTES["colour"] if c not in (thing.colour, take.event.said.split()[-1])])
-        )
-        said_of_others = [f"it turns {colour}", "it stops", "it leaves", "it enters", "the number goes up"]
-        said_of_others += [f"it hits {self.rng.choice(self._names)}"]
-        others = [other for other in said_of_others if other.split()[1] != take.event.said.split()[1]]
-        span = (take.start_seconds, take.end_seconds)
-        return self._of_phrases("event", describe(said), take.event.said, others, (EVENT,), span)
+        colours = [colour for colour in ATTRIBUTES["colour"] if colour != event.thing.colour]
+        might = [f"it turns {self.rng.choice(colours)}", f"it hits {self.rng.choice(self._names)}"]
+        might += ["it stops", "it leaves", "it enters", "the number goes up"]
+        wrong = [other for other in might if other.split()[1] != event.said.split()[1]]
+        return self._draft("event", said, event.said, wrong, (EVENT,), (take.start_seconds, take.end_seconds))
 
     # --- about times and the course of the film -----------------------------------------------------------------------
 
     def _at_time(self) -> Draft | None:
         take = self._take()
         shot = take.shots[int(self.rng.integers(len(take.shots)))]
-        seconds = int(self.rng.uniform(shot.start_seconds + 1, shot.end_seconds - 1))
+        seconds = self.rng.uniform(shot.start_seconds + 1, shot.end_seconds - 1)
         asked = str(self.rng.choice(ASKED_ONE_MOMENT))
         subjects = shot.scene.subjects
         subject = subjects[int(self.rng.integers(len(subjects)))]
@@ -122,90 +123,76 @@ class Asker:
         if len(subjects) > 1 and asked in THING_ATTRIBUTES:
             given = "shape" if asked != "shape" else "colour"
             said = {given: subject.value(given)}
-        text = f"{self._wording(asked, describe(said)).rstrip('?.')} at {clock(seconds)}?"
-        right = subject.value(asked)
-        return Draft(
-            text,
-            right,
-            self._values(asked, right),
-            (OF_ATTRIBUTE[asked], GROUNDING),
-            (shot.start_seconds, shot.end_seconds),
-        )
+        span = (shot.start_seconds, shot.end_seconds)
+        tags = (OF_ATTRIBUTE[asked], GROUNDING)
+        return self._draft(asked, said, subject.value(asked), self._seconds_of[asked], tags, span, at=clock(seconds))
 
     def _when(self) -> Draft | None:
-        take, said, _ = self._singled_out()
-        if not take:
+        found = self._singled_out()
+        if not found:
             return None
-        start, end = self._when_seen(take, said)
-        others = [clock(other.start_seconds) for other in self.film.takes if abs(other.start_seconds - start) > 60]
-        return self._of_phrases("when", describe(said), clock(start), others, (GROUNDING,), (start, end))
+        start, _ = found.span
+        others = [clock(take.start_seconds) for take in self.film.takes if abs(take.start_seconds - start) > 60]
+        return self._draft("when", found.said, clock(start), others, (GROUNDING,), found.span)
 
     def _after(self) -> Draft | None:
-        take, said, _ = self._singled_out()
-        if not take or take is self.film.takes[-1]:
+        found = self._singled_out()
+        following = [
+            take.shots[0] for take in self.film.takes if found and take.start_seconds == found.take.end_seconds
+        ]
+        if not found or not following:
             return None
-        following = self.film.takes[self.film.takes.index(take) + 1].shots[0]
-        asked = str(self.rng.choice(["place", "sign", "shape", "colour"]))
-        values = {subject.value(asked) for subject in following.scene.subjects}
-        if len(values) != 1 or values & {subject.value(asked) for subject in take.subjects}:
+        asked = str(self.rng.choice(list(WHAT)))
+        values = {subject.value(asked) for subject in following[0].scene.subjects}
+        if len(values) != 1 or values & {subject.value(asked) for subject in found.take.subjects}:
             return None
-        right = values.pop()
         tags = (REASONING, KEY) if asked == "sign" else (REASONING,)
-        span = (self._when_seen(take, said)[0], following.end_seconds)
-        text = self._wording("after", describe(said), what=WHAT[asked])
-        return Draft(text, right, self._values(asked, right), tags, span)
+        span = (found.span[0], following[0].end_seconds)
+        return self._draft("after", found.said, values.pop(), self._seconds_of[asked], tags, span, what=WHAT[asked])
 
     def _most(self) -> Draft | None:
         asked = str(self.rng.choice(["place", "shape", "colour"]))
         ranked = sorted(self._seconds_of[asked].items(), key=lambda item: -item[1])
-        if len(ranked) < 4 or ranked[0][1] < 1.4 * ranked[1][1]:
+        if len(ranked) < 2 or ranked[0][1] < LEAD * ranked[1][1]:
             return None
-        right, wrong = ranked[0][0], tuple(value for value, _ in ranked[1:])
-        text = self._wording("most", "", what=WHAT[asked])
-        return Draft(text, right, wrong, (SUMMARY,), (0.0, self.film.duration_seconds))
+        span = (0.0, self.film.duration_seconds)
+        return self._draft("most", {}, ranked[0][0], self._seconds_of[asked], (SUMMARY,), span, what=WHAT[asked])
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
     def _take(self) -> Take:
-        return self.film.takes[int(self.rng.integers(len(self.film.takes)))]
+        return self.about[int(self.rng.integers(len(self.about)))]
 
-    def _singled_out(self, but_not: Sequence[str] = ()) -> tuple[Take | None, dict[str, str], list[Subject]]:
-        """A take, what is said of a thing that only it has (three attributes), and its things that fit; None if others fit."""
+    def _singled_out(self, but_not: str = "") -> _Found | None:
+        """By three attributes; None if another take has a thing that fits, too."""
         take = self._take()
         subject = take.subjects[int(self.rng.integers(len(take.subjects)))]
-        attributes = self.rng.permutation([a for a in ATTRIBUTES if a not in but_not]).tolist()
-        said = {attribute: subject.value(attribute) for attribute in attributes[:3]}
-        if any(self._fitting(other, said) for other in self.film.takes if other is not take):
-            return None, said, []
-        return take, said, self._fitting(take, said)
+        attributes = self.rng.permutation([attribute for attribute in ATTRIBUTES if attribute != but_not])[:3].tolist()
+        said = {attribute: subject.value(attribute) for attribute in attributes}
+        if any(fitting(other, said) for other in self.film.takes if other is not take):
+            return None
+        shots = [shot for shot in take.shots if any(subject.fits(said) for subject in shot.scene.subjects)]
+        return _Found(take, said, fitting(take, said), (shots[0].start_seconds, shots[-1].end_seconds))
 
-    @staticmethod
-    def _fitting(take: Take, said: Mapping[str, str]) -> list[Subject]:
-        return [subject for subject in take.subjects if subject.fits(said)]
-
-    def _when_seen(self, take: Take, said: Mapping[str, str]) -> tuple[float, float]:
-        """The shots of the take in which there is a thing that fits."""
-        fitting = [shot for shot in take.shots if any(subject.fits(said) for subject in shot.scene.subjects)]
-        return fitting[0].start_seconds, fitting[-1].end_seconds
-
-    def _wording(self, asked: str, thing: str, *, what: str = "") -> str:
-        number = num_wordings(asked, held_out=self.film.seed >= HELD_OUT_SEEDS)
-        return wording(asked, int(self.rng.integers(number)), thing=thing, what=what)
-
-    def _values(self, asked: str, right: str) -> tuple[str, ...]:
-        """Other values that are seen in the film."""
-        return tuple(value for value in self._seconds_of[asked] if value != right)
-
-    def _of_phrases(
+    def _draft(
         self,
         asked: str,
-        thing: str,
+        said: Mapping[str, str],
         right: str,
-        others: Sequence[str],
+        might: Iterable[str],
         tags: tuple[str, ...],
         span: tuple[float, float],
+        *,
+        what: str = "",
+        at: str = "",
     ) -> Draft:
-        return Draft(self._wording(asked, thing), right, tuple(dict.fromkeys(others)), tags, span)
+        number = int(self.rng.integers(num_wordings(asked, held_out=self.film.seed >= HELD_OUT_SEEDS)))
+        text = wording(asked, number, thing=describe(said), what=what)
+        if at:
+            text = f"{text.rstrip('?.')} at {at}?"
+        return Draft(
+            text, right, tuple(dict.fromkeys(other for other in might if other != right)), tags, span, asked, said
+        )
 
     @cached_property
     def _names(self) -> list[str]:
@@ -222,6 +209,23 @@ class Asker:
                     for value in {subject.value(attribute) for subject in shot.scene.subjects}:
                         of_value[value] = of_value.get(value, 0.0) + shot.end_seconds - shot.start_seconds
         return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A thing that is singled out."""
+
+    take: Take
+    said: dict[str, str]
+    subjects: list[Subject]
+    """The thing in all shots in which it fits."""
+    span: tuple[float, float]
+    """From the first of these shots to the last."""
+
+
+def fitting(take: Take, said: Mapping[str, str]) -> list[Subject]:
+    """The things in the take for which all that is said holds."""
+    return [subject for subject in take.subjects if subject.fits(said)]
 
 
 def ask_about(film: Film, num_questions: int) -> list[Question]:

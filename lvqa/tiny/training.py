@@ -29,9 +29,10 @@ from transformers import (
 
 from lvqa.backbones.vision import encode_pixels
 from lvqa.tiny.build import build_model, build_tokenizer, token_id
-from lvqa.tiny.films import HELD_OUT_SEEDS
 from lvqa.tiny.lessons import COLUMNS, ROWS, Lesson, Teacher
-from lvqa.tiny.world import ATTRIBUTES, Scene, draw, random_scene
+from lvqa.tiny.questions import HELD_OUT_SEEDS
+from lvqa.tiny.script import FRAMES_PER_SECOND, TAKE_SECONDS, Take, random_take
+from lvqa.tiny.world import ATTRIBUTES, Scene, draw, nearest_things, random_scene
 
 TOKENS_PER_PAIR = ROWS * COLUMNS
 
@@ -95,41 +96,47 @@ class WordVectors:
         ids = {a: [tokenizer.encode(f" {v}")[-1] for v in values] for a, values in ATTRIBUTES.items()}
         self.vectors = {a: embedding[index].detach().clone() for a, index in ids.items()}  # attribute -> (values, dim)
 
-    def labels(self, scenes: Sequence[Scene]) -> dict[str, Tensor]:
-        """Attribute -> (scenes,) index of the scene's value."""
-        return {a: torch.tensor([values.index(s.value(a)) for s in scenes]) for a, values in ATTRIBUTES.items()}
+    def labels(self, scenes: Sequence[Scene], seconds: np.ndarray) -> dict[str, Tensor]:
+        """Attribute -> (scenes, 12): the place in ATTRIBUTES of the value that each token is to name.
+
+        Of the scene, and of the thing nearest to the token at that moment; `seconds` is (scenes,).
+        """
+        nearest = [nearest_things(scene, moment, ROWS, COLUMNS) for scene, moment in zip(scenes, seconds, strict=True)]
+        found = {}
+        for attribute, values in ATTRIBUTES.items():
+            rows = [
+                np.array([values.index(subject.value(attribute)) for subject in scene.subjects])[places]
+                for scene, places in zip(scenes, nearest, strict=True)
+            ]
+            found[attribute] = torch.from_numpy(np.stack(rows))
+        return found
 
     def ideal_tokens(self, labels: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
-        """(pairs, 12, dim): as a good tower would see them: all five words in every token, unevenly strong, with noise,
-        and one value in fifty misread."""
-        num = len(next(iter(labels.values())))
-        dim = self.vectors["colour"].shape[1]
+        """(pairs, 12, dim): as a good tower would see them: all words in every token, unevenly strong, with noise, and
+        one value in fifty misread."""
+        num, dim = len(next(iter(labels.values()))), self.vectors["colour"].shape[1]
         tokens = 0.06 * torch.randn(num, TOKENS_PER_PAIR, dim, generator=generator)
         for attribute, vectors in self.vectors.items():
-            misread = torch.rand(num, generator=generator) < 0.02
-            other = torch.randint(len(vectors), (num,), generator=generator)
+            misread = torch.rand(num, TOKENS_PER_PAIR, generator=generator) < 0.02
+            other = torch.randint(len(vectors), (num, TOKENS_PER_PAIR), generator=generator)
             value = torch.where(misread, other, labels[attribute])
-            strength = 0.3 + torch.rand(num, TOKENS_PER_PAIR, 1, generator=generator)
-            tokens += strength * vectors[value].unsqueeze(1)
+            tokens += (0.3 + torch.rand(num, TOKENS_PER_PAIR, 1, generator=generator)) * vectors[value]
         return tokens
 
     def naming_losses(
-        self, tokens: Tensor, labels: Mapping[str, Tensor], *, by_every_token: bool
+        self, tokens: Tensor, labels: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Cross-entropy and hits by attribute, where a value's logit is token . word.
 
-        `by_every_token`: each token of a pair is to name everything. The tower sees all of the pair, so the language
-        model need not find out which tokens belong together. Else it is enough that one of them names it (log-sum).
+        Each token of a pair is to name the scene and the thing nearest to it. The tower sees all of the pair, so the
+        language model need not find out which tokens belong together.
         """
         losses, hits = {}, {}
         for attribute, vectors in self.vectors.items():
-            logits = tokens.float() @ vectors.T.to(self.device)  # (pairs, tokens, values)
-            label = labels[attribute].to(self.device)
-            named = logits.logsumexp(1)  # (pairs, values)
-            hits[attribute] = (named.argmax(1) == label).float()
-            if by_every_token:
-                named, label = logits.flatten(0, 1), label.repeat_interleave(logits.shape[1])
-            losses[attribute] = nn.functional.cross_entropy(named, label)
+            logits = (tokens.float() @ vectors.T.to(self.device)).flatten(0, 1)  # (pairs * tokens, values)
+            label = labels[attribute].to(self.device).flatten()
+            losses[attribute] = nn.functional.cross_entropy(logits, label)
+            hits[attribute] = (logits.argmax(-1) == label).float()
         return losses, hits
 
 
@@ -163,42 +170,43 @@ def lesson_loss(
 
 
 BATCH_TOKENS = {
-    "letter drill": 62,
-    "match drill": 80,
-    "scene drill": 160,
-    "choice drill": 340,
-    "lookup": 80,
-    "compare": 110,
-    "talk": 240,
-    "answer": 520,
-    "rerank": 170,
-    "caption": 90,
+    "match drill": 110,
+    "scene drill": 210,
+    "answer": 440,
+    "course": 430,
+    "most": 350,
+    "rerank": 150,
+    "clip word": 130,
+    "query word": 80,
+    "caption": 80,
 }
-"""Rough length of a lesson by task, so that batches are of about the same cost; others 170."""
+"""Rough length of a lesson by task, so that batches are of about the same cost."""
 
 
 def lesson_batch(
-    teacher: Teacher, mix: Mapping[str, float], tokenizer: PreTrainedTokenizerFast, *, tokens: int, worked: float
+    teacher: Teacher, mix: Mapping[str, float], tokenizer: PreTrainedTokenizerFast, *, tokens: int
 ) -> Batch:
     """A batch of about `tokens` tokens of one task (so that lengths are alike), drawn by the weights of `mix`."""
     names = list(mix)
     weights = np.array([mix[name] for name in names])
     name = str(teacher.rng.choice(names, p=weights / weights.sum()))
-    size = max(1, tokens // BATCH_TOKENS.get(name, 170))
-    return Batch.of([teacher.tasks[name](worked) for _ in range(size)], tokenizer)
+    size = max(1, tokens // BATCH_TOKENS[name])
+    return Batch.of([teacher.tasks[name]() for _ in range(size)], tokenizer)
 
 
 # --- pixels ---------------------------------------------------------------------------------------------------------
 
 
-def draw_pairs(rng: np.random.Generator, scenes: Sequence[Scene], *, step_seconds: float = 1.0) -> np.ndarray:
-    """(scenes, 2, 84, 112, 3) uint8: at a random moment of each, marred as by a film's compression."""
+def draw_pairs(
+    rng: np.random.Generator, scenes: Sequence[Scene], *, step_seconds: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """(scenes, 2, 84, 112, 3) uint8: at a random moment of each, marred as by a film's compression; and the moments."""
     pixels = np.empty((len(scenes), 2, 28 * ROWS, 28 * COLUMNS, 3), np.uint8)
-    for row, scene in zip(pixels, scenes, strict=True):
-        seconds = float(rng.uniform(0, 30))
+    first = rng.uniform(0, 30, len(scenes))
+    for row, scene, seconds in zip(pixels, scenes, first.tolist(), strict=True):
         for frame, moment in zip(row, (seconds, seconds + step_seconds), strict=True):
             frame[:] = _as_decoded(rng, draw(scene, moment))
-    return pixels
+    return pixels, first + step_seconds / 2
 
 
 def _as_decoded(rng: np.random.Generator, frame: np.ndarray) -> np.ndarray:
@@ -208,6 +216,12 @@ def _as_decoded(rng: np.random.Generator, frame: np.ndarray) -> np.ndarray:
         frame = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
     scaling = cv2.INTER_AREA if rng.random() < 0.5 else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(frame, (28 * COLUMNS, 28 * ROWS), interpolation=scaling))
+
+
+def random_takes(rng: np.random.Generator, num: int) -> list[Take]:
+    """Takes of 8 to 40 seconds, as films have them, but evenly drawn."""
+    ends = (rng.uniform(*TAKE_SECONDS, num) * FRAMES_PER_SECOND).round() / FRAMES_PER_SECOND
+    return [random_take(rng, 0.0, end) for end in ends.tolist()]
 
 
 # --- the course -----------------------------------------------------------------------------------------------------
@@ -222,59 +236,32 @@ class Stage:
     learning_rate: float
     mix: Mapping[str, float] | None = None
     """Weights of the tasks; None trains the vision tower alone."""
-    worked: float = 0.6
-    """Share of the verdicts that are given after the value."""
     tokens: int = 4000
     """Text tokens a batch."""
     seen: bool = False
     """Lessons on the tower's own tokens instead of ideal ones."""
-    by_every_token: bool = False
-    """Of the vision tower: every token is to name everything, instead of one of them."""
+    num_things: int | None = None
+    """In the scenes that the vision tower is shown; None: one to three."""
 
 
-DRILLS = {"match drill": 0.2, "scene drill": 0.7, "choice drill": 0.9}
-PRODUCT = {"answer": 3.0, "rerank": 1.0, "clip word": 0.3, "query word": 0.1, "caption": 0.1}
+DRILLS = {"match drill": 0.2, "scene drill": 1.0}
+PRODUCT = {
+    "answer": 3.0,
+    "course": 1.5,
+    "most": 0.3,
+    "rerank": 1.0,
+    "clip word": 0.2,
+    "query word": 0.1,
+    "caption": 0.2,
+}
 
 CURRICULUM = (
-    Stage(name="see", steps=2000, learning_rate=1.5e-3),
-    Stage(name="see all over", steps=1300, learning_rate=1.2e-3, by_every_token=True),
-    Stage(name="speak", steps=600, learning_rate=2e-3, mix={"talk": 1.0, "caption": 1.0}),
-    Stage(
-        name="match",
-        steps=1000,
-        learning_rate=2e-3,
-        mix={"letter drill": 1.0, "match drill": 1.0, "talk": 0.6, "caption": 0.15},
-    ),
-    Stage(
-        name="letters",
-        steps=400,
-        learning_rate=2e-3,
-        mix={"letter drill": 3.0, "match drill": 0.3, "scene drill": 1.2, "talk": 0.6, "caption": 0.1},
-    ),
-    Stage(
-        name="scenes",
-        steps=400,
-        learning_rate=1.5e-3,
-        mix={"letter drill": 0.3, "match drill": 0.5, "scene drill": 3.0},
-    ),
-    Stage(
-        name="choices",
-        steps=300,
-        learning_rate=1.5e-3,
-        mix={**PRODUCT, "match drill": 0.4, "scene drill": 1.5, "letter drill": 0.2, "choice drill": 2.0},
-        worked=0.4,
-    ),
-    Stage(name="lessons", steps=600, learning_rate=1.5e-3, mix={**DRILLS, **PRODUCT}, worked=0.3),
-    Stage(name="together", steps=4000, learning_rate=1.4e-3, mix={**DRILLS, **PRODUCT}, worked=0.0, seen=True),
-    Stage(
-        name="many scenes",
-        steps=900,
-        learning_rate=1.3e-3,
-        mix={"scene drill": 1.2, "choice drill": 0.4, **PRODUCT, "answer": 4.0, "rerank": 0.4},
-        worked=0.0,
-        tokens=5000,
-        seen=True,
-    ),
+    Stage(name="see", steps=3000, learning_rate=1.5e-3, num_things=1),
+    Stage(name="see several", steps=4000, learning_rate=1.2e-3),
+    Stage(name="match", steps=1500, learning_rate=2e-3, mix={"match drill": 1.0, "caption": 0.3}),
+    Stage(name="scenes", steps=1500, learning_rate=1.5e-3, mix={"match drill": 0.5, "scene drill": 3.0}),
+    Stage(name="lessons", steps=1500, learning_rate=1.5e-3, mix={**DRILLS, **PRODUCT}),
+    Stage(name="together", steps=4000, learning_rate=1.4e-3, mix={**DRILLS, **PRODUCT}, tokens=5000, seen=True),
 )
 """The whole training. README.md in this folder tells what each stage is for and what it reached."""
 
@@ -282,8 +269,8 @@ CURRICULUM = (
 class Course:
     """The model on its way through the stages, with all that is needed to go on after an interruption."""
 
-    num_scenes = 8_000
-    pairs_per_scene = 2
+    num_takes = 8_000
+    moments_per_scene = 2
     steps_between_saves = 500
     pairs_per_batch = 96
 
@@ -295,6 +282,7 @@ class Course:
         self.words = WordVectors(self.model, self.tokenizer, self.device)
         nn.Module.to(self.model, self.device).train()
         _use_quick_attention(self.model)
+        self.seen_tokens: Tensor | None = None
         self.log = Log(folder / "log.jsonl")
         self.stage = self.step = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -344,18 +332,20 @@ class Course:
 
     def _begin(self, stage: Stage) -> None:
         rng = np.random.default_rng([self.seed, 1, self.stage])
-        self.scenes = [random_scene(rng) for _ in range(self.num_scenes)]
-        self.teacher = Teacher(self.tokenizer, self.scenes, seed=self.seed)
-        self.labels = self.words.labels(self.scenes)
-        self.seen_tokens = None
+        self._take_up(random_takes(rng, self.num_takes), seed=self.seed)
         if stage.seen and self.step == 0:
             self._match_lengths(rng)
-        self.seen_tokens = self._encode(rng, self.scenes) if stage.seen else None
+        self.seen_tokens = self._encode(rng, self.teacher.scenes) if stage.seen else None
+
+    def _take_up(self, takes: Sequence[Take], *, seed: int) -> None:
+        """What the lessons are about from now on."""
+        self.teacher = Teacher(self.tokenizer, takes, seed=seed)
+        self.seen_tokens = None
 
     @torch.no_grad()
     def _match_lengths(self, rng: np.random.Generator) -> None:
         """Scale the tower's output to the length of the ideal tokens, which the language model is used to."""
-        seen = self._encode(rng, self.scenes[:100]).float().norm(dim=-1).mean()
+        seen = self._encode(rng, self.teacher.scenes[:100]).float().norm(dim=-1).mean()
         ideal = self._visual_tokens(torch.arange(100), rng).norm(dim=-1).mean()
         last = self.model.model.visual.merger.mlp[-1]
         for parameter in (last.weight, last.bias):
@@ -372,17 +362,16 @@ class Course:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def _vision_loss(self, stage: Stage, rng: np.random.Generator) -> Tensor:
-        scenes = [random_scene(rng) for _ in range(self.pairs_per_batch)]
-        pixels = torch.from_numpy(draw_pairs(rng, scenes)).to(self.device)
-        tokens = encode_pixels(self.model.model.visual, pixels)
-        labels = self.words.labels(scenes)
-        losses, hits = self.words.naming_losses(tokens, labels, by_every_token=stage.by_every_token)
+        scenes = [random_scene(rng, stage.num_things) for _ in range(self.pairs_per_batch)]
+        pixels, seconds = draw_pairs(rng, scenes)
+        tokens = encode_pixels(self.model.model.visual, torch.from_numpy(pixels).to(self.device))
+        losses, hits = self.words.naming_losses(tokens, self.words.labels(scenes, seconds))
         self.log.add([f"names {name}" for name in hits], [hit.mean().item() for hit in hits.values()])
         return torch.stack(list(losses.values())).sum()
 
     def _lesson_loss(self, stage: Stage) -> Tensor:
         assert stage.mix is not None
-        batch = lesson_batch(self.teacher, stage.mix, self.tokenizer, tokens=stage.tokens, worked=stage.worked)
+        batch = lesson_batch(self.teacher, stage.mix, self.tokenizer, tokens=stage.tokens)
         tokens = self._visual_tokens(batch.pairs, self.teacher.rng)
         loss, right = lesson_loss(self.model, batch.to(self.device), tokens, text_weight=0.5)
         self.log.add(list(batch.tasks), right.tolist())
@@ -393,11 +382,14 @@ class Course:
         is_alone = pairs < 0
         pairs = torch.where(is_alone, ~pairs, pairs)
         if self.seen_tokens is not None:
-            moments = torch.from_numpy(rng.integers(self.pairs_per_scene, size=len(pairs)))
-            moments[is_alone] = self.pairs_per_scene
+            moments = torch.from_numpy(rng.integers(self.moments_per_scene, size=len(pairs)))
+            moments[is_alone] = self.moments_per_scene
             return self.seen_tokens[pairs, moments].to(self.device).float()
+        labels = self.words.labels(
+            [self.teacher.scenes[pair] for pair in pairs.tolist()], rng.uniform(0, 30, len(pairs))
+        )
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-        return self.words.ideal_tokens({a: label[pairs] for a, label in self.labels.items()}, generator).to(self.device)
+        return self.words.ideal_tokens(labels, generator).to(self.device)
 
     @torch.no_grad()
     def _encode(self, rng: np.random.Generator, scenes: Sequence[Scene]) -> Tensor:
@@ -405,8 +397,8 @@ class Course:
         encoded = []
         for first in range(0, len(scenes), 64):
             chunk = scenes[first : first + 64]
-            drawn = [draw_pairs(rng, chunk) for _ in range(self.pairs_per_scene)]
-            drawn.append(draw_pairs(rng, chunk, step_seconds=0.0))
+            drawn = [draw_pairs(rng, chunk)[0] for _ in range(self.moments_per_scene)]
+            drawn.append(draw_pairs(rng, chunk, step_seconds=0.0)[0])
             pixels = torch.from_numpy(np.stack(drawn, 1).reshape(-1, *drawn[0].shape[1:])).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16):
                 tokens = encode_pixels(self.model.model.visual, pixels)
@@ -417,22 +409,19 @@ class Course:
     def _examine(self, stage: Stage) -> None:
         """Accuracy of every task on scenes that no stage has seen, always with the same questions; into the log."""
         rng = np.random.default_rng([HELD_OUT_SEEDS, self.seed])
-        kept = self.scenes, self.teacher, self.labels, self.seen_tokens
+        kept = self.teacher, self.seen_tokens
         self.log.values.clear()
-        self.scenes = [random_scene(rng) for _ in range(1000)]
-        self.teacher = Teacher(self.tokenizer, self.scenes, seed=HELD_OUT_SEEDS)
-        self.labels = self.words.labels(self.scenes)
+        self._take_up(random_takes(rng, 1000), seed=HELD_OUT_SEEDS)
         with torch.autocast(self.device.type, torch.bfloat16):
             if stage.mix is None:
                 for _ in range(5):
                     self._vision_loss(stage, rng)
             else:
-                self.seen_tokens = self._encode(rng, self.scenes) if stage.seen else None
+                self.seen_tokens = self._encode(rng, self.teacher.scenes) if stage.seen else None
                 for task in stage.mix:
-                    for worked in {0.0, stage.worked}:
-                        self._lesson_loss(dataclasses.replace(stage, mix={task: 1.0}, worked=worked, tokens=12_000))
+                    self._lesson_loss(dataclasses.replace(stage, mix={task: 1.0}, tokens=16_000))
         self.log.write(stage=stage.name, step=self.step, split="held out")
-        self.scenes, self.teacher, self.labels, self.seen_tokens = kept
+        self.teacher, self.seen_tokens = kept
 
     def _save(self, optimizer: torch.optim.Optimizer | None) -> None:
         beside = self.checkpoint.with_suffix(".part")

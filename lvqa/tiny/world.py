@@ -7,7 +7,7 @@ A thing has a colour, a shape, a size and a motion; the place and the sign, a nu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -102,7 +102,7 @@ class Subject:
         """The word for one of ATTRIBUTES."""
         return str(getattr(self.thing if attribute in THING_ATTRIBUTES else self.scene, attribute))
 
-    def fits(self, said: dict[str, str]) -> bool:
+    def fits(self, said: Mapping[str, str]) -> bool:
         """Whether all that is said of a thing holds for it."""
         return all(self.value(attribute) == value for attribute, value in said.items())
 
@@ -169,7 +169,7 @@ def nearest_things(scene: Scene, seconds: float, rows: int, columns: int) -> np.
         at_x, at_y = thing.at(seconds)
         dx, dy = np.abs(x * WIDTH / columns - at_x), np.abs(y * HEIGHT / rows - at_y)
         distances.append(np.hypot(np.minimum(dx, WIDTH - dx), np.minimum(dy, HEIGHT - dy)) - thing.radius)
-    return np.argmin(distances, axis=0).ravel()
+    return np.asarray(np.argmin(distances, axis=0).ravel())
 
 
 def _sign(frame: np.ndarray, scene: Scene) -> None:
