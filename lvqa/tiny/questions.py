@@ -206,7 +206,7 @@ class Asker:
         for take in self.film.takes:
             for shot in take.shots:
                 for attribute, of_value in seconds.items():
-                    for value in {subject.value(attribute) for subject in shot.scene.subjects}:
+                    for value in dict.fromkeys(subject.value(attribute) for subject in shot.scene.subjects):
                         of_value[value] = of_value.get(value, 0.0) + shot.end_seconds - shot.start_seconds
         return seconds
 
