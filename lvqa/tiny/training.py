@@ -333,8 +333,8 @@ class Course:
     def _begin(self, stage: Stage) -> None:
         rng = np.random.default_rng([self.seed, 1, self.stage])
         self._take_up(random_takes(rng, self.num_takes), seed=self.seed)
-        if stage.seen and self.step == 0:
-            self._match_lengths(rng)
+        if stage.seen:
+            self._match_lengths(rng, is_done=self.step > 0)
         self.seen_tokens = self._encode(rng, self.teacher.scenes) if stage.seen else None
 
     def _take_up(self, takes: Sequence[Take], *, seed: int) -> None:
@@ -343,10 +343,15 @@ class Course:
         self.seen_tokens = None
 
     @torch.no_grad()
-    def _match_lengths(self, rng: np.random.Generator) -> None:
-        """Scale the tower's output to the length of the ideal tokens, which the language model is used to."""
+    def _match_lengths(self, rng: np.random.Generator, *, is_done: bool) -> None:
+        """Scale the tower's output to the length of the ideal tokens, which the language model is used to.
+
+        Where that is done already, its draws are made all the same: what is drawn next depends on them.
+        """
         seen = self._encode(rng, self.teacher.scenes[:100]).float().norm(dim=-1).mean()
         ideal = self._visual_tokens(torch.arange(100), rng).norm(dim=-1).mean()
+        if is_done:
+            return
         last = self.model.model.visual.merger.mlp[-1]
         for parameter in (last.weight, last.bias):
             parameter *= (ideal / seen).item()
