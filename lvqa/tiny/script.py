@@ -25,7 +25,7 @@ from lvqa.tiny.world import (
 FRAMES_PER_SECOND = 8
 TAKE_SECONDS = (8.0, 40.0)
 LEAST_SHOT_SECONDS = 6.0
-"""Before an event and after it."""
+"""Twice as long at least is a take with an event; it comes near the middle."""
 
 EVENTS = ("turns", "stops", "leaves", "enters", "hits", "counts")
 """What may happen in a take: a thing gets another colour, stands still, goes, comes, bounces off another; the number on
