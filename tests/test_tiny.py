@@ -628,19 +628,16 @@ def looks_different(frames: list[np.ndarray], name: str) -> None:
 
 
 def test_the_nearest_thing_is_the_nearest_that_is_painted():
-    """On a world that wraps around; a cell about as far from two things may name either."""
+    """On a world that wraps around; of a thing's form the rule knows the radius alone, so that close calls may err."""
     rng = np.random.default_rng(2)
-    clear = 0
+    farther = []
     for _ in range(150):
         scene, seconds = random_scene(rng, int(rng.integers(2, 4))), float(rng.uniform(0, 30))
         distances = np.stack([distances_to(alone_drawn(thing, seconds)) for thing in scene.things])
-        order = np.sort(distances, axis=0)
-        is_clear = order[1] - order[0] > 40
-        named = nearest_things(scene, seconds, ROWS, COLUMNS)
-        assert named.shape == (ROWS * COLUMNS,)
-        assert np.array_equal(named[is_clear], distances.argmin(0)[is_clear])
-        clear += int(is_clear.sum())
-    assert clear > 800
+        nearest = nearest_things(scene, seconds, ROWS, COLUMNS)
+        assert nearest.shape == (ROWS * COLUMNS,)
+        farther.append(distances[nearest, np.arange(ROWS * COLUMNS)] - distances.min(0))
+    assert np.max(farther) < 30 and np.mean(np.array(farther) > 10) < 0.015
 
 
 def distances_to(frame: np.ndarray) -> np.ndarray:
@@ -747,8 +744,8 @@ def texts() -> Iterator[str]:
         yield "".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000)
 
 
-def test_the_weights_were_trained_on_this_tokenizer(packaged):
-    assert json.loads(build_tokenizer().backend_tokenizer.to_str()) == json.loads(packaged.backend_tokenizer.to_str())
+def test_the_weights_were_trained_on_this_tokenizer(built, packaged):
+    assert json.loads(built.backend_tokenizer.to_str()) == json.loads(packaged.backend_tokenizer.to_str())
 
 
 def test_any_text_comes_back(tokenizer):
