@@ -1082,7 +1082,7 @@ STAGES = (
 class ShortCourse(Course):
     """Few takes, a small examination, and a plug to pull."""
 
-    num_takes, moments_per_scene, pairs_per_batch = 100, 1, 4
+    num_takes, moments_per_scene, pairs_per_batch = 30, 1, 4
 
     def _examine(self, stage: Stage) -> None:
         """It would take longer than the training, and changes nothing of it."""
@@ -1122,7 +1122,15 @@ made_optimizers: list[torch.optim.Optimizer] = []
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory) -> dict[str, Tensor]:
+def one_tokenizer(built) -> Iterator[None]:
+    """Built once for all courses."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lvqa.tiny.training.build_tokenizer", lambda: built)
+        yield
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, one_tokenizer) -> dict[str, Tensor]:
     course = ShortCourse(tmp_path_factory.mktemp("unbroken"), seed=1, device="cpu", stages=STAGES)
     before = {name: value.clone() for name, value in course.model.state_dict().items()}
     course.run()

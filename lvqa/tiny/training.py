@@ -348,8 +348,9 @@ class Course:
 
         Where that is done already, its draws are made all the same: what is drawn next depends on them.
         """
-        seen = self._encode(rng, self.teacher.scenes[:100]).float().norm(dim=-1).mean()
-        ideal = self._visual_tokens(torch.arange(100), rng).norm(dim=-1).mean()
+        scenes = self.teacher.scenes[:100]
+        seen = self._encode(rng, scenes).float().norm(dim=-1).mean()
+        ideal = self._visual_tokens(torch.arange(len(scenes)), rng).norm(dim=-1).mean()
         if is_done:
             return
         last = self.model.model.visual.merger.mlp[-1]
