@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -271,6 +274,17 @@ def test_a_script_follows_from_its_seed():
 def test_fewer_questions_are_the_first_of_more():
     film = write_script(3, 60)
     assert ask_about(film, 5) == ask_about(film, 24)[:5]
+
+
+def test_scripts_and_questions_are_the_same_in_every_process():
+    told = "from lvqa.tiny.films import *; f = write_script(3, 20); print(f, ask_about(f, 20))"
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", told], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in "12"
+    ]
+    assert outputs[0] == outputs[1] and outputs[0]
 
 
 @pytest.mark.parametrize("minutes", [1, 2.5, 20, 60, 180])
