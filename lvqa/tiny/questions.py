@@ -140,7 +140,7 @@ class Asker:
         following = [
             take.shots[0] for take in self.film.takes if found and take.start_seconds == found.take.end_seconds
         ]
-        if not found or not following:
+        if not found or not following or found.span[1] != found.take.end_seconds:
             return None
         asked = str(self.rng.choice(list(WHAT)))
         values = {subject.value(asked) for subject in following[0].scene.subjects}

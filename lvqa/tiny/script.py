@@ -33,6 +33,8 @@ the sign goes up by one."""
 _PASSING_SECONDS, _PASSING_SPEED = 1.25, 190.0
 """How a thing comes and goes, in pixels a second."""
 _BURST_SECONDS = 0.5
+_APPROACH_SECONDS, _APPROACH_PIXELS = 5.0, 75.0
+"""Of each of two things that are to collide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,57 +138,62 @@ class Style:
 
 def random_take(rng: np.random.Generator, start: float, end: float, style: Style | None = None) -> Take:
     """A random scene, in which something happens once in two times if there is time for it."""
-    scene = random_scene(rng)
-    if style is not None:
-        scene = style.applied(rng, scene)
+
+    def scene() -> Scene:
+        return random_scene(rng) if style is None else style.applied(rng, random_scene(rng))
+
     if end - start < 2 * LEAST_SHOT_SECONDS or rng.random() < 0.5:
-        return Take((Shot(scene, start, end),))
-    middle = start + _whole_frames((end - start) * rng.uniform(0.42, 0.58))
-    before, after, event = random_event(rng, scene, middle - start)
+        return Take((Shot(scene(), start, end),))
+    kind = str(rng.choice(EVENTS))
+    # What comes to a collision must not have met before, on the way around the frame.
+    middle = start + _whole_frames(_APPROACH_SECONDS if kind == "hits" else (end - start) * rng.uniform(0.42, 0.58))
+    happened = None
+    while happened is None:
+        happened = random_event(rng, scene(), kind, middle - start)
+    before, after, event = happened
     return Take((Shot(before, start, middle), Shot(after, middle, end)), event)
 
 
-def random_event(rng: np.random.Generator, scene: Scene, seconds: float) -> tuple[Scene, Scene, Event]:
-    """One of EVENTS that can happen in the scene after so many seconds: the scene before, the one after, the event."""
+def random_event(
+    rng: np.random.Generator, scene: Scene, kind: str, seconds: float
+) -> tuple[Scene, Scene, Event] | None:
+    """The scene before an event of this kind after so many seconds, the scene after it, and the event.
+
+    None if it can't happen in this scene.
+    """
     number = int(rng.integers(len(scene.things)))
-    thing = scene.things[number]
-    kinds = ["turns"]
-    kinds += ["stops"] if thing.motion in ("left", "right", "up", "down") else []
-    kinds += ["leaves", "enters", "hits"] if len(scene.things) > 1 else []
-    kinds += ["counts"] if scene.sign in NUMBERS[:-1] else []
-    kind = str(rng.choice(kinds))
-    if kind == "hits":
-        return _collision(rng, scene, number, seconds)
-    after = _later(scene, seconds)
+    thing, after = scene.things[number], _later(scene, seconds)
     if kind == "turns":
         free = [c for c in ATTRIBUTES["colour"] if all(c != other.colour for other in scene.things)]
         turned = replace(after.things[number], colour=str(rng.choice(free)))
         return scene, _with(after, {number: turned}), Event(kind, f"it turns {turned.colour}", thing)
-    if kind == "stops":
+    if kind == "stops" and thing.motion not in ("still", "spinning"):
         stopped = replace(after.things[number], motion="still")
         return scene, _with(after, {number: stopped}), Event(kind, "it stops", thing)
+    if kind == "counts" and scene.sign in NUMBERS[:-1]:
+        sign = NUMBERS[NUMBERS.index(scene.sign) + 1]
+        return scene, replace(after, sign=sign), Event(kind, "the number goes up", thing)
+    if len(scene.things) == 1:
+        return None
     if kind == "leaves":
         return scene, _without(after, number), Event(kind, "it leaves", thing)
     if kind == "enters":
         return _without(scene, number), after, Event(kind, "it enters", after.things[number])
-    sign = NUMBERS[NUMBERS.index(scene.sign) + 1]
-    return scene, replace(after, sign=sign), Event(kind, "the number goes up", thing)
+    return _collision(rng, scene, number, seconds) if kind == "hits" else None
 
 
 def _collision(rng: np.random.Generator, scene: Scene, number: int, seconds: float) -> tuple[Scene, Scene, Event]:
-    """Two things on one height come from both sides, touch, and go back."""
+    """Two things on one height come from both sides, touch, and go up and down."""
     other = int(rng.choice([i for i in range(len(scene.things)) if i != number]))
-    left, right = scene.things[number], scene.things[other]
     y, x = float(rng.uniform(100, 180)), float(rng.uniform(130, WIDTH - 130))
-    at_touch = {number: replace(left, x=x - left.radius, y=y), other: replace(right, x=x + right.radius, y=y)}
     before, after = {}, {}
-    for place, way in ((number, 1), (other, -1)):
-        thing = at_touch[place]
-        before[place] = replace(
-            thing, motion="right" if way == 1 else "left", x=(thing.x - way * thing.speed * seconds) % WIDTH
-        )
-        after[place] = replace(thing, motion="left" if way == 1 else "right")
-    event = Event("hits", f"it hits {name(right)}", before[number])
+    for place, way, then in ((number, 1, "up"), (other, -1, "down")):
+        thing = replace(scene.things[place], y=y, speed=_APPROACH_PIXELS / seconds)
+        at_touch = x - way * thing.radius
+        comes_from = (at_touch - way * _APPROACH_PIXELS) % WIDTH
+        before[place] = replace(thing, motion="right" if way == 1 else "left", x=comes_from)
+        after[place] = replace(thing, motion=then, x=at_touch)
+    event = Event("hits", f"it hits {name(scene.things[other])}", before[number])
     return _with(scene, before), _with(_later(scene, seconds), after), event
 
 

@@ -123,7 +123,7 @@ def random_things(rng: np.random.Generator, num_things: int) -> tuple[Thing, ...
                 x=float(WIDTH * (columns[place] + 0.5) / num_things + rng.uniform(-20, 20)),
                 y=float(30 + (HEIGHT - 30) * (rows[place] + 0.5) / num_things + rng.uniform(-12, 12)),
                 radius=float(rng.uniform(*_RADII[num_things][size])),
-                speed=float(rng.uniform(25, 33)),
+                speed=float(rng.uniform(15, 33)),
             )
         )
     return tuple(things)
@@ -133,8 +133,7 @@ def random_scene(rng: np.random.Generator, num_things: int | None = None) -> Sce
     """A scene with every attribute drawn evenly and independently; half have one thing, the others two or three."""
     return Scene(
         things=random_things(rng, num_things or int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15]))),
-        # As many words as numbers.
-        sign=str(rng.choice(NUMBERS if rng.random() < 0.5 else SCENE_ATTRIBUTES["sign"][len(NUMBERS) :])),
+        sign=str(rng.choice(SCENE_ATTRIBUTES["sign"])),
         place=str(rng.choice(SCENE_ATTRIBUTES["place"])),
         sign_right=bool(rng.integers(2)),
         backdrop=int(rng.integers(64)),
