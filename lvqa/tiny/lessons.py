@@ -103,13 +103,13 @@ class Teacher:
     # --- drills: a dozen verdicts in one sequence -------------------------------------------------------------------
 
     def match_drill(self, num_items: int = 12) -> Lesson:
-        """A clip, then descriptions of one to three words, each followed by A if all holds for one thing, B if not."""
+        """A clip, then descriptions of one to four words, each followed by A if all holds for one thing, B if not."""
         lesson = self._open()
         scene = self._scene_id()
         subjects = self.scenes[scene].subjects
         self._user(lesson, (Block((scene,)),))
         for _ in range(num_items):
-            attributes = self._attributes(int(self.rng.integers(1, 4)))
+            attributes = self._attributes(int(self.rng.integers(1, 5)))
             said = self._said(self._one_of(subjects), attributes)
             if self.rng.random() < 0.5:
                 wrong = str(self.rng.choice(attributes))
@@ -126,7 +126,7 @@ class Teacher:
         return lesson
 
     def scene_drill(self, num_items: int = 12, num_scenes: Sequence[int] = (1, 2, 2, 3, 4, 4, 6)) -> Lesson:
-        """Clips with their times, then often: an attribute's name, one to three words of a thing, and its value."""
+        """Clips with their times, then often: an attribute's name, one to four words of a thing, and its value."""
         lesson = self._open()
         takes = self._takes_alike(int(self.rng.choice(num_scenes)))
         scenes = [self._scene_of(take) for take in self.rng.permutation(takes).tolist()]
@@ -149,7 +149,7 @@ class Teacher:
 
     def _ask_briefly(self, subjects: Sequence[Subject]) -> tuple[str, dict[str, str], str]:
         while True:
-            asked, *given = self._attributes(2 + int(self.rng.integers(3)))
+            asked, *given = self._attributes(2 + int(self.rng.integers(4)))
             if "sign" in given and self.rng.random() < 0.4:  # the hardest to read from the right one of many scenes
                 given[given.index("sign")], asked = asked, "sign"
             said = self._said(self._one_of(subjects), given)
@@ -159,7 +159,7 @@ class Teacher:
 
     # --- the product's questions ------------------------------------------------------------------------------------
 
-    def answer(self, num_takes: Sequence[int] = (1, 2, 3, 4, 4, 4), num_turns: int = 5) -> Lesson:
+    def answer(self, num_takes: Sequence[int] = (1, 2, 3, 4, 4, 5), num_turns: int = 5) -> Lesson:
         """Questions about one moment, on frames of a few takes that come near each other."""
         kinds = {"attribute": 0.72, "beside": 0.1, "event": 0.18}
         return self._questions(self._film(int(self.rng.choice(num_takes))), kinds, num_turns)

@@ -164,10 +164,11 @@ class Asker:
         return self.about[int(self.rng.integers(len(self.about)))]
 
     def _singled_out(self, but_not: str = "") -> _Found | None:
-        """By three attributes; None if another take has a thing that fits, too."""
+        """By three or four attributes; None if another take has a thing that fits, too."""
         take = self._take()
         subject = take.subjects[int(self.rng.integers(len(take.subjects)))]
-        attributes = self.rng.permutation([attribute for attribute in ATTRIBUTES if attribute != but_not])[:3].tolist()
+        free = [attribute for attribute in ATTRIBUTES if attribute != but_not]
+        attributes = self.rng.permutation(free)[: int(self.rng.choice([3, 4], p=[0.4, 0.6]))].tolist()
         said = {attribute: subject.value(attribute) for attribute in attributes}
         if any(fitting(other, said) for other in self.film.takes if other is not take):
             return None

@@ -35,6 +35,7 @@ from lvqa.tiny.script import FRAMES_PER_SECOND, TAKE_SECONDS, Take, random_take
 from lvqa.tiny.world import ATTRIBUTES, Scene, draw, nearest_things, random_scene
 
 TOKENS_PER_PAIR = ROWS * COLUMNS
+_ROWS_TOGETHER = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,17 +443,26 @@ class Course:
 
 
 def _use_quick_attention(model: Qwen2_5_VLForConditionalGeneration) -> None:
-    """Plain causal attention by three matrix products: a third quicker to train on a CPU than the fused kernel."""
+    """Plain causal attention by matrix products, some rows at a time: on a CPU it trains twice as fast as the fused one.
+
+    Rows together are multiplied with no key that is later than all of them: half of the work is left out.
+    """
+
+    def rows(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        size, seen = query.shape[1], key.shape[1]
+        future = torch.full((size, seen), -1e4, dtype=query.dtype, device=query.device).triu(1 + seen - size)
+        scores = torch.baddbmm(future.expand(len(key), -1, -1), query, key.transpose(1, 2))
+        return torch.bmm(torch._softmax(scores, -1, False), value)  # in half precision: no copy in float32
 
     def attend(
         module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, *, scaling: float, **_: object
     ) -> tuple[Tensor, None]:
-        size, groups = query.shape[2], module.num_key_value_groups
+        groups, shape = module.num_key_value_groups, query.shape
+        query = (query * scaling).flatten(0, 1)
         key, value = (part.repeat_interleave(groups, 1).flatten(0, 1) for part in (key, value))
-        future = torch.full((size, size), -1e4, dtype=query.dtype, device=query.device).triu(1)
-        scores = torch.baddbmm(future.expand(len(key), -1, -1), (query * scaling).flatten(0, 1), key.transpose(1, 2))
-        mixed = torch.bmm(torch._softmax(scores, -1, False), value)  # in half precision: no copy in float32
-        return mixed.view(query.shape).transpose(1, 2), None
+        ends = range(_ROWS_TOGETHER, shape[2] + _ROWS_TOGETHER, _ROWS_TOGETHER)
+        mixed = [rows(query[:, end - _ROWS_TOGETHER : end], key[:, :end], value[:, :end]) for end in ends]
+        return torch.cat(mixed, 1).view(shape).transpose(1, 2), None
 
     AttentionInterface.register("quick_causal", attend)
     AttentionMaskInterface.register("quick_causal", lambda *_, **__: None)
