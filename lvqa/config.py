@@ -107,6 +107,8 @@ class SelectionConfig:
     """Frames that method freeret takes from a clip, whole pairs; null: a quarter of the budget, 4 at least."""
     uniform: Literal["midpoint", "linspace", "interior"] = "midpoint"
     """How method uniform spaces its frames."""
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    """The method's own, {power: 2.5} for bolt. Those of a file, of -s and of an arm add up."""
 
     def __post_init__(self) -> None:
         _require(self.frames >= 1, "frames", self.frames, "1 or more")
@@ -155,7 +157,7 @@ class Config:
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     method: str = "freeret"
-    """How frames are chosen: a name in selection.SELECTORS."""
+    """How frames are chosen: a name in selection.SELECTORS, or a Python file with a selector of your own."""
     seed: int = 0
     """For all that draws lots."""
 
@@ -288,9 +290,10 @@ def _converted(value: object, hint: Any, *, key: str, where: str, current: objec
         item, _ = get_args(inner)
         return tuple(_converted(part, item, key=f"{key}[{place}]", where=where) for place, part in enumerate(value))
     try:
-        return _single(value, inner)
+        single = _single(value, inner)
     except ValueError:
         raise ConfigError(f"{key} must be {_allowed(hint)}, got {_shown(value)} ({where})") from None
+    return {**current, **single} if isinstance(single, dict) and isinstance(current, dict) else single
 
 
 def _single(value: object, hint: Any) -> object:

@@ -60,7 +60,8 @@ class ArmConfig:
     name: str | None = None
     """What tables call it; null: its method and settings."""
     method: str | None = None
-    """How frames are chosen: a name in selection.SELECTORS, or a control: oracle, blind; null: the run's `method`."""
+    """How frames are chosen: a name in selection.SELECTORS, a Python file with a selector of your own, or a control:
+    oracle, blind; null: the run's `method`."""
     frames: tuple[int, ...] | None = None
     """Its budgets; null: the run's."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -110,6 +111,11 @@ class Arm:
     budgets: tuple[int, ...]
     config: Config
     """The settings of its answers, but for the method: arms that differ in nothing else have the same."""
+
+    @property
+    def complete(self) -> Config:
+        """The settings with the method, which the options of the selection are for."""
+        return dataclasses.replace(self.config, method=self.method)
 
 
 def load_run_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
