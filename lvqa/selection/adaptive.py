@@ -13,7 +13,9 @@ from lvqa.selection.grid import (
     SelectorInput,
     descending,
     evenly_spaced,
-    require_number,
+    is_number,
+    require,
+    require_positive,
     require_whole,
 )
 
@@ -35,7 +37,7 @@ class AksSelector(ByScores):
     """L in the paper."""
 
     def __post_init__(self) -> None:
-        require_number(self.stand_out, "stand_out")
+        require(is_number(self.stand_out), "stand_out", "a finite number", self.stand_out)
         require_whole(self.depth, "depth", least=0)
 
     def select(self, grid: SelectorInput) -> FrameSelection:
@@ -93,7 +95,7 @@ class BoltSelector(ByScores):
     """alpha in the paper: 3 for Video-MME and MLVU, 2.5 for LongVideoBench."""
 
     def __post_init__(self) -> None:
-        require_number(self.power, "power", above=0)
+        require_positive(self.power, "power")
 
     def select(self, grid: SelectorInput) -> FrameSelection:
         m = grid.budget

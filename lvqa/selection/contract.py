@@ -7,7 +7,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -143,9 +143,10 @@ def choices(make: Make) -> list[float]:
     ]
 
 
-def choices_elsewhere(name: str, hash_seed: int) -> str:
-    """`choices` of the selector of this name, printed by another process whose hashes differ."""
-    command = [sys.executable, "-c", f"from lvqa.selection.contract import print_choices; print_choices({name!r})"]
+def choices_elsewhere(names: Sequence[str], hash_seed: int) -> str:
+    """`choices` of each of the selectors, a line each, made by another process whose hashes differ."""
+    script = f"from lvqa.selection.contract import print_choices; print_choices(*{[*names]!r})"
+    command = [sys.executable, "-c", script]
     environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": os.pathsep.join(sys.path)}
     try:
         done = subprocess.run(
@@ -185,7 +186,7 @@ def check_selector(name: str) -> dict[str, str | None]:
 
 
 def _same_everywhere(name: str, make: Make) -> str | None:
-    told = {str(choices(make)), choices_elsewhere(name, 1), choices_elsewhere(name, 2)}
+    told = {str(choices(make)), choices_elsewhere([name], 1), choices_elsewhere([name], 2)}
     return None if len(told) == 1 else "processes differ; draw lots with a seed of your own, and mind the order of sets"
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lvqa.records import FrameSelection, LvqaError
-from lvqa.selection.grid import ByFeatures, SelectorInput, evenly_spaced, require_number, require_whole
+from lvqa.selection.grid import ByFeatures, SelectorInput, evenly_spaced, require_positive, require_whole
 
 PAPER_WIDTHS = (-3, -2, 0, 1, 2)
 """The exponents u in the paper."""
@@ -32,7 +32,7 @@ class DppSelector(ByFeatures):
     """lambda: the smaller, the more the question counts."""
 
     def __post_init__(self) -> None:
-        require_number(self.trade_off, "trade_off", above=0)
+        require_positive(self.trade_off, "trade_off")
 
     def select(self, grid: SelectorInput) -> FrameSelection:
         worth = SetWorth.of(grid, "dpp", trade_off=self.trade_off)
@@ -54,7 +54,7 @@ class Mdp3Selector(ByFeatures):
     segment: int = 32
 
     def __post_init__(self) -> None:
-        require_number(self.trade_off, "trade_off", above=0)
+        require_positive(self.trade_off, "trade_off")
         require_whole(self.candidates, "candidates")
         require_whole(self.segment, "segment")
 

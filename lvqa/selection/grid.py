@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -206,15 +207,19 @@ def require_whole(value: object, option: str, *, least: int = 1) -> None:
     require(is_whole(value) and value >= least, option, f"a whole number, {least} or more", value)  # type: ignore[operator]
 
 
-def require_number(value: object, option: str, *, above: float = -np.inf, most: float = np.inf) -> None:
-    """LvqaError for an option that is no finite number in (above, most]."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
-    said = "a finite number"
-    if above > -np.inf:
-        said += f" above {above:g}"
-    if most < np.inf:
-        said += f" and up to {most:g}"
-    require(is_number and above < value <= most, option, said, value)  # type: ignore[operator]
+def is_number(value: object) -> bool:
+    """Whether it is a finite int or float, and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def require_positive(value: object, option: str) -> None:
+    """LvqaError for an option that is no finite number above 0."""
+    require(is_number(value) and value > 0, option, "a finite number above 0", value)  # type: ignore[operator]
+
+
+def require_share(value: object, option: str) -> None:
+    """LvqaError for an option that is no number from 0 to 1."""
+    require(is_number(value) and 0 <= value <= 1, option, "a number from 0 to 1", value)  # type: ignore[operator]
 
 
 def lowest_for_nan(scores: np.ndarray) -> np.ndarray:

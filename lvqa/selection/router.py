@@ -44,7 +44,8 @@ class RouterSelector:
     """Evenly spaced frames for a question about the whole video, those of `otherwise` for all others.
 
     After DIG (arXiv 2512.04000), which asks a language model what kind of question it is; here its words tell
-    (`is_about_all`). A question without text goes to `otherwise`.
+    (`is_about_all`): those of 23 of LVBench's questions, and 19 of these are annotated with the whole video. A question
+    without text goes to `otherwise`.
     """
 
     otherwise: str = "freeret"

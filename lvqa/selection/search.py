@@ -19,7 +19,8 @@ from lvqa.selection.grid import (
     evenly_spaced,
     lottery,
     require,
-    require_number,
+    require_positive,
+    require_share,
     require_whole,
 )
 from lvqa.selection.simple import best_apart
@@ -42,8 +43,8 @@ class QFrameSelector(ByScores):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_number(self.logit_scale, "logit_scale", above=0)
-        require_number(self.temperature, "temperature", above=0)
+        require_positive(self.logit_scale, "logit_scale")
+        require_positive(self.temperature, "temperature")
         require_whole(self.candidates, "candidates")
 
     def select(self, grid: SelectorInput) -> FrameSelection:
@@ -89,8 +90,8 @@ class FocusSelector(ByScores):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_number(self.arm_seconds, "arm_seconds", above=0)
-        require_number(self.temperature, "temperature", above=0)
+        require_positive(self.arm_seconds, "arm_seconds")
+        require_positive(self.temperature, "temperature")
 
     def select(self, grid: SelectorInput) -> FrameSelection:
         if grid.is_flat:
@@ -186,7 +187,7 @@ class TStarSelector(ByScores):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_number(self.share, "share", above=0, most=1)
+        require_share(self.share, "share")
         require_whole(self.per_round, "per_round")
         require(isinstance(self.apart, bool), "apart", "true or false", self.apart)
 
