@@ -10,6 +10,7 @@ from lvqa.config import Config
 from lvqa.records import LETTERS, LvqaError, Question
 from lvqa.rerank import RERANKERS
 from lvqa.selection import SELECTORS, Selector, make_selector
+from lvqa.selection.plugin import is_file_name
 from lvqa.video import DECODERS
 
 CONTROLS = ("oracle", "blind")
@@ -42,6 +43,8 @@ def selector_of(config: Config, method: str | None = None) -> Selector | Control
     `method` is the configuration's where it is not given. LvqaError for what is unknown or not allowed.
     """
     method, settings = method or config.method, config.selection
+    if method not in METHODS and not is_file_name(method):
+        raise LvqaError(f"method must be one of {', '.join(METHODS)}, or a file ending in .py, got {method!r}")
     if method not in CONTROLS:
         shared = {"frames_per_clip": settings.frames_per_clip, "uniform": settings.uniform, "seed": config.seed}
         return make_selector(method, settings.options, **shared)

@@ -51,7 +51,7 @@ def evaluate(
         run.describe(videos=len(tasks), questions=questions, missing=missing, unusable=list(loaded.unusable))
         schedule = Schedule(tasks, arms_of(config), run.done)
         if schedule.num_left:
-            _ask_all(config, run, schedule, progress, functools.partial(_make_asker, _for_workers(config), prepare))
+            _ask_all(config, run, schedule, progress, functools.partial(_make_asker, for_workers(config), prepare))
     return read_run(folder)
 
 
@@ -80,7 +80,7 @@ def _folder(config: RunConfig) -> Path:
     return config.benchmark.folder
 
 
-def _for_workers(config: RunConfig) -> RunConfig:
+def for_workers(config: RunConfig) -> RunConfig:
     """The same where the working directory is another one, as it may be in a worker."""
     folder = config.store.folder and config.store.folder.absolute()
     methods = [

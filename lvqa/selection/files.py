@@ -44,7 +44,7 @@ def read_selections(
     """The frames of each question, from a file of any of the formats.
 
     `frames_per_second` is the rate of each video, where frames are numbers. Of VideoITG's rankings the first
-    `num_frames` count, or all. LvqaError, of one line, for a file that is none of these or that needs what is not given.
+    `num_frames` count, or all. LvqaError, of one line, for a file that is none of these or needs what is not given.
     """
     tree = _parsed(path)
     reader = _Reader(path, order, frames_per_second, num_frames)
@@ -71,10 +71,8 @@ def write_selections(
     """
     if format not in WRITERS:
         raise LvqaError(f"the format must be one of {', '.join(WRITERS)}, got {format!r}")
-    rows = [
-        _Row(key, sorted({*seconds}), frames_per_second, (texts or {}).get(key, ""))
-        for key, seconds in selections.items()
-    ]
+    texts = texts or {}
+    rows = [_Row(key, sorted({*seconds}), frames_per_second, texts.get(key, "")) for key, seconds in selections.items()]
     try:
         path.write_text(WRITERS[format](rows), encoding="utf-8")
     except OSError as error:
@@ -91,9 +89,8 @@ def _parsed(path: Path) -> Any:
         if not stat.S_ISREG(found.st_mode):  # opening a FIFO would wait for its writer for ever
             raise LvqaError(f"{path} is not a regular file")
         if found.st_size > MAX_FILE_BYTES:
-            raise LvqaError(
-                f"{path} has {found.st_size >> 20} MiB; a file of selections has {MAX_FILE_BYTES >> 20} at most"
-            )
+            most = MAX_FILE_BYTES >> 20
+            raise LvqaError(f"{path} has {found.st_size >> 20} MiB; allowed for a file of selections: {most}")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise LvqaError(f"cannot read {path}: {error.strerror or error}") from error
@@ -228,8 +225,9 @@ def _bolt_text(rows: Sequence[_Row]) -> str:
 
 
 def _videoitg_text(rows: Sequence[_Row]) -> str:
-    lines = [{"doc_id": place, "index": row.numbers()} for place, row in enumerate(rows)]
-    return "".join(json.dumps({**line, "logits": [1.0] * len(line["index"])}) + "\n" for line in lines)  # type: ignore[arg-type]
+    numbers = [row.numbers() for row in rows]
+    lines = [{"doc_id": place, "index": index, "logits": [1.0] * len(index)} for place, index in enumerate(numbers)]
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def _wfs_text(rows: Sequence[_Row]) -> str:
