@@ -151,10 +151,18 @@ def test_a_class_that_is_not_there_is_refused_with_those_that_are(write):
     [
         ("x = 1\nreturn grid.selection([0, grid.there])", ("mine.py:5: AttributeError", "there")),
         ("return grid.selection([0])", ("mine.py:4: AssertionError", "as many distinct frames")),
-        ("return [0, 1]", ("Mine.select must return a FrameSelection, got list",)),
+        ("return [0, 1]", ("Mine.select gives a list and no FrameSelection",)),
         (
             "from lvqa.records import FrameSelection\nreturn FrameSelection('', (0.0, 0.5))",
-            ("Mine.select must return exactly 2 of the grid's 9 times when asked for 2, got 2",),
+            ("Mine.select gives 0.5 s, which is no time of the grid",),
+        ),
+        (
+            "from lvqa.records import FrameSelection\nreturn FrameSelection('', (0.0,))",
+            ("Mine.select gives 1 of 9 frames and not 2 when asked for 2",),
+        ),
+        (
+            "from lvqa.records import FrameSelection\nreturn FrameSelection('w', (0.0, 1.0))",
+            ("Mine.select gives frames of video 'w'",),
         ),
         ("grid.scores[0] = 1", ("mine.py:4: ValueError", "read-only")),
         ("raise SystemExit", ("mine.py:4: SystemExit",)),

@@ -13,10 +13,10 @@ from lvqa.selection.grid import (
     SelectorInput,
     descending,
     evenly_spaced,
-    is_number,
+    is_whole,
     require,
+    require_number,
     require_positive,
-    require_whole,
 )
 
 
@@ -37,8 +37,8 @@ class AksSelector(ByScores):
     """L in the paper."""
 
     def __post_init__(self) -> None:
-        require(is_number(self.stand_out), "stand_out", "a finite number", self.stand_out)
-        require_whole(self.depth, "depth", least=0)
+        require_number(self.stand_out, "stand_out", 0, 1)
+        require(is_whole(self.depth) and 0 <= self.depth <= 20, "depth", "a whole number from 0 to 20", self.depth)
 
     def select(self, grid: SelectorInput) -> FrameSelection:
         if grid.is_flat:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from lvqa.records import FrameSelection, LvqaError
+from lvqa.records import LvqaError
 from lvqa.selection.grid import Selector, SelectorInput
 
 BUDGETS = (1, 2, 3, 16, 32, 64)
@@ -85,23 +85,8 @@ def grids(selector: Selector, kind: str) -> Iterator[SelectorInput]:
 def _exactly(kind: str, make: Make) -> str | None:
     """Exactly min(M, n) distinct times of the grid, in their order."""
     selector = make()
-    for grid in grids(selector, kind):
-        problem = _problem(selector, grid)
-        if problem:
-            return f"{problem} ({len(grid)} frames, {grid.num_frames} asked for)"
-    return None
-
-
-def _problem(selector: Selector, grid: SelectorInput) -> str | None:
-    selection: object = selector.select(grid)
-    if not isinstance(selection, FrameSelection):
-        return f"it gives a {type(selection).__name__} and no FrameSelection"
-    chosen = selection.times_seconds
-    if len(chosen) != grid.budget:
-        return f"it gives {len(chosen)} frames and not {grid.budget}"
-    if not {*chosen} <= {*grid.times_seconds.tolist()}:
-        return f"it gives times that are none of the grid's: {sorted({*chosen} - {*grid.times_seconds.tolist()})[:3]}"
-    return None if selection.video_id == grid.video_id else f"it gives the video {selection.video_id!r}"
+    faults = (grid.fault(selector.select(grid)) for grid in grids(selector, kind))
+    return next((f"it gives {fault}" for fault in faults if fault), None)
 
 
 def _same_again(make: Make) -> str | None:
@@ -156,7 +141,7 @@ def choices_elsewhere(names: Sequence[str], hash_seed: int) -> str:
         raise LvqaError(f"another process did not choose within {SECONDS_ELSEWHERE} seconds") from None
     if done.returncode:
         raise LvqaError(f"another process fails: {' '.join(done.stderr.split()[-30:])}")
-    return done.stdout.strip()
+    return "\n".join(done.stdout.splitlines()[-len(names) :])  # a selector may have printed something of its own
 
 
 def print_choices(*names: str) -> None:

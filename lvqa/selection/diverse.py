@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from lvqa.records import FrameSelection
-from lvqa.selection.grid import ByFeatures, SelectorInput, descending, lottery, require_share, require_whole
+from lvqa.selection.grid import ByFeatures, SelectorInput, descending, lottery, require_number, require_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class MmrSelector(ByFeatures):
     """lambda: the weight of the scores."""
 
     def __post_init__(self) -> None:
-        require_share(self.balance, "balance")
+        require_number(self.balance, "balance", 0, 1)
 
     def select(self, grid: SelectorInput) -> FrameSelection:
         vectors, run_of = grid.runs("mmr")

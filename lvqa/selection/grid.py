@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -15,9 +14,7 @@ from lvqa.records import Candidate, Clip, FrameSelection, LvqaError
 
 @dataclass(frozen=True, slots=True, eq=False, init=False, repr=False)
 class SelectorInput:
-    """A grid of n frames, what is known about each, and how many are wanted. Checked once, here; all arrays are
-    read-only.
-    """
+    """A grid of n frames, what is known about each, and how many are wanted. Checked once; the arrays are read-only."""
 
     times_seconds: np.ndarray
     """(n,) float64, sorted and distinct: when each frame is."""
@@ -95,6 +92,17 @@ class SelectorInput:
         chosen = np.unique(np.asarray(frames if isinstance(frames, np.ndarray) else list(frames), dtype=np.int64))
         assert len(chosen) == self.budget, "a selector must give as many distinct frames as it was asked for"
         return FrameSelection(self.video_id, tuple(self.times_seconds[chosen].tolist()))
+
+    def fault(self, selection: object) -> str | None:
+        """What is wrong with a selector's answer, in words that follow "it gives"; None if it is as it must be."""
+        if not isinstance(selection, FrameSelection):
+            return f"a {type(selection).__name__} and no FrameSelection"
+        chosen = selection.times_seconds
+        if len(chosen) != self.budget:
+            return f"{len(chosen)} of {len(self)} frames and not {self.budget} when asked for {self.num_frames}"
+        if others := sorted({*chosen} - {*self.times_seconds.tolist()}):
+            return f"{others[0]} s, which is no time of the grid"
+        return None if selection.video_id == self.video_id else f"frames of video {selection.video_id!r}"
 
     @property
     def is_flat(self) -> bool:
@@ -199,27 +207,23 @@ def is_whole(value: object) -> bool:
 def require(fine: bool, option: str, allowed: str, value: object) -> None:
     """LvqaError for an option of a selector that is not allowed."""
     if not fine:
-        raise LvqaError(f"{option} must be {allowed}, got {value!r}")
+        raise LvqaError(f"{option} must be {allowed}, got {repr(value)[:80]}")
 
 
-def require_whole(value: object, option: str, *, least: int = 1) -> None:
-    """LvqaError for an option that is no whole number from `least` on."""
-    require(is_whole(value) and value >= least, option, f"a whole number, {least} or more", value)  # type: ignore[operator]
+def require_whole(value: object, option: str) -> None:
+    """LvqaError for an option that is no whole number from 1 on."""
+    require(is_whole(value) and value >= 1, option, "a whole number, 1 or more", value)  # type: ignore[operator]
 
 
-def is_number(value: object) -> bool:
-    """Whether it is a finite int or float, and no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def require_number(value: object, option: str, least: float, most: float) -> None:
+    """LvqaError for an option that is no number from `least` to `most`."""
+    fine = isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+    require(fine, option, f"a number from {least:g} to {most:g}", value)
 
 
 def require_positive(value: object, option: str) -> None:
-    """LvqaError for an option that is no finite number above 0."""
-    require(is_number(value) and value > 0, option, "a finite number above 0", value)  # type: ignore[operator]
-
-
-def require_share(value: object, option: str) -> None:
-    """LvqaError for an option that is no number from 0 to 1."""
-    require(is_number(value) and 0 <= value <= 1, option, "a number from 0 to 1", value)  # type: ignore[operator]
+    """LvqaError for an option that is no number above 0, or one beyond all sense."""
+    require_number(value, option, 1e-9, 1e9)
 
 
 def lowest_for_nan(scores: np.ndarray) -> np.ndarray:

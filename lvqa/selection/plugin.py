@@ -81,14 +81,10 @@ class UserSelector:
         """What the class selects, if it is what was asked for."""
         with _told(self.path):
             selection = self.inner.select(grid)
-        if not isinstance(selection, FrameSelection):
-            raise LvqaError(f"{self._name}.select must return a FrameSelection, got {type(selection).__name__}")
-        if len(selection.times_seconds) != grid.budget or not {*selection.times_seconds} <= {*grid.times_seconds}:
-            raise LvqaError(
-                f"{self._name}.select must return exactly {grid.budget} of the grid's {len(grid)} times "
-                f"when asked for {grid.num_frames}, got {len(selection.times_seconds)}"
-            )
-        return selection
+        if fault := grid.fault(selection):
+            raise LvqaError(f"{self._name}.select gives {fault}")
+        checked: FrameSelection = selection
+        return checked
 
     @property
     def _name(self) -> str:

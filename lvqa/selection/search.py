@@ -19,8 +19,8 @@ from lvqa.selection.grid import (
     evenly_spaced,
     lottery,
     require,
+    require_number,
     require_positive,
-    require_share,
     require_whole,
 )
 from lvqa.selection.simple import best_apart
@@ -132,7 +132,7 @@ def upper_bounds(seen: list[np.ndarray], looks: np.ndarray) -> np.ndarray:
 def _arms(times_seconds: np.ndarray, arm_seconds: float) -> list[np.ndarray]:
     """The frames of each arm: equal parts of the grid, none of them empty."""
     n = len(times_seconds)
-    num_arms = min(n, max(8, round(float(np.ptp(times_seconds)) / arm_seconds)))
+    num_arms = min(n, max(8, round(min(n, float(np.ptp(times_seconds)) / arm_seconds))))
     return np.array_split(np.arange(n), num_arms)
 
 
@@ -187,7 +187,7 @@ class TStarSelector(ByScores):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_share(self.share, "share")
+        require_number(self.share, "share", 0, 1)
         require_whole(self.per_round, "per_round")
         require(isinstance(self.apart, bool), "apart", "true or false", self.apart)
 
