@@ -120,6 +120,14 @@ def test_bolt_fixture():
     assert bolt_frames(unit, released_quantiles(1), power=3) == [14]  # the last frame with a score above the least
 
 
+def test_released_bolt_cuts_elsewhere():
+    for m, expected in [(1, [14]), (2, [2, 3]), (3, [2, 3, 6])]:
+        assert frames("bolt_released", fixture(m=m), power=1.0) == expected
+    slope = fixture(np.linspace(0, 1, 16))
+    assert frames("bolt", slope, power=1.0) == [5, 9, 12, 14]
+    assert frames("bolt_released", slope, power=1.0) == [8, 10, 12, 13]
+
+
 def test_bolt_follows_the_curve():
     scores = np.repeat([1.0, 4.0, 1.0], 100) / 4
     chosen = frames("bolt", fixture(scores, 60, vectors=np.zeros((300, 2))), power=1.0)

@@ -12,7 +12,6 @@ from lvqa.selection.grid import (
     ByScores,
     SelectorInput,
     descending,
-    evenly_spaced,
     is_whole,
     require,
     require_number,
@@ -43,8 +42,11 @@ class AksSelector(ByScores):
     def select(self, grid: SelectorInput) -> FrameSelection:
         if grid.is_flat:
             return grid.even()
-        depth = min(self.depth, grid.budget.bit_length() - 1)
-        return grid.filled(aks_frames(grid.unit_scores(), grid.budget, stand_out=self.stand_out, depth=depth))
+        return grid.filled(self._frames(grid.unit_scores(), grid.budget))
+
+    def _frames(self, scores: np.ndarray, num_frames: int) -> list[int]:
+        depth = min(self.depth, num_frames.bit_length() - 1)
+        return aks_frames(scores, num_frames, stand_out=self.stand_out, depth=depth)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +59,8 @@ class AksReleasedSelector(AksSelector):
     16 it is mostly the 16 best frames.
     """
 
-    def select(self, grid: SelectorInput) -> FrameSelection:
-        if grid.is_flat:
-            return grid.even()
-        scores = grid.unit_scores()
-        return grid.filled(aks_frames(scores, grid.budget, stand_out=self.stand_out, depth=self.depth, released=True))
+    def _frames(self, scores: np.ndarray, num_frames: int) -> list[int]:
+        return aks_frames(scores, num_frames, stand_out=self.stand_out, depth=self.depth, released=True)
 
 
 def aks_frames(
@@ -98,10 +97,13 @@ class BoltSelector(ByScores):
         require_positive(self.power, "power")
 
     def select(self, grid: SelectorInput) -> FrameSelection:
-        m = grid.budget
         if grid.is_flat:
-            return grid.selection(evenly_spaced(len(grid), m))
-        return grid.filled(bolt_frames(grid.unit_scores(), (np.arange(m) + 0.5) / m, power=self.power))
+            return grid.even()
+        return grid.filled(bolt_frames(grid.unit_scores(), self._quantiles(grid.budget), power=self.power))
+
+    def _quantiles(self, num_frames: int) -> np.ndarray:
+        quantiles: np.ndarray = (np.arange(num_frames) + 0.5) / num_frames
+        return quantiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,10 +115,8 @@ class BoltReleasedSelector(BoltSelector):
     taken fill the budget.
     """
 
-    def select(self, grid: SelectorInput) -> FrameSelection:
-        if grid.is_flat:
-            return grid.even()
-        return grid.filled(bolt_frames(grid.unit_scores(), released_quantiles(grid.budget), power=self.power))
+    def _quantiles(self, num_frames: int) -> np.ndarray:
+        return released_quantiles(num_frames)
 
 
 def released_quantiles(num_frames: int) -> np.ndarray:
