@@ -47,8 +47,8 @@ class Asker:
         self._arms = arms_of(config)
         first = LongVideoQA.load(config=self._arms[0].complete)
         self._revision = first.backbone.revision
-        # Arms that differ in their method alone share a pipeline, and with it rankings and tokens.
-        self._pipelines = {arm.config: LongVideoQA(first.backbone, arm.complete) for arm in self._arms}
+        # Arms that differ in their selection alone share a pipeline, and with it rankings and tokens.
+        self._pipelines = {arm.before_selection: LongVideoQA(first.backbone, arm.complete) for arm in self._arms}
 
     def __call__(self, work: Work) -> Done:
         """The rows of one question. Raises LvqaError if the video can't be opened or indexed."""
@@ -60,21 +60,22 @@ class Asker:
             budgets = [budget for name, budget in work.cells if name == arm.name]
             if not budgets:
                 continue
-            qa = self._pipelines[arm.config]
+            qa, ranking = self._pipelines[arm.before_selection], arm.before_selection
+            qa.config = arm.complete
             qa.open(work.path)
             selector = selector_of(arm.config, arm.method)
             index = _index(qa, work.path) if selector.needs_scores or selector.needs_features else None
             for budget in budgets:
                 row = blank_row(work, arm.name, budget) | {"index": index}
                 try:
-                    if selector.needs_scores and arm.config not in rankings:
-                        with _measured(qa) as rankings[arm.config]:
+                    if selector.needs_scores and ranking not in rankings:
+                        with _measured(qa) as rankings[ranking]:
                             qa.search(work.path, work.question, top=1)
                     answer = qa.answer(work.path, work.question, frames=max(1, budget), method=arm.method)
                 except LvqaError as error:
                     yield row | {"error": str(error)}
                 else:
-                    yield row | _answered(answer, arm, rankings[arm.config] if selector.needs_scores else None)
+                    yield row | _answered(answer, arm, rankings[ranking] if selector.needs_scores else None)
 
 
 def blank_row(work: Work, arm: str, budget: int) -> Row:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lvqa.config import Config, ConfigError, load_config, with_settings
+from lvqa.config import Config, ConfigError, SelectionConfig, load_config, with_settings
 
 BLIND = "blind"
 """The method that shows no frames, and so has no budget."""
@@ -116,6 +116,11 @@ class Arm:
     def complete(self) -> Config:
         """The settings with the method, which the options of the selection are for."""
         return dataclasses.replace(self.config, method=self.method)
+
+    @property
+    def before_selection(self) -> Config:
+        """The settings but for those of the selection: arms that share these share rankings and tokens."""
+        return dataclasses.replace(self.config, selection=SelectionConfig())
 
 
 def load_run_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
