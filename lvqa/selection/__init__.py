@@ -13,10 +13,11 @@ from typing import Any
 
 from lvqa.records import LvqaError
 from lvqa.selection.adaptive import AksReleasedSelector, AksSelector, BoltReleasedSelector, BoltSelector
+from lvqa.selection.candidates import GridScores, grid_features, grid_scores
 from lvqa.selection.diverse import KMeansSelector, MmrSelector, SegmentsSelector
 from lvqa.selection.dpp import DppSelector, Mdp3ReleasedSelector, Mdp3Selector
 from lvqa.selection.freeret import FreeRetSelector
-from lvqa.selection.grid import GridScores, Selector, SelectorInput, grid_features, grid_scores
+from lvqa.selection.grid import Selector, SelectorInput
 from lvqa.selection.plugin import is_file_name, load_selector
 from lvqa.selection.router import RouterSelector
 from lvqa.selection.search import FocusSelector, QFrameSelector, TStarSelector
