@@ -18,6 +18,7 @@ import lvqa
 from lvqa import prompts
 from lvqa.answering import Answerer
 from lvqa.backbones import Backbone, load_backbone
+from lvqa.backbones.beginnings import Beginnings
 from lvqa.backbones.prompt import VisualBlock
 from lvqa.checks import METHODS, check_count, check_question, check_settings, known
 from lvqa.config import Config, load_config
@@ -56,6 +57,8 @@ class OpenVideo:
     video: Video
     grid: Grid
     tokens: VisualTokens
+    beginnings: Beginnings
+    """What the model has read of its clips, for the questions to come."""
     index: ClipIndex | None = None
     candidates: dict[str, tuple[Candidate, ...]] = field(default_factory=dict)
     """Ranked clips by question, so that asking again at another budget ranks nothing again."""
@@ -223,7 +226,7 @@ class LongVideoQA:
                 stall_seconds=settings.stall_seconds,
                 memory_bytes=self.config.store.memory_mib << 20,
             )
-            self._opened = OpenVideo(video, grid, tokens)
+            self._opened = OpenVideo(video, grid, tokens, Beginnings(self.config.rerank.memory_mib << 20))
         return self._opened
 
     def _open_again(self, video: Video) -> OpenVideo:
@@ -301,7 +304,11 @@ class LongVideoQA:
         with clock.stage("rerank"):
             pool = ranked[: self.config.rerank.pool]
             best = self._reranker.rerank(
-                self.backbone, query, pool, lambda clips: self._blocks_of(opened, clips, stage="rerank")
+                self.backbone,
+                query,
+                pool,
+                lambda clips: self._blocks_of(opened, clips, stage="rerank"),
+                opened.beginnings,
             )
         opened.candidates[query] = (*best, *ranked[len(pool) :])
         return opened.candidates[query]
