@@ -92,9 +92,12 @@ class RerankConfig:
     """Clips that are looked at, best first."""
     layout: Literal["question_first", "clip_first"] | None = None
     """What the model reads first; null: the question, as in the paper, unless the model's own config.json says else."""
+    memory_mib: int = 4096
+    """Bound on what the model has read of a video's clips, kept for the next question; with clip_first only."""
 
     def __post_init__(self) -> None:
         _require(self.pool >= 1, "pool", self.pool, "1 or more (no reranking: rerank.name)")
+        _require(self.memory_mib >= 0, "memory_mib", self.memory_mib, "0 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ import lvqa
 from lvqa import prompts
 from lvqa.answering import Answerer
 from lvqa.backbones import Backbone, load_backbone
+from lvqa.backbones.beginnings import Beginnings
 from lvqa.backbones.prompt import VisualBlock
 from lvqa.checks import Control, check_count, check_question, check_settings, selector_of
 from lvqa.config import Config, load_config
@@ -66,6 +67,8 @@ class OpenVideo:
     video: Video
     grid: Grid
     tokens: VisualTokens
+    beginnings: Beginnings
+    """What the model has read of its clips, for the questions to come."""
     index: ClipIndex | None = None
     rankings: dict[str, Ranking] = field(default_factory=dict)
     """By question, so that asking again at another budget ranks nothing again."""
@@ -235,7 +238,7 @@ class LongVideoQA:
                 stall_seconds=settings.stall_seconds,
                 memory_bytes=self.config.store.memory_mib << 20,
             )
-            self._opened = OpenVideo(video, grid, tokens)
+            self._opened = OpenVideo(video, grid, tokens, Beginnings(self.config.rerank.memory_mib << 20))
         return self._opened
 
     def _open_again(self, video: Video) -> OpenVideo:
@@ -310,7 +313,11 @@ class LongVideoQA:
         with clock.stage("rerank"):
             pool = ranked[: self.config.rerank.pool]
             best = self._reranker.rerank(
-                self.backbone, text, pool, lambda clips: self._blocks_of(opened, clips, stage="rerank")
+                self.backbone,
+                text,
+                pool,
+                lambda clips: self._blocks_of(opened, clips, stage="rerank"),
+                opened.beginnings,
             )
         opened.rankings[text] = Ranking((*best, *ranked[len(pool) :]), query)
         return opened.rankings[text]

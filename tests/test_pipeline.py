@@ -159,6 +159,22 @@ def test_a_first_question_encodes_each_pair_once(make, film, question):
     assert answer.counts.tokens_prefilled > 0
 
 
+@pytest.mark.parametrize("memory_mib", [0, 1, 4096])
+def test_clips_that_were_read_score_as_those_read_anew(make, film, memory_mib):
+    """Some, none or all of what the first question made the model read is held for the second."""
+    questions = ask_about(write_script(SEED, MINUTES), 2)
+    settings = ("video.clip_seconds=4", "rerank.layout=clip_first")
+    qa = make(*settings, f"rerank.memory_mib={memory_mib}")
+    first, second = (qa.answer(film, question) for question in questions)
+    alone = make(*settings).answer(film, questions[1])
+    scores = [{c.clip: (c.embed_score, c.rerank_score) for c in answer.evidence} for answer in (second, alone)]
+    assert scores[0].keys() == scores[1].keys()
+    assert all(scores[0][clip] == pytest.approx(scores[1][clip], abs=1e-5) for clip in scores[0])
+    assert (second.option, second.frames) == (alone.option, alone.frames)
+    spent = second.counts.tokens_prefilled / first.counts.tokens_prefilled
+    assert spent < 0.7 if memory_mib == 4096 else spent > 0.5
+
+
 def test_the_same_question_again_encodes_nothing(make, film, question):
     qa = make()
     first, again = qa.answer(film, question), qa.answer(film, question)

@@ -49,6 +49,7 @@ FREE_KEYS = (
     "model.device",
     "store",
     "video.stall_seconds",
+    "rerank.memory_mib",
 )
 """Settings that may differ when a run goes on: they change no answer. "store" is all keys below it."""
 PACKAGES = ("torch", "transformers", "av", "numpy", "faiss-cpu", "ray")
