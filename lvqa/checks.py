@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 from lvqa.config import Config
 from lvqa.records import LETTERS, LvqaError, Question
 from lvqa.rerank import RERANKERS
-from lvqa.selection import SELECTORS
+from lvqa.selection import SELECTORS, Selector, make_selector
+from lvqa.selection.plugin import is_file_name
 from lvqa.video import DECODERS
 
 CONTROLS = ("oracle", "blind")
 """Methods that only an evaluation can use: frames from the annotated time, and no frames."""
 METHODS = (*SELECTORS, *CONTROLS)
-"""All ways to choose frames."""
+"""All ways to choose frames, but for selectors of your own in a file."""
 
 MAX_QUESTION_CHARACTERS = 8_000
 
@@ -22,7 +25,32 @@ def check_settings(config: Config) -> None:
     """Raises LvqaError for a name that no room knows. Costs nothing, so it stands before a model is loaded."""
     known(config.rerank.name, RERANKERS, "rerank.name")
     known(config.video.decoder, DECODERS, "video.decoder")
-    known(config.method, METHODS, "method")
+    selector_of(config)
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What stands for a selector where the method is a control. It needs nothing to be found."""
+
+    method: str
+    needs_scores: ClassVar[bool] = False
+    needs_features: ClassVar[bool] = False
+
+
+def selector_of(config: Config, method: str | None = None) -> Selector | Control:
+    """What chooses the frames, with the options that the settings have for it.
+
+    `method` is the configuration's where it is not given. LvqaError for what is unknown or not allowed.
+    """
+    method, settings = method or config.method, config.selection
+    if method not in METHODS and not is_file_name(method):
+        raise LvqaError(f"method must be one of {', '.join(METHODS)}, or a file ending in .py, got {method!r}")
+    if method not in CONTROLS:
+        shared = {"frames_per_clip": settings.frames_per_clip, "uniform": settings.uniform, "seed": config.seed}
+        return make_selector(method, settings.options, **shared)
+    if settings.options:
+        raise LvqaError(f"method {method!r} takes no options (selection.options), got {', '.join(settings.options)}")
+    return Control(method)
 
 
 def known(name: str, allowed: Sequence[str] | dict[str, object] | object, setting: str) -> str:

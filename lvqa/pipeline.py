@@ -18,9 +18,10 @@ import lvqa
 from lvqa import prompts
 from lvqa.answering import Answerer
 from lvqa.backbones import Backbone, load_backbone
+from lvqa.backbones.beginnings import Beginnings
 from lvqa.backbones.prompt import VisualBlock
-from lvqa.checks import METHODS, check_count, check_question, check_settings, known
-from lvqa.config import Config, load_config
+from lvqa.checks import Control, check_count, check_question, check_settings, selector_of
+from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.embedding import Embedder
 from lvqa.index import ClipIndex, Store, default_store
 from lvqa.records import (
@@ -34,7 +35,7 @@ from lvqa.records import (
     Video,
 )
 from lvqa.rerank import make_reranker
-from lvqa.selection import SELECTORS, grid_scores, make_selector
+from lvqa.selection import Selector, SelectorInput, UniformSelector, grid_features, grid_scores
 from lvqa.video import Grid, cut_clips, probe, scene_changes
 from lvqa.visual import Pair, VisualTokens, pairs_of_clip, pairs_of_frames
 
@@ -49,6 +50,16 @@ Progress = Callable[[str, int, int], None]
 """Called as work goes on: the stage, how many pairs are done, of how many."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """What was found for a question."""
+
+    candidates: tuple[Candidate, ...]
+    """All clips, best first: the reranked pool, then the rest by embedding."""
+    query: np.ndarray
+    """(dim,) float32, unit length: the question's vector."""
+
+
 @dataclass(slots=True)
 class OpenVideo:
     """A probed video with its grid, its tokens, and its index once it is needed."""
@@ -56,9 +67,11 @@ class OpenVideo:
     video: Video
     grid: Grid
     tokens: VisualTokens
+    beginnings: Beginnings
+    """What the model has read of its clips, for the questions to come."""
     index: ClipIndex | None = None
-    candidates: dict[str, tuple[Candidate, ...]] = field(default_factory=dict)
-    """Ranked clips by question, so that asking again at another budget ranks nothing again."""
+    rankings: dict[str, Ranking] = field(default_factory=dict)
+    """By question, so that asking again at another budget ranks nothing again."""
 
     @property
     def times_seconds(self) -> np.ndarray:
@@ -127,26 +140,39 @@ class LongVideoQA:
         return self.answer(path, Question(question, tuple(options)), frames=frames, method=method)
 
     def answer(
-        self, path: str | Path, question: Question, *, frames: int | None = None, method: str | None = None
+        self,
+        path: str | Path,
+        question: Question,
+        *,
+        frames: int | None = None,
+        method: str | None = None,
+        selection: SelectionConfig | None = None,
     ) -> Answer:
-        """Index once, find candidates, look closer, choose frames, answer."""
-        method = known(method or self.config.method, METHODS, "method")
-        budget = check_count(self.config.selection.frames if frames is None else frames)
+        """Index once, find candidates, look closer, choose frames, answer.
+
+        `frames`, `method` and `selection` stand above the configuration's: answers that differ in these alone share
+        what was found for the question.
+        """
+        config = self.config if selection is None else dataclasses.replace(self.config, selection=selection)
+        method = method or config.method
+        selector = selector_of(config, method)
+        budget = check_count(config.selection.frames if frames is None else frames)
         check_question(question)
         clock = _Clock()
         spent = dataclasses.replace(self.backbone.counts)
 
         with clock.stage("open"):
             opened = self.open(path)
-        evidence: tuple[Candidate, ...] = ()
         use: IndexUse | None = None
-        if method in SELECTORS and make_selector(method).needs_scores:
+        ranking: Ranking | None = None
+        if selector.needs_scores or selector.needs_features:
             use = self._index_of(opened, clock=clock)
-            evidence = self._candidates(opened, question, clock=clock)
+        if selector.needs_scores:
+            ranking = self._ranking(opened, question, clock=clock)
         with clock.stage("select"):
-            selection = self._select(opened, question, evidence, method=method, budget=budget)
+            chosen = self._select(opened, question, selector, ranking, budget=budget)
         with clock.stage("answer"):
-            pairs = pairs_of_frames(opened.grid.frame_at(seconds) for seconds in selection.times_seconds)
+            pairs = pairs_of_frames(opened.grid.frame_at(seconds) for seconds in chosen.times_seconds)
             reply = self._answerer.answer(self.backbone, question, pairs, opened.tokens)
         return Answer(
             question=question,
@@ -156,8 +182,8 @@ class LongVideoQA:
             model=self.backbone.name,
             method=method,
             frames_budget=budget,
-            frames=selection.times_seconds,
-            evidence=evidence,
+            frames=chosen.times_seconds,
+            evidence=ranking.candidates if ranking else (),
             index=use,
             counts=self.backbone.counts - spent,
             seconds=clock.seconds,
@@ -173,7 +199,7 @@ class LongVideoQA:
         check_question(question)
         opened = self.open(path)
         self._index_of(opened)
-        return list(self._candidates(opened, question)[: check_count(top, name="top")])
+        return list(self._ranking(opened, question).candidates[: check_count(top, name="top")])
 
     def search_library(self, query: str, *, top: int = 5) -> list[tuple[ClipIndex, Candidate]]:
         """The clips of all indexes in the store that this model and these settings made, by embedding alone."""
@@ -223,7 +249,7 @@ class LongVideoQA:
                 stall_seconds=settings.stall_seconds,
                 memory_bytes=self.config.store.memory_mib << 20,
             )
-            self._opened = OpenVideo(video, grid, tokens)
+            self._opened = OpenVideo(video, grid, tokens, Beginnings(self.config.rerank.memory_mib << 20))
         return self._opened
 
     def _open_again(self, video: Video) -> OpenVideo:
@@ -261,7 +287,7 @@ class LongVideoQA:
                 vectors = self._embed(opened, clips, segments(len(clips)))
                 index = self._store.save(ClipIndex.of(clips, vectors, stamp), opened.video)
         opened.index = index
-        opened.candidates.clear()
+        opened.rankings.clear()
         return IndexUse(reused, len(index.clips), index.path)
 
     def _stamp(self, opened: OpenVideo) -> dict[str, object]:
@@ -286,25 +312,31 @@ class LongVideoQA:
             vectors.append(self._embedder.clips(self.backbone, chunk))
         return np.concatenate(vectors)
 
-    def _candidates(
-        self, opened: OpenVideo, question: Question, *, clock: _Clock | None = None
-    ) -> tuple[Candidate, ...]:
-        """All clips, best first: the reranked pool, then the rest by embedding."""
+    def _ranking(self, opened: OpenVideo, question: Question, *, clock: _Clock | None = None) -> Ranking:
+        """The clips ranked by how well they fit the question."""
         clock = clock or _Clock()
-        query = prompts.query(question, with_options=self.config.embedding.with_options)
-        if query in opened.candidates:
-            return opened.candidates[query]
-        assert opened.index is not None
+        text = prompts.query(question, with_options=self.config.embedding.with_options)
+        if text in opened.rankings:
+            return opened.rankings[text]
         with clock.stage("search"):
-            index = opened.index.centred() if self.config.embedding.centre else opened.index
-            ranked = index.search(self._embedder.query(self.backbone, query))
+            query = self._embedder.query(self.backbone, text)
+            ranked = self._searched(opened).search(query)
         with clock.stage("rerank"):
             pool = ranked[: self.config.rerank.pool]
             best = self._reranker.rerank(
-                self.backbone, query, pool, lambda clips: self._blocks_of(opened, clips, stage="rerank")
+                self.backbone,
+                text,
+                pool,
+                lambda clips: self._blocks_of(opened, clips, stage="rerank"),
+                opened.beginnings,
             )
-        opened.candidates[query] = (*best, *ranked[len(pool) :])
-        return opened.candidates[query]
+        opened.rankings[text] = Ranking((*best, *ranked[len(pool) :]), query)
+        return opened.rankings[text]
+
+    def _searched(self, opened: OpenVideo) -> ClipIndex:
+        """The index as it is searched."""
+        assert opened.index is not None
+        return opened.index.centred() if self.config.embedding.centre else opened.index
 
     def _blocks_of(
         self, opened: OpenVideo, clips: Sequence[Clip], parts: Sequence[slice] = (slice(None),), *, stage: str
@@ -322,24 +354,38 @@ class LongVideoQA:
         return opened.tokens.blocks(groups, timed=self.config.answer.time_encoding != "index")
 
     def _select(
-        self, opened: OpenVideo, question: Question, evidence: Sequence[Candidate], *, method: str, budget: int
+        self,
+        opened: OpenVideo,
+        question: Question,
+        selector: Selector | Control,
+        ranking: Ranking | None,
+        *,
+        budget: int,
     ) -> FrameSelection:
-        times = opened.times_seconds
-        if method == "blind":
-            return FrameSelection(opened.video.id, ())
-        settings = self.config.selection
-        options = {"frames_per_clip": settings.frames_per_clip, "uniform": settings.uniform, "seed": self.config.seed}
-        if method == "oracle":
-            annotated = _annotated(times, question)
-            return make_selector("uniform").select(annotated, num_frames=budget, video_id=opened.video.id)
-        of_frames = grid_scores(times, evidence)
-        return make_selector(method, **options).select(
-            times,
-            num_frames=budget,
-            scores=of_frames.scores,
-            clip_ids=of_frames.clip_ids,
-            video_id=opened.video.id,
-            question_id=question.id or question.text,
+        """The frames that a selector chooses, given what it needs, or those of a control."""
+        times, features = opened.times_seconds, None
+        if isinstance(selector, Control):
+            if selector.method == "blind":
+                return FrameSelection(opened.video.id, ())
+            return UniformSelector().select(
+                SelectorInput(_annotated(times, question), budget, video_id=opened.video.id)
+            )
+        if selector.needs_features:
+            index = self._searched(opened)
+            features = grid_features(times, index.clips, index.vectors)
+        of_frames = grid_scores(times, ranking.candidates if ranking else ())
+        return selector.select(
+            SelectorInput(
+                times,
+                budget,
+                scores=of_frames.scores,
+                clip_ids=of_frames.clip_ids,
+                features=features,
+                query=ranking.query if ranking and features is not None else None,
+                video_id=opened.video.id,
+                question_id=question.id or question.text,
+                question_text=question.text,
+            )
         )
 
 

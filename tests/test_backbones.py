@@ -28,6 +28,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 import lvqa.backbones.qwen2_5_vl as room
 from lvqa.backbones import BACKBONES, load_backbone
 from lvqa.backbones.batching import TokenBudget
+from lvqa.backbones.beginnings import Beginnings
 from lvqa.backbones.chat import ChatFormat, collate
 from lvqa.backbones.checkpoint import TINY
 from lvqa.backbones.prompt import Prompt, VisualBlock
@@ -333,6 +334,45 @@ def test_a_batch_equals_its_prompts_one_by_one(folder: Path, max_batch_tokens: i
         torch.testing.assert_close(model.last_states(batch, state=state), singles, atol=1e-5, rtol=1e-5)
     singles = torch.cat([model.next_token_logits([prompt], "AB") for prompt in batch])
     torch.testing.assert_close(model.next_token_logits(batch, "AB"), singles, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("max_batch_tokens", [1, 100, 10000])
+def test_logits_after_a_beginning_equal_those_of_the_whole_prompt(folder: Path, max_batch_tokens: int) -> None:
+    model = Qwen25VL.load(str(folder), device="cpu", max_batch_tokens=max_batch_tokens)
+    begun: list[Prompt] = [
+        ("Look:", block(model, 3)),
+        (block(model, 2, seed=1),),
+        ("Look:", block(model, 3, seed=2)),
+        (block(model, 1), "and", VisualBlock(block(model, 2, seed=4).tokens, 3, 4, (0, 40))),
+    ]
+    beginnings = model.read_beginnings(begun)
+    read = model.counts.tokens_prefilled
+    for texts in (["What is it?"] * 4, ["What?", "What is that?", "Why is that so?", " "]):
+        whole = model.next_token_logits([(*parts, text) for parts, text in zip(begun, texts, strict=True)], "AB")
+        before = model.counts.tokens_prefilled
+        after = model.next_token_logits_after(beginnings, texts, "AB")
+        torch.testing.assert_close(after, whole, atol=1e-4, rtol=1e-5)
+        assert 0 < model.counts.tokens_prefilled - before < read / 2
+
+
+def test_a_beginning_ends_with_a_block(model: Qwen25VL) -> None:
+    for prompt in ((), ("text alone",), (block(model), "text behind")):
+        with pytest.raises(ValueError, match="must end with a visual block"):
+            model.read_beginnings([prompt])
+
+
+def test_beginnings_are_kept_within_the_memory(model: Qwen25VL) -> None:
+    first, second, third = model.read_beginnings([(block(model, 2, seed=seed),) for seed in range(3)])
+    held = Beginnings(2 * first.keys_values.nbytes)
+    held.keep("first", first)
+    held.keep("second", second)
+    held.keep("second", second)
+    assert held.get("first") is first
+    held.keep("third", third)
+    assert (held.get("first"), held.get("second"), held.get("third")) == (first, None, third)
+    none = Beginnings(0)
+    none.keep("first", first)
+    assert none.get("first") is None
 
 
 def test_cached_tokens_equal_fresh_ones(model: Qwen25VL) -> None:

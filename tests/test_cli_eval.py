@@ -136,7 +136,7 @@ def test_after_ctrl_c_the_run_goes_on_where_it_stopped(lvqa, config, tmp_path):
     while process.poll() is None and not (answers.exists() and answers.stat().st_size):
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)  # to all of the group, as a terminal does
-    errors = process.communicate()[1].splitlines()
+    errors = process.communicate(timeout=120)[1].splitlines()
     assert process.returncode in (130, 0)
     if process.returncode == 130:
         assert errors[-1] == "lvqa: interrupted"

@@ -42,8 +42,8 @@ def test_defaults_are_those_of_the_design():
             "centre": False,
             "with_options": False,
         },
-        "rerank": {"name": "mcq", "pool": 50, "layout": None},
-        "selection": {"frames": 16, "frames_per_clip": None, "uniform": "midpoint"},
+        "rerank": {"name": "mcq", "pool": 50, "layout": None, "memory_mib": 4096},
+        "selection": {"frames": 16, "frames_per_clip": None, "uniform": "midpoint", "options": {}},
         "answer": {"time_encoding": "text", "read": None, "max_new_tokens": 64},
         "store": {"folder": None, "memory_mib": 2048},
         "method": "freeret",
@@ -58,6 +58,15 @@ def test_a_file_changes_the_defaults_and_overrides_change_the_file(tmp_path):
     assert config.video.scene_cuts and config.video.decoder == "pyav"
     assert (config.selection.frames, config.model.name, config.method) == (48, "tiny", "topk")
     assert config.store.folder == Path("~/x").expanduser()
+
+
+def test_options_of_a_method_add_up(tmp_path):
+    path = written(tmp_path, "method: aks\nselection: {options: {depth: 3, stand_out: 0.5}}\n")
+    config = load_config(path, ["selection.options.stand_out=0.4"])
+    assert config.selection.options == {"depth": 3, "stand_out": 0.4}
+    assert hash(config) == hash(load_config(path)) and config != load_config(path)
+    assert load_config(None, ["selection.options.depth=3"]).selection.options == {"depth": 3}
+    assert load_config().selection.options == {}
 
 
 def test_override_values_are_yaml():
@@ -114,6 +123,8 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
         ("selection.frames_per_clip=3", "an even number"),
         ("selection.frames_per_clip=0", "an even number"),
         ("selection.uniform=middle", "midpoint, linspace, interior"),
+        ("selection.options=3", "a mapping of keys to values"),
+        ("selection.options={1: 2}", "a mapping of keys to values"),
         ("answer.time_encoding=off", "text, mrope, index"),
         ("answer.max_new_tokens=0", "1 or more"),
         ("embedding.prompt=best", "freeret, e5v"),

@@ -7,7 +7,7 @@ import pytest
 from lvqa.benchmarks import VideoTask
 from lvqa.config import ConfigError
 from lvqa.evaluate import RunConfig, arms_of, load_run_config
-from lvqa.evaluate.run import Schedule
+from lvqa.evaluate.run import Schedule, for_workers
 from lvqa.records import Question
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -63,6 +63,23 @@ def test_a_wrong_setting_is_refused_by_name(override, named):
     with pytest.raises(ConfigError) as caught:
         load_run_config(None, [override])
     assert all(part in str(caught.value) for part in (*named, "(-s "))
+
+
+def test_arms_that_differ_in_their_selection_share_what_comes_before():
+    settings = ["{selection.options.power: 2}", "{selection.uniform: linspace}", "{}", "{rerank.pool: 3}"]
+    arms = arms_of(
+        load_run_config(None, [f"arms=[{', '.join(f'{{method: bolt, settings: {one}}}' for one in settings)}]"])
+    )
+    assert len({arm.config for arm in arms}) == 4
+    assert len({arm.before_selection for arm in arms}) == 2
+    assert [arm.complete.method for arm in arms] == ["bolt"] * 4
+
+
+def test_workers_get_the_same_arms_wherever_they_run():
+    config = load_run_config(None, ["arms=[{method: own.py}, {method: uniform, name: even}, {method: blind}]"])
+    there = for_workers(config)
+    assert [arm.name for arm in arms_of(there)] == [arm.name for arm in arms_of(config)] == ["own.py", "even", "blind"]
+    assert [arm.method for arm in arms_of(there)] == [str(Path("own.py").absolute()), "uniform", "blind"]
 
 
 # --- the order of the work -------------------------------------------------------------------------------------------

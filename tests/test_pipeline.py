@@ -64,8 +64,14 @@ def shared(backbone, tmp_path_factory) -> LongVideoQA:
     return LongVideoQA(backbone, dataclasses.replace(config, store=dataclasses.replace(config.store, folder=folder)))
 
 
-@pytest.mark.parametrize("budget", [1, 2, 3, 16, 59, 60, 64])
-@pytest.mark.parametrize("method", sorted({*METHODS} - {*CONTROLS}))
+BUDGETS = {"freeret": (1, 2, 3, 16, 59, 60, 64), "uniform": (1, 2, 3, 16, 59, 60, 64)}
+"""The others, which the contract of selectors checks, are asked for few frames and for more than there are."""
+
+
+@pytest.mark.parametrize(
+    ("method", "budget"),
+    [(method, m) for method in METHODS if method not in CONTROLS for m in BUDGETS.get(method, (3, 64))],
+)
 def test_every_method_shows_exactly_its_budget(shared, film, question, method, budget):
     answer = shared.answer(film, question, method=method, frames=budget)
     assert len(answer.frames) == min(budget, FRAMES_IN_FILM)
@@ -75,6 +81,46 @@ def test_every_method_shows_exactly_its_budget(shared, film, question, method, b
     assert answer.option in tuple("ABCD")
     assert answer.text == question.options["ABCD".index(answer.option)]
     assert sum(answer.option_scores) == pytest.approx(1)
+
+
+OWN = """
+import numpy as np
+
+class Nearest:
+    needs_features = True
+
+    def select(self, grid):
+        assert len(grid.features) == len(grid) == len(grid.clip_ids) == 60
+        assert np.allclose(np.linalg.norm(grid.features, axis=1), 1) and np.isclose(np.linalg.norm(grid.query), 1)
+        assert grid.question_text.endswith("?") and grid.question_id and grid.video_id
+        return grid.selection([np.argmax(grid.features @ grid.query)])
+"""
+
+
+@pytest.mark.parametrize("centre", [False, True])
+def test_a_selector_of_ones_own_sees_the_vectors_that_were_searched(make, film, question, tmp_path, centre):
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    qa = make(f"embedding.centre={centre}", "video.clip_seconds=8")
+    answer = qa.answer(film, question, method=str(path), frames=1)
+    nearest = max(answer.evidence, key=lambda candidate: candidate.embed_score)
+    assert answer.frames == (nearest.start_seconds,)
+    assert answer.method == str(path)
+
+
+def test_vectors_alone_need_the_index_and_no_ranking(make, film, question):
+    answer = make().answer(film, question, method="kmeans", frames=4)
+    assert answer.index is not None and answer.evidence == ()
+    assert "rerank" not in answer.seconds and "search" not in answer.seconds
+
+
+def test_options_reach_the_method(make, film, question):
+    short, long = (make("method=bolt", f"selection.options.power={power}") for power in (0.01, 50))
+    assert short.answer(film, question, frames=8).frames != long.answer(film, question, frames=8).frames
+    with pytest.raises(LvqaError, match="unknown option 'power' of method 'uniform'"):
+        short.answer(film, question, method="uniform")
+    with pytest.raises(LvqaError, match="method 'blind' takes no options"):
+        short.answer(film, question, method="blind")
 
 
 def test_blind_shows_nothing_and_decodes_nothing(make, film, question):
@@ -111,6 +157,22 @@ def test_a_first_question_encodes_each_pair_once(make, film, question):
     assert answer.counts.frames_decoded == FRAMES_IN_FILM
     assert answer.counts.pairs_encoded == FRAMES_IN_FILM // 2
     assert answer.counts.tokens_prefilled > 0
+
+
+@pytest.mark.parametrize("memory_mib", [0, 1, 4096])
+def test_clips_that_were_read_score_as_those_read_anew(make, film, memory_mib):
+    """Some, none or all of what the first question made the model read is held for the second."""
+    questions = ask_about(write_script(SEED, MINUTES), 2)
+    settings = ("video.clip_seconds=4", "rerank.layout=clip_first")
+    qa = make(*settings, f"rerank.memory_mib={memory_mib}")
+    first, second = (qa.answer(film, question) for question in questions)
+    alone = make(*settings).answer(film, questions[1])
+    scores = [{c.clip: (c.embed_score, c.rerank_score) for c in answer.evidence} for answer in (second, alone)]
+    assert scores[0].keys() == scores[1].keys()
+    assert all(scores[0][clip] == pytest.approx(scores[1][clip], abs=1e-5) for clip in scores[0])
+    assert (second.option, second.frames) == (alone.option, alone.frames)
+    spent = second.counts.tokens_prefilled / first.counts.tokens_prefilled
+    assert spent < 0.7 if memory_mib == 4096 else spent > 0.5
 
 
 def test_the_same_question_again_encodes_nothing(make, film, question):
@@ -238,7 +300,7 @@ def test_progress_is_told_in_pairs(make, film, question):
     [
         ("video.decoder=vlc", "video.decoder must be one of pyav, decord, got 'vlc'"),
         ("rerank.name=best", "rerank.name must be one of none, mcq, got 'best'"),
-        ("method=best", "method must be one of freeret, random, topk, uniform, oracle, blind, got 'best'"),
+        ("method=best", f"method must be one of {', '.join(METHODS)}, or a file ending in .py, got 'best'"),
     ],
 )
 def test_unknown_names_are_refused_before_a_model_is_looked_for(override, message):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from lvqa.backbones.beginnings import Beginning
     from lvqa.backbones.prompt import Prompt
 
 
@@ -49,6 +50,16 @@ class Backbone(Protocol):
 
     def next_token_logits(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Tensor:
         """(n, words) float32 logits of single-token words as the reply's first token."""
+        ...
+
+    def read_beginnings(self, prompts: Sequence[Prompt]) -> list[Beginning]:
+        """Prompts that end with a visual block, read once for all texts that may follow."""
+        ...
+
+    def next_token_logits_after(
+        self, beginnings: Sequence[Beginning], texts: Sequence[str], words: Sequence[str]
+    ) -> Tensor:
+        """(n, words) float32: `next_token_logits` of each beginning with its text behind it."""
         ...
 
     def reply_log_probs(self, prompt: Prompt, replies: Sequence[str]) -> Tensor:

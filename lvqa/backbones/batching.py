@@ -43,6 +43,23 @@ class TokenBudget:
         joined = torch.cat(rows)
         return joined[places.to(joined.device)]
 
+    def run_alike(self, shapes: Sequence[tuple[int, ...]], work: Callable[[list[int]], Tensor]) -> list[Tensor]:
+        """The rows of `work` in the items' order; items of one shape alone come together, so that nothing is padded.
+
+        A shape is the lengths of an item's parts.
+        """
+        places: dict[tuple[int, ...], list[int]] = {}
+        for place, shape in enumerate(shapes):
+            places.setdefault(shape, []).append(place)
+        rows: dict[int, Tensor] = {}
+        for shape, alike in places.items():
+
+            def work_on(batch: list[int], alike: list[int] = alike) -> Tensor:
+                return work([alike[place] for place in batch])
+
+            rows.update(zip(alike, self.run([sum(shape)] * len(alike), work_on), strict=True))
+        return [rows[place] for place in range(len(shapes))]
+
     def _first_batch(self, waiting: Sequence[int], sizes: Sequence[int]) -> list[int]:
         """The longest start of `waiting` that fits, at least one item; sizes rise along it."""
         count = 1

@@ -80,8 +80,10 @@ class ChatFormat:
         """The tokens of plain text; no special token is recognised in it."""
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids  # type: ignore[no-any-return]
 
-    def encode(self, prompt: Prompt) -> Sequence3D:
-        """The prompt as the one user turn, up to where the reply begins."""
+    def encode(self, prompt: Prompt, *, is_whole: bool = True) -> Sequence3D:
+        """The prompt as the one user turn, up to where the reply begins; not whole: up to the end of its last block."""
+        if not is_whole and (not prompt or isinstance(prompt[-1], str)):
+            raise ValueError("a beginning must end with a visual block, for text is tokenised with what follows it")
         ids = list(self._head)
         visual = [False] * len(ids)
         runs: list[int | Grid] = [len(ids)]
@@ -91,7 +93,7 @@ class ChatFormat:
             visual.extend([False] * len(tokens))
             runs.append(len(tokens))
 
-        content = (self._near_head, *prompt, self._near_tail)
+        content = (self._near_head, *prompt, *([self._near_tail] if is_whole else []))
         for is_text, group in itertools.groupby(content, key=lambda part: isinstance(part, str)):
             if is_text:
                 add_text(self.text_ids("".join(str(part) for part in group)))
@@ -103,9 +105,15 @@ class ChatFormat:
                 visual.extend([True] * len(block))
                 runs.append(block)
                 add_text([self._end])
-        add_text(self._tail)
+        add_text(self._tail if is_whole else [])
         blocks = tuple(part for part in prompt if isinstance(part, VisualBlock))
         return Sequence3D(torch.tensor(ids), position_ids(runs), torch.tensor(visual), blocks)
+
+    def encode_rest(self, text: str, first_position: int) -> Sequence3D:
+        """What follows such a beginning, whose positions end before `first_position`."""
+        ids = [*self.text_ids(text + self._near_tail), *self._tail]
+        positions = first_position + torch.arange(len(ids)).expand(3, -1)
+        return Sequence3D(torch.tensor(ids), positions, torch.zeros(len(ids), dtype=torch.bool), ())
 
 
 def collate(sequences: Sequence[Sequence3D]) -> Batch:

@@ -15,6 +15,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
 
 from lvqa.backbones.batching import TokenBudget
+from lvqa.backbones.beginnings import Beginning
 from lvqa.backbones.chat import Batch, ChatFormat, collate
 from lvqa.backbones.checkpoint import find_checkpoint
 from lvqa.backbones.positions import position_ids
@@ -120,8 +121,40 @@ class Qwen25VL:
     def next_token_logits(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Tensor:
         """(n, words) float32: the logit of each word, a single token such as "A", as the first token of the reply."""
         rows = [self._word_id(word) for word in words]
-        states = self._prefill(prompts, state="mlp", final_norm=True)
-        return linear(states.float(), self._model.lm_head.weight[rows].float())
+        return self._logits(self._prefill(prompts, state="mlp", final_norm=True), rows)
+
+    @torch.no_grad()
+    def read_beginnings(self, prompts: Sequence[Prompt]) -> list[Beginning]:
+        """Each prompt, which ends with a visual block, read once for all that may follow it."""
+        sequences = [self._chat.encode(prompt, is_whole=False) for prompt in prompts]
+
+        def work(batch: list[int]) -> Tensor:
+            return self._keys_values(collate([sequences[number] for number in batch]))
+
+        rows = self._prompt_budget.run_alike([(len(sequence),) for sequence in sequences], work)
+        self.counts.tokens_prefilled += sum(map(len, sequences))
+        # Copies: a row of a batch would keep the whole batch alive.
+        return [
+            Beginning(row.clone(), int(sequence.positions.max()) + 1)
+            for row, sequence in zip(rows, sequences, strict=True)
+        ]
+
+    @torch.no_grad()
+    def next_token_logits_after(
+        self, beginnings: Sequence[Beginning], texts: Sequence[str], words: Sequence[str]
+    ) -> Tensor:
+        """(n, words) float32: as `next_token_logits`, of prompts of which all but the last text is read already."""
+        rows = [self._word_id(word) for word in words]
+        pairs = list(zip(beginnings, texts, strict=True))
+        rests = [self._chat.encode_rest(text, beginning.next_position) for beginning, text in pairs]
+
+        def work(batch: list[int]) -> Tensor:
+            return self._last_state_after([beginnings[n] for n in batch], collate([rests[n] for n in batch]))
+
+        lengths = [(len(beginning), len(rest)) for beginning, rest in zip(beginnings, rests, strict=True)]
+        states = torch.stack(self._prompt_budget.run_alike(lengths, work))
+        self.counts.tokens_prefilled += sum(map(len, rests))
+        return self._logits(self._text.norm(states), rows)
 
     @torch.no_grad()
     def generate(self, prompt: Prompt, *, max_new_tokens: int = 64) -> str:
@@ -197,6 +230,41 @@ class Qwen25VL:
         last = states[:, -1] + _attend_from_last(layer, states, rotary=rotary, padding=padding)
         return last + layer.mlp(layer.post_attention_layernorm(last)) if with_mlp else last
 
+    def _keys_values(self, batch: Batch) -> Tensor:
+        """(batch, layers, 2, kv_heads, sequence, head_dim) of equally long beginnings."""
+        states = self._embed(batch)
+        rotary = self._text.rotary_emb(states, batch.positions.to(self.device))
+        cache = DynamicCache(config=self._text.config)
+        mask = create_causal_mask(
+            config=self._text.config, inputs_embeds=states, attention_mask=None, past_key_values=None
+        )
+        for layer in self._text.layers[:-1]:
+            states = layer(
+                states, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True
+            )
+        # Of the last layer no more is needed: nothing is read at the end of a beginning.
+        layer = self._text.layers[-1]
+        last = _keys_and_values(layer.self_attn, layer.input_layernorm(states), rotary=rotary)
+        layers: list[Any] = cache.layers[:-1]
+        of_layers = [torch.stack([layer.keys, layer.values], dim=1) for layer in layers]
+        return torch.stack([*of_layers, torch.stack(last, dim=1)], dim=1)
+
+    def _last_state_after(self, beginnings: Sequence[Beginning], batch: Batch) -> Tensor:
+        """(batch, dim): the last position, after the last MLP, of each beginning and its row of the batch behind it."""
+        held = torch.stack([beginning.keys_values for beginning in beginnings], dim=2)  # (layers, 2, batch, heads, ...)
+        cache = DynamicCache([(keys, values) for keys, values in held[:-1]], config=self._text.config)
+        states = self._embed(batch)
+        rotary = self._text.rotary_emb(states, batch.positions.to(self.device))
+        length, before = states.shape[1], held.shape[4]
+        mask = torch.ones(length, before + length, dtype=torch.bool, device=self.device).tril(before)
+        for layer in self._text.layers[:-1]:
+            states = layer(
+                states, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True
+            )
+        layer = self._text.layers[-1]
+        last: Tensor = states[:, -1] + _attend_from_last(layer, states, rotary=rotary, padding=None, before=held[-1])
+        return last + layer.mlp(layer.post_attention_layernorm(last))  # type: ignore[no-any-return]
+
     def _embed(self, batch: Batch) -> Tensor:
         """(batch, sequence, dim): the words' embeddings, and the visual tokens in their places."""
         states: Tensor = self._text.embed_tokens(batch.ids.to(self.device))
@@ -204,6 +272,10 @@ class Qwen25VL:
             visual = torch.cat([block.tokens.flatten(0, 1).to(states) for block in batch.blocks])
             states[batch.visual.to(self.device)] = visual
         return states
+
+    def _logits(self, states: Tensor, rows: Sequence[int]) -> Tensor:
+        """(n, rows) float32, of (n, dim) states after the final norm: some rows of the language head, not all."""
+        return linear(states.float(), self._model.lm_head.weight[rows].float())
 
     def _word_id(self, word: str) -> int:
         ids = self._chat.text_ids(word)
@@ -218,24 +290,39 @@ class Qwen25VL:
 
 
 def _attend_from_last(
-    layer: nn.Module, states: Tensor, *, rotary: tuple[Tensor, Tensor], padding: Tensor | None
+    layer: nn.Module,
+    states: Tensor,
+    *,
+    rotary: tuple[Tensor, Tensor],
+    padding: Tensor | None,
+    before: Tensor | None = None,
 ) -> Tensor:
-    """(batch, dim): what the last position takes from all, by the layer's own attention weights."""
+    """(batch, dim): what the last position takes from all, by the layer's own attention weights.
+
+    `before`, (2, batch, kv_heads, length, head_dim): keys and values of what was read earlier.
+    """
     attn: Any = layer.self_attn
     normal = layer.input_layernorm(states)  # type: ignore[operator]
+    key, value = _keys_and_values(attn, normal, rotary=rotary)
+    if before is not None:
+        key, value = torch.cat([before[0], key], dim=2), torch.cat([before[1], value], dim=2)
     query = (
         attn.q_proj(normal[:, -1:]).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2)
     )  # (batch, heads, 1, head_dim)
-    key = (
-        attn.k_proj(normal).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2)
-    )  # (batch, kv_heads, sequence, head_dim)
-    value = attn.v_proj(normal).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2)
-    key, _ = apply_rotary_pos_emb(key, key, *rotary)
     query, _ = apply_rotary_pos_emb(query, query, *(angles[:, -1:] for angles in rotary))
     grouped = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)  # (batch, kv_heads, heads per kv_head, head_dim)
     mask = None if padding is None else padding[:, None, None]  # (batch, 1, 1, sequence)
     mixed = scaled_dot_product_attention(grouped, key, value, mask)
     return attn.o_proj(mixed.flatten(1))  # type: ignore[no-any-return]
+
+
+def _keys_and_values(attn: Any, normal: Tensor, *, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """(batch, kv_heads, sequence, head_dim) each, keys with their rotation; `normal` are the layer's normed states."""
+    key, value = (
+        project(normal).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2) for project in (attn.k_proj, attn.v_proj)
+    )
+    key, _ = apply_rotary_pos_emb(key, key, *rotary)
+    return key, value
 
 
 def _device(name: str | None) -> torch.device:

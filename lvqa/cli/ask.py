@@ -25,7 +25,11 @@ EVIDENCE_LINES = 5
 @click.argument("question")
 @click.option("--option", "options", metavar="TEXT", multiple=True, help="One possible answer; two to twenty, or none.")
 @click.option("--frames", type=int, help="How many frames the answer may look at.  [default: 16]")
-@click.option("--method", help="How they are chosen: freeret, topk, uniform, random.  [default: freeret]")
+@click.option(
+    "--method",
+    help="How they are chosen: freeret, uniform, aks, mmr, ... (a wrong name lists all), or FILE.py with a selector of "
+    "your own, whose code is run.  [default: freeret]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--report", metavar="F.html", type=click.Path(path_type=Path), help="Write a page with the frames.")
 @common

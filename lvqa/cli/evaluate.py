@@ -41,7 +41,8 @@ def evaluate(
 ) -> None:
     """Ask a benchmark's questions in the arms of CONFIG, a YAML file; a run that was cut short goes on.
 
-    Every answer is a row of answers.jsonl in the run folder. Options stand above -s, and -s above CONFIG.
+    Every answer is a row of answers.jsonl in the run folder. Options stand above -s, and -s above CONFIG. A method that
+    is a Python file (own.py) is a selector of your own: its code is run.
     """
     if setup.file is not None:
         raise click.UsageError("eval takes its settings as CONFIG, and no -c")

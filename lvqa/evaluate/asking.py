@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lvqa.checks import selector_of
 from lvqa.config import Config
 from lvqa.evaluate.rows import Row
 from lvqa.evaluate.settings import Arm, RunConfig, arms_of
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import Answer, Candidate, Counts, LvqaError, Question
-from lvqa.selection import SELECTORS, make_selector
 
 DECIMALS = 6
 """Of scores in rows."""
@@ -45,10 +45,10 @@ class Asker:
     def __init__(self, config: RunConfig) -> None:
         """Loads the model, once. Raises LvqaError for what is unknown."""
         self._arms = arms_of(config)
-        first = LongVideoQA.load(config=self._arms[0].config)
+        first = LongVideoQA.load(config=self._arms[0].complete)
         self._revision = first.backbone.revision
-        # Arms that differ in their method alone share a pipeline, and with it rankings and tokens.
-        self._pipelines = {arm.config: LongVideoQA(first.backbone, arm.config) for arm in self._arms}
+        # Arms that differ in their selection alone share a pipeline, and with it rankings and tokens.
+        self._pipelines = {arm.before_selection: LongVideoQA(first.backbone, arm.complete) for arm in self._arms}
 
     def __call__(self, work: Work) -> Done:
         """The rows of one question. Raises LvqaError if the video can't be opened or indexed."""
@@ -60,25 +60,27 @@ class Asker:
             budgets = [budget for name, budget in work.cells if name == arm.name]
             if not budgets:
                 continue
-            qa = self._pipelines[arm.config]
+            qa, ranking = self._pipelines[arm.before_selection], arm.before_selection
             qa.open(work.path)
-            index = _index(qa, work.path) if needs_index(arm) else None
+            selector = selector_of(arm.config, arm.method)
+            index = _index(qa, work.path) if selector.needs_scores or selector.needs_features else None
             for budget in budgets:
                 row = blank_row(work, arm.name, budget) | {"index": index}
                 try:
-                    if index is not None and arm.config not in rankings:
-                        with _measured(qa) as rankings[arm.config]:
+                    if selector.needs_scores and ranking not in rankings:
+                        with _measured(qa) as rankings[ranking]:
                             qa.search(work.path, work.question, top=1)
-                    answer = qa.answer(work.path, work.question, frames=max(1, budget), method=arm.method)
+                    answer = qa.answer(
+                        work.path,
+                        work.question,
+                        frames=max(1, budget),
+                        method=arm.method,
+                        selection=arm.config.selection,
+                    )
                 except LvqaError as error:
                     yield row | {"error": str(error)}
                 else:
-                    yield row | _answered(answer, arm, rankings[arm.config] if index else None)
-
-
-def needs_index(arm: Arm) -> bool:
-    """Whether its frames are chosen by what is in the clips."""
-    return arm.method in SELECTORS and make_selector(arm.method).needs_scores
+                    yield row | _answered(answer, arm, rankings[ranking] if selector.needs_scores else None)
 
 
 def blank_row(work: Work, arm: str, budget: int) -> Row:

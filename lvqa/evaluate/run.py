@@ -16,6 +16,7 @@ from lvqa.evaluate.folder import Run, RunFolder, open_run, read_run
 from lvqa.evaluate.rows import Key
 from lvqa.evaluate.settings import Arm, RunConfig, arms_of
 from lvqa.records import LvqaError
+from lvqa.selection.plugin import absolute
 from lvqa.workers import Pool, Prepare
 
 _log = logging.getLogger(__name__)
@@ -50,14 +51,14 @@ def evaluate(
         run.describe(videos=len(tasks), questions=questions, missing=missing, unusable=list(loaded.unusable))
         schedule = Schedule(tasks, arms_of(config), run.done)
         if schedule.num_left:
-            _ask_all(config, run, schedule, progress, functools.partial(_make_asker, _for_workers(config), prepare))
+            _ask_all(config, run, schedule, progress, functools.partial(_make_asker, for_workers(config), prepare))
     return read_run(folder)
 
 
 def check_run(config: RunConfig) -> None:
     """Raises LvqaError for a setting of an arm that no room knows. Costs nothing."""
     for arm in arms_of(config):
-        check_settings(dataclasses.replace(arm.config, method=arm.method))
+        check_settings(arm.complete)
 
 
 def chosen_tasks(config: RunConfig) -> Loaded:
@@ -79,10 +80,15 @@ def _folder(config: RunConfig) -> Path:
     return config.benchmark.folder
 
 
-def _for_workers(config: RunConfig) -> RunConfig:
+def for_workers(config: RunConfig) -> RunConfig:
     """The same where the working directory is another one, as it may be in a worker."""
     folder = config.store.folder and config.store.folder.absolute()
-    return dataclasses.replace(config, store=dataclasses.replace(config.store, folder=folder))
+    methods = [
+        dataclasses.replace(settings, name=arm.name, method=absolute(arm.method))
+        for settings, arm in zip(config.arms, arms_of(config), strict=True)
+    ]
+    store = dataclasses.replace(config.store, folder=folder)
+    return dataclasses.replace(config, store=store, arms=tuple(methods))
 
 
 def _make_asker(config: RunConfig, prepare: Prepare | None) -> Asker:

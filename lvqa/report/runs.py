@@ -187,7 +187,7 @@ _PAGE = """<!doctype html>
  table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; line-height: 1.3; }
  th, td { text-align: right; vertical-align: top; padding: .3rem 0 .3rem 1.4rem; border-bottom: 1px solid #e5e5e5; }
  th { font-weight: 600; vertical-align: bottom; }
- th { min-width: 3.5rem; max-width: 8rem; overflow-wrap: anywhere; }
+ th { min-width: 3.5rem; max-width: 8rem; overflow-wrap: break-word; }
  .name { text-align: left; min-width: 7rem; max-width: 20rem; overflow-wrap: break-word; }
  th:first-child, td:first-child { padding-left: 0; }
  td small { display: block; color: #666; white-space: nowrap; }

@@ -1,0 +1,78 @@
+"""Uniform frames for questions about the whole video, another selector for all others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lvqa.records import FrameSelection
+from lvqa.selection.grid import Selector, SelectorInput, require
+from lvqa.selection.simple import UniformSelector
+
+_WHOLE = re.compile(
+    r"""
+    \b(whole|entire|full|overall)\b .* \b(video|film|movie|story|documentary|programme|program|show|episode|vlog)\b
+    | \b(video|film|movie|documentary|programme|program|episode|vlog)\b .* \b(mainly|overall|as\ a\ whole|all\ about)\b
+    | \b(throughout|over\ the\ course\ of)\ (the|this)\ (\w+\ )?(video|film|movie|documentary|programme|program|vlog)\b
+    | \b(main|central|overall|general|primary|key)\ (\w+\ )?
+      (topic|theme|subject|idea|message|content|purpose|storyline|plot|point)s?\b
+    | \b(what|which)\ (type|kind|genre|sort|category)\ of\ (video|film|movie|documentary|programme|program|show)\b
+    | \b(summari[sz]e|summary|sum\ up|synopsis)\b
+    | ^what\ is\ (the|this)\ (video|film|movie|documentary)\ (mainly\ )?about\b
+    | ^what\ (happens|is\ shown|is\ the\ content)\ (in|of)\ (the|this)\ (video|film|movie|documentary)\W*$
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_PART = re.compile(
+    r"""
+    \d+:\d\d | \b(at|in|during)\ the\ (very\ )?(beginning|start|middle|end|opening|finale)\b
+    | \b(first|second|third|fourth|fifth|sixth|last|final|next)\b | \b(before|after|when|while|between|until|once)\b
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def is_about_all(question_text: str) -> bool:
+    """Whether the question, in English, asks about the whole video: by its words, no model is asked."""
+    return bool(_WHOLE.search(question_text)) and not _PART.search(question_text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterSelector:
+    """Evenly spaced frames for a question about the whole video, those of `otherwise` for all others.
+
+    After DIG (arXiv 2512.04000), which asks a language model what kind of question it is; here its words tell
+    (`is_about_all`): those of 23 of LVBench's questions, and 19 of these are annotated with the whole video. A question
+    without text goes to `otherwise`.
+    """
+
+    otherwise: str = "freeret"
+    """The name of another selector."""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Its options."""
+    uniform: Literal["midpoint", "linspace", "interior"] = "midpoint"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.otherwise != "router", "otherwise", "another selector than the router", self.otherwise)
+        require(isinstance(self.options, Mapping), "options", "a mapping of keys to values", self.options)
+        self._other()
+
+    @property
+    def needs_scores(self) -> bool:
+        return self._other().needs_scores
+
+    @property
+    def needs_features(self) -> bool:
+        return self._other().needs_features
+
+    def select(self, grid: SelectorInput) -> FrameSelection:
+        whole = UniformSelector(uniform=self.uniform)
+        return (whole if is_about_all(grid.question_text) else self._other()).select(grid)
+
+    def _other(self) -> Selector:
+        from lvqa.selection import make_selector  # which lists this one
+
+        return make_selector(self.otherwise, self.options, uniform=self.uniform, seed=self.seed)

@@ -1,0 +1,92 @@
+"""Selectors of one rule: evenly spaced, by lot, the best, the best that are apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from lvqa.records import FrameSelection
+from lvqa.selection.grid import (
+    ByScores,
+    SelectorInput,
+    descending,
+    evenly_spaced,
+    lottery,
+    require,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UniformSelector:
+    """Evenly spaced frames.
+
+    midpoint: the middles of M equal parts, frame floor((i + 1/2) n / M). linspace: from the first frame to the last,
+    floor(i (n - 1) / (M - 1)), for M = 1 the middle one. interior: the inner ends of M + 1 equal parts,
+    floor((i + 1) n / (M + 1)). Of n = 16 and M = 4: [2, 6, 10, 14], [0, 5, 10, 15], [3, 6, 9, 12].
+    """
+
+    uniform: Literal["midpoint", "linspace", "interior"] = "midpoint"
+    needs_scores: ClassVar[bool] = False
+    needs_features: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        allowed = ("midpoint", "linspace", "interior")
+        require(self.uniform in allowed, "uniform", f"one of {', '.join(allowed)}", self.uniform)
+
+    def select(self, grid: SelectorInput) -> FrameSelection:
+        n, m, i = len(grid), grid.budget, np.arange(grid.budget)
+        if self.uniform == "midpoint" or (self.uniform == "linspace" and m == 1):
+            return grid.selection(evenly_spaced(n, m))
+        return grid.selection(i * (n - 1) // (m - 1) if self.uniform == "linspace" else (i + 1) * n // (m + 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomSelector:
+    """Frames drawn by lot: the same for the same seed, video and question, in every process."""
+
+    seed: int = 0
+    needs_scores: ClassVar[bool] = False
+    needs_features: ClassVar[bool] = False
+
+    def select(self, grid: SelectorInput) -> FrameSelection:
+        lots = lottery(self.seed, grid.video_id, grid.question_id).random(len(grid))
+        return grid.selection(np.argsort(lots, kind="stable")[: grid.budget])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopKSelector(ByScores):
+    """The frames with the best scores. With one score a clip that is the best clip from its start, then the next."""
+
+    def select(self, grid: SelectorInput) -> FrameSelection:
+        return grid.selection(grid.best_first()[: grid.budget])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NmsSelector(ByScores):
+    """The best frames that are apart (non-maximum suppression in time).
+
+    Frames are visited from the best on, and one is taken if it is more than w = floor(n / 2M) frames from all that are.
+    While too few are taken, w is halved and the rest visited again. Evenly spaced frames if all scores are equal.
+    """
+
+    def select(self, grid: SelectorInput) -> FrameSelection:
+        if grid.is_flat:
+            return grid.even()
+        return grid.selection(best_apart(grid.scores, grid.budget))
+
+
+def best_apart(scores: np.ndarray, num_frames: int) -> list[int]:
+    """`num_frames` places of scores (n,), best first, at first more than n / (2 num_frames) places apart."""
+    apart, chosen = len(scores) // (2 * num_frames), list[int]()
+    while len(chosen) < num_frames:
+        free = np.ones(len(scores), dtype=bool)
+        for frame in chosen:
+            free[max(0, frame - apart) : frame + apart + 1] = False
+        for frame in descending(scores).tolist():
+            if free[frame] and len(chosen) < num_frames:
+                chosen.append(frame)
+                free[max(0, frame - apart) : frame + apart + 1] = False
+        apart //= 2
+    return chosen
