@@ -35,7 +35,7 @@ from lvqa.records import (
     Video,
 )
 from lvqa.rerank import make_reranker
-from lvqa.selection import Selector, SelectorInput, UniformSelector, grid_features, grid_scores
+from lvqa.selection import Selector, SelectorInput, evenly_spaced, grid_features, grid_scores
 from lvqa.video import Grid, cut_clips, probe, scene_changes
 from lvqa.visual import Pair, VisualTokens, pairs_of_clip, pairs_of_frames
 
@@ -367,9 +367,7 @@ class LongVideoQA:
         if isinstance(selector, Control):
             if selector.method == "blind":
                 return FrameSelection(opened.video.id, ())
-            return UniformSelector().select(
-                SelectorInput(_annotated(times, question), budget, video_id=opened.video.id)
-            )
+            return FrameSelection(opened.video.id, tuple(_of_the_evidence(times, question, budget).tolist()))
         if selector.needs_features:
             index = self._searched(opened)
             features = grid_features(times, index.clips, index.vectors)
@@ -389,13 +387,23 @@ class LongVideoQA:
         )
 
 
-def _annotated(times: np.ndarray, question: Question) -> np.ndarray:
-    """The grid times inside the question's evidence, at least one."""
+def _of_the_evidence(times: np.ndarray, question: Question, budget: int) -> np.ndarray:
+    """The oracle's grid times: evenly spaced ones inside the question's evidence, at least one.
+
+    Whole pairs, as FreeRet shows them, since a single frame shows no motion; single frames of a span so long that they
+    would leave most of it out.
+    """
     if question.evidence_seconds is None:
         raise LvqaError(f"method 'oracle' needs the time of the evidence, and question {question.id!r} has none")
     start, end = question.evidence_seconds
-    inside = times[(times >= start) & (times < end)]
-    return inside if len(inside) else times[[max(0, int(np.searchsorted(times, start, side="right")) - 1)]]
+    inside = np.flatnonzero((times >= start) & (times < end))
+    if not len(inside):
+        return times[[max(0, int(np.searchsorted(times, start, side="right")) - 1)]]
+    firsts = inside[:-1][inside[:-1] % 2 == 0]  # of the pairs that lie inside
+    if budget % 2 == 0 and budget // 2 <= len(firsts) <= 2 * budget:
+        firsts = firsts[evenly_spaced(len(firsts), budget // 2)]
+        inside = np.stack([firsts, firsts + 1], 1).ravel()
+    return np.asarray(times[inside[evenly_spaced(len(inside), budget)]])
 
 
 class _Clock:

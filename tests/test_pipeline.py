@@ -135,6 +135,8 @@ def test_the_oracle_sees_the_evidence_and_nothing_else(shared, film, question):
     answer = shared.answer(film, question, method="oracle", frames=4)
     assert len(answer.frames) == 4
     assert all(start <= seconds < end for seconds in answer.frames)
+    first, second, third, fourth = answer.frames
+    assert (first % 2, second - first) == (third % 2, fourth - third) == (0, 1), "whole pairs, which show motion"
 
 
 def test_the_oracle_needs_the_evidence(shared, film):

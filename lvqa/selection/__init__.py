@@ -17,7 +17,7 @@ from lvqa.selection.candidates import GridScores, grid_features, grid_scores
 from lvqa.selection.diverse import KMeansSelector, MmrSelector, SegmentsSelector
 from lvqa.selection.dpp import DppSelector, Mdp3ReleasedSelector, Mdp3Selector
 from lvqa.selection.freeret import FreeRetSelector
-from lvqa.selection.grid import Selector, SelectorInput
+from lvqa.selection.grid import Selector, SelectorInput, evenly_spaced
 from lvqa.selection.plugin import is_file_name, load_selector
 from lvqa.selection.router import RouterSelector
 from lvqa.selection.search import FocusSelector, QFrameSelector, TStarSelector
@@ -30,6 +30,7 @@ __all__ = [
     "Selector",
     "SelectorInput",
     "UniformSelector",
+    "evenly_spaced",
     "grid_features",
     "grid_scores",
     "make_selector",
