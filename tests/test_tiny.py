@@ -185,7 +185,7 @@ def happened(take: Take) -> list[tuple[str, Thing]]:
     found += [("it enters", after[shape]) for shape in after.keys() - before]
     found += [(f"it turns {new.colour}", old) for old, new in both if old.colour != new.colour]
     found += [("it stops", old) for old, new in both if old.motion != new.motion == "still"]
-    turned = [old for old, new in both if {old.motion, new.motion} == {"left", "right"}]
+    turned = [old for old, new in both if {old.motion, new.motion} & {"left", "right"} and new.motion in ("up", "down")]
     found += [(f"it hits {named(other)}", one) for one in turned for other in turned if other is not one]
     if take.shots[0].scene.sign != take.shots[-1].scene.sign:
         found += [("the number goes up", thing) for thing in before.values()]
@@ -462,7 +462,7 @@ def test_the_question_alone_does_not_tell_the_answer(all_asked):
         here = all_asked[half:] if name == "the most frequent" else all_asked
         guesses = [max(q.options, key=lambda option, q=q, a=a: guesser(option, q, a)) for q, a in here]
         hits = sum(guess == right_option(q) for guess, (q, _) in zip(guesses, here, strict=True))
-        assert hits / len(here) < 0.31, name
+        assert hits / len(here) < 0.25 + 3 * (0.25 * 0.75 / len(here)) ** 0.5, name
 
 
 def test_an_hour_is_scripted_and_asked_about_at_once():
