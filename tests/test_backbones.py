@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 import subprocess
 import sys
@@ -555,6 +556,28 @@ def test_what_cannot_be_loaded_is_refused_in_one_line(folder: Path, tmp_path: Pa
         with pytest.raises(LvqaError, match=message) as caught:
             load(name, **options)
         assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_model_are_refused(folder: Path, tmp_path: Path) -> None:
+    """As when a folder was copied over an older one."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    settings = json.loads((copy / "config.json").read_text())
+    words = settings["text_config"]["vocab_size"]
+    settings["text_config"]["vocab_size"] = words - 1
+    (copy / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(LvqaError, match=rf"is of \({words}, .* asks for \({words - 1}, .*different models"):
+        Qwen25VL.load(str(copy))
+
+
+def test_a_tokenizer_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    tokenizer = room.AutoTokenizer.from_pretrained(copy)
+    tokenizer.add_tokens([f"word{number}" for number in range(3000)])
+    tokenizer.save_pretrained(copy)
+    with pytest.raises(LvqaError, match=r"its tokenizer has .* tokens and its vocabulary"):
+        Qwen25VL.load(str(copy))
 
 
 def test_a_model_without_some_of_its_weights_is_refused(folder: Path, tmp_path: Path) -> None:

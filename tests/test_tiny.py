@@ -1154,6 +1154,16 @@ def unbroken(tmp_path_factory, one_tokenizer) -> dict[str, Tensor]:
     return after
 
 
+def test_a_checkpoint_of_other_words_is_refused(tmp_path, unbroken):
+    course = ShortCourse(tmp_path, seed=1, device="cpu", stages=STAGES[:0])
+    course._save(None)
+    saved = torch.load(course.checkpoint, weights_only=True)
+    saved["vocabulary"]["lilac"] = saved["vocabulary"].pop("Ġred")
+    torch.save(saved, course.checkpoint)
+    with pytest.raises(LvqaError, match="other words; train into another folder"):
+        ShortCourse(tmp_path, seed=1, device="cpu", stages=STAGES[:0]).run()
+
+
 @pytest.mark.parametrize("broken", [EndsBetweenStages, EndsAfterAStage, EndsWithinAStage, EndsWithinTheLastStage])
 def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch, unbroken, broken):
     class Noted(torch.optim.AdamW):

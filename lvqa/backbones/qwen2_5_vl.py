@@ -73,12 +73,23 @@ class Qwen25VL:
             tokenizer = AutoTokenizer.from_pretrained(checkpoint.source)
             library: Any = Qwen2_5_VLForConditionalGeneration  # typed as if it returned the model alone
             loaded, report = library.from_pretrained(
-                checkpoint.source, dtype=precision, attn_implementation="sdpa", output_loading_info=True
+                checkpoint.source,
+                dtype=precision,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
             )
         except OSError as error:
             raise LvqaError(f"model {model!r} is incomplete: {str(error).splitlines()[0]}") from error
         if report["missing_keys"]:
             raise LvqaError(f"model {model!r} lacks weights, among them {min(report['missing_keys'])}")
+        if report["mismatched_keys"]:
+            raise LvqaError(f"model {model!r}: {_misfit(min(report['mismatched_keys']))}")
+        if len(tokenizer) > loaded.config.text_config.vocab_size:
+            raise LvqaError(
+                f"model {model!r}: its tokenizer has {len(tokenizer)} tokens and its vocabulary "
+                f"{loaded.config.text_config.vocab_size}; they belong to different models"
+            )
         if loaded.model.language_model.has_sliding_layers:
             raise LvqaError(f"model {model!r} uses sliding-window attention, which is not supported")
         loaded.eval().requires_grad_(False).to(place)
@@ -323,6 +334,11 @@ def _keys_and_values(attn: Any, normal: Tensor, *, rotary: tuple[Tensor, Tensor]
     )
     key, _ = apply_rotary_pos_emb(key, key, *rotary)
     return key, value
+
+
+def _misfit(mismatched: tuple[str, Any, Any]) -> str:
+    name, found, wanted = mismatched
+    return f"{name} is of {tuple(found)}, and config.json asks for {tuple(wanted)}; they belong to different models"
 
 
 def _device(name: str | None) -> torch.device:

@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from lvqa.backbones.vision import encode_pixels
+from lvqa.records import LvqaError
 from lvqa.tiny.build import build_model, build_tokenizer, token_id
 from lvqa.tiny.lessons import COLUMNS, ROWS, Lesson, Teacher
 from lvqa.tiny.questions import HELD_OUT_SEEDS
@@ -297,6 +298,8 @@ class Course:
         """All stages, from where the last run stopped."""
         saved = torch.load(self.checkpoint, weights_only=True) if self.checkpoint.exists() else None
         if saved is not None:
+            if saved["vocabulary"] != self.tokenizer.get_vocab():
+                raise LvqaError(f"{self.checkpoint}: is of a model with other words; train into another folder")
             self.model.load_state_dict(saved["model"])
             self.stage, self.step = saved["stage"], saved["step"]
         while self.stage < len(self.stages):
@@ -433,6 +436,7 @@ class Course:
     def _save(self, optimizer: torch.optim.Optimizer | None) -> None:
         beside = self.checkpoint.with_suffix(".part")
         state = {
+            "vocabulary": self.tokenizer.get_vocab(),
             "model": self.model.state_dict(),
             "optimizer": None if optimizer is None else optimizer.state_dict(),
             "stage": self.stage,
