@@ -88,15 +88,16 @@ class RerankConfig:
 
     name: str = "mcq"
     """A name in rerank.RERANKERS."""
-    pool: int = 50
-    """Clips that are looked at, best first."""
+    pool: int | None = 50
+    """Clips that are looked at, best first; null: all."""
     layout: Literal["question_first", "clip_first"] | None = None
     """What the model reads first; null: the question, as in the paper, unless the model's own config.json says else."""
     memory_mib: int = 4096
     """Bound on what the model has read of a video's clips, kept for the next question; with clip_first only."""
 
     def __post_init__(self) -> None:
-        require(self.pool >= 1, "pool", self.pool, "1 or more (no reranking: rerank.name)")
+        fine = self.pool is None or self.pool >= 1
+        require(fine, "pool", self.pool, "1 or more, or null for all (no reranking: rerank.name)")
         require(self.memory_mib >= 0, "memory_mib", self.memory_mib, "0 or more")
 
 
@@ -166,6 +167,13 @@ class Config:
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "0 or more")
+
+    @property
+    def retrieval(self) -> Config:
+        """The settings that the ranking of clips depends on; those of what follows it are the defaults."""
+        return Config(
+            model=self.model, video=self.video, embedding=self.embedding, rerank=self.rerank, store=self.store
+        )
 
 
 @overload

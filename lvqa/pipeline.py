@@ -7,10 +7,11 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -37,7 +38,7 @@ from lvqa.records import (
 from lvqa.rerank import make_reranker
 from lvqa.selection import Selector, SelectorInput, UniformSelector, grid_features, grid_scores
 from lvqa.video import Grid, cut_clips, probe, scene_changes
-from lvqa.visual import Pair, VisualTokens, pairs_of_clip, pairs_of_frames
+from lvqa.visual import VisualTokens, pairs_of_clip, pairs_of_frames
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ CLIPS_AT_ONCE = 16
 SEGMENT_CLIPS, MAX_SEGMENTS = 2 * CLIPS_AT_ONCE, 16
 """A video is read and embedded in segments of so many clips, 8.5 minutes by default; of more if they were too many."""
 
+Part = TypeVar("Part")
 Progress = Callable[[str, int, int], None]
 """Called as work goes on: the stage, how many pairs are done, of how many."""
 
@@ -79,6 +81,23 @@ class OpenVideo:
         return np.arange(self.grid.num_frames) / self.grid.frames_per_second
 
 
+class LastVideo:
+    """What pipelines over one model hold of the video that one of them opened last, and of no other."""
+
+    def __init__(self) -> None:
+        self._video: Video | None = None
+        self._parts: dict[Hashable, Any] = {}
+
+    def part(self, video: Video, name: Hashable, make: Callable[[], Part]) -> Part:
+        """The part of this name, made if it is not there. Another video lets go of all that is held."""
+        if video != self._video:
+            self._video, self._parts = video, {}
+        if name not in self._parts:
+            self._parts[name] = make()
+        part: Part = self._parts[name]
+        return part
+
+
 class LongVideoQA:
     """One model, untouched, that answers questions about long videos from the frames it chose itself.
 
@@ -87,12 +106,20 @@ class LongVideoQA:
     >>> answer.text, answer.evidence[0].start_seconds
     """
 
-    def __init__(self, backbone: Backbone, config: Config, *, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: Config,
+        *,
+        progress: Progress | None = None,
+        last_video: LastVideo | None = None,
+    ) -> None:
+        """`last_video` is shared by pipelines over one backbone; see `beside`."""
         self.backbone = backbone
         self.config = config
         self._progress = progress or (lambda *_: None)
         self._store = Store(config.store.folder or default_store())
-        self._opened: OpenVideo | None = None
+        self._last_video = last_video or LastVideo()
         e, a = config.embedding, config.answer
         self._embedder = Embedder(
             state=e.state, final_norm=e.final_norm, prompt=e.prompt, task=e.task, semantics=e.semantics, noise=e.noise
@@ -124,6 +151,14 @@ class LongVideoQA:
         check_settings(config)
         backbone = load_backbone(config.model.name, device=config.model.device, dtype=config.model.dtype)
         return cls(backbone, config, progress=progress)
+
+    def beside(self, config: Config) -> LongVideoQA:
+        """A pipeline with other settings over the same model. Where the two see a video alike they share its tokens.
+
+        So many settings can be compared on one video, and each of its pairs is decoded and encoded once. Raises
+        LvqaError for what is unknown.
+        """
+        return LongVideoQA(self.backbone, config, progress=self._progress, last_video=self._last_video)
 
     # --- what a user calls ------------------------------------------------------------------------------------------
 
@@ -230,27 +265,43 @@ class LongVideoQA:
 
     def embed(self, video: Video, clips: Sequence[Clip]) -> np.ndarray:
         """(clips, dim) float32, unit length: the vectors of some of its clips, of a segment for example."""
-        return self._embed(self._open_again(video), clips)
+        (vectors,) = self._embed(self._open_again(video), clips, [slice(None)])
+        return vectors
 
     # --- the stages -------------------------------------------------------------------------------------------------
 
     def open(self, path: str | Path) -> OpenVideo:
         """The probed video; the last one stays open, with its tokens, so that the next question is cheap."""
-        video = probe(path)
-        if self._opened is None or self._opened.video != video:
-            settings = self.config.video
-            grid = Grid.of(video, settings.frames_per_second)
-            tokens = VisualTokens(
+        return self._opened(probe(path))
+
+    def _opened(self, video: Video) -> OpenVideo:
+        return self._last_video.part(video, self.config.retrieval, lambda: self._make_open(video))
+
+    def _make_open(self, video: Video) -> OpenVideo:
+        """With the tokens, and what the model has read of them, of pipelines that see the video alike."""
+        config, settings = self.config, self.config.video
+        grid = Grid.of(video, settings.frames_per_second)
+
+        def make_tokens() -> VisualTokens:
+            return VisualTokens(
                 video,
                 grid,
                 self.backbone,
-                max_pixels=self.config.model.max_pixels,
+                max_pixels=config.model.max_pixels,
                 decoder=settings.decoder,
                 stall_seconds=settings.stall_seconds,
-                memory_bytes=self.config.store.memory_mib << 20,
+                memory_bytes=config.store.memory_mib << 20,
             )
-            self._opened = OpenVideo(video, grid, tokens, Beginnings(self.config.rerank.memory_mib << 20))
-        return self._opened
+
+        sight = (settings.frames_per_second, config.model.max_pixels, settings.decoder)
+        # The pool changes how many clips are read, and nothing about one of them.
+        reading = (sight, dataclasses.replace(config.rerank, pool=None))
+        return OpenVideo(
+            video,
+            grid,
+            self._last_video.part(video, sight, make_tokens),
+            self._last_video.part(video, reading, lambda: Beginnings(config.rerank.memory_mib << 20)),
+        )
 
     def _open_again(self, video: Video) -> OpenVideo:
         opened = self.open(video.path)
@@ -282,10 +333,7 @@ class LongVideoQA:
             if index is None:
                 if not rebuild:
                     log_if_stale(self._store, opened.video, stamp)
-                self._store.prepare()
-                clips = self._cut(opened)
-                vectors = self._embed(opened, clips, segments(len(clips)))
-                index = self._store.save(ClipIndex.of(clips, vectors, stamp), opened.video)
+                (index,) = _made_indexes([self], opened.video)
         opened.index = index
         opened.rankings.clear()
         return IndexUse(reused, len(index.clips), index.path)
@@ -303,14 +351,14 @@ class LongVideoQA:
             self.backbone.counts.frames_decoded += opened.grid.num_frames
         return cut_clips(opened.video, opened.grid, settings.clip_seconds, cuts)
 
-    def _embed(self, opened: OpenVideo, clips: Sequence[Clip], parts: Sequence[slice] = (slice(None),)) -> np.ndarray:
-        """The vectors of clips in the order of time. Each part is read from the file on its own."""
-        vectors: list[np.ndarray] = []
+    def _embed(self, opened: OpenVideo, clips: Sequence[Clip], parts: Sequence[slice]) -> Iterator[np.ndarray]:
+        """The vectors of clips in the order of time, part by part. Each part is read from the file on its own."""
         blocks = self._blocks_of(opened, clips, parts, stage="index")
-        for first in range(0, len(clips), CLIPS_AT_ONCE):
-            chunk = [next(blocks) for _ in clips[first : first + CLIPS_AT_ONCE]]
-            vectors.append(self._embedder.clips(self.backbone, chunk))
-        return np.concatenate(vectors)
+        for part in parts:
+            num_clips = len(clips[part])
+            sizes = [min(CLIPS_AT_ONCE, num_clips - done) for done in range(0, num_clips, CLIPS_AT_ONCE)]
+            chunks = [list(itertools.islice(blocks, size)) for size in sizes]
+            yield np.concatenate([self._embedder.clips(self.backbone, chunk) for chunk in chunks])
 
     def _ranking(self, opened: OpenVideo, question: Question, *, clock: _Clock | None = None) -> Ranking:
         """The clips ranked by how well they fit the question."""
@@ -344,14 +392,11 @@ class LongVideoQA:
         """What the model sees of each clip, in time order, with progress reported in pairs."""
         groups = [pairs_of_clip(clip, opened.grid) for clip in clips]
         total, done = sum(map(len, groups)), 0
-        blocks = itertools.chain.from_iterable(self._timed_blocks(opened, groups[part]) for part in parts)
+        blocks = itertools.chain.from_iterable(opened.tokens.blocks(groups[part]) for part in parts)
         for block, group in zip(blocks, groups, strict=True):
             done += len(group)
             self._progress(stage, done, total)
             yield block
-
-    def _timed_blocks(self, opened: OpenVideo, groups: Sequence[Sequence[Pair]]) -> Iterator[VisualBlock]:
-        return opened.tokens.blocks(groups, timed=self.config.answer.time_encoding != "index")
 
     def _select(
         self,
@@ -411,6 +456,47 @@ class _Clock:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def index_together(pipelines: Sequence[LongVideoQA], path: str | Path) -> list[IndexUse]:
+    """Make the indexes of one video that several settings need, those that are lacking in one reading of the film.
+
+    The pipelines are `beside` each other. Which of the indexes were there before, in the pipelines' order.
+    """
+    video = probe(path)
+    places, lacking = [], dict[Path, LongVideoQA]()
+    for qa in pipelines:
+        opened = qa._opened(video)
+        stamp = qa._stamp(opened)
+        places.append(qa._store.path_of(stamp))
+        if opened.index is None and places[-1] not in lacking and qa._store.load(stamp) is None:
+            log_if_stale(qa._store, video, stamp)
+            lacking[places[-1]] = qa
+    _made_indexes([*lacking.values()], video)
+    uses = [qa._index_of(qa._opened(video)) for qa in pipelines]
+    return [dataclasses.replace(use, reused=place not in lacking) for use, place in zip(uses, places, strict=True)]
+
+
+def _made_indexes(pipelines: Sequence[LongVideoQA], video: Video) -> list[ClipIndex]:
+    """The video's index for each of them, made and saved.
+
+    They take turns, segment by segment in the order of time. So what one has decoded and encoded is still held when the
+    next one needs it, even where the tokens of the whole film are too many to be held.
+    """
+    opened = [qa._opened(video) for qa in pipelines]
+    for qa in pipelines:
+        qa._store.prepare()
+    clips = [qa._cut(there) for qa, there in zip(pipelines, opened, strict=True)]
+    parts = [segments(len(cut)) for cut in clips]
+    embedded = [qa._embed(*of) for qa, of in zip(pipelines, zip(opened, clips, parts, strict=True), strict=True)]
+    turns = [(clips[place][part.start].start_seconds, place) for place, of in enumerate(parts) for part in of]
+    vectors: list[list[np.ndarray]] = [[] for _ in pipelines]
+    for _, place in sorted(turns):
+        vectors[place].append(next(embedded[place]))
+    return [
+        qa._store.save(ClipIndex.of(cut, np.concatenate(of), qa._stamp(there)), video)
+        for qa, there, cut, of in zip(pipelines, opened, clips, vectors, strict=True)
+    ]
 
 
 def log_if_stale(store: Store, video: Video, stamp: dict[str, object]) -> None:

@@ -104,10 +104,10 @@ class VisualTokens:
         finally:
             pixels.close()
 
-    def blocks(self, groups: Sequence[Sequence[Pair]], *, timed: bool = True) -> Iterator[VisualBlock]:
-        """Each group as one piece of film. `timed`: temporal positions by the true seconds; else evenly, one a pair."""
+    def blocks(self, groups: Sequence[Sequence[Pair]]) -> Iterator[VisualBlock]:
+        """Each group as one piece of film, with temporal positions by the true seconds from its start."""
         for group, tokens in zip(groups, self.stream(groups), strict=True):
-            yield self.block(group, tokens, start_seconds=self.grid.seconds_of(group[0][0]) if timed else None)
+            yield self.block(group, tokens, start_seconds=self.grid.seconds_of(group[0][0]))
 
     def block(self, pairs: Sequence[Pair], tokens: Sequence[Tensor], *, start_seconds: float | None) -> VisualBlock:
         """The block whose temporal positions count from `start_seconds`, or go up by one a pair."""

@@ -174,6 +174,27 @@ def test_every_budget_counts_its_ranking_and_none_the_index(run):
     assert [index["counts"]["pairs_encoded"] for index in made] == [30] * len(made) and made
 
 
+def test_arms_that_index_otherwise_share_pixels_and_settings_of_the_answer_share_rankings(settings, tmp_path):
+    """One reading of each film for all arms, 60 frames in 30 pairs, and no other while its questions are asked."""
+    arms = (
+        "[{name: a}, {name: b, settings: {embedding.state: mlp}}, {name: c, settings: {video.clip_seconds: 2}},"
+        " {name: d, settings: {answer.time_encoding: mrope}}]"
+    )
+    config = load_run_config(settings, [f"arms={arms}", "frames=[8]", f"store.folder={tmp_path / 'store'}"])
+    rows = evaluate(config, tmp_path / "run").rows
+    assert len(rows) == FILMS * QUESTIONS * 4 and {row["error"] for row in rows} == {None}
+    made = [row["index"]["counts"] for row in rows if not row["index"]["reused"]]
+    assert [(counts["frames_decoded"], counts["pairs_encoded"]) for counts in made] == [(60, 30)] * 4 * FILMS
+    assert {row["counts"]["frames_decoded"] for row in rows} == {row["counts"]["pairs_encoded"] for row in rows} == {0}
+    assert [row["num_clips"] for row in rows[:4]] == [8, 8, 30, 8]
+    of = {key_of(row): row for row in rows}
+    for row in rows:
+        if row["arm"] == "d":
+            same = of[row["video"], row["question"], "a", 8]
+            assert (row["reranked"], row["times_seconds"]) == (same["reranked"], same["times_seconds"])
+            assert row["seconds"]["rank"] == same["seconds"]["rank"]
+
+
 def test_evidence_is_found_at_every_stage(run):
     found = evidence_recall([row for row in run.rows if row["arm"] == "freeret" and row["budget"] == 4])
     assert {share.n for share in found.values()} == {FILMS * QUESTIONS}

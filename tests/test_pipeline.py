@@ -4,15 +4,17 @@ Nothing here depends on how well the model was trained.
 """
 
 import dataclasses
+import weakref
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lvqa.backbones import load_backbone
 from lvqa.checks import CONTROLS, METHODS
-from lvqa.config import load_config
+from lvqa.config import load_config, with_settings
 from lvqa.index import Store
-from lvqa.pipeline import LongVideoQA
+from lvqa.pipeline import LongVideoQA, index_together
 from lvqa.records import LvqaError, Question
 from lvqa.tiny.films import ask_about, make_films, write_script
 from lvqa.video import probe
@@ -307,3 +309,59 @@ def test_unknown_names_are_refused_before_a_model_is_looked_for(override, messag
     with pytest.raises(LvqaError) as refused:
         LongVideoQA.load("no/such/model", overrides=[override])
     assert str(refused.value) == message
+
+
+# --- many settings on one video --------------------------------------------------------------------------------------
+
+OTHERS = (
+    ("embedding.state=mlp",),
+    ("embedding.state=mlp-1", "embedding.final_norm=true", "rerank.name=none"),
+    ("embedding.prompt=e5v", "rerank.pool=null"),
+    ("video.clip_seconds=4", "embedding.centre=true", "rerank.pool=3"),
+    ("video.clip_seconds=8", "answer.time_encoding=mrope"),
+)
+
+
+@pytest.mark.parametrize("memory_mib", [2048, 1])
+def test_pipelines_beside_each_other_decode_and_encode_each_pair_once(make, question, tmp_path, backbone, memory_mib):
+    """A film of several segments, whose tokens of 6,912 bytes a pair do not all fit into one mebibyte."""
+    (film,) = make_films(tmp_path, num_films=1, minutes=12, num_questions=1, seed=SEED)
+    qa = make(f"store.memory_mib={memory_mib}", "video.clip_seconds=2")
+    pipelines = [qa, *(qa.beside(with_overrides(qa.config, *other)) for other in OTHERS)]
+    before = dataclasses.replace(backbone.counts)
+    uses = index_together(pipelines, film)
+    spent = backbone.counts - before
+    assert (spent.frames_decoded, spent.pairs_encoded) == (720, 360)
+    assert [use.reused for use in uses] == [False] * 6 and len({use.path for use in uses}) == 6
+    assert [use.clips for use in uses] == [360, 360, 360, 360, 180, 90]
+    assert [use.reused for use in index_together(pipelines, film)] == [True] * 6
+
+
+def with_overrides(config, *overrides):
+    pairs = (override.split("=") for override in overrides)
+    return with_settings(config, {key: yaml.safe_load(value) for key, value in pairs}, where="a test")
+
+
+def test_what_is_shared_changes_no_answer(make, film, question, tmp_path):
+    alone = make("video.clip_seconds=2")
+    pipelines = [alone.beside(with_overrides(alone.config, *other)) for other in OTHERS]
+    index_together(pipelines, film)
+    for qa, other in zip(pipelines, OTHERS, strict=True):
+        together = qa.answer(film, question, frames=4)
+        fresh = make("video.clip_seconds=2", *other, f"store.folder={tmp_path / 'other'}").answer(
+            film, question, frames=4
+        )
+        scores = [{c.clip: (c.embed_score, c.rerank_score) for c in a.evidence} for a in (together, fresh)]
+        assert scores[0].keys() == scores[1].keys()
+        assert all(scores[0][clip] == pytest.approx(scores[1][clip], abs=1e-5) for clip in scores[0])
+        assert (together.frames, together.option) == (fresh.frames, fresh.option)
+
+
+def test_another_video_lets_go_of_the_last_ones_tokens(make, film, question, tmp_path):
+    (other,) = make_films(tmp_path, num_films=1, minutes=1, num_questions=1, seed=SEED + 1)
+    qa = make()
+    beside = qa.beside(with_overrides(qa.config, "embedding.state=mlp"))
+    tokens = weakref.ref(qa.open(film).tokens)
+    assert beside.open(film).tokens is tokens()
+    beside.open(other)
+    assert tokens() is None

@@ -255,25 +255,25 @@ def test_a_damaged_film_is_read_and_its_damage_counted(film, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("group", "timed", "temporal"),
+    ("group", "temporal"),
     [
-        (pairs(0, 2, 4), True, (0, 0, 1)),  # 0.4 s a pair, two positions a second
-        (pairs(10, 12, 14, 16), True, (0, 0, 1, 2)),
-        ([(3, 3), *pairs(4, 40)], True, (0, 0, 14)),
-        (pairs(10, 40), False, (0, 1)),
-        ([(80, 80)], True, (0,)),
+        (pairs(0, 2, 4), (0, 0, 1)),  # 0.4 s a pair, two positions a second
+        (pairs(10, 12, 14, 16), (0, 0, 1, 2)),
+        ([(3, 3), *pairs(4, 40)], (0, 0, 14)),
+        ([(80, 80)], (0,)),
     ],
 )
-def test_blocks_tell_the_time_from_their_start(store, group, timed, temporal):
-    (block,) = store.blocks([group], timed=timed)
+def test_blocks_tell_the_time_from_their_start(store, group, temporal):
+    (block,) = store.blocks([group])
     assert (block.rows, block.cols, block.temporal) == (6, 10, temporal)
     assert block.tokens.shape == (len(group), CELLS, 2)
     assert [tuple((pair[0] / FRAMES_PER_STEP).int().tolist()) for pair in block.tokens] == list(group)
 
 
-def test_true_seconds_go_on_from_a_given_start(store):
+@pytest.mark.parametrize(("start_seconds", "temporal"), [(0.0, (4, 16)), (None, (0, 1))])
+def test_true_seconds_go_on_from_a_given_start_or_are_left_out(store, start_seconds, temporal):
     tokens = next(store.stream([pairs(10, 40)]))
-    assert store.block(pairs(10, 40), tokens, start_seconds=0.0).temporal == (4, 16)
+    assert store.block(pairs(10, 40), tokens, start_seconds=start_seconds).temporal == temporal
 
 
 def test_the_model_gives_the_same_tokens_in_every_order(film):
