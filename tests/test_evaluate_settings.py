@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from lvqa.benchmarks import VideoTask
-from lvqa.config import ConfigError
+from lvqa.config import ConfigError, load_config
 from lvqa.evaluate import RunConfig, arms_of, load_run_config
-from lvqa.evaluate.run import Schedule, for_workers
+from lvqa.evaluate.run import Schedule, check_run, for_workers
 from lvqa.records import Question
+from lvqa.tiny.films import HELD_OUT_SEEDS
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -25,6 +26,18 @@ def test_the_configurations_of_the_project_are_read(path):
         **dict.fromkeys(("uniform", "freeret", "embedding only", "random", "oracle"), (16, 32, 64)),
         "blind": (0,),
     }
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("ablations/*.yaml")), ids=lambda path: path.name)
+def test_an_ablation_is_one_run_on_held_out_films_with_a_baseline(path):
+    config = load_run_config(path)
+    check_run(config)
+    assert path.read_text().startswith(f"# lvqa eval configs/ablations/{path.name} && lvqa report runs/{path.stem}\n")
+    (baseline,) = (arm for arm in arms_of(config) if arm.name == config.baseline)
+    shared = load_config(None, ["model.name=tiny", f"rerank.name={config.rerank.name}"])
+    assert (baseline.method, baseline.config) == ("freeret", shared)  # as it comes, so the others show what it brings
+    assert len({(arm.method, arm.config) for arm in arms_of(config)}) == len(config.arms)
+    assert config.benchmark.make.seed >= HELD_OUT_SEEDS
 
 
 @pytest.mark.parametrize(
@@ -46,6 +59,7 @@ def test_the_configurations_of_the_project_are_read(path):
         ("arms=[]", ("arms must be one or more",)),
         ("arms=[{method: topk}, {method: topk}]", ("the name of an arm", "'topk'")),
         ("arms=[{method: blind, frames: [4]}]", ("frames must be left out",)),
+        ("baseline=best", ("baseline must be null or an arm: uniform, freeret", "'best'")),
         ("arms=[{frames: [0]}]", ("arms[0].frames must be", "[0]")),
         ("arms=[{frames: [8, 8]}]", ("arms[0].frames must be", "[8, 8]")),
         ("frames=[]", ("frames must be one or more",)),

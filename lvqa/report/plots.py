@@ -13,7 +13,16 @@ import numpy as np
 from lvqa.evaluate import Comparison, Share, accuracy, by_ability, cost
 from lvqa.report.cells import BASELINE, Cell, Published, by_arm, clean
 from lvqa.report.page import rendered
-from lvqa.report.tables import amount, frames_text, p_text, percent, points, recall_by_stage, selection_recall
+from lvqa.report.tables import (
+    amount,
+    baseline_names,
+    frames_text,
+    p_text,
+    percent,
+    points,
+    recall_by_stage,
+    selection_recall,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -224,7 +233,7 @@ def cost_figure(cells: Sequence[Cell]) -> bytes:
 
 
 def comparison_figure(compared: Sequence[tuple[Cell, Comparison]], cells: Sequence[Cell]) -> bytes:
-    """A forest plot: each cell's difference to uniform frames, with its interval."""
+    """A forest plot: each cell's difference to its baseline, with its interval."""
     looks = looks_of(cells)
     with _figure(height=1.0 + 0.27 * len(compared)) as figure:
         axes = figure.subplots()
@@ -235,7 +244,7 @@ def comparison_figure(compared: Sequence[tuple[Cell, Comparison]], cells: Sequen
             said = f"{points(found.difference)}   {found.gained} gained, {found.lost} lost, p {p_text(found.p_value)}"
             axes.annotate(said, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=INK)
         _rows(axes, [f"{looks[cell.arm].label}, {frames_text(cell.budget)}" for cell, _ in compared])
-        axes.set_xlabel("difference to uniform frames at the same budget, points (95% interval)")
+        axes.set_xlabel(f"difference to {baseline_names(compared)} at the same budget, points (95% interval)")
         return rendered(figure, "svg")
 
 
