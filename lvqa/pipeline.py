@@ -121,7 +121,7 @@ class LongVideoQA:
         self._store = Store(config.store.folder or default_store())
         self._last_video = last_video or LastVideo()
         e, a = config.embedding, config.answer
-        self._embedder = Embedder(
+        self.embedder = Embedder(
             state=e.state, final_norm=e.final_norm, prompt=e.prompt, task=e.task, semantics=e.semantics, noise=e.noise
         )
         check_settings(config)
@@ -241,7 +241,7 @@ class LongVideoQA:
         question = Question(query)
         check_question(question)
         check_count(top, name="top")
-        vector = self._embedder.query(self.backbone, query)
+        vector = self.embedder.query(self.backbone, query)
         known = list(self._store.all())
         mine = [index for index in known if index.stamp.items() >= self._maker.items()]
         if not mine:
@@ -314,7 +314,7 @@ class LongVideoQA:
         """What of an index does not depend on the video: two of them with the same maker can be searched together."""
         return {
             "model": {"revision": self.backbone.revision},
-            "embedding": self._embedder.stamp,
+            "embedding": self.embedder.stamp,
             "frames_per_second": self.config.video.frames_per_second,
             "clip_seconds": self.config.video.clip_seconds,
             "scene_cuts": self.config.video.scene_cuts,
@@ -358,7 +358,7 @@ class LongVideoQA:
             num_clips = len(clips[part])
             sizes = [min(CLIPS_AT_ONCE, num_clips - done) for done in range(0, num_clips, CLIPS_AT_ONCE)]
             chunks = [list(itertools.islice(blocks, size)) for size in sizes]
-            yield np.concatenate([self._embedder.clips(self.backbone, chunk) for chunk in chunks])
+            yield np.concatenate([self.embedder.clips(self.backbone, chunk) for chunk in chunks])
 
     def _ranking(self, opened: OpenVideo, question: Question, *, clock: _Clock | None = None) -> Ranking:
         """The clips ranked by how well they fit the question."""
@@ -367,7 +367,7 @@ class LongVideoQA:
         if text in opened.rankings:
             return opened.rankings[text]
         with clock.stage("search"):
-            query = self._embedder.query(self.backbone, text)
+            query = self.embedder.query(self.backbone, text)
             ranked = self._searched(opened).search(query)
         with clock.stage("rerank"):
             pool = ranked[: self.config.rerank.pool]

@@ -57,6 +57,11 @@ def rerank(query_text: str, *, clip_first: bool = False) -> tuple[str, str]:
     return ("Candidate:", task + choice) if clip_first else (f"{task}Candidate:", choice)
 
 
+def reply_only(first: str, second: str) -> str:
+    """FreeRet's probe of labels without a context (Figure 4, right)."""
+    return f"Reply only with '{first}' or '{second}'"
+
+
 def timestamp(seconds: float) -> str:
     """The time in words before a run of frames: "[12:05]", minutes running on past 59 as in LVBench's questions."""
     minutes, rest = divmod(int(seconds), 60)

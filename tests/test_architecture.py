@@ -51,8 +51,8 @@ ARROWS = {
     "pipeline": PIPELINE,
     "library": {"checks", "config", "index", "pipeline", "records", "video", "visual", "workers"},
     "evaluate": {"benchmarks", "checks", "config", "pipeline", "records", "selection", "video", "workers"},
-    "report": {"evaluate", "records", "video"},
-    "probes": STAGE | {"benchmarks", "embedding", "index", "pipeline", "rerank", "video"},
+    "probes": STAGE | {"embedding", "pipeline", "visual"},
+    "report": {"evaluate", "probes", "records", "video"},
     "tiny": STAGE | {"video", "visual"},
     "lvqa": {"pipeline", "records"},
 }

@@ -311,10 +311,37 @@ def test_states_and_logits_equal_the_librarys(model: Qwen25VL, number: int) -> N
         torch.testing.assert_close(ours, expected[state], atol=1e-5, rtol=1e-5)
     normed = model.last_states([prompt], state="mlp", final_norm=True)
     torch.testing.assert_close(normed, expected["normed"], atol=1e-5, rtol=1e-5)
-    ids = [model._word_id(word) for word in "BAD"]
+    ids = [model.head.token(word) for word in "BAD"]
     torch.testing.assert_close(
         model.next_token_logits([prompt], "BAD"), expected["logits"][:, ids], atol=1e-4, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_states_after_every_sublayer_equal_the_librarys(model: Qwen25VL, number: int) -> None:
+    """By hooks on the whole model: what goes into each layer, into its MLP's norm, and into the final norm."""
+    prompt = prompts(model)[number]
+    _, embeds, positions = library_inputs(model, prompt)
+    text = model._model.model.language_model
+    seen: list[Tensor] = []
+    norms = [norm for layer in text.layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
+    taps = [norm.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, -1])) for norm in [*norms, text.norm]]
+    with torch.no_grad():
+        output = model._model.model(inputs_embeds=embeds, position_ids=positions, use_cache=False).last_hidden_state
+        log_probs = model._model.lm_head(output[:, -1]).log_softmax(-1)
+    for tap in taps:
+        tap.remove()
+    ours = model.sublayer_states([prompt])
+    assert ours.shape == (1, 1 + 2 * len(text.layers), model.dim) and ours.dtype == torch.float32
+    torch.testing.assert_close(ours, torch.stack(seen, dim=1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.head.normed(ours[:, -1]), output[:, -1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.head.log_probs(ours[:, -1]), log_probs, atol=1e-4, rtol=1e-5)
+
+
+def test_a_word_has_a_token_a_text_and_a_row_of_the_head(model: Qwen25VL) -> None:
+    token = model.head.token("A")
+    assert model.head.text(token) == "A"
+    torch.testing.assert_close(model.head.rows([token]), model._model.lm_head.weight[[token]])
 
 
 def test_the_final_norm_goes_with_every_state(model: Qwen25VL) -> None:
@@ -332,6 +359,8 @@ def test_a_batch_equals_its_prompts_one_by_one(folder: Path, max_batch_tokens: i
     for state in STATES:
         singles = torch.cat([model.last_states([prompt], state=state) for prompt in batch])
         torch.testing.assert_close(model.last_states(batch, state=state), singles, atol=1e-5, rtol=1e-5)
+    singles = torch.cat([model.sublayer_states([prompt]) for prompt in batch])
+    torch.testing.assert_close(model.sublayer_states(batch), singles, atol=1e-5, rtol=1e-5)
     singles = torch.cat([model.next_token_logits([prompt], "AB") for prompt in batch])
     torch.testing.assert_close(model.next_token_logits(batch, "AB"), singles, atol=1e-4, rtol=1e-5)
 
@@ -628,7 +657,7 @@ def test_the_published_architectures_at_full_width(size: str) -> None:
     assert torch.cosine_similarity(state, wanted["attention"].float()).min() > 0.999
     logits = model.next_token_logits([prompt], "AB")
     torch.testing.assert_close(
-        logits, wanted["logits"][:, [model._word_id(word) for word in "AB"]].float(), atol=0.1, rtol=0.02
+        logits, wanted["logits"][:, [model.head.token(word) for word in "AB"]].float(), atol=0.1, rtol=0.02
     )
 
 

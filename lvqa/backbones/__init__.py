@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lvqa.backbones.beginnings import Beginning
+    from lvqa.backbones.head import LanguageHead
     from lvqa.backbones.prompt import Prompt
 
 
@@ -36,6 +37,9 @@ class Backbone(Protocol):
     answer_reading: str
     """How its answers to multiple choice are best read, as `answer.read` names it."""
 
+    head: LanguageHead
+    """What turns its states into words."""
+
     def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
         """Height and width to decode frames of this size at."""
         ...
@@ -46,6 +50,10 @@ class Backbone(Protocol):
 
     def last_states(self, prompts: Sequence[Prompt], *, state: str = ..., final_norm: bool = ...) -> Tensor:
         """(n, dim) float32 states at the place where the reply begins."""
+        ...
+
+    def sublayer_states(self, prompts: Sequence[Prompt]) -> Tensor:
+        """(n, 1 + 2 * layers, dim) float32 states there: at first, and after each attention and each MLP."""
         ...
 
     def next_token_logits(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from lvqa.backbones.batching import TokenBudget
 from lvqa.backbones.beginnings import Beginning
 from lvqa.backbones.chat import Batch, ChatFormat, collate
 from lvqa.backbones.checkpoint import find_checkpoint
+from lvqa.backbones.head import LanguageHead
 from lvqa.backbones.positions import position_ids
 from lvqa.backbones.prompt import Prompt
 from lvqa.backbones.vision import encode_pixels, target_size
@@ -51,6 +52,7 @@ class Qwen25VL:
         self._model = model
         self._text = model.model.language_model
         self._chat = ChatFormat(tokenizer)
+        self.head = LanguageHead(self._text.norm, model.lm_head.weight, self._chat)
         self._patch_budget = TokenBudget(max_batch_tokens)
         self._prompt_budget = TokenBudget(max_batch_tokens)
 
@@ -118,9 +120,16 @@ class Qwen25VL:
         """
         return self._prefill(prompts, state=state, final_norm=final_norm).float()
 
+    def sublayer_states(self, prompts: Sequence[Prompt]) -> Tensor:
+        """(n, 1 + 2 * layers, dim) float32: the residual stream at each prompt's last position, from start to end.
+
+        The word's embedding, then what is there after each layer's attention and after its MLP; no final norm.
+        """
+        return self._read(prompts, self._last_states_by_depth).float()
+
     def next_token_logits(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Tensor:
         """(n, words) float32: the logit of each word, a single token such as "A", as the first token of the reply."""
-        rows = [self._word_id(word) for word in words]
+        rows = [self.head.token(word) for word in words]
         return self._logits(self._prefill(prompts, state="mlp", final_norm=True), rows)
 
     @torch.no_grad()
@@ -144,7 +153,7 @@ class Qwen25VL:
         self, beginnings: Sequence[Beginning], texts: Sequence[str], words: Sequence[str]
     ) -> Tensor:
         """(n, words) float32: as `next_token_logits`, of prompts of which all but the last text is read already."""
-        rows = [self._word_id(word) for word in words]
+        rows = [self.head.token(word) for word in words]
         pairs = list(zip(beginnings, texts, strict=True))
         rests = [self._chat.encode_rest(text, beginning.next_position) for beginning, text in pairs]
 
@@ -203,27 +212,43 @@ class Qwen25VL:
         """(n, dim) in the model's dtype: the named state at the last position."""
         if state not in STATES:
             raise LvqaError(f"state {state!r} is unknown; use one of {', '.join(STATES)}")
+        states = self._read(prompts, lambda batch: self._last_state(batch, state=state))
+        return self._text.norm(states) if final_norm else states
+
+    @torch.no_grad()
+    def _read(self, prompts: Sequence[Prompt], work: Callable[[Batch], Tensor]) -> Tensor:
+        """The rows of `work`, which gets the prompts in batches."""
         if not prompts:
             raise ValueError("there are no prompts to read")
         sequences = [self._chat.encode(prompt) for prompt in prompts]
-
-        def work(batch: list[int]) -> Tensor:
-            return self._last_state(collate([sequences[number] for number in batch]), state=state)
-
         sizes = [len(sequence) for sequence in sequences]
-        states = self._prompt_budget.run(sizes, work)
+        rows = self._prompt_budget.run(sizes, lambda batch: work(collate([sequences[number] for number in batch])))
         self.counts.tokens_prefilled += sum(sizes)
-        return self._text.norm(states) if final_norm else states
+        return rows
 
-    def _last_state(self, batch: Batch, *, state: str) -> Tensor:
-        """(batch, dim): whole layers up to the one that the state leaves, and of that one the last position."""
-        from_end, with_mlp = STATES[state]
-        states = self._embed(batch)  # (batch, sequence, dim)
+    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor | None, Any, tuple[Tensor, Tensor]]:
+        """What the layers take: states (batch, sequence, dim), padding, causal mask, and rotations."""
+        states = self._embed(batch)
         padding = None if batch.mask is None else batch.mask.to(self.device)
         mask = create_causal_mask(
             config=self._text.config, inputs_embeds=states, attention_mask=padding, past_key_values=None
         )
-        rotary = self._text.rotary_emb(states, batch.positions.to(self.device))
+        return states, padding, mask, self._text.rotary_emb(states, batch.positions.to(self.device))
+
+    def _last_states_by_depth(self, batch: Batch) -> Tensor:
+        """(batch, 1 + 2 * layers, dim): the last position after every sub-layer."""
+        states, padding, mask, rotary = self._inputs(batch)
+        found = [states[:, -1]]
+        for layer in self._text.layers:
+            attended = states[:, -1] + _attend_from_last(layer, states, rotary=rotary, padding=padding)
+            states = layer(states, attention_mask=mask, position_embeddings=rotary)
+            found += [attended, states[:, -1]]
+        return torch.stack(found, dim=1)
+
+    def _last_state(self, batch: Batch, *, state: str) -> Tensor:
+        """(batch, dim): whole layers up to the one that the state leaves, and of that one the last position."""
+        from_end, with_mlp = STATES[state]
+        states, padding, mask, rotary = self._inputs(batch)
         for layer in self._text.layers[:-from_end]:
             states = layer(states, attention_mask=mask, position_embeddings=rotary)
         layer = self._text.layers[-from_end]
@@ -276,12 +301,6 @@ class Qwen25VL:
     def _logits(self, states: Tensor, rows: Sequence[int]) -> Tensor:
         """(n, rows) float32, of (n, dim) states after the final norm: some rows of the language head, not all."""
         return linear(states.float(), self._model.lm_head.weight[rows].float())
-
-    def _word_id(self, word: str) -> int:
-        ids = self._chat.text_ids(word)
-        if len(ids) != 1:
-            raise ValueError(f"{word!r} is {len(ids)} tokens, and only a single token has a logit")
-        return ids[0]
 
     def _stop_ids(self) -> set[int]:
         """The tokens that end a reply, by the model's generation settings and the tokenizer's."""

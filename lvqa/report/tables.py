@@ -164,7 +164,7 @@ def cost_table(cells: Sequence[Cell]) -> Table:
 
 
 def index_table(runs: Sequence[NamedRun]) -> Table | None:
-    """A line a run: means of a video whose index was made in it; None if all were there."""
+    """A line a run: means of a video whose indexes were made in it; None if all were there."""
     costs = [(named.name, index_cost(named.run.rows)) for named in runs]
     lines = [
         (
@@ -177,7 +177,7 @@ def index_table(runs: Sequence[NamedRun]) -> Table | None:
         if spent.n
     ]
     head = ("run", "videos", "frames decoded", "pairs encoded", "tokens prefilled", "seconds")
-    return Table(head, tuple(lines), "Before the first question: the index of a video, mean") if lines else None
+    return Table(head, tuple(lines), "Before the first question: the indexes of a video, mean") if lines else None
 
 
 def published_table(runs: Sequence[NamedRun]) -> Table | None:
