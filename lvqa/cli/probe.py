@@ -14,7 +14,9 @@ from lvqa.cli.terminal import one_line
 @click.argument("video", type=click.Path(path_type=Path))
 @click.option("--query", metavar="TEXT", help="A question whose states are probed beside the clips'.")
 @click.option("--clips", type=int, default=16, show_default=True, help="How many clips of VIDEO, evenly spaced.")
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where the files go.")
+@click.option(
+    "--out", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where the files go."
+)
 @common
 def probe(setup: Setup, *, video: Path, query: str | None, clips: int, out: Path) -> None:
     """Look into the model as it reads clips of VIDEO, as FreeRet's authors did: three plots and their figures.

@@ -43,6 +43,8 @@ def depth_figure(depths: dict[str, Depth]) -> bytes:
             _over_depth(panels[1], name, depth.alignment, depth.alignment_normed)
         panels[0].set_ylabel("cosine of before and after the sub-layer (alpha)")
         panels[1].set_ylabel("cosine with the word said in the end (beta)")
+        markers = "hollow: after its attention; full: after its MLP; diamond: after the final norm too"
+        figure.supxlabel(f"layer ({markers})", fontsize=9)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
         return rendered(figure, "png")
 
@@ -59,7 +61,6 @@ def _over_depth(axes: Axes, name: str, values: np.ndarray, normed: np.ndarray) -
     axes.plot(places[1::2], mean[1::2], color=colour, marker=marker, ls="none", ms=5)
     axes.plot(places[-1:], [normed.mean()], color=colour, marker="D", ls="none", ms=7, mfc="none")
     axes.axhline(0, color=GREY, lw=0.6)
-    axes.set_xlabel("layer\nhollow: after its attention; full: after its MLP; diamond: after the final norm")
     axes.grid(axis="y")
 
 
