@@ -355,10 +355,12 @@ class LongVideoQA:
         """The vectors of clips in the order of time, part by part. Each part is read from the file on its own."""
         blocks = self._blocks_of(opened, clips, parts, stage="index")
         for part in parts:
-            num_clips = len(clips[part])
-            sizes = [min(CLIPS_AT_ONCE, num_clips - done) for done in range(0, num_clips, CLIPS_AT_ONCE)]
-            chunks = [list(itertools.islice(blocks, size)) for size in sizes]
-            yield np.concatenate([self.embedder.clips(self.backbone, chunk) for chunk in chunks])
+            vectors, left = [], len(clips[part])
+            while left > 0:
+                chunk = list(itertools.islice(blocks, min(left, CLIPS_AT_ONCE)))
+                vectors.append(self.embedder.clips(self.backbone, chunk))
+                left -= len(chunk)
+            yield np.concatenate(vectors)
 
     def _ranking(self, opened: OpenVideo, question: Question, *, clock: _Clock | None = None) -> Ranking:
         """The clips ranked by how well they fit the question."""
