@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lvqa.config import Config
+from lvqa.plugins import is_file_name
 from lvqa.records import LETTERS, LvqaError, Question
 from lvqa.rerank import RERANKERS
 from lvqa.selection import SELECTORS, Selector, make_selector
-from lvqa.selection.plugin import is_file_name
 from lvqa.video import DECODERS
 
 CONTROLS = ("oracle", "blind")

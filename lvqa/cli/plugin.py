@@ -13,9 +13,9 @@ def check_plugin(file: str) -> None:
     Such a file is used by `--method FILE.py`. Its code is run as it is, with all your rights: check only files that
     you would run yourself. What passes and what fails is printed, a line each; the exit code is 1 if anything fails.
     """
+    from lvqa.plugins import is_file_name
     from lvqa.records import LvqaError
     from lvqa.selection.contract import check_selector
-    from lvqa.selection.plugin import is_file_name
 
     if not is_file_name(file):
         raise LvqaError(f"FILE must be a Python file, ending in .py or .py:Class, got {file!r}")

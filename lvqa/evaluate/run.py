@@ -15,8 +15,8 @@ from lvqa.evaluate.asking import Asker, Work, blank_row
 from lvqa.evaluate.folder import Run, RunFolder, open_run, read_run
 from lvqa.evaluate.rows import Key
 from lvqa.evaluate.settings import Arm, RunConfig, arms_of
+from lvqa.plugins import absolute
 from lvqa.records import LvqaError
-from lvqa.selection.plugin import absolute
 from lvqa.workers import Pool, Prepare
 
 _log = logging.getLogger(__name__)
