@@ -20,7 +20,7 @@ from lvqa.answering import Answerer
 from lvqa.backbones import Backbone, load_backbone
 from lvqa.backbones.beginnings import Beginnings
 from lvqa.backbones.prompt import VisualBlock
-from lvqa.checks import Control, check_count, check_question, check_settings, selector_of
+from lvqa.checks import Control, check_count, check_question, check_settings, reranker_of, selector_of
 from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.embedding import Embedder
 from lvqa.index import ClipIndex, Store, default_store
@@ -34,7 +34,6 @@ from lvqa.records import (
     Question,
     Video,
 )
-from lvqa.rerank import make_reranker
 from lvqa.selection import Selector, SelectorInput, UniformSelector, grid_features, grid_scores
 from lvqa.video import Grid, cut_clips, probe, scene_changes
 from lvqa.visual import Pair, VisualTokens, pairs_of_clip, pairs_of_frames
@@ -98,7 +97,7 @@ class LongVideoQA:
             state=e.state, final_norm=e.final_norm, prompt=e.prompt, task=e.task, semantics=e.semantics, noise=e.noise
         )
         check_settings(config)
-        self._reranker = make_reranker(config.rerank.name, layout=config.rerank.layout or backbone.rerank_layout)
+        self._reranker = reranker_of(config, layout=backbone.rerank_layout)
         self._answerer = Answerer(
             time_encoding=a.time_encoding, read=a.read or backbone.answer_reading, max_new_tokens=a.max_new_tokens
         )

@@ -148,6 +148,20 @@ def told_where(path: Path) -> Iterator[None]:
         raise LvqaError(f"{where}: {type(error).__name__}{': ' if reason else ''}{reason[:300]}") from error
 
 
+def problems(
+    checks: Mapping[str, Callable[[Callable[[], Plugin]], str | None]], make: Callable[[], Plugin]
+) -> dict[str, str | None]:
+    """What each check finds wrong with the plug-in that `make` makes, in one line; an LvqaError is what it says."""
+
+    def said(check: Callable[[Callable[[], Plugin]], str | None]) -> str | None:
+        try:
+            return check(make)
+        except LvqaError as error:
+            return str(error)
+
+    return {what: said(check) for what, check in checks.items()}
+
+
 # --- what is checked of options ------------------------------------------------------------------------------------
 
 

@@ -83,12 +83,17 @@ def _folder(config: RunConfig) -> Path:
 def for_workers(config: RunConfig) -> RunConfig:
     """The same where the working directory is another one, as it may be in a worker."""
     folder = config.store.folder and config.store.folder.absolute()
-    methods = [
-        dataclasses.replace(settings, name=arm.name, method=absolute(arm.method))
+    arms = [
+        dataclasses.replace(
+            settings,
+            name=arm.name,
+            method=absolute(arm.method),
+            settings={**settings.settings, "rerank.name": absolute(arm.config.rerank.name)},
+        )
         for settings, arm in zip(config.arms, arms_of(config), strict=True)
     ]
     store = dataclasses.replace(config.store, folder=folder)
-    return dataclasses.replace(config, store=store, arms=tuple(methods))
+    return dataclasses.replace(config, store=store, arms=tuple(arms))
 
 
 def _make_asker(config: RunConfig, prepare: Prepare | None) -> Asker:
