@@ -228,12 +228,12 @@ def test_enhanced_scores_follow_the_formulas(backbone, scores, blocks, monkeypat
     monkeypatch.setattr(enhancement, "SURE", sure)
     text, true = prompts.retllm_true(QUERY), token(backbone, "True")
     found = [enhanced_logits(backbone, ("", block, text), ratio=0.3, formula=formula) for block in blocks]
-    if sure != 0.3:
+    if sure != 0.3:  # in between it depends on the weights
         assert [layers for _, layers in found] == [[] if sure else [3]] * len(blocks)
     expected = [verdict(logits, true)[0] for logits, _ in found]
     enhanced = scores(RetLLM(ratio=0.3, formula=formula))
     assert enhanced == pytest.approx(expected, rel=2e-3)
-    assert (enhanced == scores(RetLLM(ratio=0))) == (sure == 1.0)
+    assert (enhanced != scores(RetLLM(ratio=0))) == any(layers for _, layers in found)
 
 
 def test_a_published_depth_is_watched_as_published():
@@ -281,27 +281,22 @@ def test_only_the_best_are_looked_at(scores, candidates):
 
 
 def test_equal_scores_are_told_apart_by_entropy(backbone, scores, blocks):
-    """With no decimal all are cut to 0, and tie; the guarded rule leaves them, for none is likely to match."""
+    """With no decimal all are cut to 0, and tie; the guarded rule leaves those that are not likely to match."""
     text, true = prompts.retllm_true(QUERY), token(backbone, "True")
     found = [verdict(full_logits(backbone, ("", block, text)), true) for block in blocks]
-    assert max(p for p, _ in found) < 0.5  # noise is no dog
-    cut = ReleasedRetLLM(decimals=0, ratio=0)
-    expected = [MOST_OF_A_TIE * (1 - entropy) for _, entropy in found]
-    assert scores(cut) == pytest.approx(expected, rel=1e-3)
-    for ties in ("guarded", "off"):
-        assert scores(dataclasses.replace(cut, ties=ties)) == [0.0] * len(blocks)
+    cut, sure = ReleasedRetLLM(decimals=0, ratio=0), [MOST_OF_A_TIE * (1 - entropy) for _, entropy in found]
+    assert scores(cut) == pytest.approx(sure, rel=1e-3)
+    guarded = [more if p > 0.5 else 0.0 for more, (p, _) in zip(sure, found, strict=True)]
+    assert scores(dataclasses.replace(cut, ties="guarded")) == pytest.approx(guarded, rel=1e-3)
+    assert scores(dataclasses.replace(cut, ties="off")) == [0.0] * len(blocks)
 
 
 def test_a_score_is_read_from_what_the_model_writes(backbone, candidates, monkeypatch):
     written = iter(["Answer: 0.8231", "I think Answer: 0.91", "none", "Answer: 0.1"])
     monkeypatch.setattr(backbone, "generate", lambda prompt, max_new_tokens: next(written))
     found = RetLLM(score="generated", decimals=2).rerank(backbone, QUERY, candidates, blocks_for(backbone))
-    assert [(one.start_seconds, one.rerank_score) for one in found] == [
-        (16.0, 0.91),
-        (0.0, 0.82),
-        (48.0, 0.1),
-        (32.0, 0.0),
-    ]
+    expected = [(16.0, 0.91), (0.0, 0.82), (48.0, 0.1), (32.0, 0.0)]
+    assert [(one.start_seconds, one.rerank_score) for one in found] == expected
 
 
 @pytest.mark.parametrize(
