@@ -322,14 +322,15 @@ class LongVideoQA:
             ranked = self._searched(opened).search(query)
         with clock.stage("rerank"):
             pool = ranked[: self.config.rerank.pool]
-            best = self._reranker.rerank(
-                self.backbone,
-                text,
-                pool,
-                lambda clips: self._blocks_of(opened, clips, stage="rerank"),
-                opened.beginnings,
-            )
-        opened.rankings[text] = Ranking((*best, *ranked[len(pool) :]), query)
+            if pool:
+                pool = self._reranker.rerank(
+                    self.backbone,
+                    text,
+                    pool,
+                    lambda clips: self._blocks_of(opened, clips, stage="rerank"),
+                    opened.beginnings,
+                )
+        opened.rankings[text] = Ranking((*pool, *ranked[len(pool) :]), query)
         return opened.rankings[text]
 
     def _searched(self, opened: OpenVideo) -> ClipIndex:

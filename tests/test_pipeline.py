@@ -252,7 +252,7 @@ def test_evidence_holds_every_clip_once_reranked_ones_first(make, film, question
 
 def test_a_pool_can_be_the_whole_video(make, film, question):
     answer = make("rerank.pool=null", "video.clip_seconds=1").answer(film, question)
-    assert [c.rerank_score is None for c in answer.evidence] == [False] * 60
+    assert [c.rerank_score is None for c in answer.evidence] == [False] * 30
 
 
 @pytest.mark.parametrize("override", ["rerank.name=none", "rerank.pool=0"])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lvqa.backbones.beginnings import Beginnings
     from lvqa.backbones.prompt import VisualBlock
 
-NUMBERS = (0, 1, 2, 18)
+NUMBERS = (1, 2, 18)
 """Of candidates; none is a multiple of 7, by which they are shuffled."""
 TOLERANCE = 1e-4
 """By which scores may differ between batches: sums are rounded in another order."""

@@ -32,8 +32,8 @@ class Reranker(Protocol):
     ) -> list[Candidate]:
         """The same clips, each once, as new candidates, best first by `rerank_score`.
 
-        `candidates` come best first by embedding. Clips that were not looked at have no rerank score and stand last, in
-        their order. The scores are the same whatever was asked before, and whatever the batches are.
+        `candidates`, at least one, come best first by embedding. Clips that were not looked at have no rerank score and
+        stand last, in their order. The scores are the same whatever was asked before, and whatever the batches are.
         `beginnings` are what other questions on the video made the model read, by clip.
         """
         ...
