@@ -131,6 +131,16 @@ def test_there_is_one_row_for_each_question_in_each_arm(run):
     assert run.num_questions == FILMS * QUESTIONS and run.missing == ()
 
 
+def test_arms_with_other_rerankers_share_the_index(settings, tmp_path):
+    closer = "{name: closer, method: freeret, settings: {rerank.name: retllm, rerank.options: {top: 2}}}"
+    overrides = [f"arms=[{{method: freeret}}, {closer}]", "frames=[4]", f"store.folder={tmp_path / 'store'}"]
+    config = load_run_config(settings, [*overrides, "benchmark.videos=1", "benchmark.limit=1"])
+    first, second = evaluate(config, tmp_path / "run").rows
+    assert [row["index"]["reused"] for row in (first, second)] == [False, True]
+    assert [len(row["reranked"]) for row in (first, second)] == [5, 2]
+    assert first["embedded"][0] in second["embedded"] and second["error"] is None
+
+
 def test_a_row_tells_the_question_the_answer_and_the_evidence(run):
     for row in run.rows:
         assert row["error"] is None and row["right"] in "ABCD" and len(row["tags"]) == 1

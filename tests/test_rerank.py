@@ -150,7 +150,7 @@ def test_what_was_read_serves_every_question(backbone, candidates, blocks):
         (["rerank.name=retllm", "rerank.options.k=3"], "(rerank.options); it takes: top, score, ratio"),
         (["rerank.name=retllm", "rerank.options.ratio=1.5"], "ratio must be a number from 0 to 1, got 1.5"),
         (["rerank.name=retllm", "rerank.options.top=0"], "top must be 1 or more, or null, got 0"),
-        (["rerank.name=retllm", "rerank.options.score=sure"], "score must be one of true, generated"),
+        (["rerank.name=retllm", "rerank.options.score=sure"], "score must be one of p_true, generated"),
         (
             ["rerank.name=retllm", "rerank.options.decimals=true"],
             "decimals must be a whole number from 0 to 9, or null",
@@ -288,7 +288,7 @@ def test_equal_scores_are_told_apart_by_entropy(backbone, scores, blocks):
     assert scores(cut) == pytest.approx(sure, rel=1e-3)
     guarded = [more if p > 0.5 else 0.0 for more, (p, _) in zip(sure, found, strict=True)]
     assert scores(dataclasses.replace(cut, ties="guarded")) == pytest.approx(guarded, rel=1e-3)
-    assert scores(dataclasses.replace(cut, ties="off")) == [0.0] * len(blocks)
+    assert scores(dataclasses.replace(cut, ties="none")) == [0.0] * len(blocks)
 
 
 def test_a_score_is_read_from_what_the_model_writes(backbone, candidates, monkeypatch):

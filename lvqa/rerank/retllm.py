@@ -18,8 +18,8 @@ from lvqa.rerank.reading import next_token_logits
 if TYPE_CHECKING:
     from lvqa.backbones.beginnings import Beginnings
 
-SCORES = ("true", "generated")
-TIES = ("guarded", "literal", "off")
+SCORES = ("p_true", "generated")
+TIES = ("guarded", "literal", "none")
 MAX_NEW_TOKENS = 77
 """Of a generated score, as in the released program, which samples where this is greedy."""
 MOST_OF_A_TIE = 1e-6
@@ -47,8 +47,8 @@ class RetLLM:
 
     top: int | None = 5
     """k of the paper and the program; null: the whole pool."""
-    score: str = "true"
-    """"true": P(True) by one forward pass. "generated": the number that the model writes, 0 where it writes none."""
+    score: str = "p_true"
+    """"p_true": P(True) by one forward pass. "generated": the number that the model writes, 0 where it writes none."""
     ratio: float = 0.12
     """How much of a feed-forward layer is replaced; 0: no enhancement, and clips are read once for all questions."""
     formula: str = "released"
@@ -57,7 +57,7 @@ class RetLLM:
     """To which scores are cut, so that they tie; null: as they are."""
     ties: str = "guarded"
     """"literal": by entropy alone, which of clips that all fail puts first the one that fails most surely. "guarded":
-    only among those with P(True) above one half. "off": the order of the embedding."""
+    only among those with P(True) above one half. "none": the order of the embedding."""
 
     def __post_init__(self) -> None:
         require(self.top is None or (is_whole(self.top) and self.top >= 1), "top", "1 or more, or null", self.top)
@@ -78,7 +78,7 @@ class RetLLM:
     ) -> list[Candidate]:
         ordered = in_time(candidates[: self.top])
         with backbone.visual_enhancement(ratio=self.ratio, formula=self.formula):
-            if self.score == "true":
+            if self.score == "p_true":
                 kept = None if self.ratio else beginnings
                 verdicts = _verdicts(backbone, ("", prompts.retllm_true(query)), ordered, blocks_of, kept)
                 scores = [self._cut(verdict.true) for verdict in verdicts]
@@ -98,7 +98,7 @@ class RetLLM:
         """The places of the highest score, if there are several and entropy is to tell them apart."""
         highest = max(scores, default=0.0)
         places = [place for place, score in enumerate(scores) if score == highest]
-        return places if len(places) > 1 and self.ties != "off" else []
+        return places if len(places) > 1 and self.ties != "none" else []
 
     def _cut(self, score: float) -> float:
         return score if self.decimals is None else math.floor(score * 10**self.decimals) / 10**self.decimals
@@ -123,7 +123,7 @@ class ReleasedRetLLM(RetLLM):
     """RetLLM as the released program has it, but for its faults in the enhancement.
 
     P(True) is cut to two decimals, and the entropy of the same forward pass decides among equal ones. (Its other arm:
-    score generated, ties off.)
+    score generated, ties none.)
     """
 
     decimals: int | None = 2
