@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lvqa.config import Config
+from lvqa.plugins import is_file_name
 from lvqa.records import LETTERS, LvqaError, Question
-from lvqa.rerank import RERANKERS
+from lvqa.rerank import Reranker, make_reranker
 from lvqa.selection import SELECTORS, Selector, make_selector
-from lvqa.selection.plugin import is_file_name
 from lvqa.video import DECODERS
 
 CONTROLS = ("oracle", "blind")
@@ -23,8 +23,8 @@ MAX_QUESTION_CHARACTERS = 8_000
 
 def check_settings(config: Config) -> None:
     """Raises LvqaError for a name that no room knows. Costs nothing, so it stands before a model is loaded."""
-    known(config.rerank.name, RERANKERS, "rerank.name")
     known(config.video.decoder, DECODERS, "video.decoder")
+    reranker_of(config)
     selector_of(config)
 
 
@@ -51,6 +51,16 @@ def selector_of(config: Config, method: str | None = None) -> Selector | Control
     if settings.options:
         raise LvqaError(f"method {method!r} takes no options (selection.options), got {', '.join(settings.options)}")
     return Control(method)
+
+
+def reranker_of(config: Config, *, layout: str = "question_first") -> Reranker:
+    """What looks closer at the candidates; `layout` is for where the settings say nothing.
+
+    LvqaError for what is unknown or not allowed.
+    """
+    s = config.rerank
+    shared = {"layout": s.layout or layout, "labels": s.labels, "both_orders": s.both_orders}
+    return make_reranker(s.name, s.options, **shared, probability=s.probability)
 
 
 def known(name: str, allowed: Sequence[str] | dict[str, object] | object, setting: str) -> str:

@@ -18,6 +18,9 @@ from lvqa.records import LvqaError, shown
 Section = TypeVar("Section")
 Settings = TypeVar("Settings", bound="Config")
 
+POOL = 50
+"""Clips that go to the reranker by default."""
+
 
 class ConfigError(LvqaError):
     """A setting that is not known or not allowed; names the key, the value, what is allowed and where it stood."""
@@ -87,18 +90,30 @@ class RerankConfig:
     """How the best candidates are looked at again."""
 
     name: str = "mcq"
-    """A name in rerank.RERANKERS."""
-    pool: int | None = 50
-    """Clips that are looked at, best first; null: all."""
+    """A name in rerank.RERANKERS, or a Python file with a reranker of your own."""
+    pool: int | None = POOL
+    """Clips that are looked at, best first; 0: none, the embedding's order stays; null: the whole video."""
     layout: Literal["question_first", "clip_first"] | None = None
     """What the model reads first; null: the question, as in the paper, unless the model's own config.json says else."""
     memory_mib: int = 4096
     """Bound on what the model has read of a video's clips, kept for the next question; with clip_first only."""
+    labels: str = "letters"
+    """How mcq has the model say whether a clip matches, as prompts.LABELS names it."""
+    both_orders: bool = False
+    """mcq: the mean over both orders of the options."""
+    probability: str = "options"
+    """mcq: softmax over the two labels, or over the whole "vocabulary"."""
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    """The reranker's own, {ratio: 0.3} for retllm. Those of a file, of -s and of an arm add up."""
 
     def __post_init__(self) -> None:
-        fine = self.pool is None or self.pool >= 1
-        require(fine, "pool", self.pool, "1 or more, or null for all (no reranking: rerank.name)")
+        require(self.pool is None or self.pool >= 0, "pool", self.pool, "0 or more, or null")
         require(self.memory_mib >= 0, "memory_mib", self.memory_mib, "0 or more")
+
+    @property
+    def num_shown(self) -> int | None:
+        """How many of the best clips are shown as evidence, whether they were looked at or not."""
+        return POOL if self.pool == 0 else self.pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from lvqa.answering import Answerer
 from lvqa.backbones import Backbone, load_backbone
 from lvqa.backbones.beginnings import Beginnings
 from lvqa.backbones.prompt import VisualBlock
-from lvqa.checks import Control, check_count, check_question, check_settings, selector_of
+from lvqa.checks import Control, check_count, check_question, check_settings, reranker_of, selector_of
 from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.embedding import Embedder
 from lvqa.index import ClipIndex, Store, default_store
@@ -35,7 +35,6 @@ from lvqa.records import (
     Question,
     Video,
 )
-from lvqa.rerank import make_reranker
 from lvqa.selection import Selector, SelectorInput, UniformSelector, grid_features, grid_scores
 from lvqa.video import Grid, cut_clips, probe, scene_changes
 from lvqa.visual import VisualTokens, pairs_of_clip, pairs_of_frames
@@ -125,7 +124,7 @@ class LongVideoQA:
             state=e.state, final_norm=e.final_norm, prompt=e.prompt, task=e.task, semantics=e.semantics, noise=e.noise
         )
         check_settings(config)
-        self._reranker = make_reranker(config.rerank.name, layout=config.rerank.layout or backbone.rerank_layout)
+        self._reranker = reranker_of(config, layout=backbone.rerank_layout)
         self._answerer = Answerer(
             time_encoding=a.time_encoding, read=a.read or backbone.answer_reading, max_new_tokens=a.max_new_tokens
         )
@@ -373,14 +372,15 @@ class LongVideoQA:
             ranked = self._searched(opened).search(query)
         with clock.stage("rerank"):
             pool = ranked[: self.config.rerank.pool]
-            best = self._reranker.rerank(
-                self.backbone,
-                text,
-                pool,
-                lambda clips: self._blocks_of(opened, clips, stage="rerank"),
-                opened.beginnings,
-            )
-        opened.rankings[text] = Ranking((*best, *ranked[len(pool) :]), query)
+            if pool:
+                pool = self._reranker.rerank(
+                    self.backbone,
+                    text,
+                    pool,
+                    lambda clips: self._blocks_of(opened, clips, stage="rerank"),
+                    opened.beginnings,
+                )
+        opened.rankings[text] = Ranking((*pool, *ranked[len(pool) :]), query)
         return opened.rankings[text]
 
     def _searched(self, opened: OpenVideo) -> ClipIndex:

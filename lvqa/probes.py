@@ -18,6 +18,7 @@ from lvqa.backbones import Backbone
 from lvqa.backbones.prompt import Prompt, VisualBlock
 from lvqa.embedding import Embedder
 from lvqa.pipeline import LongVideoQA
+from lvqa.records import LvqaError
 from lvqa.visual import pairs_of_clip
 
 TOP_WORDS = 8
@@ -164,12 +165,12 @@ def _next_word(backbone: Backbone, shown: Sequence[Prompt]) -> np.ndarray:
 
 
 def _bias_of_words(backbone: Backbone) -> list[Bias]:
-    """Figure 4: the bare instruction, logits averaged over both orders. A pair that is no two tokens is left out."""
+    """Figure 4: the bare instruction, logits averaged over both orders. A pair that begins with one token is left out."""
     found = []
     for first, second in LABELS:
         try:
-            tokens = [backbone.head.token(label) for label in (first, second)]
-        except ValueError:
+            tokens = backbone.first_tokens((first, second))
+        except LvqaError:
             continue
         orders = [(prompts.reply_only(first, second),), (prompts.reply_only(second, first),)]
         # The softmax of averaged logits is the geometric mean of the probabilities, scaled to a sum of 1.
@@ -182,7 +183,7 @@ def _bias_of_words(backbone: Backbone) -> list[Bias]:
 def _bias_of_options(backbone: Backbone, blocks: Sequence[VisualBlock]) -> list[Bias]:
     """The reranking prompt with a question that asks for nothing, without a clip and with each."""
     labels = prompts.YES_OPTION, prompts.NO_OPTION
-    tokens = [backbone.head.token(label) for label in labels]
+    tokens = backbone.first_tokens(labels)
     found = []
     for question in NEUTRAL:
         before, after = prompts.rerank(question, clip_first=backbone.rerank_layout == "clip_first")

@@ -31,7 +31,7 @@ LIBRARIES = {
 
 # room -> the rooms that it may import. The package itself (its lazy names) is the room "lvqa".
 STAGE = {"backbones", "prompts", "records"}
-CHECKED = {"config", "records", "rerank", "selection", "video"}
+CHECKED = {"config", "plugins", "records", "rerank", "selection", "video"}
 PIPELINE = STAGE | CHECKED | {"answering", "checks", "embedding", "index", "visual"}
 ARROWS = {
     "records": set(),
@@ -39,18 +39,19 @@ ARROWS = {
     "prompts": {"records"},
     "video": {"records"},
     "index": {"records"},
-    "selection": {"records"},
+    "plugins": {"records"},
+    "selection": {"plugins", "records"},
     "benchmarks": {"records"},
     "workers": {"records"},
     "backbones": {"prompts", "records"},
     "embedding": STAGE,
-    "rerank": STAGE,
+    "rerank": STAGE | {"plugins"},
     "visual": {"backbones", "records", "video"},
     "answering": STAGE | {"visual"},
     "checks": CHECKED,
     "pipeline": PIPELINE,
     "library": {"checks", "config", "index", "pipeline", "records", "video", "visual", "workers"},
-    "evaluate": {"benchmarks", "checks", "config", "pipeline", "records", "selection", "video", "workers"},
+    "evaluate": {"benchmarks", "checks", "config", "pipeline", "plugins", "records", "video", "workers"},
     "probes": STAGE | {"embedding", "pipeline", "visual"},
     "report": {"evaluate", "probes", "records", "video"},
     "tiny": STAGE | {"video", "visual"},
@@ -168,7 +169,7 @@ def test_what_is_allowed_passes(room, source):
 HEAVY = {"torch", "ray", "transformers", "faiss", "pyarrow", "av", "decord", "cv2", "scipy", "matplotlib", "tokenizers"}
 
 
-@pytest.mark.parametrize("module", ["lvqa", "lvqa.config", "lvqa.index", "lvqa.selection", "lvqa.cli"])
+@pytest.mark.parametrize("module", ["lvqa", "lvqa.config", "lvqa.index", "lvqa.plugins", "lvqa.selection", "lvqa.cli"])
 def test_importing_it_loads_nothing_heavy(module):
     if find_spec(module) is None:
         pytest.skip(f"{module} is not written yet")

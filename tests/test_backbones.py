@@ -311,7 +311,7 @@ def test_states_and_logits_equal_the_librarys(model: Qwen25VL, number: int) -> N
         torch.testing.assert_close(ours, expected[state], atol=1e-5, rtol=1e-5)
     normed = model.last_states([prompt], state="mlp", final_norm=True)
     torch.testing.assert_close(normed, expected["normed"], atol=1e-5, rtol=1e-5)
-    ids = [model.head.token(word) for word in "BAD"]
+    ids = model.first_tokens("BAD")
     torch.testing.assert_close(
         model.next_token_logits([prompt], "BAD"), expected["logits"][:, ids], atol=1e-4, rtol=1e-5
     )
@@ -339,7 +339,7 @@ def test_states_after_every_sublayer_equal_the_librarys(model: Qwen25VL, number:
 
 
 def test_a_word_has_a_token_a_text_and_a_row_of_the_head(model: Qwen25VL) -> None:
-    token = model.head.token("A")
+    (token,) = model.first_tokens("A")
     assert model.head.text(token) == "A"
     torch.testing.assert_close(model.head.rows([token]), model._model.lm_head.weight[[token]])
 
@@ -472,10 +472,20 @@ def test_generation_stops_at_the_end_of_the_turn(model: Qwen25VL, monkeypatch: p
     assert long and model.generate(("say",), max_new_tokens=6) == ""
 
 
-def test_a_word_must_be_one_token(model: Qwen25VL) -> None:
-    for word in ("elephantine", "", "<|im_end|>"):
-        with pytest.raises(ValueError, match="single token"):
-            model.next_token_logits([("?",)], ["A", word])
+def test_a_word_is_read_by_its_first_token(model: Qwen25VL) -> None:
+    whole = model.next_token_logits(prompts(model)[:2])
+    assert whole.shape == (2, model._model.lm_head.weight.shape[0])
+    words = ["A", "elephantine", "<|im_end|>"]
+    first = [model._chat.text_ids(word)[0] for word in words]
+    assert model.first_tokens(words) == first
+    torch.testing.assert_close(model.next_token_logits(prompts(model)[:2], words), whole[:, first])
+
+
+def test_words_that_begin_alike_are_refused(model: Qwen25VL) -> None:
+    with pytest.raises(LvqaError, match="begins 'elephantine' and 'elephants' with the same token"):
+        model.next_token_logits([("?",)], ["A", "elephantine", "elephants"])
+    with pytest.raises(ValueError, match="empty word"):
+        model.first_tokens(["A", ""])
 
 
 def test_an_unknown_state_is_refused(model: Qwen25VL) -> None:
@@ -656,9 +666,7 @@ def test_the_published_architectures_at_full_width(size: str) -> None:
     state = model.last_states([prompt])
     assert torch.cosine_similarity(state, wanted["attention"].float()).min() > 0.999
     logits = model.next_token_logits([prompt], "AB")
-    torch.testing.assert_close(
-        logits, wanted["logits"][:, [model.head.token(word) for word in "AB"]].float(), atol=0.1, rtol=0.02
-    )
+    torch.testing.assert_close(logits, wanted["logits"][:, model.first_tokens("AB")].float(), atol=0.1, rtol=0.02)
 
 
 @pytest.mark.needs_gpu

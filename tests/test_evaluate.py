@@ -107,7 +107,7 @@ def test_written_out_it_reads_back_the_same(settings, tmp_path):
     ("override", "named"),
     [
         ("arms=[{method: best}]", "oracle, blind, or a file ending in .py, got 'best'"),
-        ("arms=[{method: no.py}]", "cannot read the selector"),
+        ("arms=[{method: no.py}]", "cannot read the plug-in"),
         ("arms=[{method: aks, settings: {selection.options.t1: 1}}]", "unknown option 't1' of method 'aks'"),
         ("selection.options.depth=2", "unknown option 'depth' of method"),
         ("arms=[{settings: {rerank.name: best}}]", "rerank.name must be one of none, mcq"),
@@ -129,6 +129,16 @@ def test_there_is_one_row_for_each_question_in_each_arm(run):
     assert Counter((row["arm"], row["budget"]) for row in run.rows) == dict.fromkeys(CELLS, FILMS * QUESTIONS)
     assert len({key_of(row) for row in run.rows}) == len(run.rows)
     assert run.num_questions == FILMS * QUESTIONS and run.missing == ()
+
+
+def test_arms_with_other_rerankers_share_the_index(settings, tmp_path):
+    closer = "{name: closer, method: freeret, settings: {rerank.name: retllm, rerank.options: {top: 2}}}"
+    overrides = [f"arms=[{{method: freeret}}, {closer}]", "frames=[4]", f"store.folder={tmp_path / 'store'}"]
+    config = load_run_config(settings, [*overrides, "benchmark.videos=1", "benchmark.limit=1"])
+    first, second = evaluate(config, tmp_path / "run").rows
+    assert [row["index"]["reused"] for row in (first, second)] == [False, True]
+    assert [len(row["reranked"]) for row in (first, second)] == [5, 2]
+    assert first["embedded"][0] in second["embedded"] and second["error"] is None
 
 
 def test_a_row_tells_the_question_the_answer_and_the_evidence(run):

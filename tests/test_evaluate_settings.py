@@ -47,7 +47,7 @@ def test_an_ablation_is_one_run_on_held_out_films_with_a_baseline(path):
         ("arms=[{methods: uniform}]", ("unknown key 'arms[0].methods'", "arms[0].method")),
         ("arms=[{settings: {rerank.nam: none}}]", ("unknown key 'rerank.nam'", "settings of arm 'freeret rerank.nam")),
         ("arms=[{settings: {rerank.pool: many}}]", ("rerank.pool must be a whole number", "'many'")),
-        ("arms=[{settings: {rerank.pool: 0}}]", ("pool must be 1 or more", "0")),
+        ("arms=[{settings: {rerank.pool: -1}}]", ("pool must be 0 or more, or null", "-1")),
         ("arms=[{settings: {benchmark.limit: 3}}]", ("unknown key 'benchmark'",)),
         ("arms=[{settings: {model.name: other}}]", ("model.name", "settings of arm")),
         ("arms=[{settings: {model: {name: other}}}]", ("model.name", "settings of arm")),
@@ -80,20 +80,32 @@ def test_a_wrong_setting_is_refused_by_name(override, named):
 
 
 def test_arms_that_differ_in_their_selection_share_what_comes_before():
-    settings = ["{selection.options.power: 2}", "{selection.uniform: linspace}", "{}", "{rerank.pool: 3}"]
+    settings = [
+        "{selection.options.power: 2}",
+        "{selection.uniform: linspace}",
+        "{}",
+        "{rerank.pool: 3}",
+        "{rerank.options.top: 3}",
+    ]
     arms = arms_of(
         load_run_config(None, [f"arms=[{', '.join(f'{{method: bolt, settings: {one}}}' for one in settings)}]"])
     )
-    assert len({arm.config for arm in arms}) == 4
-    assert len({arm.before_selection for arm in arms}) == 2
-    assert [arm.complete.method for arm in arms] == ["bolt"] * 4
+    assert len({arm.config for arm in arms}) == 5
+    assert len({arm.before_selection for arm in arms}) == 3
+    assert [arm.complete.method for arm in arms] == ["bolt"] * 5
 
 
 def test_workers_get_the_same_arms_wherever_they_run():
-    config = load_run_config(None, ["arms=[{method: own.py}, {method: uniform, name: even}, {method: blind}]"])
+    arms = [
+        "{method: own.py}",
+        "{method: uniform, name: even, settings: {rerank: {name: none}}}",
+        "{method: blind, settings: {rerank.name: mcq}, name: blind}",
+    ]
+    config = load_run_config(None, ["rerank.name=closer.py:Look", f"arms=[{', '.join(arms)}]"])
     there = for_workers(config)
     assert [arm.name for arm in arms_of(there)] == [arm.name for arm in arms_of(config)] == ["own.py", "even", "blind"]
     assert [arm.method for arm in arms_of(there)] == [str(Path("own.py").absolute()), "uniform", "blind"]
+    assert [arm.config.rerank.name for arm in arms_of(there)] == [str(Path("closer.py:Look").absolute()), "none", "mcq"]
 
 
 # --- the order of the work -------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from lvqa.config import load_config, with_settings
 from lvqa.index import Store
 from lvqa.pipeline import LongVideoQA, index_together
 from lvqa.records import LvqaError, Question
+from lvqa.rerank import RERANKERS
 from lvqa.tiny.films import ask_about, make_films, write_script
 from lvqa.video import probe
 
@@ -251,8 +252,14 @@ def test_evidence_holds_every_clip_once_reranked_ones_first(make, film, question
     assert answer.evidence[2].embed_score >= answer.evidence[3].embed_score
 
 
-def test_without_reranking_the_embedding_ranks(make, film, question):
-    answer = make("rerank.name=none").answer(film, question)
+def test_a_pool_can_be_the_whole_video(make, film, question):
+    answer = make("rerank.pool=null", "video.clip_seconds=1").answer(film, question)
+    assert [c.rerank_score is None for c in answer.evidence] == [False] * 30
+
+
+@pytest.mark.parametrize("override", ["rerank.name=none", "rerank.pool=0"])
+def test_without_reranking_the_embedding_ranks(make, film, question, override):
+    answer = make(override).answer(film, question)
     embedded = [c.embed_score for c in answer.evidence]
     assert embedded == sorted(embedded, reverse=True)
     assert {c.rerank_score for c in answer.evidence} == {None}
@@ -301,7 +308,7 @@ def test_progress_is_told_in_pairs(make, film, question):
     ("override", "message"),
     [
         ("video.decoder=vlc", "video.decoder must be one of pyav, decord, got 'vlc'"),
-        ("rerank.name=best", "rerank.name must be one of none, mcq, got 'best'"),
+        ("rerank.name=best", f"rerank.name must be one of {', '.join(RERANKERS)}, or a file ending in .py, got 'best'"),
         ("method=best", f"method must be one of {', '.join(METHODS)}, or a file ending in .py, got 'best'"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from lvqa.records import Counts, LvqaError
@@ -56,8 +57,12 @@ class Backbone(Protocol):
         """(n, 1 + 2 * layers, dim) float32 states there: at first, and after each attention and each MLP."""
         ...
 
-    def next_token_logits(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Tensor:
-        """(n, words) float32 logits of single-token words as the reply's first token."""
+    def first_tokens(self, words: Sequence[str]) -> list[int]:
+        """The token that each word begins with. LvqaError if two begin with the same one."""
+        ...
+
+    def next_token_logits(self, prompts: Sequence[Prompt], words: Sequence[str] | None = None) -> Tensor:
+        """(n, words) float32 logits of the words' first tokens as the reply's; without words (n, vocabulary)."""
         ...
 
     def read_beginnings(self, prompts: Sequence[Prompt]) -> list[Beginning]:
@@ -65,9 +70,13 @@ class Backbone(Protocol):
         ...
 
     def next_token_logits_after(
-        self, beginnings: Sequence[Beginning], texts: Sequence[str], words: Sequence[str]
+        self, beginnings: Sequence[Beginning], texts: Sequence[str], words: Sequence[str] | None = None
     ) -> Tensor:
         """(n, words) float32: `next_token_logits` of each beginning with its text behind it."""
+        ...
+
+    def visual_enhancement(self, *, ratio: float, formula: str = ...) -> AbstractContextManager[None]:
+        """While it lasts, prompts are read with RetLLM's visual enhancement; whole prompts only."""
         ...
 
     def reply_log_probs(self, prompt: Prompt, replies: Sequence[str]) -> Tensor:
@@ -93,6 +102,9 @@ def load_backbone(
     loaded: Backbone = backbone.load(model, device=device, dtype=dtype, max_batch_tokens=max_batch_tokens)
     return loaded
 
+
+ENHANCEMENTS = ("released", "paper")
+"""Formulas of RetLLM's visual enhancement, as `lvqa.backbones.enhancement` explains them."""
 
 BACKBONES = {"qwen2_5_vl": "lvqa.backbones.qwen2_5_vl:Qwen25VL"}
 """A `model_type` of config.json -> where its class lies; imported when it is loaded."""

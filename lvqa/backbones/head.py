@@ -34,13 +34,6 @@ class LanguageHead:
         """(tokens, dim) float32: the head's rows, in the direction of which a state says these tokens."""
         return self._weight[list(tokens)].float()
 
-    def token(self, word: str) -> int:
-        """The one token that a word is. Raises ValueError if it is several."""
-        ids = self._chat.text_ids(word)
-        if len(ids) != 1:
-            raise ValueError(f"{word!r} is {len(ids)} tokens, and only a single token has a logit")
-        return ids[0]
-
     def text(self, token: int) -> str:
         """What a token stands for, special tokens by their names."""
         text: str = self._chat.tokenizer.decode([token])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from transformers import AutoTokenizer, DynamicCache, Qwen2_5_VLForConditionalGe
 from transformers.masking_utils import create_causal_mask
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
 
+from lvqa.backbones import ENHANCEMENTS
 from lvqa.backbones.batching import TokenBudget
 from lvqa.backbones.beginnings import Beginning
 from lvqa.backbones.chat import Batch, ChatFormat, collate
 from lvqa.backbones.checkpoint import find_checkpoint
+from lvqa.backbones.enhancement import VisualEnhancement
 from lvqa.backbones.head import LanguageHead
 from lvqa.backbones.positions import position_ids
 from lvqa.backbones.prompt import Prompt
@@ -30,6 +33,8 @@ MODEL_TYPE = "qwen2_5_vl"
 MAX_PIXELS = 128 * 28 * 28
 """A frame's default size limit: Qwen's own cap for LVBench. A config's `video_max_pixels` goes first."""
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+HEAD_ROWS = 16_384
+"""Of the language head, in float32 at a time."""
 STATES = {"attention": (1, False), "mlp": (1, True), "mlp-1": (2, True), "mlp-2": (3, True)}
 """A state's name -> the layer it leaves, counted from the end, and whether that layer's MLP is included."""
 
@@ -55,6 +60,7 @@ class Qwen25VL:
         self.head = LanguageHead(self._text.norm, model.lm_head.weight, self._chat)
         self._patch_budget = TokenBudget(max_batch_tokens)
         self._prompt_budget = TokenBudget(max_batch_tokens)
+        self._enhancement: VisualEnhancement | None = None
 
     @classmethod
     def load(
@@ -127,14 +133,28 @@ class Qwen25VL:
         """
         return self._read(prompts, self._last_states_by_depth).float()
 
-    def next_token_logits(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Tensor:
-        """(n, words) float32: the logit of each word, a single token such as "A", as the first token of the reply."""
-        rows = [self.head.token(word) for word in words]
+    def first_tokens(self, words: Sequence[str]) -> list[int]:
+        """The token that each word begins with. LvqaError if two begin with the same one, which tells nothing."""
+        if not all(words):
+            raise ValueError(f"an empty word has no token: {words!r}")
+        tokens = [self._chat.text_ids(word)[0] for word in words]
+        for word, token in zip(words, tokens, strict=True):
+            if (first := words[tokens.index(token)]) != word:
+                raise LvqaError(f"model {self.name!r} begins {first!r} and {word!r} with the same token; say others")
+        return tokens
+
+    def next_token_logits(self, prompts: Sequence[Prompt], words: Sequence[str] | None = None) -> Tensor:
+        """(n, words) float32: the logit of each word's first token as that of the reply; without words all logits.
+
+        LvqaError if two words begin with the same token.
+        """
+        rows = None if words is None else self.first_tokens(words)
         return self._logits(self._prefill(prompts, state="mlp", final_norm=True), rows)
 
     @torch.no_grad()
     def read_beginnings(self, prompts: Sequence[Prompt]) -> list[Beginning]:
         """Each prompt, which ends with a visual block, read once for all that may follow it."""
+        self._require_plain()
         sequences = [self._chat.encode(prompt, is_whole=False) for prompt in prompts]
 
         def work(batch: list[int]) -> Tensor:
@@ -150,10 +170,11 @@ class Qwen25VL:
 
     @torch.no_grad()
     def next_token_logits_after(
-        self, beginnings: Sequence[Beginning], texts: Sequence[str], words: Sequence[str]
+        self, beginnings: Sequence[Beginning], texts: Sequence[str], words: Sequence[str] | None = None
     ) -> Tensor:
         """(n, words) float32: as `next_token_logits`, of prompts of which all but the last text is read already."""
-        rows = [self.head.token(word) for word in words]
+        rows = None if words is None else self.first_tokens(words)
+        self._require_plain()
         pairs = list(zip(beginnings, texts, strict=True))
         rests = [self._chat.encode_rest(text, beginning.next_position) for beginning, text in pairs]
 
@@ -206,6 +227,25 @@ class Qwen25VL:
         log_probs: Tensor = self._model.lm_head(torch.cat([before, states], dim=1)).float().log_softmax(-1)
         self.counts.tokens_prefilled += batch.ids.shape[1] + sum(map(len, said))
         return log_probs.gather(-1, ids.clamp(min=0)[..., None]).squeeze(-1).masked_fill(ids < 0, 0).sum(1)
+
+    @contextmanager
+    def visual_enhancement(self, *, ratio: float, formula: str = "released") -> Iterator[None]:
+        """While it lasts, prompts are read with RetLLM's visual enhancement, as `lvqa.backbones.enhancement` has it.
+
+        A ratio of 0 is none. Prompts must be read whole: ValueError for beginnings.
+        """
+        if formula not in ENHANCEMENTS:
+            raise LvqaError(f"formula {formula!r} is unknown; use one of {', '.join(ENHANCEMENTS)}")
+        if ratio == 0:
+            yield
+            return
+        enhancement = VisualEnhancement(self._text, self._model.lm_head, ratio=ratio, formula=formula)
+        with enhancement.attached():
+            self._enhancement = enhancement
+            try:
+                yield
+            finally:
+                self._enhancement = None
 
     @torch.no_grad()
     def _prefill(self, prompts: Sequence[Prompt], *, state: str, final_norm: bool) -> Tensor:
@@ -296,11 +336,20 @@ class Qwen25VL:
         if batch.blocks:
             visual = torch.cat([block.tokens.flatten(0, 1).to(states) for block in batch.blocks])
             states[batch.visual.to(self.device)] = visual
+        if self._enhancement is not None:
+            self._enhancement.see(batch, states)
         return states
 
-    def _logits(self, states: Tensor, rows: Sequence[int]) -> Tensor:
-        """(n, rows) float32, of (n, dim) states after the final norm: some rows of the language head, not all."""
-        return linear(states.float(), self._model.lm_head.weight[rows].float())
+    def _logits(self, states: Tensor, rows: Sequence[int] | None) -> Tensor:
+        """(n, rows) float32, of (n, dim) states after the final norm: by some rows of the language head, or by all."""
+        weight = self._model.lm_head.weight
+        # In float32, or what differs little would be equal; a part at a time, for a copy of all of it can be 2 GB.
+        parts = weight.split(HEAD_ROWS) if rows is None else [weight[rows]]
+        return torch.cat([linear(states.float(), part.float()) for part in parts], dim=1)
+
+    def _require_plain(self) -> None:
+        if self._enhancement is not None:
+            raise ValueError("what is read before the question can't be enhanced by how sure the answer is")
 
     def _stop_ids(self) -> set[int]:
         """The tokens that end a reply, by the model's generation settings and the tokenizer's."""

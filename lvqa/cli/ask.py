@@ -82,7 +82,7 @@ def checked(path: Path, question: Question) -> Video:
 def _looked_at(answer: Answer, config: Config) -> tuple[Candidate, ...]:
     """The candidates that were reranked; without reranking as many of the best."""
     reranked = tuple(candidate for candidate in answer.evidence if candidate.rerank_score is not None)
-    return reranked or answer.evidence[: config.rerank.pool]
+    return reranked or answer.evidence[: config.rerank.num_shown]
 
 
 def candidate_json(candidate: Candidate) -> dict[str, object]:

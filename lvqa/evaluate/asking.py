@@ -120,7 +120,7 @@ def blank_row(work: Work, arm: str, budget: int) -> Row:
 
 def _answered(answer: Answer, arm: Arm, ranking: _Cost | None) -> Row:
     """What a row says of an answer; the budgets of an arm share one ranking, and each row counts it."""
-    pool = answer.evidence[: arm.config.rerank.pool]
+    pool = answer.evidence[: arm.config.rerank.num_shown]
     by_embedding = sorted(pool, key=lambda candidate: -candidate.embed_score)
     reranked = [candidate for candidate in pool if candidate.rerank_score is not None]
     counts, seconds = dataclasses.asdict(answer.counts), dict(answer.seconds)

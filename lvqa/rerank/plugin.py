@@ -1,0 +1,44 @@
+"""A reranker of your own, from a Python file: `rerank.name: path/to/file.py`, or `path/to/file.py:Class`.
+
+The file has a class with `rerank(self, backbone, query, candidates, blocks_of, beginnings=None)`, as the Protocol
+`Reranker` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lvqa.backbones import Backbone
+from lvqa.plugins import told_where
+from lvqa.records import Candidate, LvqaError
+from lvqa.rerank.protocol import BlocksOf, fault
+
+if TYPE_CHECKING:
+    from lvqa.backbones.beginnings import Beginnings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UserReranker:
+    """A reranker from a file. What goes wrong in it is an LvqaError that names the file and the line."""
+
+    path: Path
+    inner: Any
+
+    def rerank(
+        self,
+        backbone: Backbone,
+        query: str,
+        candidates: Sequence[Candidate],
+        blocks_of: BlocksOf,
+        beginnings: Beginnings | None = None,
+    ) -> list[Candidate]:
+        """What the class makes of the candidates, if it is what was asked for."""
+        with told_where(self.path):
+            found = self.inner.rerank(backbone, query, list(candidates), blocks_of, beginnings)
+        if wrong := fault(candidates, found):
+            raise LvqaError(f"{self.path}: {type(self.inner).__name__}.rerank gives {wrong}")
+        checked: list[Candidate] = found
+        return checked
