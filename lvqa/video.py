@@ -208,8 +208,9 @@ class Decoder(Protocol):
         """For each time the frame shown then, (height, width, 3) uint8 RGB, and whether it stands in for a damaged one.
 
         Runs ascend, perhaps with others between them that another thread decodes; each is decoded for itself.
-        A lost frame is replaced by the nearest earlier one that was decoded, or the next where none was. One that
-        leans on damage is shown as the decoder mends it. Both are flagged. Raises VideoError for an unreadable file.
+        A lost frame is replaced by the nearest earlier one that was decoded for its run, or the next where none was, or
+        a key frame near it where all of the run is lost. One that leans on damage is shown as the decoder mends it.
+        Both are flagged. Raises VideoError for an unreadable file.
         """
         ...
 
@@ -280,6 +281,10 @@ def _found(reader: _Reader, wanted: np.ndarray) -> Iterator[tuple[av.VideoFrame 
             # Perhaps not damaged: streams that refresh the picture bit by bit lean on the group before.
             if substitute and not lead:
                 break
+            if frame is None:  # nor will there be another: the rest of the run is lost
+                frame = reader.key_frame_near(int(wanted[done]))
+                yield from [(frame, True)] * (len(wanted) - done)
+                return
             yield frame, substitute
             done += 1
         else:
@@ -575,6 +580,17 @@ class _Reader:
             # What follows a corrupt frame leans on it, mostly without a word from the decoder.
             hurt = frame.is_corrupt or suspect or (hurt and not frame.key_frame)
             yield tick, frame, hurt
+
+    def key_frame_near(self, tick: int) -> av.VideoFrame | None:
+        """The last key frame before a tick that can be decoded, or else the first one after it."""
+        if self._timeline.packets is None:
+            return None
+        ticks = self._timeline.packets[self._timeline.keys]
+        for key in [*ticks[ticks < tick][::-1], *ticks[ticks >= tick]]:
+            for found, frame, hurt in self.frames(np.array([key]), lead=0):
+                if found == key and not hurt:
+                    return frame
+        return None
 
     def _needed_frames(self, wanted: np.ndarray, lead: int) -> Iterator[tuple[int, av.VideoFrame, bool]]:
         """Decodes the needed packets: (tick, frame, whether a packet that it may lean on was refused)."""

@@ -225,6 +225,17 @@ def test_threads_show_the_same_of_a_damaged_film(name: str, folder: Path, monkey
     assert num_damaged
 
 
+def test_runs_that_are_lost_are_stood_in_for_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lvqa.video, "_RUN_PACKETS", 1)
+    whole = films.write_film(folder / "index_first.mp4", container_options=SOON)
+    video = probe(films.damaged(whole, folder / "half_lost.mp4", start=0.45, end=0.99))
+    for seconds in (np.arange(50) / 25, np.array([0.0, 0.8, 1.3, 1.9])):
+        pixels, substituted = read(video, seconds.tolist(), threads=2)
+        got = np.array(numbers(pixels))
+        np.testing.assert_array_equal(substituted, seconds > 0.66)  # frame 17 is the first that is lost
+        assert (got == np.round(seconds * 25))[~substituted].all() and (got[substituted] < 17).all()
+
+
 def test_a_truncated_film_ends_where_the_bytes_end(folder: Path) -> None:
     whole = films.write_film(folder / "whole.mp4", container_options=SOON)
     video = probe(films.truncated(whole, folder / "part.mp4", 0.6))
