@@ -11,7 +11,7 @@ from lvqa.records import LETTERS, LvqaError, Question
 from lvqa.rerank import RERANKERS
 from lvqa.selection import SELECTORS, Selector, make_selector
 from lvqa.selection.plugin import is_file_name
-from lvqa.video import DECODERS
+from lvqa.video import DECODERS, GRIDS
 
 CONTROLS = ("oracle", "blind")
 """Methods that only an evaluation can use: frames from the annotated time, and no frames."""
@@ -25,6 +25,7 @@ def check_settings(config: Config) -> None:
     """Raises LvqaError for a name that no room knows. Costs nothing, so it stands before a model is loaded."""
     known(config.rerank.name, RERANKERS, "rerank.name")
     known(config.video.decoder, DECODERS, "video.decoder")
+    known(config.video.grid, GRIDS, "video.grid")
     selector_of(config)
 
 

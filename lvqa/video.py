@@ -109,24 +109,49 @@ def _shown_size(path: Path) -> tuple[int, int]:
 # --- the grid and the clips ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Grid:
-    """Evenly spaced frames: grid frame k is what is shown at k / frames_per_second seconds.
+    """The frames that a video is known by, and all that is ever shown of it.
 
     Pair p is frames (2p, 2p + 1); the last pair of an odd grid shows its frame twice.
     """
 
-    frames_per_second: float
-    num_frames: int
+    times_seconds: np.ndarray
+    """(num_frames,) float64, ascending and distinct: grid frame k is what is shown at the k-th of them."""
 
     @classmethod
     def of(cls, video: Video, frames_per_second: float) -> Self:
-        """All k >= 0 with k / frames_per_second < duration: 10 s at 1 fps are 10 frames, 10.1 s are 11."""
-        if not 0 < frames_per_second < math.inf:
-            raise LvqaError(f"frames_per_second is {frames_per_second}; expected a number above 0")
+        """All k / frames_per_second < duration, from k = 0: 10 s at 1 fps are 10 frames, 10.1 s are 11."""
+        _check_rate(frames_per_second)
         # Rounded, since 0.1 s * 30 is 3.0000000000000004 and must not make a fourth frame.
         num_frames = math.ceil(round(video.duration_seconds * frames_per_second, 6))
-        return cls(frames_per_second=frames_per_second, num_frames=max(1, num_frames))
+        return cls(np.arange(max(1, num_frames)) / frames_per_second)
+
+    @classmethod
+    def of_key_frames(cls, video: Video, frames_per_second: float) -> Self:
+        """The film's own key frames, at their true times, at most `frames_per_second` of them.
+
+        Each is decoded by itself, which makes a quick look at a long film: the coarse filter of FreeRet's appendix A.5.
+        Raises VideoError if they are too few to stand for the film.
+        """
+        _check_rate(frames_per_second)
+        with _naming(video.path):
+            times = _timeline(video.path).key_seconds()
+        longest = np.diff([*times, video.duration_seconds]).max(initial=0.0)
+        if not len(times) or longest > _SKIPPED_SECONDS:
+            told = (
+                f"lie up to {longest:.0f} s apart (allowed: {_SKIPPED_SECONDS:g})" if len(times) else "are not marked"
+            )
+            raise VideoError(f"{video.path}: its key frames {told}; use video.grid: exact for this film")
+        kept = [times[0]]
+        for seconds in times[1:]:
+            if seconds - kept[-1] >= 1 / frames_per_second - _TOLERANCE_SECONDS:
+                kept.append(seconds)
+        return cls(np.array(kept))
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.times_seconds)
 
     @property
     def num_pairs(self) -> int:
@@ -136,48 +161,70 @@ class Grid:
         """When grid frame `frame` is shown. Raises IndexError outside the grid."""
         if not 0 <= frame < self.num_frames:
             raise IndexError(f"frame {frame} of a grid of {self.num_frames}")
-        return frame / self.frames_per_second
+        return float(self.times_seconds[frame])
 
     def frame_at(self, seconds: float) -> int:
         """The last grid frame at or before `seconds`, or the grid's first or last beyond its ends."""
-        if seconds >= self.num_frames / self.frames_per_second:
-            return self.num_frames - 1
-        # From one above, since the product may round to either side of the k with k / fps == seconds.
-        frame = math.floor(seconds * self.frames_per_second) + 1
-        while frame > 0 and frame / self.frames_per_second > seconds:
-            frame -= 1
-        return min(max(0, frame), self.num_frames - 1)
+        return max(0, int(np.searchsorted(self.times_seconds, seconds, side="right")) - 1)
+
+
+_SKIPPED_SECONDS = 60.0
+"""More of a film than this is not passed over without a word. Encoders set a key frame every 2 to 10 s or so."""
+
+
+def _check_rate(frames_per_second: float) -> None:
+    if not 0 < frames_per_second < math.inf:
+        raise LvqaError(f"frames_per_second is {frames_per_second}; expected a number above 0")
+
+
+GRIDS: dict[str, Callable[[Video, float], Grid]] = {"exact": Grid.of, "keyframes": Grid.of_key_frames}
 
 
 def cut_clips(video: Video, grid: Grid, clip_seconds: float, boundaries: Sequence[float] = ()) -> list[Clip]:
     """Runs of whole pairs that cover [0, duration) without a gap, in order.
 
-    Each is `clip_seconds` long, rounded to pairs, at least one; the last may be shorter. `boundaries` are scene changes
-    in seconds: at the pair nearest to each a clip ends, and the next one begins with its full length ahead of it.
+    Each ends at the pair nearest to `clip_seconds` after its start, and has at least one; the last may be shorter.
+    `boundaries` are scene changes in seconds: at the pair nearest to each a clip ends, and the next one begins with its
+    full length ahead of it.
     """
     if not 0 < clip_seconds < math.inf:
         raise LvqaError(f"clip_seconds is {clip_seconds}; expected a number above 0")
-    pairs_per_second = grid.frames_per_second / 2
-    pairs_per_clip = max(1, round(clip_seconds * pairs_per_second))
-    cuts = {min(max(0, round(seconds * pairs_per_second)), grid.num_pairs) for seconds in boundaries}
-    scenes = itertools.pairwise(sorted({0, *cuts, grid.num_pairs}))
-    starts = [grid.seconds_of(2 * pair) for start, end in scenes for pair in range(start, end, pairs_per_clip)]
-    ends = [*starts[1:], video.duration_seconds]
-    return [Clip(video.id, start, end) for start, end in zip(starts, ends, strict=True)]
+    edges = np.append(grid.times_seconds[::2], video.duration_seconds)
+    edges[0] = 0.0  # the first key frame may come later
+
+    # Of two edges as near the first, though both be rounded: clips of an even grid are equally long.
+    middles = (edges[1:] + edges[:-1]) / 2 + _TOLERANCE_SECONDS
+
+    def nearest(seconds: float) -> int:
+        return int(np.searchsorted(middles, seconds))
+
+    cuts = [0]
+    for end in sorted({*map(nearest, boundaries), grid.num_pairs} - {0}):
+        while cuts[-1] < end:
+            cuts.append(min(end, max(cuts[-1] + 1, nearest(edges[cuts[-1]] + clip_seconds))))
+    return [Clip(video.id, start, end) for start, end in itertools.pairwise(edges[cuts].tolist())]
 
 
 def scene_changes(
-    video: Video, grid: Grid, *, decoder: str = "pyav", stall_seconds: float = 30.0, least: float = 0.08
+    video: Video,
+    grid: Grid,
+    *,
+    decoder: str = "pyav",
+    threads: int | None = None,
+    stall_seconds: float = 30.0,
+    least: float = 0.08,
 ) -> list[float]:
     """The grid times at which another scene is on, ascending. Decodes the whole grid once, as thumbnails.
 
     A change is where neighbouring thumbnails differ in the mean by `least` of the full range, and by three times as
     much as is usual around them, so that a film in motion is not cut to pieces.
     """
-    times = [grid.seconds_of(frame) for frame in range(grid.num_frames)]
+    times = grid.times_seconds
     differences = np.zeros(grid.num_frames)
     before: np.ndarray | None = None
-    frames = read_frames(video, times, height=36, width=64, decoder=decoder, stall_seconds=stall_seconds)
+    frames = read_frames(
+        video, times, height=36, width=64, decoder=decoder, threads=threads, stall_seconds=stall_seconds
+    )
     for start, batch in zip(itertools.count(0, 64), frames, strict=False):
         pixels = batch.pixels.astype(np.float32) / 255
         both = pixels if before is None else np.concatenate([before[None], pixels])
@@ -186,7 +233,8 @@ def scene_changes(
         before = pixels[-1]
     padded = np.pad(differences, 8, mode="reflect" if grid.num_frames > 8 else "edge")
     usual = np.median(np.lib.stride_tricks.sliding_window_view(padded, 17), axis=1)
-    return [times[frame] for frame in np.flatnonzero((differences > least) & (differences > 3 * usual))]
+    changes: list[float] = times[(differences > least) & (differences > 3 * usual)].tolist()
+    return changes
 
 
 # --- decoding ------------------------------------------------------------------------------------------------------
@@ -359,12 +407,18 @@ class _Timeline:
 
     def seconds_of(self, ticks: np.ndarray) -> np.ndarray:
         """Seconds from the first frame."""
-        return (ticks - self.shown[0]) * float(self.tick_seconds)
+        seconds: np.ndarray = (ticks - self.shown[0]) * float(self.tick_seconds)
+        return seconds
 
     def ticks_at(self, times: np.ndarray) -> np.ndarray:
         """The tick of the frame shown at each time, in seconds from the first frame."""
         places = np.searchsorted(self.seconds_of(self.shown), times + _TOLERANCE_SECONDS, side="right") - 1
         return self.shown[places]
+
+    def key_seconds(self) -> np.ndarray:
+        """(keys,) when the key frames are shown; none if only decoding tells."""
+        keys = self.keys if self.packets is None else self.packets[self.keys]
+        return self.seconds_of(np.intersect1d(keys, self.shown))
 
     def spans(self, wanted: np.ndarray, lead: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Which packets [begin, end) each wanted tick needs: from the key frame before it to itself.
@@ -636,8 +690,9 @@ class _Reader:
 
         ticks, sizes = self._timeline.packets, self._timeline.sizes
         assert ticks is not None
+        container = cast("av.container.InputContainer", self._stream.container)
         try:
-            self._stream.container.seek(int(ticks[place]), stream=self._stream)
+            container.seek(int(ticks[place]), stream=self._stream)
         except av.error.FFmpegError:
             return False
         rest = _demuxed(self._stream)
@@ -653,7 +708,8 @@ class _Reader:
         """At the first packet, again if need be."""
         self._file.close()
         self._stream = self._file.enter_context(_opened(self._path))
-        self._place, self._rest = 0, _demuxed(self._stream)
+        self._place: int = 0
+        self._rest: Iterator[av.Packet[av.VideoStream]] = _demuxed(self._stream)
 
 
 DECODERS: dict[str, type[Decoder]] = {"pyav": PyAVDecoder, "decord": DecordDecoder}

@@ -49,7 +49,7 @@ ARROWS = {
     "answering": STAGE | {"visual"},
     "checks": CHECKED,
     "pipeline": PIPELINE,
-    "library": {"checks", "config", "index", "pipeline", "records", "video", "visual", "workers"},
+    "library": {"checks", "config", "index", "pipeline", "records", "workers"},
     "evaluate": {"benchmarks", "checks", "config", "pipeline", "records", "selection", "video", "workers"},
     "report": {"evaluate", "records", "video"},
     "probes": STAGE | {"benchmarks", "embedding", "index", "pipeline", "rerank", "video"},
