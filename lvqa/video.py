@@ -611,7 +611,11 @@ class _Reader:
     def __init__(self, path: Path, timeline: _Timeline) -> None:
         self._path, self._timeline = path, timeline
         self._file = ExitStack()
+        self._place = 0
+        self._rest: Iterator[av.Packet[av.VideoStream]] = iter(())
+        """The packets from `_place` on."""
         self._seeks = True
+        """Until a seek leads astray: not all containers say where in them a time is."""
 
     def __enter__(self) -> Self:
         self._open()
@@ -685,7 +689,7 @@ class _Reader:
             self._place += 1
 
     def _sought(self, place: int) -> bool:
-        """Whether a seek led to that packet, or to one before it that is no step back. Not all containers can."""
+        """Whether a seek led to that packet, or to one before it that is no step back."""
         import av
 
         ticks, sizes = self._timeline.packets, self._timeline.sizes
@@ -708,8 +712,7 @@ class _Reader:
         """At the first packet, again if need be."""
         self._file.close()
         self._stream = self._file.enter_context(_opened(self._path))
-        self._place: int = 0
-        self._rest: Iterator[av.Packet[av.VideoStream]] = _demuxed(self._stream)
+        self._place, self._rest = 0, _demuxed(self._stream)
 
 
 DECODERS: dict[str, type[Decoder]] = {"pyav": PyAVDecoder, "decord": DecordDecoder}
