@@ -11,7 +11,7 @@ from lvqa.plugins import is_file_name
 from lvqa.records import LETTERS, LvqaError, Question
 from lvqa.rerank import Reranker, make_reranker
 from lvqa.selection import SELECTORS, Selector, make_selector
-from lvqa.video import DECODERS
+from lvqa.video import DECODERS, GRIDS
 
 CONTROLS = ("oracle", "blind")
 """Methods that only an evaluation can use: frames from the annotated time, and no frames."""
@@ -24,6 +24,7 @@ MAX_QUESTION_CHARACTERS = 8_000
 def check_settings(config: Config) -> None:
     """Raises LvqaError for a name that no room knows. Costs nothing, so it stands before a model is loaded."""
     known(config.video.decoder, DECODERS, "video.decoder")
+    known(config.video.grid, GRIDS, "video.grid")
     reranker_of(config)
     selector_of(config)
 

@@ -49,18 +49,23 @@ class VideoConfig:
 
     decoder: str = "pyav"
     """A name in video.DECODERS."""
+    grid: str = "exact"
+    """A name in video.GRIDS: frames at an even step, or the film's own key frames, which are quick to skim."""
     frames_per_second: float = 1.0
-    """Step of the grid."""
+    """Step of the grid; of the key frames, how many at most."""
     clip_seconds: float = 16.0
     """Length of a clip; the last one may be shorter."""
     scene_cuts: bool = False
     """Cut clips at scene changes too."""
+    threads: int | None = None
+    """How many decode a film together; null: as many as OMP_NUM_THREADS says, or as this process has cores."""
     stall_seconds: float = 30.0
     """A decoder that is silent for so long is given up."""
 
     def __post_init__(self) -> None:
         for name in ("frames_per_second", "clip_seconds", "stall_seconds"):
             require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or null")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ from lvqa.records import (
     Video,
 )
 from lvqa.selection import Selector, SelectorInput, UniformSelector, grid_features, grid_scores
-from lvqa.video import Grid, cut_clips, probe, scene_changes
+from lvqa.video import GRIDS, Grid, cut_clips, probe, scene_changes
 from lvqa.visual import VisualTokens, pairs_of_clip, pairs_of_frames
 
 _log = logging.getLogger(__name__)
@@ -73,11 +73,6 @@ class OpenVideo:
     index: ClipIndex | None = None
     rankings: dict[str, Ranking] = field(default_factory=dict)
     """By question, so that asking again at another budget ranks nothing again."""
-
-    @property
-    def times_seconds(self) -> np.ndarray:
-        """(num_frames,) when each grid frame is shown."""
-        return np.arange(self.grid.num_frames) / self.grid.frames_per_second
 
 
 class LastVideo:
@@ -258,9 +253,10 @@ class LongVideoQA:
         opened = self.open(path)
         return opened.video, self._stamp(opened)
 
-    def cut(self, video: Video) -> list[Clip]:
-        """Its clips, in the order of time."""
-        return self._cut(self._open_again(video))
+    def cut(self, video: Video) -> dict[Clip, int]:
+        """Its clips, in the order of time, and how many pairs each has."""
+        opened = self._open_again(video)
+        return {clip: len(pairs_of_clip(clip, opened.grid)) for clip in self._cut(opened)}
 
     def embed(self, video: Video, clips: Sequence[Clip]) -> np.ndarray:
         """(clips, dim) float32, unit length: the vectors of some of its clips, of a segment for example."""
@@ -279,7 +275,7 @@ class LongVideoQA:
     def _make_open(self, video: Video) -> OpenVideo:
         """With the tokens, and what the model has read of them, of pipelines that see the video alike."""
         config, settings = self.config, self.config.video
-        grid = Grid.of(video, settings.frames_per_second)
+        grid = GRIDS[settings.grid](video, settings.frames_per_second)
 
         def make_tokens() -> VisualTokens:
             return VisualTokens(
@@ -288,11 +284,12 @@ class LongVideoQA:
                 self.backbone,
                 max_pixels=config.model.max_pixels,
                 decoder=settings.decoder,
+                threads=settings.threads,
                 stall_seconds=settings.stall_seconds,
                 memory_bytes=config.store.memory_mib << 20,
             )
 
-        sight = (settings.frames_per_second, config.model.max_pixels, settings.decoder)
+        sight = (settings.grid, settings.frames_per_second, config.model.max_pixels, settings.decoder)
         # The pool changes how many clips are read, and nothing about one of them.
         reading = (sight, dataclasses.replace(config.rerank, pool=None))
         return OpenVideo(
@@ -314,6 +311,7 @@ class LongVideoQA:
         return {
             "model": {"revision": self.backbone.revision},
             "embedding": self.embedder.stamp,
+            "grid": self.config.video.grid,
             "frames_per_second": self.config.video.frames_per_second,
             "clip_seconds": self.config.video.clip_seconds,
             "scene_cuts": self.config.video.scene_cuts,
@@ -345,7 +343,11 @@ class LongVideoQA:
         cuts: list[float] = []
         if settings.scene_cuts:
             cuts = scene_changes(
-                opened.video, opened.grid, decoder=settings.decoder, stall_seconds=settings.stall_seconds
+                opened.video,
+                opened.grid,
+                decoder=settings.decoder,
+                threads=settings.threads,
+                stall_seconds=settings.stall_seconds,
             )
             self.backbone.counts.frames_decoded += opened.grid.num_frames
         return cut_clips(opened.video, opened.grid, settings.clip_seconds, cuts)
@@ -410,7 +412,7 @@ class LongVideoQA:
         budget: int,
     ) -> FrameSelection:
         """The frames that a selector chooses, given what it needs, or those of a control."""
-        times, features = opened.times_seconds, None
+        times, features = opened.grid.times_seconds, None
         if isinstance(selector, Control):
             if selector.method == "blind":
                 return FrameSelection(opened.video.id, ())
@@ -510,9 +512,9 @@ def log_if_stale(store: Store, video: Video, stamp: dict[str, object]) -> None:
 def segments(num_clips: int) -> list[slice]:
     """The runs of clips in which a video is read and embedded, each as if it were the only one.
 
-    Whole batches, so that every batch is the same wherever it is embedded; and not too many, since all packets before a
-    segment are read to get there. They do not depend on workers, and hold where there are none: beside damage, what
-    stands in for a lost frame depends on where reading began.
+    Whole batches, so that every batch is the same wherever it is embedded; and not too many, since where a container
+    can't seek all packets before a segment are read to get there. They do not depend on workers, and hold where there
+    are none: beside damage, what stands in for a lost frame depends on where reading began.
     """
     length = max(SEGMENT_CLIPS, -(-num_clips // (MAX_SEGMENTS * CLIPS_AT_ONCE)) * CLIPS_AT_ONCE)
     return [slice(first, first + length) for first in range(0, num_clips, length)]

@@ -97,7 +97,7 @@ def probe_model(qa: LongVideoQA, path: str | Path, *, query: str | None = None, 
     Depth is probed under the prompt of the settings, words under FreeRet's and E5-V's.
     """
     backbone, opened = qa.backbone, qa.open(path)
-    cut = qa.cut(opened.video)
+    cut = [*qa.cut(opened.video)]
     count = min(num_clips, len(cut))
     clips = [cut[(2 * place + 1) * len(cut) // (2 * count)] for place in range(count)]
     blocks = list(opened.tokens.blocks([pairs_of_clip(clip, opened.grid) for clip in clips]))
@@ -165,7 +165,7 @@ def _next_word(backbone: Backbone, shown: Sequence[Prompt]) -> np.ndarray:
 
 
 def _bias_of_words(backbone: Backbone) -> list[Bias]:
-    """Figure 4: the bare instruction, logits averaged over both orders. A pair that begins with one token is left out."""
+    """Figure 4: the bare instruction, logits averaged over both orders. A pair of one token is left out."""
     found = []
     for first, second in LABELS:
         try:

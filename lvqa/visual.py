@@ -65,6 +65,7 @@ class VisualTokens:
         *,
         max_pixels: int | None = None,
         decoder: str = "pyav",
+        threads: int | None = None,
         stall_seconds: float = 30.0,
         memory_bytes: int = 2 << 30,
     ) -> None:
@@ -77,7 +78,7 @@ class VisualTokens:
         self.on_pairs: Callable[[int], None] = lambda _: None
         """Called with a number of pairs as they become ready."""
         self._backbone = backbone
-        self._decoder, self._stall_seconds = decoder, stall_seconds
+        self._decoder, self._threads, self._stall_seconds = decoder, threads, stall_seconds
         self._held: Held[Pair, Tensor] = Held(memory_bytes)
 
     @property
@@ -146,10 +147,11 @@ class _PixelReader:
         self._frames = frames
         self._batches = read_frames(
             tokens.video,
-            [tokens.grid.seconds_of(frame) for frame in frames],
+            tokens.grid.times_seconds[list(frames)],
             height=tokens.height,
             width=tokens.width,
             decoder=tokens._decoder,
+            threads=tokens._threads,
             stall_seconds=tokens._stall_seconds,
         )
         self._read = 0

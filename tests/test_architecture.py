@@ -50,7 +50,7 @@ ARROWS = {
     "answering": STAGE | {"visual"},
     "checks": CHECKED,
     "pipeline": PIPELINE,
-    "library": {"checks", "config", "index", "pipeline", "records", "video", "visual", "workers"},
+    "library": {"checks", "config", "index", "pipeline", "records", "workers"},
     "evaluate": {"benchmarks", "checks", "config", "pipeline", "plugins", "records", "video", "workers"},
     "probes": STAGE | {"embedding", "pipeline", "visual"},
     "report": {"evaluate", "probes", "records", "video"},

@@ -27,9 +27,11 @@ def test_defaults_are_those_of_the_design():
         "model": {"name": "Qwen/Qwen2.5-VL-7B-Instruct", "device": None, "dtype": None, "max_pixels": None},
         "video": {
             "decoder": "pyav",
+            "grid": "exact",
             "frames_per_second": 1.0,
             "clip_seconds": 16.0,
             "scene_cuts": False,
+            "threads": None,
             "stall_seconds": 30.0,
         },
         "embedding": {
@@ -147,6 +149,8 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
         ("video.frames_per_second=0", "more than 0"),
         ("video.clip_seconds=-1", "more than 0"),
         ("video.stall_seconds=0.0", "more than 0"),
+        ("video.threads=0", "1 or more, or null"),
+        ("video.threads=1.5", "a whole number or null"),
         ("video.decoder=5", "text"),
         ("video.decoder=", "text"),
         ("video=3", "a mapping"),

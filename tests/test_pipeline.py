@@ -18,7 +18,7 @@ from lvqa.pipeline import LongVideoQA, index_together
 from lvqa.records import LvqaError, Question
 from lvqa.rerank import RERANKERS
 from lvqa.tiny.films import ask_about, make_films, write_script
-from lvqa.video import probe
+from lvqa.video import Grid, probe
 
 SEED, MINUTES = 11, 1
 FRAMES_IN_FILM = 60 * MINUTES
@@ -213,7 +213,14 @@ def test_a_stored_index_gives_the_same_as_a_new_one(make, film, question):
 
 
 @pytest.mark.parametrize(
-    "setting", ["video.clip_seconds=8", "video.frames_per_second=0.5", "embedding.state=mlp", "embedding.noise=false"]
+    "setting",
+    [
+        "video.clip_seconds=8",
+        "video.frames_per_second=0.5",
+        "video.grid=keyframes",
+        "embedding.state=mlp",
+        "embedding.noise=false",
+    ],
 )
 def test_other_settings_never_use_an_old_index(make, film, caplog, setting):
     before = make().index(film)
@@ -224,6 +231,19 @@ def test_other_settings_never_use_an_old_index(make, film, caplog, setting):
     assert [record.getMessage() for record in caplog.records] == [
         f"{film}: index made anew because settings or model changed"
     ]
+
+
+@pytest.mark.parametrize("encoding", ["text", "mrope"])
+@pytest.mark.parametrize("method", ["freeret", "uniform", "mmr"])
+def test_a_skimmed_film_is_answered_from_its_key_frames(make, film, question, method, encoding):
+    keys = set(Grid.of_key_frames(probe(film), 1.0).times_seconds.tolist())
+    qa = make("video.grid=keyframes", "video.threads=2", f"answer.time_encoding={encoding}")
+    answer = qa.answer(film, question, method=method, frames=64)
+    assert set(answer.frames) == keys
+    assert answer.counts.frames_decoded == len(keys) < FRAMES_IN_FILM
+    if method != "uniform":
+        edges = sorted(edge for found in answer.evidence for edge in (found.start_seconds, found.end_seconds))
+        assert (edges[0], edges[-1]) == (0.0, FRAMES_IN_FILM)
 
 
 def test_an_index_is_made_anew_on_demand(make, film):
@@ -309,6 +329,7 @@ def test_progress_is_told_in_pairs(make, film, question):
     [
         ("video.decoder=vlc", "video.decoder must be one of pyav, decord, got 'vlc'"),
         ("rerank.name=best", f"rerank.name must be one of {', '.join(RERANKERS)}, or a file ending in .py, got 'best'"),
+        ("video.grid=best", "video.grid must be one of exact, keyframes, got 'best'"),
         ("method=best", f"method must be one of {', '.join(METHODS)}, or a file ending in .py, got 'best'"),
     ],
 )

@@ -90,7 +90,7 @@ def pairs(*firsts: int) -> list[Pair]:
     ],
 )
 def test_pairs_of_a_clip(start, end, num_frames, rate, expected):
-    assert pairs_of_clip(Clip("film", start, end), Grid(rate, num_frames)) == expected
+    assert pairs_of_clip(Clip("film", start, end), Grid(np.arange(num_frames) / rate)) == expected
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 16, 17, 31, 32, 33])
