@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
-from lvqa.records import LvqaError
+from lvqa.records import LvqaError, shown
 
 Section = TypeVar("Section")
 Settings = TypeVar("Settings", bound="Config")
@@ -37,7 +37,7 @@ class ModelConfig:
     """Most pixels of a frame as shown to the model; null: the default of the model's family."""
 
     def __post_init__(self) -> None:
-        _require(self.max_pixels is None or self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more, or null")
+        require(self.max_pixels is None or self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more, or null")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class VideoConfig:
 
     def __post_init__(self) -> None:
         for name in ("frames_per_second", "clip_seconds", "stall_seconds"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
+            require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +96,8 @@ class RerankConfig:
     """Bound on what the model has read of a video's clips, kept for the next question; with clip_first only."""
 
     def __post_init__(self) -> None:
-        _require(self.pool >= 1, "pool", self.pool, "1 or more (no reranking: rerank.name)")
-        _require(self.memory_mib >= 0, "memory_mib", self.memory_mib, "0 or more")
+        require(self.pool >= 1, "pool", self.pool, "1 or more (no reranking: rerank.name)")
+        require(self.memory_mib >= 0, "memory_mib", self.memory_mib, "0 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +114,9 @@ class SelectionConfig:
     """The method's own, {power: 2.5} for bolt. Those of a file, of -s and of an arm add up."""
 
     def __post_init__(self) -> None:
-        _require(self.frames >= 1, "frames", self.frames, "1 or more")
+        require(self.frames >= 1, "frames", self.frames, "1 or more")
         even = self.frames_per_clip is None or (self.frames_per_clip >= 2 and self.frames_per_clip % 2 == 0)
-        _require(even, "frames_per_clip", self.frames_per_clip, "an even number, 2 or more, or null")
+        require(even, "frames_per_clip", self.frames_per_clip, "an even number, 2 or more, or null")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +132,7 @@ class AnswerConfig:
     """Longest generated answer."""
 
     def __post_init__(self) -> None:
-        _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "1 or more")
+        require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "1 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +145,7 @@ class StoreConfig:
     """Bound on the visual tokens held for a video."""
 
     def __post_init__(self) -> None:
-        _require(self.memory_mib >= 1, "memory_mib", self.memory_mib, "1 or more")
+        require(self.memory_mib >= 1, "memory_mib", self.memory_mib, "1 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +165,7 @@ class Config:
     """For all that draws lots."""
 
     def __post_init__(self) -> None:
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
 
 
 @overload
@@ -214,9 +214,10 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _require(condition: bool, name: str, value: object, allowed: str) -> None:
+def require(condition: bool, name: str, value: object, allowed: str) -> None:
+    """ConfigError, with what is allowed, unless the condition holds."""
     if not condition:
-        raise ConfigError(f"{name} must be {allowed}, got {_shown(value)}")
+        raise ConfigError(f"{name} must be {allowed}, got {in_yaml(value)}")
 
 
 def _read(path: Path) -> object:
@@ -233,7 +234,7 @@ def _read(path: Path) -> object:
 def _parse_override(override: str) -> object:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"an override is written key=value (say selection.frames=32), got {_shown(override)}")
+        raise ConfigError(f"an override is written key=value (say selection.frames=32), got {in_yaml(override)}")
     return _tree(key.strip(), _parse_yaml(text, where=_origin(override)))
 
 
@@ -264,13 +265,13 @@ def _updated(section: Section, values: object, *, where: str, prefix: str = "") 
     """A copy of one dataclass of the tree with the given values; `prefix` is "video." inside video."""
     if not isinstance(values, dict):
         name = prefix.rstrip(".") or "a configuration"
-        raise ConfigError(f"{name} must be a mapping of keys to values, got {_shown(values)} ({where})")
+        raise ConfigError(f"{name} must be a mapping of keys to values, got {in_yaml(values)} ({where})")
     hints = get_type_hints(type(section))
     changes: dict[str, Any] = {}
     for key, value in values.items():
         if key not in hints:
             known = ", ".join(prefix + name for name in hints)
-            raise ConfigError(f"unknown key {_shown(f'{prefix}{key}')} ({where}); known: {known}")
+            raise ConfigError(f"unknown key {in_yaml(f'{prefix}{key}')} ({where}); known: {known}")
         changes[key] = _converted(value, hints[key], key=f"{prefix}{key}", where=where, current=getattr(section, key))
     try:
         return dataclasses.replace(section, **changes)  # type: ignore[type-var]
@@ -295,7 +296,7 @@ def _converted(value: object, hint: Any, *, key: str, where: str, current: objec
     try:
         single = _single(value, inner)
     except ValueError:
-        raise ConfigError(f"{key} must be {_allowed(hint)}, got {_shown(value)} ({where})") from None
+        raise ConfigError(f"{key} must be {_allowed(hint)}, got {in_yaml(value)} ({where})") from None
     return {**current, **single} if isinstance(single, dict) and isinstance(current, dict) else single
 
 
@@ -336,6 +337,6 @@ def _allowed(hint: Any) -> str:
     return f"one of {', '.join(get_args(hint))}" if kind is Literal else _WORDS[hint]
 
 
-def _shown(value: object) -> str:
-    text = "null" if value is None else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def in_yaml(value: object) -> str:
+    """A value as it stands in YAML, for a message."""
+    return "null" if value is None else shown(value)

@@ -21,7 +21,7 @@ from lvqa.backbones import Backbone, load_backbone
 from lvqa.backbones.beginnings import Beginnings
 from lvqa.backbones.prompt import VisualBlock
 from lvqa.checks import Control, check_count, check_question, check_settings, selector_of
-from lvqa.config import Config, load_config
+from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.embedding import Embedder
 from lvqa.index import ClipIndex, Store, default_store
 from lvqa.records import (
@@ -140,12 +140,23 @@ class LongVideoQA:
         return self.answer(path, Question(question, tuple(options)), frames=frames, method=method)
 
     def answer(
-        self, path: str | Path, question: Question, *, frames: int | None = None, method: str | None = None
+        self,
+        path: str | Path,
+        question: Question,
+        *,
+        frames: int | None = None,
+        method: str | None = None,
+        selection: SelectionConfig | None = None,
     ) -> Answer:
-        """Index once, find candidates, look closer, choose frames, answer."""
-        method = method or self.config.method
-        selector = selector_of(self.config, method)
-        budget = check_count(self.config.selection.frames if frames is None else frames)
+        """Index once, find candidates, look closer, choose frames, answer.
+
+        `frames`, `method` and `selection` stand above the configuration's: answers that differ in these alone share
+        what was found for the question.
+        """
+        config = self.config if selection is None else dataclasses.replace(self.config, selection=selection)
+        method = method or config.method
+        selector = selector_of(config, method)
+        budget = check_count(config.selection.frames if frames is None else frames)
         check_question(question)
         clock = _Clock()
         spent = dataclasses.replace(self.backbone.counts)
@@ -159,9 +170,9 @@ class LongVideoQA:
         if selector.needs_scores:
             ranking = self._ranking(opened, question, clock=clock)
         with clock.stage("select"):
-            selection = self._select(opened, question, selector, ranking, budget=budget)
+            chosen = self._select(opened, question, selector, ranking, budget=budget)
         with clock.stage("answer"):
-            pairs = pairs_of_frames(opened.grid.frame_at(seconds) for seconds in selection.times_seconds)
+            pairs = pairs_of_frames(opened.grid.frame_at(seconds) for seconds in chosen.times_seconds)
             reply = self._answerer.answer(self.backbone, question, pairs, opened.tokens)
         return Answer(
             question=question,
@@ -171,7 +182,7 @@ class LongVideoQA:
             model=self.backbone.name,
             method=method,
             frames_budget=budget,
-            frames=selection.times_seconds,
+            frames=chosen.times_seconds,
             evidence=ranking.candidates if ranking else (),
             index=use,
             counts=self.backbone.counts - spent,

@@ -18,6 +18,14 @@ class LvqaError(Exception):
     """Something the user can mend. The message is one line: the value, what is allowed, where."""
 
 
+def shown(value: object) -> str:
+    """A value for a message: on one line, and short."""
+    if isinstance(value, int) and abs(value) > 10**20:  # Python refuses to write thousands of digits
+        return "a very large number"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 @dataclass(frozen=True, slots=True)
 class Video:
     """A probed file. It holds no handle and no pixels, so it is cheap to send to a worker."""

@@ -6,13 +6,13 @@ Qwen encodes an image. The vision tower attends only inside a pair, so its token
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lvqa.backbones.held import Held
 from lvqa.records import Clip, Counts, Video
 from lvqa.video import Grid, read_frames
 
@@ -78,8 +78,7 @@ class VisualTokens:
         """Called with a number of pairs as they become ready."""
         self._backbone = backbone
         self._decoder, self._stall_seconds = decoder, stall_seconds
-        self._memory_bytes, self._held_bytes = memory_bytes, 0
-        self._held: OrderedDict[Pair, Tensor] = OrderedDict()  # least recently used first
+        self._held: Held[Pair, Tensor] = Held(memory_bytes)
 
     @property
     def counts(self) -> Counts:
@@ -93,7 +92,7 @@ class VisualTokens:
         pixels = self._pixels(frames)
         try:
             for group, new in zip(groups, missing, strict=True):
-                ready = {pair: self._held[pair] for pair in group if pair in self._held}
+                ready = {pair: held for pair in group if (held := self._held.get(pair)) is not None}
                 # Held tokens may have made room for others since; what a group needs is asked for again.
                 late = [pair for pair in group if pair not in ready and pair not in new]
                 ready.update(self._encode(new, pixels))
@@ -134,13 +133,9 @@ class VisualTokens:
 
     def _keep(self, tokens: dict[Pair, Tensor]) -> None:
         for pair, held in tokens.items():
-            if pair not in self._held:
+            if self._held.get(pair) is None:
                 # A copy: a row of a batch would keep the whole batch alive.
-                self._held[pair] = held.clone()
-                self._held_bytes += held.nbytes
-            self._held.move_to_end(pair)
-        while self._held_bytes > self._memory_bytes:
-            self._held_bytes -= self._held.popitem(last=False)[1].nbytes
+                self._held.keep(pair, held.clone())
 
 
 class _PixelReader:

@@ -215,8 +215,8 @@ def test_memory_is_bounded_and_the_tokens_stay_right(film, room_for):
             tokens = next(stream)
             assert [tuple((token[0] / FRAMES_PER_STEP).int().tolist()) for token in tokens] == group
             held = list(store._held.values())
-            assert sum(token.untyped_storage().nbytes() for token in held) == store._held_bytes
-            assert store._held_bytes <= room_for * PAIR_BYTES
+            assert sum(token.untyped_storage().nbytes() for token in held) == store._held.num_bytes
+            assert store._held.num_bytes <= room_for * PAIR_BYTES
     assert store.counts == Counts(frames_decoded=160, pairs_encoded=80)  # what is left was pushed out before its turn
 
 

@@ -121,8 +121,7 @@ class Qwen25VL:
     def next_token_logits(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Tensor:
         """(n, words) float32: the logit of each word, a single token such as "A", as the first token of the reply."""
         rows = [self._word_id(word) for word in words]
-        states = self._prefill(prompts, state="mlp", final_norm=True)
-        return linear(states.float(), self._model.lm_head.weight[rows].float())
+        return self._logits(self._prefill(prompts, state="mlp", final_norm=True), rows)
 
     @torch.no_grad()
     def read_beginnings(self, prompts: Sequence[Prompt]) -> list[Beginning]:
@@ -155,7 +154,7 @@ class Qwen25VL:
         lengths = [(len(beginning), len(rest)) for beginning, rest in zip(beginnings, rests, strict=True)]
         states = torch.stack(self._prompt_budget.run_alike(lengths, work))
         self.counts.tokens_prefilled += sum(map(len, rests))
-        return linear(self._text.norm(states).float(), self._model.lm_head.weight[rows].float())
+        return self._logits(self._text.norm(states), rows)
 
     @torch.no_grad()
     def generate(self, prompt: Prompt, *, max_new_tokens: int = 64) -> str:
@@ -244,7 +243,8 @@ class Qwen25VL:
                 states, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True
             )
         # Of the last layer no more is needed: nothing is read at the end of a beginning.
-        last = _keys_and_values(self._text.layers[-1], states, rotary=rotary)
+        layer = self._text.layers[-1]
+        last = _keys_and_values(layer.self_attn, layer.input_layernorm(states), rotary=rotary)
         layers: list[Any] = cache.layers[:-1]
         of_layers = [torch.stack([layer.keys, layer.values], dim=1) for layer in layers]
         return torch.stack([*of_layers, torch.stack(last, dim=1)], dim=1)
@@ -273,6 +273,10 @@ class Qwen25VL:
             states[batch.visual.to(self.device)] = visual
         return states
 
+    def _logits(self, states: Tensor, rows: Sequence[int]) -> Tensor:
+        """(n, rows) float32, of (n, dim) states after the final norm: some rows of the language head, not all."""
+        return linear(states.float(), self._model.lm_head.weight[rows].float())
+
     def _word_id(self, word: str) -> int:
         ids = self._chat.text_ids(word)
         if len(ids) != 1:
@@ -298,11 +302,13 @@ def _attend_from_last(
     `before`, (2, batch, kv_heads, length, head_dim): keys and values of what was read earlier.
     """
     attn: Any = layer.self_attn
-    key, value = _keys_and_values(layer, states, rotary=rotary)
+    normal = layer.input_layernorm(states)  # type: ignore[operator]
+    key, value = _keys_and_values(attn, normal, rotary=rotary)
     if before is not None:
         key, value = torch.cat([before[0], key], dim=2), torch.cat([before[1], value], dim=2)
-    normal = layer.input_layernorm(states[:, -1:])  # type: ignore[operator]
-    query = attn.q_proj(normal).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2)  # (batch, heads, 1, head_dim)
+    query = (
+        attn.q_proj(normal[:, -1:]).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2)
+    )  # (batch, heads, 1, head_dim)
     query, _ = apply_rotary_pos_emb(query, query, *(angles[:, -1:] for angles in rotary))
     grouped = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)  # (batch, kv_heads, heads per kv_head, head_dim)
     mask = None if padding is None else padding[:, None, None]  # (batch, 1, 1, sequence)
@@ -310,10 +316,8 @@ def _attend_from_last(
     return attn.o_proj(mixed.flatten(1))  # type: ignore[no-any-return]
 
 
-def _keys_and_values(layer: nn.Module, states: Tensor, *, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """(batch, kv_heads, sequence, head_dim) each, keys with their rotation."""
-    attn: Any = layer.self_attn
-    normal = layer.input_layernorm(states)  # type: ignore[operator]
+def _keys_and_values(attn: Any, normal: Tensor, *, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """(batch, kv_heads, sequence, head_dim) each, keys with their rotation; `normal` are the layer's normed states."""
     key, value = (
         project(normal).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2) for project in (attn.k_proj, attn.v_proj)
     )

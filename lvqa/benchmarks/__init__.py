@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvqa.benchmarks.annotations import Benchmark, shown
+from lvqa.benchmarks.annotations import Benchmark
 from lvqa.benchmarks.longvideobench import LongVideoBench
 from lvqa.benchmarks.lvbench import LVBench
 from lvqa.benchmarks.mlvu import MLVU
 from lvqa.benchmarks.videomme import VideoMME
-from lvqa.records import VIDEO_SUFFIXES, LvqaError, Question
+from lvqa.records import VIDEO_SUFFIXES, LvqaError, Question, shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from lvqa.records import LETTERS, VIDEO_SUFFIXES, LvqaError, Question
+from lvqa.records import LETTERS, VIDEO_SUFFIXES, LvqaError, Question, shown
 
 MAX_LINE_BYTES = 4 << 20
 MAX_FILE_BYTES = 64 << 20
@@ -109,12 +109,6 @@ class Row:
         if re.search("[\ud800-\udfff]", value):
             raise self.fault(f"{name} must be Unicode text, without lone surrogates; got {shown(value)}")
         return value
-
-
-def shown(value: object) -> str:
-    """The value for a message: on one line, and short."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def json_lines(path: Path) -> Iterator[Row]:

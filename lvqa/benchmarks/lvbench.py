@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lvqa.benchmarks.annotations import Entry, Row, json_lines, shown
-from lvqa.records import LETTERS
+from lvqa.benchmarks.annotations import Entry, Row, json_lines
+from lvqa.records import LETTERS, shown
 
 
 class LVBench:

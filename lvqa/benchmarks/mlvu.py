@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from lvqa.benchmarks.annotations import Entry, Row, json_list, shown
-from lvqa.records import LETTERS, Question
+from lvqa.benchmarks.annotations import Entry, Row, json_list
+from lvqa.records import LETTERS, Question, shown
 
 TASKS = ("1_plotQA", "2_needle", "3_ego", "4_count", "5_order", "6_anomaly_reco", "7_topic_reasoning")
 """Its files with options. 8 and 9 ask for free text, which nobody here can mark; they are not read."""

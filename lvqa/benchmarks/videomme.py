@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lvqa.benchmarks.annotations import Entry, Row, json_list, parquet_rows, shown
-from lvqa.records import LETTERS, Question
+from lvqa.benchmarks.annotations import Entry, Row, json_list, parquet_rows
+from lvqa.records import LETTERS, Question, shown
 
 
 class VideoMME:

@@ -61,7 +61,6 @@ class Asker:
             if not budgets:
                 continue
             qa, ranking = self._pipelines[arm.before_selection], arm.before_selection
-            qa.config = arm.complete
             qa.open(work.path)
             selector = selector_of(arm.config, arm.method)
             index = _index(qa, work.path) if selector.needs_scores or selector.needs_features else None
@@ -71,7 +70,13 @@ class Asker:
                     if selector.needs_scores and ranking not in rankings:
                         with _measured(qa) as rankings[ranking]:
                             qa.search(work.path, work.question, top=1)
-                    answer = qa.answer(work.path, work.question, frames=max(1, budget), method=arm.method)
+                    answer = qa.answer(
+                        work.path,
+                        work.question,
+                        frames=max(1, budget),
+                        method=arm.method,
+                        selection=arm.config.selection,
+                    )
                 except LvqaError as error:
                     yield row | {"error": str(error)}
                 else:

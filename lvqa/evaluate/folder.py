@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import lvqa
-from lvqa.config import to_dict, to_yaml
+from lvqa.config import in_yaml, to_dict, to_yaml
 from lvqa.evaluate.rows import (
     Check,
     Key,
@@ -157,7 +157,7 @@ def _check_same(folder: Path, config: RunConfig) -> None:
     before, now = _flat(to_dict(load_run_config(folder / CONFIG))), _flat(to_dict(config))
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key) and not _is_free(key)]
     if differing:
-        told = "; ".join(f"{key}: {_shown(before.get(key))}, now {_shown(now.get(key))}" for key in differing)
+        told = "; ".join(f"{key}: {in_yaml(before.get(key))}, now {in_yaml(now.get(key))}" for key in differing)
         raise LvqaError(f"{folder} was begun with other settings ({told}); take another folder, or the settings it had")
 
 
@@ -235,8 +235,3 @@ def _write(path: Path, text: str) -> None:
         beside.replace(path)
     except OSError as error:
         raise LvqaError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _shown(value: object) -> str:
-    text = "null" if value is None else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

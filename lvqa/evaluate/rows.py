@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lvqa.records import LvqaError
+from lvqa.records import LvqaError, shown
 
 Row = dict[str, Any]
 Key = tuple[str, str, str, int]
@@ -129,16 +129,11 @@ def _row(line: bytes, place: str) -> Row:
     try:
         row = json.loads(line.decode())
     except (ValueError, RecursionError):
-        raise LvqaError(f"{place} is not JSON: {_shown(line)}; take the line out, and run again") from None
+        raise LvqaError(f"{place} is not JSON: {shown(line)}; take the line out, and run again") from None
     if not isinstance(row, dict):
-        raise LvqaError(f"{place} is not a row: {_shown(line)}; take the line out, and run again")
+        raise LvqaError(f"{place} is not a row: {shown(line)}; take the line out, and run again")
     for name, check in FIELDS.items():
         if name not in row or not check(row[name]):
-            told = _shown(row[name]) if name in row else "nothing"
+            told = shown(row[name]) if name in row else "nothing"
             raise LvqaError(f"{place} is not a row: {name} is {told}; take the line out, and run again")
     return row
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

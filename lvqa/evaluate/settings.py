@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lvqa.config import Config, ConfigError, SelectionConfig, load_config, with_settings
+from lvqa.config import Config, SelectionConfig, load_config, require, with_settings
 
 BLIND = "blind"
 """The method that shows no frames, and so has no budget."""
@@ -49,8 +49,8 @@ class BenchmarkConfig:
     """Made films instead of a published benchmark: made into the folder before the run."""
 
     def __post_init__(self) -> None:
-        _require(self.videos is None or self.videos >= 1, "videos", self.videos, "1 or more, or null")
-        _require(self.limit is None or self.limit >= 1, "limit", self.limit, "1 or more, or null")
+        require(self.videos is None or self.videos >= 1, "videos", self.videos, "1 or more, or null")
+        require(self.limit is None or self.limit >= 1, "limit", self.limit, "1 or more, or null")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class ArmConfig:
     def __post_init__(self) -> None:
         if self.frames is not None:
             _require_budgets(self.frames)
-            _require(self.method != BLIND, "frames", list(self.frames), f"left out, method {BLIND} shows none")
+            require(self.method != BLIND, "frames", list(self.frames), f"left out, method {BLIND} shows none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +94,12 @@ class RunConfig(Config):
     def __post_init__(self) -> None:
         Config.__post_init__(self)  # zero-argument super() does not work in a dataclass with slots
         _require_budgets(self.frames)
-        _require(len(self.arms) > 0, "arms", [], "one or more")
-        _require(self.workers >= 0, "workers", self.workers, "0 or more")
-        _require(self.gpus_per_worker >= 0, "gpus_per_worker", self.gpus_per_worker, "0 or more")
+        require(len(self.arms) > 0, "arms", [], "one or more")
+        require(self.workers >= 0, "workers", self.workers, "0 or more")
+        require(self.gpus_per_worker >= 0, "gpus_per_worker", self.gpus_per_worker, "0 or more")
         names = [arm.name for arm in arms_of(self)]
         twice = [name for name in names if names.count(name) > 1]
-        _require(not twice, "the name of an arm", twice[0] if twice else "", "its own (give it a `name`)")
+        require(not twice, "the name of an arm", twice[0] if twice else "", "its own (give it a `name`)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +141,10 @@ def _arm(arm: ArmConfig, config: RunConfig, shared: Config) -> Arm:
     own = with_settings(shared, arm.settings, where=f"settings of arm {name!r}")
     for key in NO_SETTINGS:
         get = operator.attrgetter(key)
-        _require(get(own) == get(shared), f"settings of arm {name!r}", key, f"without {', '.join(NO_SETTINGS)}")
+        require(get(own) == get(shared), f"settings of arm {name!r}", key, f"without {', '.join(NO_SETTINGS)}")
     return Arm(name, method, budgets, own)
 
 
 def _require_budgets(frames: tuple[int, ...]) -> None:
     fine = len(frames) > 0 and min(frames) >= 1 and len(set(frames)) == len(frames)
-    _require(fine, "frames", list(frames), "one or more different numbers, 1 or more")
-
-
-def _require(condition: bool, name: str, value: object, allowed: str) -> None:
-    if not condition:
-        raise ConfigError(f"{name} must be {allowed}; got {value!r}")
+    require(fine, "frames", list(frames), "one or more different numbers, 1 or more")

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lvqa.records import VIDEO_SUFFIXES, LvqaError
+from lvqa.records import VIDEO_SUFFIXES, LvqaError, shown
 
 Key = tuple[str, str]
 """A video and a question, by the names that the file has for them; the suffix of a video's file is taken off."""
@@ -141,11 +141,11 @@ class _Reader:
     def _bolt(self, tree: dict[str, Any]) -> Iterator[tuple[Key, list[float]]]:
         for video, rows in tree.items():
             if not isinstance(rows, list):
-                self.fail(f"{video!r} must be a list of questions, got {_shown(rows)}")
+                self.fail(f"{video!r} must be a list of questions, got {shown(rows)}")
             for place, row in enumerate(rows):
                 where = f"{video!r}[{place}]"
                 if not isinstance(row, dict):
-                    self.fail(f"{where} must be a question with its frames, got {_shown(row)}")
+                    self.fail(f"{where} must be a question with its frames, got {shown(row)}")
                 key = (_stem(video), self._name(row, QUESTION_KEYS, where))
                 yield key, [self._seconds(value, where) for value in self._list(row.get("frames"), f"{where}.frames")]
 
@@ -154,7 +154,7 @@ class _Reader:
         for place, row in enumerate(tree, 1):
             number = row["doc_id"]
             if type(number) is not int or not 0 <= number < len(ordered):
-                self.fail(f"line {place}: doc_id must be from 0 to {len(ordered) - 1}, got {_shown(number)}")
+                self.fail(f"line {place}: doc_id must be from 0 to {len(ordered) - 1}, got {shown(number)}")
             numbers = self._list(row["index"], f"line {place}: index")
             yield ordered[number], self._numbered(ordered[number], numbers[: self.num_frames], f"line {place}: index")
 
@@ -171,18 +171,18 @@ class _Reader:
     def _name(self, row: dict[str, Any], names: Sequence[str], where: str) -> str:
         name = next((row[name] for name in names if name in row), None)
         if type(name) not in (str, int) or name == "":
-            self.fail(f"{where} must have a text under {' or '.join(names)}, got {_shown(name)}")
+            self.fail(f"{where} must have a text under {' or '.join(names)}, got {shown(name)}")
         return str(name)
 
     def _list(self, value: Any, where: str) -> list[Any]:
         if not isinstance(value, list):
-            self.fail(f"{where} must be a list of frames, got {_shown(value)}")
+            self.fail(f"{where} must be a list of frames, got {shown(value)}")
         return value
 
     def _seconds(self, value: Any, where: str) -> float:
         # An int of JSON may be larger than any float.
         if type(value) not in (int, float) or not 0 <= value < 1e9:
-            self.fail(f"{where}: a frame's time must be seconds, 0 or more, got {_shown(value)}")
+            self.fail(f"{where}: a frame's time must be seconds, 0 or more, got {shown(value)}")
         return float(value)
 
     def _numbered(self, key: Key, numbers: Any, where: str) -> list[float]:
@@ -190,7 +190,7 @@ class _Reader:
         rate = _rate(key, self.frames_per_second, where=str(self.path))
         for number in self._list(numbers, where):
             if type(number) is not int or not 0 <= number < 1e9:
-                self.fail(f"{where}: a frame must be a whole number, 0 or more, got {_shown(number)}")
+                self.fail(f"{where}: a frame must be a whole number, 0 or more, got {shown(number)}")
         return [number / rate for number in numbers]
 
 
@@ -260,10 +260,3 @@ def _rate(key: Key, frames_per_second: Mapping[str, float] | None, *, where: str
 
 def _stem(video: str) -> str:
     return video[: -len(Path(video).suffix)] if Path(video).suffix.lower() in VIDEO_SUFFIXES else video
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, int) and abs(value) > 10**20:
-        return "a very large number"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -94,7 +94,7 @@ def _texts() -> Iterator[str]:
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
-    """A Qwen2.5-VL of some four million parameters."""
+    """A Qwen2.5-VL of some five million parameters."""
     hidden = 192
     return Qwen2_5_VLConfig(  # type: ignore[call-arg]
         text_config={
