@@ -11,7 +11,7 @@ import pytest
 
 HOUSE = Path(__file__).parent.parent / "lvqa"
 
-MODEL_ROOMS = {"backbones", "embedding", "rerank", "answering", "pipeline", "tiny", "visual"}
+MODEL_ROOMS = {"backbones", "bench", "embedding", "rerank", "answering", "pipeline", "tiny", "visual"}
 
 # library -> the rooms that may import it. A library that is not here may be imported anywhere.
 LIBRARIES = {
@@ -53,6 +53,7 @@ ARROWS = {
     "evaluate": {"benchmarks", "checks", "config", "pipeline", "records", "selection", "video", "workers"},
     "report": {"evaluate", "records", "video"},
     "probes": STAGE | {"benchmarks", "embedding", "index", "pipeline", "rerank", "video"},
+    "bench": STAGE | {"answering", "embedding", "rerank", "video", "visual"},
     "tiny": STAGE | {"video", "visual"},
     "lvqa": {"pipeline", "records"},
 }

@@ -48,11 +48,18 @@ def random_model(
 ) -> Qwen25VL:
     """A model of one of SHAPES with so many layers (None: all), random weights and the embedded tokenizer.
 
-    Its answers mean nothing; what it costs is what the real one costs, a layer. LvqaError for a shape that is unknown.
+    Its answers mean nothing; what it costs is what the real one costs, a layer. LvqaError for a shape that is unknown,
+    or more layers than it has.
     """
     if shape not in SHAPES:
         raise LvqaError(f"shape {shape!r} is unknown; use one of {', '.join(SHAPES)}")
     of = SHAPES[shape]
+    for what, number, most in (
+        ("layers", layers, of.num_hidden_layers),
+        ("vision layers", vision_layers, VISION_DEPTH),
+    ):
+        if number is not None and not 1 <= number <= most:
+            raise LvqaError(f"{what} must be 1 to {most}, got {number}")
     text = {
         "hidden_size": of.hidden_size,
         "intermediate_size": of.intermediate_size,
@@ -78,7 +85,8 @@ def random_model(
     config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=tied, **ids)
     config._attn_implementation = "sdpa"
     with torch.device("meta"):
-        model = Qwen2_5_VLForConditionalGeneration(config).to(DTYPES[dtype])
+        model: Any = Qwen2_5_VLForConditionalGeneration(config)
+    model.to(DTYPES[dtype])
     model.to_empty(device=device)
     model.tie_weights()
     _fill(model, num_words=len(tokenizer))
