@@ -119,7 +119,9 @@ def test_a_benchmark_is_added_up_from_its_parts():
     whole = 8 * 120 + 130
     assert one.flops["rerank"] == 750 * (language.last_position(whole) + language.head(1, words=2))
     assert one.total == sum(one.flops.values())
-    assert one.seconds(0.5, peak=1e12) == one.total / 5e11
+    assert one.seconds(dict.fromkeys(one.flops, 0.5), peak=1e12) == pytest.approx(one.total / 5e11)
+    faster = dict.fromkeys(one.flops, 0.5) | {"rerank": 1.0}
+    assert one.seconds(faster, peak=1e12) == pytest.approx((one.total - one.flops["rerank"] / 2) / 5e11)
     all_of_it = predict(language, vision, **size, questions=15, videos=103)
     assert all_of_it.total == pytest.approx(103 * one.total)
     kept = predict(language, vision, **size, questions=15, clip_first=True)

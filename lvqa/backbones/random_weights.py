@@ -37,19 +37,10 @@ _ROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24
 _NORMS = ("norm.weight", "norm1.weight", "norm2.weight", "ln_q.weight", "layernorm.weight")
 
 
-def random_model(
-    shape: str,
-    *,
-    layers: int | None = None,
-    vision_layers: int | None = None,
-    device: str = "cpu",
-    dtype: str = "bfloat16",
-    max_batch_tokens: int = 16384,
-) -> Qwen25VL:
-    """A model of one of SHAPES with so many layers (None: all), random weights and the embedded tokenizer.
+def real_config(shape: str, *, layers: int | None = None, vision_layers: int | None = None) -> Qwen2_5_VLConfig:
+    """The configuration of one of SHAPES with so many layers (None: all), and the embedded tokenizer's special tokens.
 
-    Its answers mean nothing; what it costs is what the real one costs, a layer. LvqaError for a shape that is unknown,
-    or more layers than it has.
+    LvqaError for a shape that is unknown, or more layers than it has.
     """
     if shape not in SHAPES:
         raise LvqaError(f"shape {shape!r} is unknown; use one of {', '.join(SHAPES)}")
@@ -81,17 +72,36 @@ def random_model(
         "vision_end_token_id": "<|vision_end|>",
     }
     ids: dict[str, Any] = {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
-    tied = of.tie_word_embeddings
-    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=tied, **ids)
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=of.tie_word_embeddings, **ids)
     config._attn_implementation = "sdpa"
+    return config
+
+
+def random_model(
+    shape: str,
+    *,
+    layers: int | None = None,
+    vision_layers: int | None = None,
+    device: str = "cpu",
+    dtype: str = "bfloat16",
+    max_batch_tokens: int = 16384,
+) -> Qwen25VL:
+    """A model of `real_config` with random weights and the embedded tokenizer.
+
+    Its answers mean nothing; what it costs is what the real one costs, a layer. Raises LvqaError as `real_config` does.
+    """
+    config = real_config(shape, layers=layers, vision_layers=vision_layers)
     with torch.device("meta"):
         model: Any = Qwen2_5_VLForConditionalGeneration(config)
     model.to(DTYPES[dtype])
     model.to_empty(device=device)
     model.tie_weights()
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
     _fill(model, num_words=len(tokenizer))
     model.eval().requires_grad_(False)
-    name = f"random {shape}, {text['num_hidden_layers']} layers, {depth} vision layers"
+    text: Any = config.text_config
+    vision: Any = config.vision_config
+    name = f"random {shape}, {text.num_hidden_layers} layers, {vision.depth} vision layers"
     return Qwen25VL(model, tokenizer, name=name, revision="random", max_batch_tokens=max_batch_tokens)
 
 

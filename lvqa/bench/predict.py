@@ -25,9 +25,9 @@ class Prediction:
         """Operations of all stages."""
         return sum(self.flops.values())
 
-    def seconds(self, share: float, peak: float = H100_FLOPS) -> float:
-        """On a card of this peak, at this share of it."""
-        return self.total / (share * peak)
+    def seconds(self, shares: Mapping[str, float], peak: float = H100_FLOPS) -> float:
+        """On a card of this peak, if each stage reaches its share of it."""
+        return sum(flops / (shares[stage] * peak) for stage, flops in self.flops.items())
 
 
 def predict(

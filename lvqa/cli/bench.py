@@ -66,8 +66,10 @@ def bench(
     found = measure(backbone, film, settings, on_round=rounds or (lambda _: None))
     if as_json:
         print_json(found.as_json())
-    else:
-        click.echo(table(found))
+        return
+    click.echo(table(found))
+    if shape is not None:
+        click.echo("\n" + whole_benchmark(found, shape))
 
 
 def _backbone(
@@ -90,6 +92,46 @@ def _backbone(
     return random_model(
         shape, layers=layers, vision_layers=vision_layers, device=device or "cpu", dtype=dtype or "bfloat16"
     )
+
+
+def whole_benchmark(bench: Bench, shape: str, *, minutes: float = 68, questions: int = 15, videos: int = 103) -> str:
+    """LVBench's size with all layers, in operations, and the time that follows for an H100."""
+    from lvqa.backbones.random_weights import real_config
+    from lvqa.bench.flops import LanguageCost, VisionCost
+    from lvqa.bench.predict import H100_FLOPS, predict
+
+    config = real_config(shape)
+    costs = LanguageCost.of(config.text_config), VisionCost.of(config.vision_config)
+    height, width = bench.frame_size
+    lines = [
+        f"LVBench with {shape} in full depth: {videos} videos of {minutes:g} minutes, {questions} questions each, a pool "
+        f"of 50, {bench.settings.frames} frames; on an H100 of {H100_FLOPS / 1e12:g} TFLOP/s, if each stage has the share "
+        "of it that it has of the matrix product above"
+    ]
+    for layout in ("question first", "clip first"):
+        shares = {
+            "encode pairs": bench.of("encode pairs").of_ceiling,
+            "embed clips": bench.of("embed clips").of_ceiling,
+            "embed questions": bench.of("embed clips").of_ceiling,
+            "rerank": bench.of(f"rerank, {layout}").of_ceiling,
+            "answer": bench.of("answer").of_ceiling,
+        }
+        whole = predict(
+            *costs,
+            height=height,
+            width=width,
+            minutes=minutes,
+            questions=questions,
+            frames=bench.settings.frames,
+            clip_first=layout == "clip first",
+        )
+        seconds = whole.seconds({stage: share or 1.0 for stage, share in shares.items()})
+        parts = ", ".join(f"{stage} {flops / 1e15:.3g}" for stage, flops in whole.flops.items())
+        lines.append(
+            f"  {layout}: a video {whole.total / 1e15:.3g} PFLOP ({parts}), {seconds:.0f} s; "
+            f"all of it {videos * whole.total / 1e18:.3g} EFLOP, {videos * seconds / 3600:.1f} h"
+        )
+    return "\n".join(lines)
 
 
 def table(bench: Bench) -> str:
