@@ -104,9 +104,9 @@ def whole_benchmark(bench: Bench, shape: str, *, minutes: float = 68, questions:
     costs = LanguageCost.of(config.text_config), VisionCost.of(config.vision_config)
     height, width = bench.frame_size
     lines = [
-        f"LVBench with {shape} in full depth: {videos} videos of {minutes:g} minutes, {questions} questions each, a pool "
-        f"of 50, {bench.settings.frames} frames; on an H100 of {H100_FLOPS / 1e12:g} TFLOP/s, if each stage has the share "
-        "of it that it has of the matrix product above"
+        f"LVBench with {shape} in full depth: {videos} videos of {minutes:g} minutes, {questions} questions each, "
+        f"a pool of 50, {bench.settings.frames} frames;",
+        f"on an H100 of {H100_FLOPS / 1e12:g} TFLOP/s, if each stage has the share that it has of the product above",
     ]
     for layout in ("question first", "clip first"):
         shares = {
