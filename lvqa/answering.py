@@ -45,7 +45,7 @@ class Answerer:
 
         A free question: greedy text.
         """
-        film = self._film(pairs, tokens)
+        film = self.shown(pairs, tokens)
         if not question.options or self.read == "text":
             shown = (*film, prompts.answer(question))
             text = backbone.generate(shown, max_new_tokens=self.max_new_tokens)
@@ -59,7 +59,7 @@ class Answerer:
         best = max(range(len(scores)), key=scores.__getitem__)
         return Reply(question.options[best], question.letters[best], tuple(scores))
 
-    def _film(self, pairs: Sequence[Pair], tokens: VisualTokens) -> list[Part]:
+    def shown(self, pairs: Sequence[Pair], tokens: VisualTokens) -> list[Part]:
         """What stands before the question: nothing if no frame was chosen."""
         if not pairs:
             return []

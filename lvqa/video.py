@@ -380,6 +380,17 @@ def _quarter_turns(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
+def decode_all(video: Video, until_seconds: float = math.inf) -> int:
+    """Decode every frame up to a time and keep none: FFmpeg's own rate, in one thread. Returns how many there were."""
+    num_frames = 0
+    with _naming(video.path), _opened(video.path) as stream:
+        for _ in _all_frames(stream):
+            num_frames += 1
+            if num_frames > until_seconds * video.frames_per_second:
+                break
+    return num_frames
+
+
 # --- what a file holds -----------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import pytest
 
 HOUSE = Path(__file__).parent.parent / "lvqa"
 
-MODEL_ROOMS = {"backbones", "embedding", "rerank", "answering", "pipeline", "tiny", "visual"}
+MODEL_ROOMS = {"backbones", "bench", "embedding", "rerank", "answering", "pipeline", "tiny", "visual"}
 
 # library -> the rooms that may import it. A library that is not here may be imported anywhere.
 LIBRARIES = {
@@ -54,6 +54,7 @@ ARROWS = {
     "evaluate": {"benchmarks", "checks", "config", "pipeline", "plugins", "records", "video", "workers"},
     "probes": STAGE | {"embedding", "pipeline", "visual"},
     "report": {"evaluate", "probes", "records", "video"},
+    "bench": STAGE | {"answering", "embedding", "rerank", "video", "visual"},
     "tiny": STAGE | {"video", "visual"},
     "lvqa": {"pipeline", "records"},
 }

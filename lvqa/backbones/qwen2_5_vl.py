@@ -18,7 +18,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_
 from lvqa.backbones import ENHANCEMENTS
 from lvqa.backbones.batching import TokenBudget
 from lvqa.backbones.beginnings import Beginning
-from lvqa.backbones.chat import Batch, ChatFormat, collate
+from lvqa.backbones.chat import Batch, ChatFormat, Sequence3D, collate
 from lvqa.backbones.checkpoint import find_checkpoint
 from lvqa.backbones.enhancement import VisualEnhancement
 from lvqa.backbones.head import LanguageHead
@@ -96,6 +96,20 @@ class Qwen25VL:
     def device(self) -> torch.device:
         """Where the weights lie."""
         return self._model.device  # type: ignore[no-any-return]
+
+    @property
+    def library(self) -> Any:
+        """The library's own model, whose weights these are."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        """As it was loaded."""
+        return self._chat.tokenizer
+
+    def encode_prompt(self, prompt: Prompt, *, is_whole: bool = True) -> Sequence3D:
+        """The token sequence that a prompt becomes; without `is_whole`, the beginning of one."""
+        return self._chat.encode(prompt, is_whole=is_whole)
 
     def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
         """Height and width to decode at: multiples of 28, at most `max_pixels` together, the aspect nearly kept."""
