@@ -9,6 +9,7 @@ from lvqa.config import ConfigError, load_config
 from lvqa.evaluate import RunConfig, arms_of, load_run_config
 from lvqa.evaluate.run import Schedule, check_run, for_workers
 from lvqa.records import Question
+from lvqa.selection import SELECTORS
 from lvqa.tiny.films import HELD_OUT_SEEDS
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -19,13 +20,22 @@ def test_defaults_compare_uniform_with_freeret_at_three_budgets():
     assert [(arm.name, arm.budgets) for arm in arms] == [("uniform", (16, 32, 64)), ("freeret", (16, 32, 64))]
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
-def test_the_configurations_of_the_project_are_read(path):
-    config = load_run_config(path)
-    assert {arm.name: arm.budgets for arm in arms_of(config)} == {
-        **dict.fromkeys(("uniform", "freeret", "embedding only", "random", "oracle"), (16, 32, 64)),
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("lvbench*.yaml")), ids=lambda path: path.name)
+def test_the_benchmark_is_run_against_its_controls(path):
+    arms = {arm.name: arm.budgets for arm in arms_of(load_run_config(path))}
+    assert {name: arms[name] for name in ("uniform", "freeret", "embedding only", "oracle", "blind")} == {
+        **dict.fromkeys(("uniform", "freeret", "embedding only", "oracle"), (16, 32, 64)),
         "blind": (0,),
     }
+    assert 16 in arms["random"]
+
+
+def test_every_selector_is_in_the_table_of_all():
+    config = load_run_config(CONFIGS / "selectors.yaml")
+    check_run(config)
+    arms = arms_of(config)
+    assert {arm.method for arm in arms} == set(SELECTORS)
+    assert {arm.budgets for arm in arms} == {(16, 32, 64)} and config.benchmark.make.seed >= HELD_OUT_SEEDS
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("ablations/*.yaml")), ids=lambda path: path.name)
