@@ -601,8 +601,8 @@ def _stretches(begins: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, int]
     return zip(begins[np.r_[0, gaps + 1]].tolist(), ends[np.r_[gaps, -1]].tolist(), strict=True)
 
 
-_NEAR_PACKETS = 100
-"""So many packets are read over sooner than a seek is made."""
+_NEAR_PACKETS, _STRANGE_PACKETS = 100, 50
+"""So many packets are read over sooner than a seek is made, and looked at behind it to find out where it has led."""
 
 
 class _Reader:
@@ -615,7 +615,7 @@ class _Reader:
         self._rest: Iterator[av.Packet[av.VideoStream]] = iter(())
         """The packets from `_place` on."""
         self._seeks = True
-        """Until a seek leads astray: not all containers say where in them a time is."""
+        """Until a seek leads astray: MPEG-TS, for one, has no index of its key frames."""
 
     def __enter__(self) -> Self:
         self._open()
@@ -700,7 +700,7 @@ class _Reader:
         except av.error.FFmpegError:
             return False
         rest = _demuxed(self._stream)
-        for packet in itertools.islice(rest, _NEAR_PACKETS):
+        for packet in itertools.islice(rest, _STRANGE_PACKETS):
             (same,) = np.nonzero((ticks == packet.pts) & (sizes == packet.size))
             if len(same) == 1:
                 before, self._place = self._place, int(same[0])

@@ -159,6 +159,26 @@ def test_threads_and_seeks_change_no_frame(
             np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.parametrize("name", ["constant.mp4", "cut.mp4", "later.mkv", "vp9.webm", "mpeg4.avi"])
+def test_a_far_frame_is_reached_by_a_seek(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lvqa.video, "_NEAR_PACKETS", 0)
+    path = written(name, folder)
+    video, (starts, pixels) = probe(path), all_frames(path)
+    read_packets = 0
+
+    def counted(*words: object) -> Iterator[object]:
+        nonlocal read_packets
+        for packet in demuxed(*words):
+            read_packets += 1
+            yield packet
+
+    demuxed = lvqa.video._demuxed
+    monkeypatch.setattr(lvqa.video, "_demuxed", counted)
+    seconds = [video.duration_seconds - 0.02]
+    np.testing.assert_array_equal(read(video, seconds)[0][0], pixels[shown_at(seconds, starts)[0]])
+    assert read_packets <= 25  # of 45 or more
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_one_far_frame_and_the_same_frame_twice(decoder: str, film: Video) -> None:
     assert numbers(read(film, [1.5], decoder)[0]) == [37]
