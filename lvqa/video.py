@@ -601,7 +601,7 @@ def _stretches(begins: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, int]
     return zip(begins[np.r_[0, gaps + 1]].tolist(), ends[np.r_[gaps, -1]].tolist(), strict=True)
 
 
-_NEAR_PACKETS, _STRANGE_PACKETS = 100, 50
+_NEAR_PACKETS, _STRANGE_PACKETS = 50, 50
 """So many packets are read over sooner than a seek is made, and looked at behind it to find out where it has led."""
 
 

@@ -141,7 +141,7 @@ def test_frames_are_those_of_a_full_decode(decoder: str, name: str, folder: Path
 
 
 @pytest.mark.parametrize("name", [*PLAIN, *ODD])
-@pytest.mark.parametrize("near_packets", [0, 100])
+@pytest.mark.parametrize("near_packets", [0, 50])
 def test_threads_and_seeks_change_no_frame(
     name: str, near_packets: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
