@@ -137,11 +137,9 @@ class Grid:
         _check_rate(frames_per_second)
         with _naming(video.path):
             times = _timeline(video.path).key_seconds()
-        longest = np.diff([*times, video.duration_seconds]).max(initial=0.0)
-        if not len(times) or longest > _SKIPPED_SECONDS:
-            told = (
-                f"lie up to {longest:.0f} s apart (allowed: {_SKIPPED_SECONDS:g})" if len(times) else "are not marked"
-            )
+        gap = np.diff([*times, video.duration_seconds]).max(initial=0.0)
+        if not len(times) or gap > _SKIPPED_SECONDS:
+            told = f"lie {gap:.0f} s apart, more than {_SKIPPED_SECONDS:g}" if len(times) else "are not marked"
             raise VideoError(f"{video.path}: its key frames {told}; use video.grid: exact for this film")
         kept = [times[0]]
         for seconds in times[1:]:
@@ -612,8 +610,8 @@ def _stretches(begins: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, int]
     return zip(begins[np.r_[0, gaps + 1]].tolist(), ends[np.r_[gaps, -1]].tolist(), strict=True)
 
 
-_NEAR_PACKETS = 100
-"""So many packets are read over sooner than a seek is made."""
+_NEAR_PACKETS, _STRANGE_PACKETS = 50, 50
+"""So many packets are read over sooner than a seek is made, and looked at behind it to find out where it has led."""
 
 
 class _Reader:
@@ -626,7 +624,7 @@ class _Reader:
         self._rest: Iterator[av.Packet[av.VideoStream]] = iter(())
         """The packets from `_place` on."""
         self._seeks = True
-        """Until a seek leads astray: not all containers say where in them a time is."""
+        """Until a seek leads astray: MPEG-TS, for one, has no index of its key frames."""
 
     def __enter__(self) -> Self:
         self._open()
@@ -711,7 +709,7 @@ class _Reader:
         except av.error.FFmpegError:
             return False
         rest = _demuxed(self._stream)
-        for packet in itertools.islice(rest, _NEAR_PACKETS):
+        for packet in itertools.islice(rest, _STRANGE_PACKETS):
             (same,) = np.nonzero((ticks == packet.pts) & (sizes == packet.size))
             if len(same) == 1:
                 before, self._place = self._place, int(same[0])
@@ -827,20 +825,21 @@ def _ahead(
     # A thread that is done with a run begins its next one, and no more: the others are as far.
     most = min(most, 2 * max(map(len, runs)))
     stop = threading.Event()
-    hands = [_Hand(partial(decode, runs[first::threads]), most, stop) for first in range(min(threads, len(runs)))]
+    shares = [runs[first::threads] for first in range(min(threads, len(runs)))]
+    crew = [_DecodingThread(partial(decode, share), most, stop) for share in shares]
     try:
-        for run, hand in zip(runs, itertools.cycle(hands), strict=False):
+        for run, thread in zip(runs, itertools.cycle(crew), strict=False):
             for _ in run:
-                yield hand.next(stall_seconds)
+                yield thread.next(stall_seconds)
     finally:
         stop.set()
         patient_until = time.monotonic() + 1.0
-        for hand in hands:
-            hand.leave(patient_until)
+        for thread in crew:
+            thread.leave(patient_until)
 
 
-class _Hand:
-    """A thread that makes items, and the queue in which they wait."""
+class _DecodingThread:
+    """Makes items in a thread, and holds them until they are asked for."""
 
     def __init__(self, make: Callable[[], Iterator[Any]], most: int, stop: threading.Event) -> None:
         self._make, self._stop = make, stop

@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import multiprocessing
 import os
 import shutil
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def main() -> None:
     costs: dict[str, list[tuple[float, float, int]]] = {name: [] for name in names}
     for _ in range(arguments.runs):
         for name in names:
-            with multiprocessing.get_context("spawn").Pool(1) as process:  # knows nothing of the film yet
-                costs[name].append(process.apply(measured, (name, film)))
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:  # knows nothing of the film yet
+                costs[name].append(process.submit(measured, name, film).result())
     found: dict[str, dict[str, float]] = {
         name: dict(
             zip(("wall_seconds", "cpu_seconds", "frames"), map(statistics.median, zip(*runs, strict=True)), strict=True)
@@ -211,32 +212,24 @@ def scattered_floor(film: Path) -> Work:
     keys = np.flatnonzero([packet.is_keyframe for packet in packets])
     shown = np.sort(ticks)
     seconds = (shown - shown[0]) * float(stream.time_base or 1)
-    wanted = shown[np.searchsorted(seconds, scattered_times(probe(film)) + 1e-6, side="right") - 1]
-    targets = [int(np.flatnonzero(ticks == tick)[0]) for tick in wanted]
+    wanted = set(shown[np.searchsorted(seconds, scattered_times(probe(film)) + 1e-6, side="right") - 1].tolist())
+    groups: dict[int, int] = {}
+    """Place of a key frame -> place of the last packet that is wanted of its group."""
+    for target in np.flatnonzero([tick in wanted for tick in ticks.tolist()]).tolist():
+        groups[int(keys[np.searchsorted(keys, target, side="right") - 1])] = target
     reformatter = VideoReformatter()
 
     def work() -> int:
-        codec, num_scaled, place = stream.codec_context, 0, -1
-        for target in targets:
-            key = int(keys[np.searchsorted(keys, target, side="right") - 1])
-            if place < key:  # else two lie in one group, and decoding goes on
-                codec.flush_buffers()
-                place = key - 1
-            found: list[Any] = []
-            while place < target:
-                place += 1
-                is_whole = place == target or packets[place].is_keyframe
-                codec.skip_frame = "DEFAULT" if is_whole else "NONREF"
-                found += codec.decode(packets[place])
-            following = place
-            while not any(frame.pts == ticks[target] for frame in found):
-                following += 1  # it comes out when those that are shown before it have
-                codec.skip_frame = "NONREF"
-                found += codec.decode(packets[following] if following < len(packets) else None)
-            place = following
-            frame = next(frame for frame in found if frame.pts == ticks[target])
-            reformatter.reformat(frame, WIDTH, HEIGHT, "rgb24", interpolation="BILINEAR").to_ndarray()
-            num_scaled += 1
+        codec, num_scaled = stream.codec_context, 0
+        for key, last in groups.items():
+            codec.flush_buffers()
+            for packet in [*packets[key : last + 1], None]:
+                if packet is not None:
+                    codec.skip_frame = "DEFAULT" if packet.pts in wanted or packet.is_keyframe else "NONREF"
+                for frame in codec.decode(packet):
+                    if frame.pts in wanted:
+                        reformatter.reformat(frame, WIDTH, HEIGHT, "rgb24", interpolation="BILINEAR").to_ndarray()
+                        num_scaled += 1
         return num_scaled
 
     return work
