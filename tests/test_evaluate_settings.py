@@ -7,7 +7,7 @@ import pytest
 from lvqa.benchmarks import VideoTask
 from lvqa.config import ConfigError
 from lvqa.evaluate import RunConfig, arms_of, load_run_config
-from lvqa.evaluate.run import Schedule, for_workers
+from lvqa.evaluate.run import Schedule, check_run, for_workers
 from lvqa.records import Question
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -25,6 +25,11 @@ def test_the_configurations_of_the_project_are_read(path):
         **dict.fromkeys(("uniform", "freeret", "embedding only", "random", "oracle"), (16, 32, 64)),
         "blind": (0,),
     }
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("ablations/*.yaml")), ids=lambda path: path.name)
+def test_the_arms_of_the_ablations_are_allowed(path):
+    check_run(load_run_config(path))
 
 
 @pytest.mark.parametrize(
