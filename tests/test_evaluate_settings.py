@@ -50,6 +50,11 @@ def test_an_ablation_is_one_run_on_held_out_films_with_a_baseline(path):
     assert config.benchmark.make.seed >= HELD_OUT_SEEDS
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("ablations/*.yaml")), ids=lambda path: path.name)
+def test_the_arms_of_the_ablations_are_allowed(path):
+    check_run(load_run_config(path))
+
+
 @pytest.mark.parametrize(
     ("override", "named"),
     [

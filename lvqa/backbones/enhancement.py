@@ -110,4 +110,4 @@ class VisualEnhancement:
         of_places = states.float().abs().mean(dim=2)
         if self._mask is None:
             return of_places.mean(dim=1)[:, None, None]
-        return ((of_places * self._mask).sum(dim=1) / self._mask.sum(dim=1))[:, None, None]
+        return (of_places.masked_fill(~self._mask, 0).sum(dim=1) / self._mask.sum(dim=1))[:, None, None]

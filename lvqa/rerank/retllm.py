@@ -40,9 +40,10 @@ class Verdict:
 class RetLLM:
     """RetLLM with what is sound of paper and program: P(True), the program's enhancement, a guarded rule for ties.
 
-    The best `top` of the pool, by embedding, are looked at; the others stand behind them. While it scores, the model's
-    feed-forward layers are enhanced (`lvqa.backbones.enhancement`). Candidates that share the highest score are put in
-    the order of their entropy, the surest first. LvqaError for an option that is not allowed.
+    The best `top` of the pool, by embedding, are looked at; the others stand behind them. A clip stands before the
+    question, as images do there. While the model scores, it is shown the visual tokens again
+    (`lvqa.backbones.enhancement`). Candidates that share the highest score are put in the order of their entropy, the
+    surest first. LvqaError for an option that is not allowed.
     """
 
     top: int | None = 5
