@@ -100,7 +100,9 @@ class LongVideoQA:
         check_settings(config)
         self._reranker = make_reranker(config.rerank.name, layout=config.rerank.layout or backbone.rerank_layout)
         self._answerer = Answerer(
-            time_encoding=a.time_encoding, read=a.read or backbone.answer_reading, max_new_tokens=a.max_new_tokens
+            time_encoding=a.time_encoding or backbone.time_encoding,
+            read=a.read or backbone.answer_reading,
+            max_new_tokens=a.max_new_tokens,
         )
 
     @classmethod

@@ -105,22 +105,22 @@ class VisualTokens:
             pixels.close()
 
     def blocks(self, groups: Sequence[Sequence[Pair]], *, timed: bool = True) -> Iterator[VisualBlock]:
-        """Each group as one piece of film. `timed`: temporal positions by the true seconds; else evenly, one a pair."""
+        """Each group as one piece of film. `timed`: the true seconds count; else the pairs follow evenly."""
         for group, tokens in zip(groups, self.stream(groups), strict=True):
             yield self.block(group, tokens, start_seconds=self.grid.seconds_of(group[0][0]) if timed else None)
 
     def block(self, pairs: Sequence[Pair], tokens: Sequence[Tensor], *, start_seconds: float | None) -> VisualBlock:
-        """The block whose temporal positions count from `start_seconds`, or go up by one a pair."""
+        """The block whose seconds count from `start_seconds`; None: it has none, and its pairs follow evenly."""
         import torch
 
         from lvqa.backbones.prompt import VisualBlock
 
-        rate = self._backbone.positions_per_second
-        temporal: tuple[int, ...] = ()
-        if start_seconds is not None:
-            temporal = tuple(int(rate * (self.grid.seconds_of(pair[0]) - start_seconds) + 1e-6) for pair in pairs)
+        def since_start(frame: int) -> float:
+            return self.grid.seconds_of(frame) - (start_seconds or 0.0)
+
+        seconds = tuple((since_start(a), since_start(b)) for a, b in pairs) if start_seconds is not None else ()
         cell = self._backbone.cell_pixels
-        return VisualBlock(torch.stack(list(tokens)), self.height // cell, self.width // cell, temporal)
+        return VisualBlock(torch.stack(list(tokens)), self.height // cell, self.width // cell, seconds)
 
     def _pixels(self, frames: Sequence[int]) -> _PixelReader:
         return _PixelReader(self, frames)

@@ -27,21 +27,21 @@ class Backbone(Protocol):
     dim: int
     cell_pixels: int
     """Side of the square of pixels behind one visual token."""
-    positions_per_second: float
-    """How fast temporal positions go."""
     max_pixels: int
     """The default limit on a frame's size."""
     rerank_layout: str
     """What it had better read first in reranking, as `rerank.layout` names it."""
     answer_reading: str
     """How its answers to multiple choice are best read, as `answer.read` names it."""
+    time_encoding: str
+    """How it is best told the time of a frame, as `answer.time_encoding` names it."""
 
     def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
         """Height and width to decode frames of this size at."""
         ...
 
     def encode_pairs(self, pixels: np.ndarray) -> Tensor:
-        """(n, tokens, dim) visual tokens of (n, 2, height, width, 3) uint8 pixels."""
+        """(n, tokens, width) visual tokens of (n, 2, height, width, 3) uint8 pixels; the model knows the width."""
         ...
 
     def last_states(self, prompts: Sequence[Prompt], *, state: str = ..., final_norm: bool = ...) -> Tensor:
@@ -86,5 +86,9 @@ def load_backbone(
     return loaded
 
 
-BACKBONES = {"qwen2_5_vl": "lvqa.backbones.qwen2_5_vl:Qwen25VL"}
+BACKBONES = {
+    "qwen2_vl": "lvqa.backbones.qwen_vl:Qwen2VL",
+    "qwen2_5_vl": "lvqa.backbones.qwen_vl:Qwen25VL",
+    "qwen3_vl": "lvqa.backbones.qwen_vl:Qwen3VL",
+}
 """A `model_type` of config.json -> where its class lies; imported when it is loaded."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,23 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lvqa.backbones.positions import Grid, position_ids
+from lvqa.backbones.positions import Cells, position_ids
 from lvqa.backbones.prompt import Prompt, VisualBlock
 from lvqa.records import LvqaError
 
 SENTINEL = "lvqa-content-5d1f0c"
-START, PAD, END = "<|vision_start|>", "<|video_pad|>", "<|vision_end|>"
+
+
+@dataclass(frozen=True, slots=True)
+class Special:
+    """A special token, by its text."""
+
+    text: str
+
+
+Shown = str | Special | Cells
+"""What stands for a block in the sequence: plain text, special tokens, and the places of its visual tokens."""
+Show = Callable[[VisualBlock], Iterable[Shown]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,18 +63,18 @@ class Batch:
 
 
 class ChatFormat:
-    """The tokenizer and its chat template.
+    """The tokenizer and its chat template; `show` says what stands for a block, `pad` where a visual token goes.
 
     Special tokens that occur in a prompt's text are spelt out as plain characters: a question can't end the turn.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, *, show: Show, pad: Special, others: Sequence[Special] = ()) -> None:
         self.tokenizer = tokenizer
         specials = [token.content for token in tokenizer.added_tokens_decoder.values()]
-        lacking = [token for token in (START, PAD, END) if token not in specials]
+        lacking = [token.text for token in (pad, *others) if token.text not in specials]
         if lacking:
             raise LvqaError(f"the tokenizer in {tokenizer.name_or_path} has no token {lacking[0]}")
-        self._start, self._pad, self._end = tokenizer.convert_tokens_to_ids([START, PAD, END])
+        self._show, self._pad = show, self._id(pad)
         message = [{"role": "user", "content": SENTINEL}]
         rendered = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
         before, after = rendered.split(SENTINEL)
@@ -72,6 +83,9 @@ class ChatFormat:
         tail = min(after.find(token) for token in specials if token in after)
         self._head, self._near_head = self._template_ids(before[:head]), before[head:]
         self._near_tail, self._tail = after[:tail], self._template_ids(after[tail:])
+
+    def _id(self, token: Special) -> int:
+        return self.tokenizer.convert_tokens_to_ids(token.text)  # type: ignore[no-any-return]
 
     def _template_ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids  # type: ignore[no-any-return]
@@ -86,26 +100,27 @@ class ChatFormat:
             raise ValueError("a beginning must end with a visual block, for text is tokenised with what follows it")
         ids = list(self._head)
         visual = [False] * len(ids)
-        runs: list[int | Grid] = [len(ids)]
+        runs: list[int | Cells] = [len(ids)]
 
-        def add_text(tokens: list[int]) -> None:
+        def add(tokens: list[int], run: int | Cells) -> None:
             ids.extend(tokens)
-            visual.extend([False] * len(tokens))
-            runs.append(len(tokens))
+            visual.extend([isinstance(run, Cells)] * len(tokens))
+            runs.append(run)
 
-        content = (self._near_head, *prompt, *([self._near_tail] if is_whole else []))
+        shown = itertools.chain.from_iterable([part] if isinstance(part, str) else self._show(part) for part in prompt)
+        content = (self._near_head, *shown, *([self._near_tail] if is_whole else []))
         for is_text, group in itertools.groupby(content, key=lambda part: isinstance(part, str)):
             if is_text:
-                add_text(self.text_ids("".join(str(part) for part in group)))
+                tokens = self.text_ids("".join(str(part) for part in group))
+                add(tokens, len(tokens))
                 continue
-            for block in group:
-                assert isinstance(block, VisualBlock)
-                add_text([self._start])
-                ids.extend([self._pad] * len(block))
-                visual.extend([True] * len(block))
-                runs.append(block)
-                add_text([self._end])
-        add_text(self._tail if is_whole else [])
+            for part in group:
+                if isinstance(part, Cells):
+                    add([self._pad] * len(part), part)
+                elif isinstance(part, Special):
+                    add([self._id(part)], 1)
+        if is_whole:
+            add(self._tail, len(self._tail))
         blocks = tuple(part for part in prompt if isinstance(part, VisualBlock))
         return Sequence3D(torch.tensor(ids), position_ids(runs), torch.tensor(visual), blocks)
 
