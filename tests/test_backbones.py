@@ -6,7 +6,7 @@ import itertools
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,14 +114,15 @@ def library_states(model: Decoder, prompt: Prompt) -> dict[str, Tensor]:
     """The states and the logits at the last position, by hooks on the library's whole model."""
     text = model._model.model.language_model
     seen: dict[str, Tensor] = {}
+
+    def note(state: str) -> Callable[..., None]:
+        return lambda _module, given, made=None: seen.__setitem__(state, (given[0] if made is None else made)[:, -1])
+
     taps = [
-        text.layers[-1].post_attention_layernorm.register_forward_pre_hook(
-            lambda _, args: seen.__setitem__("attention", args[0][:, -1])
-        ),
-        text.norm.register_forward_pre_hook(lambda _, args: seen.__setitem__("mlp", args[0][:, -1])),
-        text.norm.register_forward_hook(lambda _, args, out: seen.__setitem__("normed", out[:, -1])),
-        text.layers[-2].register_forward_hook(lambda _, args, out: seen.__setitem__("mlp-1", out[:, -1])),
-        text.layers[-3].register_forward_hook(lambda _, args, out: seen.__setitem__("mlp-2", out[:, -1])),
+        text.layers[-1].post_attention_layernorm.register_forward_pre_hook(note("attention")),
+        text.norm.register_forward_pre_hook(note("mlp")),
+        text.norm.register_forward_hook(note("normed")),
+        *(layer.register_forward_hook(note(f"mlp-{n + 1}")) for n, layer in enumerate(reversed(text.layers[-3:-1]))),
     ]
     # The last position alone: on a CPU a bfloat16 batch of one row takes 100 times as long.
     output = library_output(model, prompt, logits_to_keep=2)
