@@ -31,9 +31,9 @@ class Embedder:
         """(clips, dim) float32, unit length."""
         return self._vectors(backbone, [(block, self._text(prompts.CLIP)) for block in blocks])
 
-    def query(self, backbone: Backbone, text: str) -> np.ndarray:
-        """(dim,) float32, unit length."""
-        vector: np.ndarray = self._vectors(backbone, [(f"{text}\n{self._text(prompts.QUERY)}",)])[0]
+    def query(self, backbone: Backbone, text: str, *, image: Prompt = ()) -> np.ndarray:
+        """(dim,) float32, unit length. `image` is what shows the query's picture, if it has one."""
+        vector: np.ndarray = self._vectors(backbone, [(*image, f"{text}\n{self._text(prompts.QUERY)}")])[0]
         return vector
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from lvqa import prompts
 from lvqa.backbones import Backbone
-from lvqa.backbones.prompt import VisualBlock
+from lvqa.backbones.prompt import Prompt, VisualBlock
 from lvqa.records import Candidate, Clip
 
 if TYPE_CHECKING:
@@ -31,8 +31,13 @@ class Reranker(Protocol):
         candidates: Sequence[Candidate],
         blocks_of: BlocksOf,
         beginnings: Beginnings | None = None,
+        *,
+        image: Prompt = (),
     ) -> list[Candidate]:
-        """The same clips, best first, as new candidates. `beginnings` are what other questions made the model read."""
+        """The same clips, best first, as new candidates. `beginnings` are what other questions made the model read.
+
+        `image` is what shows the query's picture, if it has one.
+        """
         ...
 
 
@@ -47,6 +52,8 @@ class NoReranker:
         candidates: Sequence[Candidate],
         blocks_of: BlocksOf,
         beginnings: Beginnings | None = None,
+        *,
+        image: Prompt = (),
     ) -> list[Candidate]:
         return list(candidates)
 
@@ -70,27 +77,39 @@ class MultipleChoice:
         candidates: Sequence[Candidate],
         blocks_of: BlocksOf,
         beginnings: Beginnings | None = None,
+        *,
+        image: Prompt = (),
     ) -> list[Candidate]:
         in_time = sorted(candidates, key=lambda candidate: candidate.clip.start_seconds)
         clips = [candidate.clip for candidate in in_time]
         if self.layout == "clip_first" and beginnings is not None:
-            logits = self._after_clips(backbone, query, clips, blocks_of, beginnings)
+            logits = self._after_clips(backbone, query, clips, blocks_of, beginnings, image)
         else:
-            logits = self._whole(backbone, query, clips, blocks_of)
+            logits = self._whole(backbone, query, clips, blocks_of, image)
         # In double precision: sure answers must not tie.
         scores = itertools.chain.from_iterable(part.double().softmax(dim=1)[:, 0].tolist() for part in logits)
         scored = [replace(candidate, rerank_score=score) for candidate, score in zip(in_time, scores, strict=True)]
         return sorted(scored, key=lambda candidate: (-(candidate.rerank_score or 0.0), -candidate.embed_score))
 
-    def _whole(self, backbone: Backbone, query: str, clips: Sequence[Clip], blocks_of: BlocksOf) -> Iterator[Tensor]:
+    def _whole(
+        self, backbone: Backbone, query: str, clips: Sequence[Clip], blocks_of: BlocksOf, image: Prompt
+    ) -> Iterator[Tensor]:
         """(clips, 2) logits of A and B, some clips at a time."""
-        before, after = prompts.rerank(query, clip_first=self.layout == "clip_first")
+        clip_first = self.layout == "clip_first"
+        before, after = prompts.rerank(query, clip_first=clip_first)
+        first, then = ((), image) if clip_first else (image, ())
         blocks = blocks_of(clips)
         for chunk in self._chunks(clips):
-            yield backbone.next_token_logits([(before, next(blocks), after) for _ in chunk], _WORDS)
+            yield backbone.next_token_logits([(*first, before, next(blocks), *then, after) for _ in chunk], _WORDS)
 
     def _after_clips(
-        self, backbone: Backbone, query: str, clips: Sequence[Clip], blocks_of: BlocksOf, beginnings: Beginnings
+        self,
+        backbone: Backbone,
+        query: str,
+        clips: Sequence[Clip],
+        blocks_of: BlocksOf,
+        beginnings: Beginnings,
+        image: Prompt,
     ) -> Iterator[Tensor]:
         """The same; only clips that are not held are shown to the model."""
         before, after = prompts.rerank(query, clip_first=True)
@@ -104,7 +123,7 @@ class MultipleChoice:
             of_chunk = [read.pop(clip) for clip in chunk]
             for clip, beginning in zip(chunk, of_chunk, strict=True):
                 beginnings.keep(clip, beginning)
-            yield backbone.next_token_logits_after(of_chunk, [after] * len(chunk), _WORDS)
+            yield backbone.next_token_logits_after(of_chunk, [(*image, after)] * len(chunk), _WORDS)
 
     def _chunks(self, clips: Sequence[Clip]) -> Iterator[Sequence[Clip]]:
         return (clips[first : first + self.chunk] for first in range(0, len(clips), self.chunk))

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lvqa.backbones.held import Held
+from lvqa.image import read_image
 from lvqa.records import Clip, Counts, Video
 from lvqa.video import Grid, read_frames
 
@@ -52,6 +54,16 @@ def runs_of_pairs(pairs: Sequence[Pair]) -> list[list[Pair]]:
         else:
             runs.append([pair])
     return runs
+
+
+def image_block(path: Path, backbone: Backbone, *, max_pixels: int | None = None) -> VisualBlock:
+    """A picture as the model sees it: a pair that shows it twice, no larger than a frame."""
+    from lvqa.backbones.prompt import VisualBlock
+
+    limit = max_pixels or backbone.max_pixels
+    pixels = read_image(path, size_of=lambda height, width: backbone.frame_size(height, width, max_pixels=limit))
+    rows, cols = (side // backbone.cell_pixels for side in pixels.shape[:2])
+    return VisualBlock(backbone.encode_pairs(np.stack([pixels, pixels])[None]), rows, cols)
 
 
 class VisualTokens:

@@ -26,18 +26,20 @@ LIBRARIES = {
     "transformers": MODEL_ROOMS,
     "matplotlib": {"report"},
     "jinja2": {"report"},
+    "PIL": {"image"},
     "torchvision": set(),
 }
 
 # room -> the rooms that it may import. The package itself (its lazy names) is the room "lvqa".
 STAGE = {"backbones", "prompts", "records"}
-CHECKED = {"config", "records", "rerank", "selection", "video"}
+CHECKED = {"config", "image", "records", "rerank", "selection", "video"}
 PIPELINE = STAGE | CHECKED | {"answering", "checks", "embedding", "index", "visual"}
 ARROWS = {
     "records": set(),
     "config": {"records"},
     "prompts": {"records"},
     "video": {"records"},
+    "image": {"records"},
     "index": {"records"},
     "selection": {"records"},
     "benchmarks": {"records"},
@@ -45,7 +47,7 @@ ARROWS = {
     "backbones": {"prompts", "records"},
     "embedding": STAGE,
     "rerank": STAGE,
-    "visual": {"backbones", "records", "video"},
+    "visual": {"backbones", "image", "records", "video"},
     "answering": STAGE | {"visual"},
     "checks": CHECKED,
     "pipeline": PIPELINE,

@@ -53,13 +53,13 @@ class Backbone(Protocol):
         ...
 
     def read_beginnings(self, prompts: Sequence[Prompt]) -> list[Beginning]:
-        """Prompts that end with a visual block, read once for all texts that may follow."""
+        """Prompts that end with a visual block, read once for all that may follow."""
         ...
 
     def next_token_logits_after(
-        self, beginnings: Sequence[Beginning], texts: Sequence[str], words: Sequence[str]
+        self, beginnings: Sequence[Beginning], rests: Sequence[Prompt], words: Sequence[str]
     ) -> Tensor:
-        """(n, words) float32: `next_token_logits` of each beginning with its text behind it."""
+        """(n, words) float32: `next_token_logits` of each beginning with its rest behind it, which starts with text."""
         ...
 
     def reply_log_probs(self, prompt: Prompt, replies: Sequence[str]) -> Tensor:

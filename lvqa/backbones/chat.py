@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -98,7 +98,16 @@ class ChatFormat:
         """The prompt as the one user turn, up to where the reply begins; not whole: up to the end of its last block."""
         if not is_whole and (not prompt or isinstance(prompt[-1], str)):
             raise ValueError("a beginning must end with a visual block, for text is tokenised with what follows it")
-        ids = list(self._head)
+        parts = (self._near_head, *prompt, self._near_tail) if is_whole else (self._near_head, *prompt)
+        return self._sequence(self._head, parts, self._tail if is_whole else [])
+
+    def encode_rest(self, prompt: Prompt, first_position: int) -> Sequence3D:
+        """What follows such a beginning, whose positions end before `first_position`."""
+        rest = self._sequence([], (*prompt, self._near_tail), self._tail)
+        return replace(rest, positions=first_position + rest.positions)
+
+    def _sequence(self, head: list[int], parts: Prompt, tail: list[int]) -> Sequence3D:
+        ids = list(head)
         visual = [False] * len(ids)
         runs: list[int | Cells] = [len(ids)]
 
@@ -107,8 +116,7 @@ class ChatFormat:
             visual.extend([isinstance(run, Cells)] * len(tokens))
             runs.append(run)
 
-        shown = itertools.chain.from_iterable([part] if isinstance(part, str) else self._show(part) for part in prompt)
-        content = (self._near_head, *shown, *([self._near_tail] if is_whole else []))
+        content = itertools.chain.from_iterable([part] if isinstance(part, str) else self._show(part) for part in parts)
         for is_text, group in itertools.groupby(content, key=lambda part: isinstance(part, str)):
             if is_text:
                 tokens = self.text_ids("".join(str(part) for part in group))
@@ -119,16 +127,9 @@ class ChatFormat:
                     add([self._pad] * len(part), part)
                 elif isinstance(part, Special):
                     add([self._id(part)], 1)
-        if is_whole:
-            add(self._tail, len(self._tail))
-        blocks = tuple(part for part in prompt if isinstance(part, VisualBlock))
+        add(tail, len(tail))
+        blocks = tuple(part for part in parts if isinstance(part, VisualBlock))
         return Sequence3D(torch.tensor(ids), position_ids(runs), torch.tensor(visual), blocks)
-
-    def encode_rest(self, text: str, first_position: int) -> Sequence3D:
-        """What follows such a beginning, whose positions end before `first_position`."""
-        ids = [*self.text_ids(text + self._near_tail), *self._tail]
-        positions = first_position + torch.arange(len(ids)).expand(3, -1)
-        return Sequence3D(torch.tensor(ids), positions, torch.zeros(len(ids), dtype=torch.bool), ())
 
 
 def collate(sequences: Sequence[Sequence3D]) -> Batch:

@@ -158,19 +158,19 @@ class Decoder(ABC):
 
     @torch.no_grad()
     def next_token_logits_after(
-        self, beginnings: Sequence[Beginning], texts: Sequence[str], words: Sequence[str]
+        self, beginnings: Sequence[Beginning], rests: Sequence[Prompt], words: Sequence[str]
     ) -> Tensor:
-        """(n, words) float32: as `next_token_logits`, of prompts of which all but the last text is read already."""
+        """(n, words) float32: as `next_token_logits`, of prompts of which the beginning is read already."""
         rows = [self._word_id(word) for word in words]
-        pairs = list(zip(beginnings, texts, strict=True))
-        rests = [self._chat.encode_rest(text, beginning.next_position) for beginning, text in pairs]
+        pairs = list(zip(beginnings, rests, strict=True))
+        sequences = [self._chat.encode_rest(rest, beginning.next_position) for beginning, rest in pairs]
 
         def work(batch: list[int]) -> Tensor:
-            return self._last_state_after([beginnings[n] for n in batch], collate([rests[n] for n in batch]))
+            return self._last_state_after([beginnings[n] for n in batch], collate([sequences[n] for n in batch]))
 
-        lengths = [(len(beginning), len(rest)) for beginning, rest in zip(beginnings, rests, strict=True)]
+        lengths = [(len(beginning), len(rest)) for beginning, rest in zip(beginnings, sequences, strict=True)]
         states = torch.stack(self._prompt_budget.run_alike(lengths, work))
-        self.counts.tokens_prefilled += sum(map(len, rests))
+        self.counts.tokens_prefilled += sum(map(len, sequences))
         return self._logits(self._text.norm(states), rows)
 
     @torch.no_grad()
