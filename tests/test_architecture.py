@@ -27,6 +27,7 @@ LIBRARIES = {
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "PIL": {"image"},
+    "lmms_eval": {"lmms"},
     "torchvision": set(),
 }
 
@@ -54,6 +55,7 @@ ARROWS = {
     "library": {"checks", "config", "index", "pipeline", "records", "video", "visual", "workers"},
     "evaluate": {"benchmarks", "checks", "config", "pipeline", "records", "selection", "video", "workers"},
     "report": {"evaluate", "records", "video"},
+    "lmms": {"benchmarks", "config", "pipeline", "records"},
     "probes": STAGE | {"benchmarks", "embedding", "index", "pipeline", "rerank", "video"},
     "tiny": STAGE | {"video", "visual"},
     "lvqa": {"pipeline", "records"},
