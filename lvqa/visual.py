@@ -62,8 +62,8 @@ def image_block(path: Path, backbone: Backbone, *, max_pixels: int | None = None
 
     limit = max_pixels or backbone.max_pixels
     pixels = read_image(path, size_of=lambda height, width: backbone.frame_size(height, width, max_pixels=limit))
-    rows, cols = (side // backbone.cell_pixels for side in pixels.shape[:2])
-    return VisualBlock(backbone.encode_pairs(np.stack([pixels, pixels])[None]), rows, cols)
+    tokens = backbone.encode_pairs(np.stack([pixels, pixels])[None])
+    return VisualBlock(tokens, *backbone.grid_of(*pixels.shape[:2]), is_image=True)
 
 
 class VisualTokens:
@@ -131,8 +131,8 @@ class VisualTokens:
             return self.grid.seconds_of(frame) - (start_seconds or 0.0)
 
         seconds = tuple((since_start(a), since_start(b)) for a, b in pairs) if start_seconds is not None else ()
-        cell = self._backbone.cell_pixels
-        return VisualBlock(torch.stack(list(tokens)), self.height // cell, self.width // cell, seconds)
+        rows, cols = self._backbone.grid_of(self.height, self.width)
+        return VisualBlock(torch.stack(list(tokens)), rows, cols, seconds)
 
     def _pixels(self, frames: Sequence[int]) -> _PixelReader:
         return _PixelReader(self, frames)

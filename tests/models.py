@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from transformers import (
+    AutoTokenizer,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
     PreTrainedModel,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -19,7 +23,8 @@ from transformers import (
 
 from lvqa.backbones.checkpoint import TINY
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+OTHER_TOKENS = ["<img>", "</img>", "<IMG_CONTEXT>", "<image>", "<video>"]
+"""Special tokens of the models that are not Qwen's, behind the 661 tokens of the embedded tokenizer."""
 IDS = {"image_token_id": 6, "video_token_id": 7, "vision_start_token_id": 3, "vision_end_token_id": 4}
 
 TEXT = {
@@ -34,6 +39,7 @@ TEXT = {
     "eos_token_id": 2,
     "initializer_range": 0.2,
 }
+ONE_AXIS = TEXT | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
 VISION = {"depth": 4, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "initializer_range": 0.2}
 
 
@@ -59,10 +65,30 @@ def qwen3_vl() -> Qwen3VLForConditionalGeneration:
     return model
 
 
+def internvl() -> InternVLForConditionalGeneration:
+    """Frames of 56 x 56: four by four patches, four tokens."""
+    vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    vision |= {"image_size": 56, "initializer_range": 0.2, "layer_scale_init_value": 1.0}
+    text = ONE_AXIS | {"model_type": "qwen2"}
+    config = InternVLConfig(vision_config=vision, text_config=text, image_token_id=663, image_seq_length=4)
+    return InternVLForConditionalGeneration(config)
+
+
+def llava_onevision() -> LlavaOnevisionForConditionalGeneration:
+    """Frames of 42 x 42: three by three patches, pooled to two by two tokens."""
+    vision = {"model_type": "siglip_vision_model", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    vision |= {"intermediate_size": 48, "image_size": 42, "patch_size": 14, "vision_use_head": False}
+    text = ONE_AXIS | {"model_type": "qwen2"}
+    ids = {"image_token_index": 664, "video_token_index": 665}
+    return LlavaOnevisionForConditionalGeneration(LlavaOnevisionConfig(vision_config=vision, text_config=text, **ids))
+
+
 SMALL: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
+    "internvl": internvl,
+    "llava_onevision": llava_onevision,
 }
 """A model for each of BACKBONES."""
 
@@ -71,6 +97,7 @@ def save(family: str, folder: Path) -> Path:
     """The folder, with the model of this family as `from_pretrained` reads it, and the embedded tokenizer."""
     torch.manual_seed(0)
     SMALL[family]().save_pretrained(folder)
-    for name in TOKENIZER_FILES:
-        shutil.copy(TINY / name, folder / name)
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    tokenizer.add_tokens(OTHER_TOKENS, special_tokens=True)
+    tokenizer.save_pretrained(folder)
     return folder

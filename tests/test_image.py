@@ -63,11 +63,15 @@ def test_a_photo_stands_upright_and_transparency_is_dropped(tmp_path: Path) -> N
 def test_a_picture_is_a_pair_that_shows_it_twice(picture: Path, tmp_path: Path, family: str) -> None:
     backbone = load_backbone(str(models.save(family, tmp_path)), device="cpu")
     block = image_block(picture, backbone)
-    height, width = block.rows * backbone.cell_pixels, block.cols * backbone.cell_pixels
+    height, width = backbone.frame_size(150, 200, max_pixels=backbone.max_pixels)
     pixels = read_image(picture, size_of=lambda *_: (height, width))
     assert torch.equal(block.tokens, backbone.encode_pairs(np.stack([pixels, pixels])[None]))
-    assert (height, width) == backbone.frame_size(150, 200, max_pixels=backbone.max_pixels)
-    smaller = image_block(picture, backbone, max_pixels=6 * backbone.cell_pixels**2)
+    assert (block.rows, block.cols, block.is_image) == (*backbone.grid_of(height, width), True)
+
+
+def test_a_picture_is_no_larger_than_a_frame(picture: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(str(models.save("qwen2_5_vl", tmp_path)), device="cpu")
+    smaller = image_block(picture, backbone, max_pixels=6 * 28 * 28)
     assert smaller.rows * smaller.cols <= 6
 
 

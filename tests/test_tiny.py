@@ -364,7 +364,7 @@ def test_lessons_see_films_as_the_product_does(tiny):
 class Recorder:
     """Stands where the model would, and notes what it is shown."""
 
-    name, revision, dim, cell_pixels, max_pixels = "recorder", "0", 4, 28, 1 << 20
+    name, revision, dim, max_pixels = "recorder", "0", 4, 1 << 20
 
     def __init__(self) -> None:
         self.counts = Counts()
@@ -372,6 +372,9 @@ class Recorder:
 
     def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
         return 28 * ROWS, 28 * COLUMNS
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        return ROWS, COLUMNS
 
     def last_states(self, prompts: Sequence[Prompt], **_: object) -> Tensor:
         self.shown += prompts

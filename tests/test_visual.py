@@ -27,7 +27,7 @@ FRAMES_PER_STEP = 5  # film frames from one grid frame to the next
 class NumberBackbone:
     """A token is the numbers of the two film frames that it was made from. Notes what it encodes."""
 
-    cell_pixels, max_pixels = CELL, 1 << 20
+    max_pixels = 1 << 20
 
     def __init__(self) -> None:
         self.counts = Counts()
@@ -36,6 +36,9 @@ class NumberBackbone:
 
     def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
         return height, width
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        return height // CELL, width // CELL
 
     def encode_pairs(self, pixels: np.ndarray) -> Tensor:
         numbers = [tuple(films.number_of(frame) for frame in pair) for pair in pixels]

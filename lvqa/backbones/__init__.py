@@ -25,8 +25,6 @@ class Backbone(Protocol):
     counts: Counts
     """What was spent since loading; added to by every call."""
     dim: int
-    cell_pixels: int
-    """Side of the square of pixels behind one visual token."""
     max_pixels: int
     """The default limit on a frame's size."""
     rerank_layout: str
@@ -38,6 +36,10 @@ class Backbone(Protocol):
 
     def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
         """Height and width to decode frames of this size at."""
+        ...
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """How many rows and columns of visual tokens a pair of frames of this size has."""
         ...
 
     def encode_pairs(self, pixels: np.ndarray) -> Tensor:
@@ -90,5 +92,7 @@ BACKBONES = {
     "qwen2_vl": "lvqa.backbones.qwen_vl:Qwen2VL",
     "qwen2_5_vl": "lvqa.backbones.qwen_vl:Qwen25VL",
     "qwen3_vl": "lvqa.backbones.qwen_vl:Qwen3VL",
+    "internvl": "lvqa.backbones.frame_by_frame:InternVL",
+    "llava_onevision": "lvqa.backbones.frame_by_frame:LlavaOnevision",
 }
 """A `model_type` of config.json -> where its class lies; imported when it is loaded."""

@@ -65,24 +65,35 @@ class Batch:
 class ChatFormat:
     """The tokenizer and its chat template; `show` says what stands for a block, `pad` where a visual token goes.
 
+    `after` is the text between a block and whatever follows it.
+
     Special tokens that occur in a prompt's text are spelt out as plain characters: a question can't end the turn.
     """
 
-    def __init__(self, tokenizer: Any, *, show: Show, pad: Special, others: Sequence[Special] = ()) -> None:
+    def __init__(
+        self, tokenizer: Any, *, show: Show, pad: Special, others: Sequence[Special] = (), after: str = ""
+    ) -> None:
         self.tokenizer = tokenizer
         specials = [token.content for token in tokenizer.added_tokens_decoder.values()]
         lacking = [token.text for token in (pad, *others) if token.text not in specials]
         if lacking:
             raise LvqaError(f"the tokenizer in {tokenizer.name_or_path} has no token {lacking[0]}")
-        self._show, self._pad = show, self._id(pad)
-        message = [{"role": "user", "content": SENTINEL}]
-        rendered = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        before, after = rendered.split(SENTINEL)
+        self._show, self._pad, self._after = show, self._id(pad), after
+        before, after = self._render(SENTINEL)
         # The template's own text next to the content is tokenised together with it, as the library would.
         head = max(before.rfind(token) + len(token) for token in specials if token in before)
         tail = min(after.find(token) for token in specials if token in after)
         self._head, self._near_head = self._template_ids(before[:head]), before[head:]
         self._near_tail, self._tail = after[:tail], self._template_ids(after[tail:])
+
+    def _render(self, text: str) -> list[str]:
+        """What the template puts before and after a user's text; some take it bare, some as one part of several."""
+        for content in (text, [{"type": "text", "text": text}]):
+            message = [{"role": "user", "content": content}]
+            rendered = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+            if text in rendered:
+                return rendered.split(text)  # type: ignore[no-any-return]
+        raise LvqaError(f"the chat template in {self.tokenizer.name_or_path} does not show the user's text")
 
     def _id(self, token: Special) -> int:
         return self.tokenizer.convert_tokens_to_ids(token.text)  # type: ignore[no-any-return]
@@ -99,14 +110,21 @@ class ChatFormat:
         if not is_whole and (not prompt or isinstance(prompt[-1], str)):
             raise ValueError("a beginning must end with a visual block, for text is tokenised with what follows it")
         parts = (self._near_head, *prompt, self._near_tail) if is_whole else (self._near_head, *prompt)
-        return self._sequence(self._head, parts, self._tail if is_whole else [])
+        shown = self._shown(parts)
+        if is_whole:
+            return self._sequence(self._head, shown, self._tail, prompt)
+        return self._sequence(self._head, shown[:-1], [], prompt)  # what is between it and the rest begins the rest
 
     def encode_rest(self, prompt: Prompt, first_position: int) -> Sequence3D:
         """What follows such a beginning, whose positions end before `first_position`."""
-        rest = self._sequence([], (*prompt, self._near_tail), self._tail)
+        rest = self._sequence([], [self._after, *self._shown((*prompt, self._near_tail))], self._tail, prompt)
         return replace(rest, positions=first_position + rest.positions)
 
-    def _sequence(self, head: list[int], parts: Prompt, tail: list[int]) -> Sequence3D:
+    def _shown(self, parts: Prompt) -> list[Shown]:
+        groups = ([part] if isinstance(part, str) else [*self._show(part), self._after] for part in parts)
+        return list(itertools.chain.from_iterable(groups))
+
+    def _sequence(self, head: list[int], content: Sequence[Shown], tail: list[int], prompt: Prompt) -> Sequence3D:
         ids = list(head)
         visual = [False] * len(ids)
         runs: list[int | Cells] = [len(ids)]
@@ -116,7 +134,6 @@ class ChatFormat:
             visual.extend([isinstance(run, Cells)] * len(tokens))
             runs.append(run)
 
-        content = itertools.chain.from_iterable([part] if isinstance(part, str) else self._show(part) for part in parts)
         for is_text, group in itertools.groupby(content, key=lambda part: isinstance(part, str)):
             if is_text:
                 tokens = self.text_ids("".join(str(part) for part in group))
@@ -128,7 +145,7 @@ class ChatFormat:
                 elif isinstance(part, Special):
                     add([self._id(part)], 1)
         add(tail, len(tail))
-        blocks = tuple(part for part in parts if isinstance(part, VisualBlock))
+        blocks = tuple(part for part in prompt if isinstance(part, VisualBlock))
         return Sequence3D(torch.tensor(ids), position_ids(runs), torch.tensor(visual), blocks)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
@@ -32,7 +33,7 @@ STATES = {"attention": (1, False), "mlp": (1, True), "mlp-1": (2, True), "mlp-2"
 class Decoder(ABC):
     """A model of any size. It is never trained here, and its weights are never changed.
 
-    An adapter gives the members without a value here a value, and has `frame_size`, `encode` and `show`.
+    An adapter gives the members without a value here a value, and has `frame_size`, `grid_of`, `encode` and `show`.
     """
 
     model_type: ClassVar[str]
@@ -41,8 +42,9 @@ class Decoder(ABC):
     delimiters: ClassVar[tuple[Special, ...]]
     """The other special tokens that blocks are shown with."""
     library: ClassVar[Any] = AutoModelForImageTextToText
+    after_block: ClassVar[str] = ""
+    """The text between a block and what follows it."""
     time_encoding = "text"
-    cell_pixels: int
     max_pixels: int
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, revision: str, max_batch_tokens: int) -> None:
@@ -55,7 +57,7 @@ class Decoder(ABC):
         self.answer_reading = str(getattr(model.config, "answer_reading", "logits"))
         self._model = model
         self._text = model.model.language_model
-        self._chat = ChatFormat(tokenizer, show=self.show, pad=self.pad, others=self.delimiters)
+        self._chat = ChatFormat(tokenizer, show=self.show, pad=self.pad, others=self.delimiters, after=self.after_block)
         self._pixel_budget = TokenBudget(max_batch_tokens)
         self._prompt_budget = TokenBudget(max_batch_tokens)
 
@@ -79,7 +81,7 @@ class Decoder(ABC):
             loaded, report = cls.library.from_pretrained(
                 checkpoint.source, dtype=precision, attn_implementation="sdpa", output_loading_info=True
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # without a tokenizer it is a ValueError
             raise LvqaError(f"model {model!r} is incomplete: {str(error).splitlines()[0]}") from error
         if report["missing_keys"]:
             raise LvqaError(f"model {model!r} lacks weights, among them {min(report['missing_keys'])}")
@@ -95,6 +97,10 @@ class Decoder(ABC):
         """Height and width to decode frames of this size at."""
 
     @abstractmethod
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """How many rows and columns of visual tokens a pair of frames of this size has."""
+
+    @abstractmethod
     def encode(self, pixels: Tensor) -> Tensor:
         """(n, tokens, width) visual tokens of (n, 2, height, width, 3) uint8 pixels on the model's device.
 
@@ -103,7 +109,11 @@ class Decoder(ABC):
 
     @abstractmethod
     def show(self, block: VisualBlock) -> Iterable[Shown]:
-        """What stands for a block in the sequence. It ends with a special token, so that a beginning can end there."""
+        """What stands for a block in the sequence. It does not end with text, so that a beginning can end there."""
+
+    def rows(self, block: VisualBlock) -> Tensor:
+        """(places, width): what goes to the places of a block's visual tokens, in order."""
+        return block.tokens.flatten(0, 1)
 
     # --- what is asked of it ----------------------------------------------------------------------------------------
 
@@ -122,7 +132,7 @@ class Decoder(ABC):
         n, _, height, width, _ = pixels.shape
         if n == 0:
             raise ValueError("there are no frame pairs to encode")
-        patches = PATCHES_PER_TOKEN * height * width // self.cell_pixels**2
+        patches = PATCHES_PER_TOKEN * math.prod(self.grid_of(height, width))
         tokens = self._pixel_budget.run([patches] * n, work)
         self.counts.pairs_encoded += n
         return tokens
@@ -304,7 +314,7 @@ class Decoder(ABC):
         states: Tensor = self._text.embed_tokens(batch.ids.to(self.device))
         if not batch.blocks:
             return states, ()
-        visual = torch.cat([block.tokens.flatten(0, 1).to(states) for block in batch.blocks])  # (places, width)
+        visual = torch.cat([self.rows(block).to(states) for block in batch.blocks])  # (places, width)
         tokens, *added = torch.split(visual, self.dim, dim=1)
         states[batch.visual.to(self.device)] = tokens
         return states, added

@@ -20,6 +20,8 @@ class VisualBlock:
     cols: int
     seconds: tuple[Seconds, ...] = ()
     """Of each pair, counted from where the block counts, never falling; without them the pairs follow evenly."""
+    is_image: bool = False
+    """A picture, and not film."""
 
     def __post_init__(self) -> None:
         pairs, cells = self.tokens.shape[:2]

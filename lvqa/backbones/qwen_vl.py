@@ -36,6 +36,10 @@ class Qwen2VL(Decoder):
         least = min(4 * self.cell_pixels**2, max_pixels)
         return target_size(height, width, max_pixels=max_pixels, min_pixels=least, factor=self.cell_pixels)
 
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """A cell is a square of two by two patches."""
+        return height // self.cell_pixels, width // self.cell_pixels
+
     def encode(self, pixels: Tensor) -> Tensor:
         """The two frames of a pair become the same tokens."""
         return encode_pixels(self._model.model.visual, pixels, colours=self.colours)
