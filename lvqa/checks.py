@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lvqa.config import Config
+from lvqa.image import read_image
 from lvqa.plugins import is_file_name
 from lvqa.records import LETTERS, LvqaError, Question
 from lvqa.rerank import Reranker, make_reranker
@@ -78,9 +79,11 @@ def check_count(count: int, *, name: str = "frames") -> int:
     return count
 
 
-def check_question(question: Question) -> None:
-    """Raises LvqaError for a question that can't be asked."""
-    if not question.text.strip():
+def check_question(question: Question, *, is_search: bool = False) -> None:
+    """Raises LvqaError for a question that can't be asked. A search needs no text beside a picture."""
+    if question.image is not None:
+        read_image(question.image)
+    if not question.text.strip() and not (is_search and question.image):
         raise LvqaError("the question is empty; ask something, for example: What happened after the door closed?")
     length = len(question.text) + sum(map(len, question.options))
     if length > MAX_QUESTION_CHARACTERS:

@@ -144,8 +144,8 @@ class SelectionConfig:
 class AnswerConfig:
     """How the chosen frames are shown and answered from."""
 
-    time_encoding: Literal["text", "mrope", "index"] = "text"
-    """How the model is told the time of a frame."""
+    time_encoding: Literal["text", "mrope", "index"] | None = None
+    """How the model is told the time of a frame; null: text, but for a model that writes true seconds by itself."""
     read: Literal["logits", "text", "likelihood"] | None = None
     """Multiple choice: the letter with the largest logit, the letter that the generated text names, or the option
     likeliest as the answer to the bare question; null: the first, unless the model's own config.json says else."""

@@ -31,18 +31,21 @@ class Embedder:
         """(clips, dim) float32, unit length."""
         return self._vectors(backbone, [self.clip_prompt(block) for block in blocks])
 
-    def query(self, backbone: Backbone, text: str) -> np.ndarray:
-        """(dim,) float32, unit length."""
-        vector: np.ndarray = self._vectors(backbone, [self.query_prompt(text)])[0]
+    def query(self, backbone: Backbone, text: str, *, image: Prompt = ()) -> np.ndarray:
+        """(dim,) float32, unit length. `image` is what shows the query's picture, if it has one."""
+        vector: np.ndarray = self._vectors(backbone, [self.query_prompt(text, image=image)])[0]
         return vector
 
     def clip_prompt(self, block: VisualBlock) -> Prompt:
         """What asks for a clip's vector."""
         return block, self._text(prompts.CLIP)
 
-    def query_prompt(self, text: str) -> Prompt:
+    def query_prompt(self, text: str, *, image: Prompt = ()) -> Prompt:
         """What asks for a question's vector."""
-        return (f"{text}\n{self._text(prompts.QUERY)}",)
+        return (
+            *image,
+            f"{text}\n{self._text(prompts.QUERY)}",
+        )
 
     @property
     def stamp(self) -> dict[str, object]:

@@ -20,7 +20,7 @@ from lvqa import prompts
 from lvqa.answering import Answerer
 from lvqa.backbones import Backbone, load_backbone
 from lvqa.backbones.beginnings import Beginnings
-from lvqa.backbones.prompt import VisualBlock
+from lvqa.backbones.prompt import Prompt, VisualBlock
 from lvqa.checks import Control, check_count, check_question, check_settings, reranker_of, selector_of
 from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.embedding import Embedder
@@ -37,7 +37,7 @@ from lvqa.records import (
 )
 from lvqa.selection import Selector, SelectorInput, UniformSelector, grid_features, grid_scores
 from lvqa.video import GRIDS, Grid, cut_clips, probe, scene_changes
-from lvqa.visual import VisualTokens, pairs_of_clip, pairs_of_frames
+from lvqa.visual import VisualTokens, image_block, pairs_of_clip, pairs_of_frames
 
 _log = logging.getLogger(__name__)
 
@@ -71,8 +71,8 @@ class OpenVideo:
     beginnings: Beginnings
     """What the model has read of its clips, for the questions to come."""
     index: ClipIndex | None = None
-    rankings: dict[str, Ranking] = field(default_factory=dict)
-    """By question, so that asking again at another budget ranks nothing again."""
+    rankings: dict[tuple[object, ...], Ranking] = field(default_factory=dict)
+    """By question and picture, so that asking again at another budget ranks nothing again."""
 
 
 class LastVideo:
@@ -121,7 +121,9 @@ class LongVideoQA:
         check_settings(config)
         self._reranker = reranker_of(config, layout=backbone.rerank_layout)
         self._answerer = Answerer(
-            time_encoding=a.time_encoding, read=a.read or backbone.answer_reading, max_new_tokens=a.max_new_tokens
+            time_encoding=a.time_encoding or backbone.time_encoding,
+            read=a.read or backbone.answer_reading,
+            max_new_tokens=a.max_new_tokens,
         )
 
     @classmethod
@@ -162,11 +164,16 @@ class LongVideoQA:
         question: str,
         *,
         options: Sequence[str] = (),
+        image: str | Path | None = None,
         frames: int | None = None,
         method: str | None = None,
     ) -> Answer:
-        """The answer to a question about a video, with its evidence. Two to twenty options, or none (free answer)."""
-        return self.answer(path, Question(question, tuple(options)), frames=frames, method=method)
+        """The answer to a question about a video, with its evidence. Two to twenty options, or none (free answer).
+
+        `image` is a picture that belongs to the question: it is searched for, and shown with the question.
+        """
+        asked = dataclasses.replace(_query(question, image), options=tuple(options))
+        return self.answer(path, asked, frames=frames, method=method)
 
     def answer(
         self,
@@ -192,17 +199,18 @@ class LongVideoQA:
 
         with clock.stage("open"):
             opened = self.open(path)
+            image = self._image(question)
         use: IndexUse | None = None
         ranking: Ranking | None = None
         if selector.needs_scores or selector.needs_features:
             use = self._index_of(opened, clock=clock)
         if selector.needs_scores:
-            ranking = self._ranking(opened, question, clock=clock)
+            ranking = self._ranking(opened, question, image, clock=clock)
         with clock.stage("select"):
             chosen = self._select(opened, question, selector, ranking, budget=budget)
         with clock.stage("answer"):
             pairs = pairs_of_frames(opened.grid.frame_at(seconds) for seconds in chosen.times_seconds)
-            reply = self._answerer.answer(self.backbone, question, pairs, opened.tokens)
+            reply = self._answerer.answer(self.backbone, question, pairs, opened.tokens, image=image)
         return Answer(
             question=question,
             text=reply.text,
@@ -222,20 +230,28 @@ class LongVideoQA:
         """Make the video's index, or find it in the store."""
         return self._index_of(self.open(path), rebuild=rebuild)
 
-    def search(self, path: str | Path, query: str | Question, *, top: int = 5) -> list[Candidate]:
-        """The clips that fit a query best, best first; reranked as the configuration says."""
-        question = query if isinstance(query, Question) else Question(query)
-        check_question(question)
+    def search(
+        self, path: str | Path, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
+    ) -> list[Candidate]:
+        """The clips that fit a query best, best first; reranked as the configuration says.
+
+        A query is a text, a picture (the path of `image`), or both.
+        """
+        question = _query(query, image)
+        check_question(question, is_search=True)
+        check_count(top, name="top")
         opened = self.open(path)
         self._index_of(opened)
-        return list(self._ranking(opened, question).candidates[: check_count(top, name="top")])
+        return list(self._ranking(opened, question, self._image(question)).candidates[:top])
 
-    def search_library(self, query: str, *, top: int = 5) -> list[tuple[ClipIndex, Candidate]]:
+    def search_library(
+        self, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
+    ) -> list[tuple[ClipIndex, Candidate]]:
         """The clips of all indexes in the store that this model and these settings made, by embedding alone."""
-        question = Question(query)
-        check_question(question)
+        question = _query(query, image)
+        check_question(question, is_search=True)
         check_count(top, name="top")
-        vector = self.embedder.query(self.backbone, query)
+        vector = self.embedder.query(self.backbone, prompts.query(question), image=self._image(question))
         known = list(self._store.all())
         mine = [index for index in known if index.stamp.items() >= self._maker.items()]
         if not mine:
@@ -363,14 +379,21 @@ class LongVideoQA:
                 left -= len(chunk)
             yield np.concatenate(vectors)
 
-    def _ranking(self, opened: OpenVideo, question: Question, *, clock: _Clock | None = None) -> Ranking:
+    def _image(self, question: Question) -> Prompt:
+        """What shows the question's picture; nothing if it has none."""
+        if question.image is None:
+            return ()
+        return (prompts.IMAGE, image_block(question.image, self.backbone, max_pixels=self.config.model.max_pixels))
+
+    def _ranking(self, opened: OpenVideo, question: Question, image: Prompt, *, clock: _Clock | None = None) -> Ranking:
         """The clips ranked by how well they fit the question."""
         clock = clock or _Clock()
         text = prompts.query(question, with_options=self.config.embedding.with_options)
-        if text in opened.rankings:
-            return opened.rankings[text]
+        key = (text, question.image and (question.image, question.image.stat().st_mtime_ns))
+        if key in opened.rankings:
+            return opened.rankings[key]
         with clock.stage("search"):
-            query = self.embedder.query(self.backbone, text)
+            query = self.embedder.query(self.backbone, text, image=image)
             ranked = self._searched(opened).search(query)
         with clock.stage("rerank"):
             pool = ranked[: self.config.rerank.pool]
@@ -381,9 +404,10 @@ class LongVideoQA:
                     pool,
                     lambda clips: self._blocks_of(opened, clips, stage="rerank"),
                     opened.beginnings,
+                    image=image,
                 )
-        opened.rankings[text] = Ranking((*pool, *ranked[len(pool) :]), query)
-        return opened.rankings[text]
+        opened.rankings[key] = Ranking((*pool, *ranked[len(pool) :]), query)
+        return opened.rankings[key]
 
     def _searched(self, opened: OpenVideo) -> ClipIndex:
         """The index as it is searched."""
@@ -436,6 +460,10 @@ class LongVideoQA:
                 question_text=question.text,
             )
         )
+
+
+def _query(query: str | Question, image: str | Path | None) -> Question:
+    return query if isinstance(query, Question) else Question(query, image=None if image is None else Path(image))
 
 
 def _annotated(times: np.ndarray, question: Question) -> np.ndarray:

@@ -44,9 +44,15 @@ def embedding_e5v(of: str) -> str:
     return f"Summary above {of} in one word:"
 
 
+IMAGE = "Given image:"
+"""What stands before the picture that belongs to a query, wherever that is shown."""
+
+
 def query(question: Question, *, with_options: bool = False) -> str:
-    """What is searched for: the question, with its options if asked."""
-    return question.text + ("\n" + options(question.options) if with_options and question.options else "")
+    """What is searched for: the question, with its options if asked; without a text, what its picture shows."""
+    return (question.text or "what the given image shows") + (
+        "\n" + options(question.options) if with_options and question.options else ""
+    )
 
 
 def options(texts: Sequence[str]) -> str:

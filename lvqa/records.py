@@ -87,6 +87,8 @@ class Question:
     """The stem, without options."""
     options: tuple[str, ...] = ()
     """Texts of the options, without letters; empty for a free question."""
+    image: Path | None = None
+    """A picture that belongs to the question."""
     id: str = ""
     video_id: str = ""
     answer: str | None = None

@@ -26,18 +26,21 @@ LIBRARIES = {
     "transformers": MODEL_ROOMS,
     "matplotlib": {"report"},
     "jinja2": {"report"},
+    "PIL": {"image"},
+    "lmms_eval": {"lmms"},
     "torchvision": set(),
 }
 
 # room -> the rooms that it may import. The package itself (its lazy names) is the room "lvqa".
 STAGE = {"backbones", "prompts", "records"}
-CHECKED = {"config", "plugins", "records", "rerank", "selection", "video"}
+CHECKED = {"config", "image", "plugins", "records", "rerank", "selection", "video"}
 PIPELINE = STAGE | CHECKED | {"answering", "checks", "embedding", "index", "visual"}
 ARROWS = {
     "records": set(),
     "config": {"records"},
     "prompts": {"records"},
     "video": {"records"},
+    "image": {"records"},
     "index": {"records"},
     "plugins": {"records"},
     "selection": {"plugins", "records"},
@@ -46,12 +49,13 @@ ARROWS = {
     "backbones": {"prompts", "records"},
     "embedding": STAGE,
     "rerank": STAGE | {"plugins"},
-    "visual": {"backbones", "records", "video"},
+    "visual": {"backbones", "image", "records", "video"},
     "answering": STAGE | {"visual"},
     "checks": CHECKED,
     "pipeline": PIPELINE,
     "library": {"checks", "config", "index", "pipeline", "records", "workers"},
     "evaluate": {"benchmarks", "checks", "config", "pipeline", "plugins", "records", "video", "workers"},
+    "lmms": {"benchmarks", "config", "pipeline", "records"},
     "probes": STAGE | {"embedding", "pipeline", "visual"},
     "report": {"evaluate", "probes", "records", "video"},
     "bench": STAGE | {"answering", "embedding", "rerank", "video", "visual"},

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from lvqa.backbones.prompt import VisualBlock
-from lvqa.backbones.qwen2_5_vl import Qwen25VL
+from lvqa.backbones.qwen_vl import Qwen25VL
 from lvqa.backbones.random_weights import random_model
 from lvqa.bench import Bench, BenchSettings, measure, predict
 from lvqa.bench.flops import LanguageCost, VisionCost

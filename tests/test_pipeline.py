@@ -7,10 +7,11 @@ import dataclasses
 import weakref
 from pathlib import Path
 
+import models
 import pytest
 import yaml
 
-from lvqa.backbones import load_backbone
+from lvqa.backbones import BACKBONES, load_backbone
 from lvqa.checks import CONTROLS, METHODS
 from lvqa.config import load_config, with_settings
 from lvqa.index import Store
@@ -84,6 +85,19 @@ def test_every_method_shows_exactly_its_budget(shared, film, question, method, b
     assert answer.option in tuple("ABCD")
     assert answer.text == question.options["ABCD".index(answer.option)]
     assert sum(answer.option_scores) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("layout", ["question_first", "clip_first"])
+@pytest.mark.parametrize("family", BACKBONES)
+def test_every_model_goes_the_whole_way(film, question, tmp_path, family, layout):
+    folder = models.save(family, tmp_path / "model")
+    settings = ["model.device=cpu", "video.clip_seconds=8", f"store.folder={tmp_path}", f"rerank.layout={layout}"]
+    qa = LongVideoQA.load(str(folder), overrides=settings)
+    choice = qa.answer(film, question, frames=8)
+    assert len(choice.frames) == 8 and choice.option in tuple("ABCD") and sum(choice.option_scores) == pytest.approx(1)
+    assert all(candidate.rerank_score is not None for candidate in choice.evidence) and len(choice.evidence) == 8
+    free = qa.ask(film, "What happens?", frames=3)
+    assert free.option is None and len(free.frames) == 3 and free.index.reused
 
 
 OWN = """

@@ -19,16 +19,16 @@ from transformers import PreTrainedTokenizerFast
 from lvqa import LongVideoQA, prompts
 from lvqa.answering import Answerer
 from lvqa.backbones.chat import ChatFormat
-from lvqa.backbones.positions import position_ids
+from lvqa.backbones.positions import Cells, position_ids
 from lvqa.backbones.prompt import Prompt, VisualBlock
-from lvqa.backbones.qwen2_5_vl import Qwen25VL
+from lvqa.backbones.qwen_vl import Qwen25VL
 from lvqa.embedding import Embedder
 from lvqa.records import Candidate, Clip, Counts, LvqaError, Question, Video
 from lvqa.rerank import MultipleChoice
 from lvqa.tiny import language
 from lvqa.tiny.build import WEIGHTS, build_tokenizer
 from lvqa.tiny.films import Film, ask_about, benchmark_line, make_films, write_film, write_script
-from lvqa.tiny.lessons import COLUMNS, ROWS, TEMPORAL_STEP, Lesson, Teacher, alone
+from lvqa.tiny.lessons import COLUMNS, ROWS, Lesson, Teacher, alone
 from lvqa.tiny.training import Course, Stage
 from lvqa.tiny.world import ATTRIBUTES, HEIGHT, WIDTH, draw, random_scene
 from lvqa.video import Grid, probe, read_frames
@@ -343,7 +343,7 @@ def test_the_weights_were_trained_on_this_tokenizer(packaged):
 
 
 def test_any_text_comes_back(tokenizer):
-    chat = ChatFormat(tokenizer)
+    chat = ChatFormat(tokenizer, show=lambda _: (), pad=Qwen25VL.pad)
     for text in texts():
         assert tokenizer.decode(chat.text_ids(text)) == text
 
@@ -359,14 +359,12 @@ def tiny() -> Qwen25VL:
 def test_lessons_see_films_as_the_product_does(tiny):
     assert tiny.frame_size(HEIGHT, WIDTH, max_pixels=tiny.max_pixels) == (28 * ROWS, 28 * COLUMNS)
     assert tiny.cell_pixels == 28
-    assert tiny.positions_per_second * 2 == TEMPORAL_STEP  # a pair is two seconds of the default grid
 
 
 class Recorder:
     """Stands where the model would, and notes what it is shown."""
 
-    name, revision, dim, cell_pixels, max_pixels = "recorder", "0", 4, 28, 1 << 20
-    positions_per_second = TEMPORAL_STEP / 2
+    name, revision, dim, max_pixels = "recorder", "0", 4, 1 << 20
 
     def __init__(self) -> None:
         self.counts = Counts()
@@ -374,6 +372,9 @@ class Recorder:
 
     def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
         return 28 * ROWS, 28 * COLUMNS
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        return ROWS, COLUMNS
 
     def last_states(self, prompts: Sequence[Prompt], **_: object) -> Tensor:
         self.shown += prompts
@@ -399,11 +400,11 @@ class NoPixels(VisualTokens):
 class Bench:
     """A teacher of 400 scenes, and the product's rooms in front of a recorder."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, tiny: Qwen25VL) -> None:
         rng = np.random.default_rng(3)
         self.scenes = [random_scene(rng) for _ in range(400)]
         self.teacher = Teacher(tokenizer, self.scenes, seed=4)
-        self.chat = ChatFormat(tokenizer)
+        self.product = tiny
         self.tokenizer = tokenizer
         self.recorder = Recorder()
         video = Video(Path("/film.mp4"), "film", 20_000.0, HEIGHT, WIDTH, 8.0)
@@ -430,7 +431,7 @@ class Bench:
 
     def check(self, lesson: Lesson) -> None:
         """The lesson up to its first reply is what the recorder was shown last: tokens, positions and places."""
-        shown = self.chat.encode(self.recorder.shown.pop())
+        shown = self.product._chat.encode(self.recorder.shown.pop())
         length = lesson.targets[0].position + 1
         assert lesson.ids[:length] == shown.ids.tolist()
         assert [list(axis) for axis in zip(*lesson.positions[:length], strict=True)] == shown.positions.tolist()
@@ -441,8 +442,8 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(packaged) -> Bench:
-    return Bench(packaged)
+def bench(packaged, tiny) -> Bench:
+    return Bench(packaged, tiny)
 
 
 def shown_frames(starts: Sequence[int], num_pairs: Sequence[int], pairs: Sequence[int]) -> list[Pair]:
@@ -551,7 +552,7 @@ def test_positions_follow_the_rule_in_every_lesson(bench):
     tasks = [make for name, make in bench.teacher.tasks.items() if name != "answer"]
     for make, _ in product(tasks, range(5)):
         lesson = make(0.5)
-        runs: list[int | VisualBlock] = [0]
+        runs: list[int | Cells] = [0]
         place = 0
         while place < len(lesson.ids):
             if lesson.ids[place] != pad:
@@ -560,7 +561,8 @@ def test_positions_follow_the_rule_in_every_lesson(bench):
                 continue
             assert lesson.ids[place - 1] == start
             cells = next(i for i, token in enumerate(lesson.ids[place:]) if token != pad)
-            runs += [bench.block(cells // (ROWS * COLUMNS)), 0]
+            temporal = bench.product.temporal(bench.block(cells // (ROWS * COLUMNS)))
+            runs += [Cells(temporal, ROWS, COLUMNS), 0]
             place += cells
         assert [list(axis) for axis in zip(*lesson.positions, strict=True)] == position_ids(runs).tolist()
         assert lesson.ids.count(pad) == len(lesson.pairs) * ROWS * COLUMNS

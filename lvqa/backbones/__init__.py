@@ -27,16 +27,14 @@ class Backbone(Protocol):
     counts: Counts
     """What was spent since loading; added to by every call."""
     dim: int
-    cell_pixels: int
-    """Side of the square of pixels behind one visual token."""
-    positions_per_second: float
-    """How fast temporal positions go."""
     max_pixels: int
     """The default limit on a frame's size."""
     rerank_layout: str
     """What it had better read first in reranking, as `rerank.layout` names it."""
     answer_reading: str
     """How its answers to multiple choice are best read, as `answer.read` names it."""
+    time_encoding: str
+    """How it is best told the time of a frame, as `answer.time_encoding` names it."""
 
     head: LanguageHead
     """What turns its states into words."""
@@ -45,8 +43,12 @@ class Backbone(Protocol):
         """Height and width to decode frames of this size at."""
         ...
 
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """How many rows and columns of visual tokens a pair of frames of this size has."""
+        ...
+
     def encode_pairs(self, pixels: np.ndarray) -> Tensor:
-        """(n, tokens, dim) visual tokens of (n, 2, height, width, 3) uint8 pixels."""
+        """(n, tokens, width) visual tokens of (n, 2, height, width, 3) uint8 pixels; the model knows the width."""
         ...
 
     def last_states(self, prompts: Sequence[Prompt], *, state: str = ..., final_norm: bool = ...) -> Tensor:
@@ -66,13 +68,13 @@ class Backbone(Protocol):
         ...
 
     def read_beginnings(self, prompts: Sequence[Prompt]) -> list[Beginning]:
-        """Prompts that end with a visual block, read once for all texts that may follow."""
+        """Prompts that end with a visual block, read once for all that may follow."""
         ...
 
     def next_token_logits_after(
-        self, beginnings: Sequence[Beginning], texts: Sequence[str], words: Sequence[str] | None = None
+        self, beginnings: Sequence[Beginning], rests: Sequence[Prompt], words: Sequence[str] | None = None
     ) -> Tensor:
-        """(n, words) float32: `next_token_logits` of each beginning with its text behind it."""
+        """(n, words) float32: `next_token_logits` of each beginning with its rest behind it, which starts with text."""
         ...
 
     def visual_enhancement(self, *, ratio: float, formula: str = ...) -> AbstractContextManager[None]:
@@ -106,5 +108,11 @@ def load_backbone(
 ENHANCEMENTS = ("released", "paper")
 """Formulas of RetLLM's visual enhancement, as `lvqa.backbones.enhancement` explains them."""
 
-BACKBONES = {"qwen2_5_vl": "lvqa.backbones.qwen2_5_vl:Qwen25VL"}
+BACKBONES = {
+    "qwen2_vl": "lvqa.backbones.qwen_vl:Qwen2VL",
+    "qwen2_5_vl": "lvqa.backbones.qwen_vl:Qwen25VL",
+    "qwen3_vl": "lvqa.backbones.qwen_vl:Qwen3VL",
+    "internvl": "lvqa.backbones.frame_by_frame:InternVL",
+    "llava_onevision": "lvqa.backbones.frame_by_frame:LlavaOnevision",
+}
 """A `model_type` of config.json -> where its class lies; imported when it is loaded."""

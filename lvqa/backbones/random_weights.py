@@ -9,7 +9,8 @@ import torch
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from lvqa.backbones.checkpoint import TINY
-from lvqa.backbones.qwen2_5_vl import DTYPES, Qwen25VL
+from lvqa.backbones.decoder import DTYPES
+from lvqa.backbones.qwen_vl import Qwen25VL
 from lvqa.records import LvqaError
 
 

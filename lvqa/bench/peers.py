@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lvqa import prompts
 from lvqa.backbones.prompt import Prompt, VisualBlock
-from lvqa.backbones.qwen2_5_vl import Qwen25VL
+from lvqa.backbones.qwen_vl import Qwen25VL
 from lvqa.backbones.vision import cut_patches
 from lvqa.records import LvqaError, Video
 

@@ -19,7 +19,7 @@ from lvqa import prompts
 from lvqa.answering import Answerer
 from lvqa.backbones.beginnings import Beginnings
 from lvqa.backbones.prompt import VisualBlock
-from lvqa.backbones.qwen2_5_vl import Qwen25VL
+from lvqa.backbones.qwen_vl import Qwen25VL
 from lvqa.bench.flops import LanguageCost, VisionCost
 from lvqa.bench.peers import PlainLoop, read_with_opencv
 from lvqa.embedding import Embedder
@@ -286,7 +286,7 @@ def _stages(backbone: Qwen25VL, material: _Material, settings: BenchSettings) ->
     def index() -> None:
         blocks = []
         for pixels, block in zip(material.pixels, material.blocks, strict=True):
-            blocks.append(VisualBlock(backbone.encode_pairs(pixels), block.rows, block.cols, block.temporal))
+            blocks.append(VisualBlock(backbone.encode_pairs(pixels), block.rows, block.cols, block.seconds))
         embedder.clips(backbone, blocks)
 
     candidates = [Candidate(clip, 0.0) for clip in material.clips]

@@ -11,7 +11,7 @@ from lvqa.cli.door import silence
 from lvqa.cli.terminal import one_line, print_json, say
 
 if TYPE_CHECKING:
-    from lvqa.backbones.qwen2_5_vl import Qwen25VL
+    from lvqa.backbones.qwen_vl import Qwen25VL
     from lvqa.bench import Bench, Measured
 
 
@@ -81,7 +81,7 @@ def _backbone(
     device: str | None,
     dtype: str | None,
 ) -> Qwen25VL:
-    from lvqa.backbones.qwen2_5_vl import Qwen25VL
+    from lvqa.backbones.qwen_vl import Qwen25VL
     from lvqa.backbones.random_weights import random_model
     from lvqa.records import LvqaError
 

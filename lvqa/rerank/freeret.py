@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lvqa.backbones.beginnings import Beginnings
+    from lvqa.backbones.prompt import Prompt
 
 LAYOUTS = ("question_first", "clip_first")
 PROBABILITIES = ("options", "vocabulary")
@@ -53,10 +54,13 @@ class MultipleChoice:
         candidates: Sequence[Candidate],
         blocks_of: BlocksOf,
         beginnings: Beginnings | None = None,
+        *,
+        image: Prompt = (),
     ) -> list[Candidate]:
         ordered, clip_first = in_time(candidates), self.layout == "clip_first"
         orders = (False, True) if self.both_orders else (False,)
         texts = [prompts.rerank(query, labels=self.labels, swapped=order, clip_first=clip_first) for order in orders]
+        before = texts[0][0]
         matching = [prompts.rerank_labels(self.labels, swapped=order)[0] for order in orders]
         labels = list(prompts.LABELS[self.labels])
         whole = self.probability == "vocabulary"
@@ -66,8 +70,8 @@ class MultipleChoice:
             backbone,
             [candidate.clip for candidate in ordered],
             blocks_of,
-            before=texts[0][0],
-            afters=[after for _, after in texts],
+            before=(before,) if clip_first else (*image, before),
+            afters=[(*image, after) if clip_first else (after,) for _, after in texts],
             words=None if whole else labels,
             beginnings=beginnings if clip_first else None,
         ):

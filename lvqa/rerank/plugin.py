@@ -1,7 +1,7 @@
 """A reranker of your own, from a Python file: `rerank.name: path/to/file.py`, or `path/to/file.py:Class`.
 
 The file has a class with `rerank(self, backbone, query, candidates, blocks_of, beginnings=None)`, as the Protocol
-`Reranker` says.
+`Reranker` says; with `image=()` too if queries may hold a picture.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from lvqa.rerank.protocol import BlocksOf, fault
 
 if TYPE_CHECKING:
     from lvqa.backbones.beginnings import Beginnings
+    from lvqa.backbones.prompt import Prompt
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,10 +35,13 @@ class UserReranker:
         candidates: Sequence[Candidate],
         blocks_of: BlocksOf,
         beginnings: Beginnings | None = None,
+        *,
+        image: Prompt = (),
     ) -> list[Candidate]:
-        """What the class makes of the candidates, if it is what was asked for."""
+        """What the class makes of the candidates, if it is what was asked for. It need not know of pictures."""
+        shown = {"image": image} if image else {}
         with told_where(self.path):
-            found = self.inner.rerank(backbone, query, list(candidates), blocks_of, beginnings)
+            found = self.inner.rerank(backbone, query, list(candidates), blocks_of, beginnings, **shown)
         if wrong := fault(candidates, found):
             raise LvqaError(f"{self.path}: {type(self.inner).__name__}.rerank gives {wrong}")
         checked: list[Candidate] = found

@@ -13,7 +13,7 @@ from lvqa.records import Candidate, Clip, shown
 
 if TYPE_CHECKING:
     from lvqa.backbones.beginnings import Beginnings
-    from lvqa.backbones.prompt import VisualBlock
+    from lvqa.backbones.prompt import Prompt, VisualBlock
 
 BlocksOf = Callable[[Sequence[Clip]], "Iterator[VisualBlock]"]
 """Clips in time order -> what the model sees of each."""
@@ -29,12 +29,15 @@ class Reranker(Protocol):
         candidates: Sequence[Candidate],
         blocks_of: BlocksOf,
         beginnings: Beginnings | None = None,
+        *,
+        image: Prompt = (),
     ) -> list[Candidate]:
         """The same clips, each once, as new candidates, best first by `rerank_score`.
 
         `candidates`, at least one, come best first by embedding. Clips that were not looked at have no rerank score and
         stand last, in their order. The scores are the same whatever was asked before, and whatever the batches are.
-        `beginnings` are what other questions on the video made the model read, by clip.
+        `beginnings` are what other questions on the video made the model read, by clip; `image` is what shows the
+        query's picture, if it has one.
         """
         ...
 
@@ -50,6 +53,8 @@ class NoReranker:
         candidates: Sequence[Candidate],
         blocks_of: BlocksOf,
         beginnings: Beginnings | None = None,
+        *,
+        image: Prompt = (),
     ) -> list[Candidate]:
         return list(candidates)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lvqa.backbones.beginnings import Beginnings
+    from lvqa.backbones.prompt import Prompt
 
 CHUNK = 16
 """Clips in hand at a time."""
@@ -23,8 +24,8 @@ def next_token_logits(
     clips: Sequence[Clip],
     blocks_of: BlocksOf,
     *,
-    before: str,
-    afters: Sequence[str],
+    before: Prompt,
+    afters: Sequence[Prompt],
     words: Sequence[str] | None,
     beginnings: Beginnings | None = None,
 ) -> Iterator[list[Tensor]]:
@@ -37,14 +38,14 @@ def next_token_logits(
     if beginnings is None and len(afters) == 1:
         blocks = blocks_of(clips)
         for chunk in _chunks(clips):
-            yield [backbone.next_token_logits([(before, next(blocks), afters[0]) for _ in chunk], words)]
+            yield [backbone.next_token_logits([(*before, next(blocks), *afters[0]) for _ in chunk], words)]
         return
     read = {} if beginnings is None else {clip: held for clip in clips if (held := beginnings.get(clip)) is not None}
     blocks = blocks_of([clip for clip in clips if clip not in read])
     for chunk in _chunks(clips):
         unread = [clip for clip in chunk if clip not in read]
         if unread:
-            new = backbone.read_beginnings([(before, next(blocks)) for _ in unread])
+            new = backbone.read_beginnings([(*before, next(blocks)) for _ in unread])
             read.update(zip(unread, new, strict=True))
         of_chunk = [read.pop(clip) for clip in chunk]
         if beginnings is not None:

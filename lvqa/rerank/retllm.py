@@ -17,6 +17,7 @@ from lvqa.rerank.reading import next_token_logits
 
 if TYPE_CHECKING:
     from lvqa.backbones.beginnings import Beginnings
+    from lvqa.backbones.prompt import Prompt
 
 SCORES = ("p_true", "generated")
 TIES = ("guarded", "literal", "none")
@@ -76,18 +77,25 @@ class RetLLM:
         candidates: Sequence[Candidate],
         blocks_of: BlocksOf,
         beginnings: Beginnings | None = None,
+        *,
+        image: Prompt = (),
     ) -> list[Candidate]:
         ordered = in_time(candidates[: self.top])
         with backbone.visual_enhancement(ratio=self.ratio, formula=self.formula):
             if self.score == "p_true":
                 kept = None if self.ratio else beginnings
-                verdicts = _verdicts(backbone, ("", prompts.retllm_true(query)), ordered, blocks_of, kept)
+                asked = (*image, prompts.retllm_true(query))
+                verdicts = _verdicts(backbone, ((), asked), ordered, blocks_of, kept)
                 scores = [self._cut(verdict.true) for verdict in verdicts]
                 tied = {place: verdicts[place] for place in self._tied(scores)}
             else:
-                scores = [self._cut(score) for score in _generated(backbone, query, ordered, blocks_of)]
+                scores = [
+                    self._cut(score)
+                    for score in _generated(backbone, (*image, prompts.retllm_score(query)), ordered, blocks_of)
+                ]
                 places = self._tied(scores)
-                again = _verdicts(backbone, prompts.retllm_tie(query), [ordered[n] for n in places], blocks_of)
+                before, after = prompts.retllm_tie(query)
+                again = _verdicts(backbone, ((*image, before), (after,)), [ordered[n] for n in places], blocks_of)
                 tied = dict(zip(places, again, strict=True))
         for place, verdict in tied.items():
             if self.ties == "literal" or verdict.true > 0.5:
@@ -133,7 +141,7 @@ class ReleasedRetLLM(RetLLM):
 
 def _verdicts(
     backbone: Backbone,
-    text: tuple[str, str],
+    text: tuple[Prompt, Prompt],
     candidates: Sequence[Candidate],
     blocks_of: BlocksOf,
     beginnings: Beginnings | None = None,
@@ -153,11 +161,10 @@ def _verdicts(
     return verdicts
 
 
-def _generated(backbone: Backbone, query: str, candidates: Sequence[Candidate], blocks_of: BlocksOf) -> list[float]:
-    """The score that the model writes for each candidate."""
+def _generated(backbone: Backbone, asked: Prompt, candidates: Sequence[Candidate], blocks_of: BlocksOf) -> list[float]:
+    """The score that the model writes for each candidate, asked for behind it."""
     blocks = blocks_of([candidate.clip for candidate in candidates])
-    asked = prompts.retllm_score(query)
-    return [written_score(backbone.generate((block, asked), max_new_tokens=MAX_NEW_TOKENS)) for block in blocks]
+    return [written_score(backbone.generate((block, *asked), max_new_tokens=MAX_NEW_TOKENS)) for block in blocks]
 
 
 def written_score(text: str) -> float:

@@ -1,71 +1,81 @@
-"""Qwen2.5-VL, untouched: the one model that embeds, reranks and answers."""
+"""What all models share: a decoder that reads text and visual tokens. An adapter says how a model sees and is shown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoTokenizer, DynamicCache, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText, AutoTokenizer, DynamicCache
 from transformers.masking_utils import create_causal_mask
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
+from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from lvqa.backbones import ENHANCEMENTS
 from lvqa.backbones.batching import TokenBudget
 from lvqa.backbones.beginnings import Beginning
-from lvqa.backbones.chat import Batch, ChatFormat, Sequence3D, collate
+from lvqa.backbones.chat import Batch, ChatFormat, Sequence3D, Shown, Special, collate
 from lvqa.backbones.checkpoint import find_checkpoint
 from lvqa.backbones.enhancement import VisualEnhancement
 from lvqa.backbones.head import LanguageHead
-from lvqa.backbones.positions import position_ids
-from lvqa.backbones.prompt import Prompt
-from lvqa.backbones.vision import encode_pixels, target_size
+from lvqa.backbones.prompt import Prompt, VisualBlock
 from lvqa.records import Counts, LvqaError
 
-__all__ = ["STATES", "Qwen25VL", "encode_pixels", "position_ids", "target_size"]
-
-MODEL_TYPE = "qwen2_5_vl"
-MAX_PIXELS = 128 * 28 * 28
-"""A frame's default size limit: Qwen's own cap for LVBench. A config's `video_max_pixels` goes first."""
+PATCHES_PER_TOKEN = 4
+"""All these models merge two by two patches into a token."""
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 HEAD_ROWS = 16_384
 """Of the language head, in float32 at a time."""
 STATES = {"attention": (1, False), "mlp": (1, True), "mlp-1": (2, True), "mlp-2": (3, True)}
 """A state's name -> the layer it leaves, counted from the end, and whether that layer's MLP is included."""
 
+Note = Callable[[nn.Module, Tensor, Tensor, tuple[Tensor, Tensor]], None]
+"""Called with a layer, the states before and after it, and the rotation."""
 
-class Qwen25VL:
-    """A Qwen2.5-VL of any size. It is never trained here, and its weights are never changed."""
+
+class Decoder(ABC):
+    """A model of any size. It is never trained here, and its weights are never changed.
+
+    An adapter gives the members without a value here a value, and has `frame_size`, `grid_of`, `encode` and `show`.
+    """
+
+    model_type: ClassVar[str]
+    pad: ClassVar[Special]
+    """What holds the place of a visual token."""
+    delimiters: ClassVar[tuple[Special, ...]]
+    """The other special tokens that blocks are shown with."""
+    library_class: ClassVar[Any] = AutoModelForImageTextToText
+    after_block: ClassVar[str] = ""
+    """The text between a block and what follows it."""
+    time_encoding = "text"
+    max_pixels: int
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, revision: str, max_batch_tokens: int) -> None:
         self.name = name
         self.revision = revision
         self.counts = Counts()
         self.dim = int(model.config.text_config.hidden_size)
-        """Width of the visual tokens and of the states."""
-        vision = model.config.vision_config
-        self.cell_pixels = int(vision.patch_size * vision.spatial_merge_size)
-        self.positions_per_second = float(vision.tokens_per_second)
-        self.max_pixels = int(getattr(model.config, "video_max_pixels", MAX_PIXELS))
+        """Width of the states."""
         self.rerank_layout = str(getattr(model.config, "rerank_layout", "question_first"))
         self.answer_reading = str(getattr(model.config, "answer_reading", "logits"))
         self._model = model
         self._text = model.model.language_model
-        self._chat = ChatFormat(tokenizer)
+        self._chat = ChatFormat(tokenizer, show=self.show, pad=self.pad, others=self.delimiters, after=self.after_block)
         self.head = LanguageHead(self._text.norm, model.lm_head.weight, self._chat)
-        self._patch_budget = TokenBudget(max_batch_tokens)
+        self._pixel_budget = TokenBudget(max_batch_tokens)
         self._prompt_budget = TokenBudget(max_batch_tokens)
         self._enhancement: VisualEnhancement | None = None
 
     @classmethod
     def load(
         cls, model: str, *, device: str | None = None, dtype: str | None = None, max_batch_tokens: int = 16384
-    ) -> Qwen25VL:
+    ) -> Self:
         """The model under a hub id, in a folder, or the embedded "tiny".
 
         Without a device it is CUDA where there is one, else the CPU; without a dtype, bfloat16 on CUDA, else float32.
@@ -74,23 +84,49 @@ class Qwen25VL:
         if dtype is not None and dtype not in DTYPES:
             raise LvqaError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
         checkpoint = find_checkpoint(model)
-        if checkpoint.model_type != MODEL_TYPE:
-            raise LvqaError(f"model {model!r} is a {checkpoint.model_type}; only a {MODEL_TYPE} can be used")
+        if checkpoint.model_type != cls.model_type:
+            raise LvqaError(f"model {model!r} is a {checkpoint.model_type}; only a {cls.model_type} can be used")
         precision = DTYPES[dtype or ("bfloat16" if place.type == "cuda" else "float32")]
         try:
             tokenizer = AutoTokenizer.from_pretrained(checkpoint.source)
-            library: Any = Qwen2_5_VLForConditionalGeneration  # typed as if it returned the model alone
-            loaded, report = library.from_pretrained(
+            loaded, report = cls.library_class.from_pretrained(
                 checkpoint.source, dtype=precision, attn_implementation="sdpa", output_loading_info=True
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # without a tokenizer it is a ValueError
             raise LvqaError(f"model {model!r} is incomplete: {str(error).splitlines()[0]}") from error
         if report["missing_keys"]:
             raise LvqaError(f"model {model!r} lacks weights, among them {min(report['missing_keys'])}")
-        if loaded.model.language_model.has_sliding_layers:
+        if getattr(loaded.model.language_model, "has_sliding_layers", False):
             raise LvqaError(f"model {model!r} uses sliding-window attention, which is not supported")
         loaded.eval().requires_grad_(False).to(place)
         return cls(loaded, tokenizer, name=model, revision=checkpoint.revision, max_batch_tokens=max_batch_tokens)
+
+    # --- what an adapter says ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
+        """Height and width to decode frames of this size at."""
+
+    @abstractmethod
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """How many rows and columns of visual tokens a pair of frames of this size has."""
+
+    @abstractmethod
+    def encode(self, pixels: Tensor) -> Tensor:
+        """(n, tokens, width) visual tokens of (n, 2, height, width, 3) uint8 pixels on the model's device.
+
+        Behind the first `dim` of the width, `dim` each, stands what is added to them after the decoder's first layers.
+        """
+
+    @abstractmethod
+    def show(self, block: VisualBlock) -> Iterable[Shown]:
+        """What stands for a block in the sequence. It does not end with text, so that a beginning can end there."""
+
+    def rows(self, block: VisualBlock) -> Tensor:
+        """(places, width): what goes to the places of a block's visual tokens, in order."""
+        return block.tokens.flatten(0, 1)
+
+    # --- what is asked of it ----------------------------------------------------------------------------------------
 
     @property
     def device(self) -> torch.device:
@@ -111,24 +147,18 @@ class Qwen25VL:
         """The token sequence that a prompt becomes; without `is_whole`, the beginning of one."""
         return self._chat.encode(prompt, is_whole=is_whole)
 
-    def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
-        """Height and width to decode at: multiples of 28, at most `max_pixels` together, the aspect nearly kept."""
-        least = min(4 * self.cell_pixels**2, max_pixels)
-        return target_size(height, width, max_pixels=max_pixels, min_pixels=least, factor=self.cell_pixels)
-
     @torch.no_grad()
     def encode_pairs(self, pixels: np.ndarray) -> Tensor:
-        """(n, tokens, dim) visual tokens of n frame pairs given as (n, 2, height, width, 3) uint8."""
-        visual = self._model.model.visual
+        """(n, tokens, width) visual tokens of n frame pairs given as (n, 2, height, width, 3) uint8."""
 
         def work(batch: list[int]) -> Tensor:
-            return encode_pixels(visual, torch.tensor(pixels[batch], device=self.device))
+            return self.encode(torch.tensor(pixels[batch], device=self.device))
 
         n, _, height, width, _ = pixels.shape
         if n == 0:
             raise ValueError("there are no frame pairs to encode")
-        patches = height * width // visual.config.patch_size**2
-        tokens = self._patch_budget.run([patches] * n, work)
+        patches = PATCHES_PER_TOKEN * math.prod(self.grid_of(height, width))
+        tokens = self._pixel_budget.run([patches] * n, work)
         self.counts.pairs_encoded += n
         return tokens
 
@@ -145,7 +175,7 @@ class Qwen25VL:
 
         The word's embedding, then what is there after each layer's attention and after its MLP; no final norm.
         """
-        return self._read(prompts, self._last_states_by_depth).float()
+        return self._in_batches(prompts, self._last_states_by_depth).float()
 
     def first_tokens(self, words: Sequence[str]) -> list[int]:
         """The token that each word begins with. LvqaError if two begin with the same one, which tells nothing."""
@@ -184,20 +214,20 @@ class Qwen25VL:
 
     @torch.no_grad()
     def next_token_logits_after(
-        self, beginnings: Sequence[Beginning], texts: Sequence[str], words: Sequence[str] | None = None
+        self, beginnings: Sequence[Beginning], rests: Sequence[Prompt], words: Sequence[str] | None = None
     ) -> Tensor:
-        """(n, words) float32: as `next_token_logits`, of prompts of which all but the last text is read already."""
+        """(n, words) float32: as `next_token_logits`, of prompts of which the beginning is read already."""
         rows = None if words is None else self.first_tokens(words)
         self._require_plain()
-        pairs = list(zip(beginnings, texts, strict=True))
-        rests = [self._chat.encode_rest(text, beginning.next_position) for beginning, text in pairs]
+        pairs = list(zip(beginnings, rests, strict=True))
+        sequences = [self._chat.encode_rest(rest, beginning.next_position) for beginning, rest in pairs]
 
         def work(batch: list[int]) -> Tensor:
-            return self._last_state_after([beginnings[n] for n in batch], collate([rests[n] for n in batch]))
+            return self._last_state_after([beginnings[n] for n in batch], collate([sequences[n] for n in batch]))
 
-        lengths = [(len(beginning), len(rest)) for beginning, rest in zip(beginnings, rests, strict=True)]
+        lengths = [(len(beginning), len(rest)) for beginning, rest in zip(beginnings, sequences, strict=True)]
         states = torch.stack(self._prompt_budget.run_alike(lengths, work))
-        self.counts.tokens_prefilled += sum(map(len, rests))
+        self.counts.tokens_prefilled += sum(map(len, sequences))
         return self._logits(self._text.norm(states), rows)
 
     @torch.no_grad()
@@ -205,16 +235,19 @@ class Qwen25VL:
         """The reply, chosen greedily token by token, without special tokens."""
         batch = collate([self._chat.encode(prompt)])
         cache = DynamicCache(config=self._text.config)
-        states, positions = self._embed(batch), batch.positions.to(self.device)
-        last, reply, stops = int(positions.max()), list[int](), self._stop_ids()
-        for step in range(1, max_new_tokens + 1):
-            output = self._text(inputs_embeds=states, position_ids=positions, past_key_values=cache, use_cache=True)
-            token = self._model.lm_head(output.last_hidden_state[:, -1]).argmax(-1)  # (1,)
+        states, position, reply, stops = (
+            self._read(batch, cache),
+            int(batch.positions.max()),
+            list[int](),
+            self._stop_ids(),
+        )
+        for _ in range(max_new_tokens):
+            token = self._model.lm_head(states[:, -1]).argmax(-1)  # (1,)
             if int(token) in stops:
                 break
             reply.append(int(token))
-            states = self._text.embed_tokens(token[:, None])  # (1, 1, dim)
-            positions = torch.full((3, 1, 1), last + step, device=self.device)
+            position += 1
+            states = self._go_on(token[:, None], position, cache)
         self.counts.tokens_prefilled += batch.ids.shape[1]
         return self._chat.tokenizer.decode(reply, skip_special_tokens=True).strip()  # type: ignore[no-any-return]
 
@@ -223,21 +256,11 @@ class Qwen25VL:
         """(replies,) float32: the log-probability that the reply is exactly this text. The prompt is read once."""
         batch = collate([self._chat.encode(prompt)])
         cache = DynamicCache(config=self._text.config)
-        positions = batch.positions.to(self.device)
-        output = self._text(
-            inputs_embeds=self._embed(batch), position_ids=positions, past_key_values=cache, use_cache=True
-        )
+        before = self._read(batch, cache)[:, -1:].expand(len(replies), -1, -1)
         cache.batch_repeat_interleave(len(replies))
         said = [torch.tensor([*self._chat.text_ids(reply), self._chat.tokenizer.eos_token_id]) for reply in replies]
         ids = pad_sequence(said, batch_first=True, padding_value=-1).to(self.device)  # (replies, longest)
-        after = int(positions.max()) + 1 + torch.arange(ids.shape[1] - 1, device=self.device)
-        states = self._text(
-            inputs_embeds=self._text.embed_tokens(ids[:, :-1].clamp(min=0)),
-            position_ids=after.expand(3, len(replies), -1),
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
-        before = output.last_hidden_state[:, -1:].expand(len(replies), -1, -1)
+        states = self._go_on(ids[:, :-1].clamp(min=0), int(batch.positions.max()) + 1, cache)
         log_probs: Tensor = self._model.lm_head(torch.cat([before, states], dim=1)).float().log_softmax(-1)
         self.counts.tokens_prefilled += batch.ids.shape[1] + sum(map(len, said))
         return log_probs.gather(-1, ids.clamp(min=0)[..., None]).squeeze(-1).masked_fill(ids < 0, 0).sum(1)
@@ -266,11 +289,11 @@ class Qwen25VL:
         """(n, dim) in the model's dtype: the named state at the last position."""
         if state not in STATES:
             raise LvqaError(f"state {state!r} is unknown; use one of {', '.join(STATES)}")
-        states = self._read(prompts, lambda batch: self._last_state(batch, state=state))
+        states = self._in_batches(prompts, lambda batch: self._last_state(batch, state=state))
         return self._text.norm(states) if final_norm else states
 
     @torch.no_grad()
-    def _read(self, prompts: Sequence[Prompt], work: Callable[[Batch], Tensor]) -> Tensor:
+    def _in_batches(self, prompts: Sequence[Prompt], work: Callable[[Batch], Tensor]) -> Tensor:
         """The rows of `work`, which gets the prompts in batches."""
         if not prompts:
             raise ValueError("there are no prompts to read")
@@ -280,48 +303,32 @@ class Qwen25VL:
         self.counts.tokens_prefilled += sum(sizes)
         return rows
 
-    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor | None, Any, tuple[Tensor, Tensor]]:
-        """What the layers take: states (batch, sequence, dim), padding, causal mask, and rotations."""
-        states = self._embed(batch)
-        padding = None if batch.mask is None else batch.mask.to(self.device)
-        mask = create_causal_mask(
-            config=self._text.config, inputs_embeds=states, attention_mask=padding, past_key_values=None
-        )
-        return states, padding, mask, self._text.rotary_emb(states, batch.positions.to(self.device))
-
     def _last_states_by_depth(self, batch: Batch) -> Tensor:
         """(batch, 1 + 2 * layers, dim): the last position after every sub-layer."""
-        states, padding, mask, rotary = self._inputs(batch)
-        found = [states[:, -1]]
-        for layer in self._text.layers:
-            attended = states[:, -1] + _attend_from_last(layer, states, rotary=rotary, padding=padding)
-            states = layer(states, attention_mask=mask, position_embeddings=rotary)
-            found += [attended, states[:, -1]]
+        padding = None if batch.mask is None else batch.mask.to(self.device)
+        found: list[Tensor] = []
+
+        def note(layer: nn.Module, before: Tensor, after: Tensor, rotary: tuple[Tensor, Tensor]) -> None:
+            attended = before[:, -1] + _attend_from_last(layer, before, rotary=rotary, padding=padding)
+            found.extend([attended, after[:, -1]] if found else [before[:, -1], attended, after[:, -1]])
+
+        self._through(batch, layers=len(self._text.layers), note=note)
         return torch.stack(found, dim=1)
 
     def _last_state(self, batch: Batch, *, state: str) -> Tensor:
         """(batch, dim): whole layers up to the one that the state leaves, and of that one the last position."""
         from_end, with_mlp = STATES[state]
-        states, padding, mask, rotary = self._inputs(batch)
-        for layer in self._text.layers[:-from_end]:
-            states = layer(states, attention_mask=mask, position_embeddings=rotary)
+        states, rotary = self._through(batch, layers=len(self._text.layers) - from_end)
+        padding = None if batch.mask is None else batch.mask.to(self.device)
         layer = self._text.layers[-from_end]
         last = states[:, -1] + _attend_from_last(layer, states, rotary=rotary, padding=padding)
         return last + layer.mlp(layer.post_attention_layernorm(last)) if with_mlp else last
 
     def _keys_values(self, batch: Batch) -> Tensor:
         """(batch, layers, 2, kv_heads, sequence, head_dim) of equally long beginnings."""
-        states = self._embed(batch)
-        rotary = self._text.rotary_emb(states, batch.positions.to(self.device))
         cache = DynamicCache(config=self._text.config)
-        mask = create_causal_mask(
-            config=self._text.config, inputs_embeds=states, attention_mask=None, past_key_values=None
-        )
-        for layer in self._text.layers[:-1]:
-            states = layer(
-                states, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True
-            )
         # Of the last layer no more is needed: nothing is read at the end of a beginning.
+        states, rotary = self._through(batch, layers=len(self._text.layers) - 1, cache=cache)
         layer = self._text.layers[-1]
         last = _keys_and_values(layer.self_attn, layer.input_layernorm(states), rotary=rotary)
         layers: list[Any] = cache.layers[:-1]
@@ -332,27 +339,70 @@ class Qwen25VL:
         """(batch, dim): the last position, after the last MLP, of each beginning and its row of the batch behind it."""
         held = torch.stack([beginning.keys_values for beginning in beginnings], dim=2)  # (layers, 2, batch, heads, ...)
         cache = DynamicCache([(keys, values) for keys, values in held[:-1]], config=self._text.config)
-        states = self._embed(batch)
-        rotary = self._text.rotary_emb(states, batch.positions.to(self.device))
-        length, before = states.shape[1], held.shape[4]
-        mask = torch.ones(length, before + length, dtype=torch.bool, device=self.device).tril(before)
-        for layer in self._text.layers[:-1]:
-            states = layer(
-                states, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True
-            )
+        states, rotary = self._through(batch, layers=len(self._text.layers) - 1, cache=cache)
         layer = self._text.layers[-1]
         last: Tensor = states[:, -1] + _attend_from_last(layer, states, rotary=rotary, padding=None, before=held[-1])
         return last + layer.mlp(layer.post_attention_layernorm(last))  # type: ignore[no-any-return]
 
-    def _embed(self, batch: Batch) -> Tensor:
-        """(batch, sequence, dim): the words' embeddings, and the visual tokens in their places."""
+    def _read(self, batch: Batch, cache: DynamicCache) -> Tensor:
+        """(batch, sequence, dim) after the final norm; what follows can go on from the cache."""
+        states, _ = self._through(batch, layers=len(self._text.layers), cache=cache)
+        return self._text.norm(states)  # type: ignore[no-any-return]
+
+    def _go_on(self, ids: Tensor, position: int, cache: DynamicCache) -> Tensor:
+        """(batch, sequence, dim) after the final norm, of (batch, sequence) tokens that follow what was read."""
+        positions = position + torch.arange(ids.shape[1], device=self.device).expand(*ids.shape)
+        read = self._text(
+            inputs_embeds=self._text.embed_tokens(ids),
+            position_ids=self._axes(positions.expand(3, -1, -1)),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return read.last_hidden_state  # type: ignore[no-any-return]
+
+    def _through(
+        self, batch: Batch, *, layers: int, cache: DynamicCache | None = None, note: Note | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """(batch, sequence, dim) after the first so many layers, and the rotation; keys and values go to the cache."""
+        states, added = self._embed(batch)
+        padding = None if batch.mask is None else batch.mask.to(self.device)
+        mask = create_causal_mask(
+            config=self._text.config, inputs_embeds=states, attention_mask=padding, past_key_values=cache
+        )
+        rotary = self._text.rotary_emb(states, self._axes(batch.positions.to(self.device)))
+        for number, layer in enumerate(self._text.layers[:layers]):
+            before = states
+            states = layer(
+                states,
+                attention_mask=mask,
+                position_embeddings=rotary,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+            if note is not None:
+                note(layer, before, states, rotary)
+            if number < len(added):
+                states[batch.visual.to(self.device)] += added[number]
+        return states, rotary
+
+    def _axes(self, positions: Tensor) -> Tensor:
+        """The (3, batch, sequence) positions as the decoder takes them."""
+        return positions
+
+    def _embed(self, batch: Batch) -> tuple[Tensor, Sequence[Tensor]]:
+        """(batch, sequence, dim): the words' embeddings, and the visual tokens in their places.
+
+        With it what is added in these places after the first layers, (places, dim) a layer.
+        """
         states: Tensor = self._text.embed_tokens(batch.ids.to(self.device))
+        added: Sequence[Tensor] = ()
         if batch.blocks:
-            visual = torch.cat([block.tokens.flatten(0, 1).to(states) for block in batch.blocks])
-            states[batch.visual.to(self.device)] = visual
+            visual = torch.cat([self.rows(block).to(states) for block in batch.blocks])  # (places, width)
+            tokens, *added = torch.split(visual, self.dim, dim=1)
+            states[batch.visual.to(self.device)] = tokens
         if self._enhancement is not None:
             self._enhancement.see(batch, states)
-        return states
+        return states, added
 
     def _logits(self, states: Tensor, rows: Sequence[int] | None) -> Tensor:
         """(n, rows) float32, of (n, dim) states after the final norm: by some rows of the language head, or by all."""
@@ -388,9 +438,7 @@ def _attend_from_last(
     key, value = _keys_and_values(attn, normal, rotary=rotary)
     if before is not None:
         key, value = torch.cat([before[0], key], dim=2), torch.cat([before[1], value], dim=2)
-    query = (
-        attn.q_proj(normal[:, -1:]).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2)
-    )  # (batch, heads, 1, head_dim)
+    query = _heads(attn, "q", normal[:, -1:])  # (batch, heads, 1, head_dim)
     query, _ = apply_rotary_pos_emb(query, query, *(angles[:, -1:] for angles in rotary))
     grouped = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)  # (batch, kv_heads, heads per kv_head, head_dim)
     mask = None if padding is None else padding[:, None, None]  # (batch, 1, 1, sequence)
@@ -400,11 +448,16 @@ def _attend_from_last(
 
 def _keys_and_values(attn: Any, normal: Tensor, *, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """(batch, kv_heads, sequence, head_dim) each, keys with their rotation; `normal` are the layer's normed states."""
-    key, value = (
-        project(normal).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2) for project in (attn.k_proj, attn.v_proj)
-    )
+    key, value = _heads(attn, "k", normal), _heads(attn, "v", normal)
     key, _ = apply_rotary_pos_emb(key, key, *rotary)
     return key, value
+
+
+def _heads(attn: Any, name: str, normal: Tensor) -> Tensor:
+    """(batch, heads, sequence, head_dim) by the projection of this name, with the norm that some models have on it."""
+    heads = getattr(attn, f"{name}_proj")(normal).unflatten(-1, (-1, attn.head_dim))
+    norm = getattr(attn, f"{name}_norm", nn.Identity())
+    return norm(heads).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 def _device(name: str | None) -> torch.device:
