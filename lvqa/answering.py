@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lvqa import prompts
 from lvqa.backbones import Backbone
-from lvqa.backbones.prompt import Part
+from lvqa.backbones.prompt import Part, Prompt
 from lvqa.records import LETTERS, Question
 from lvqa.visual import Pair, VisualTokens, runs_of_pairs
 
@@ -40,12 +40,20 @@ class Answerer:
     read: str = "logits"
     max_new_tokens: int = 64
 
-    def answer(self, backbone: Backbone, question: Question, pairs: Sequence[Pair], tokens: VisualTokens) -> Reply:
+    def answer(
+        self,
+        backbone: Backbone,
+        question: Question,
+        pairs: Sequence[Pair],
+        tokens: VisualTokens,
+        *,
+        image: Prompt = (),
+    ) -> Reply:
         """Multiple choice as `read` says; generated text may name no letter, and then `option` is None.
 
-        A free question: greedy text.
+        A free question: greedy text. `image` is what shows the question's picture, if it has one.
         """
-        film = self._film(pairs, tokens)
+        film = [*self.shown(pairs, tokens), *image]
         if not question.options or self.read == "text":
             shown = (*film, prompts.answer(question))
             text = backbone.generate(shown, max_new_tokens=self.max_new_tokens)
@@ -58,7 +66,7 @@ class Answerer:
         best = max(range(len(scores)), key=scores.__getitem__)
         return Reply(question.options[best], question.letters[best], tuple(scores))
 
-    def _film(self, pairs: Sequence[Pair], tokens: VisualTokens) -> list[Part]:
+    def shown(self, pairs: Sequence[Pair], tokens: VisualTokens) -> list[Part]:
         """What stands before the question: nothing if no frame was chosen."""
         if not pairs:
             return []

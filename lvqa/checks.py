@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lvqa.config import Config
+from lvqa.image import read_image
+from lvqa.plugins import is_file_name
 from lvqa.records import LETTERS, LvqaError, Question
-from lvqa.rerank import RERANKERS
+from lvqa.rerank import Reranker, make_reranker
 from lvqa.selection import SELECTORS, Selector, make_selector
-from lvqa.selection.plugin import is_file_name
-from lvqa.video import DECODERS
+from lvqa.video import DECODERS, GRIDS
 
 CONTROLS = ("oracle", "blind")
 """Methods that only an evaluation can use: frames from the annotated time, and no frames."""
@@ -23,8 +24,9 @@ MAX_QUESTION_CHARACTERS = 8_000
 
 def check_settings(config: Config) -> None:
     """Raises LvqaError for a name that no room knows. Costs nothing, so it stands before a model is loaded."""
-    known(config.rerank.name, RERANKERS, "rerank.name")
     known(config.video.decoder, DECODERS, "video.decoder")
+    known(config.video.grid, GRIDS, "video.grid")
+    reranker_of(config)
     selector_of(config)
 
 
@@ -53,6 +55,16 @@ def selector_of(config: Config, method: str | None = None) -> Selector | Control
     return Control(method)
 
 
+def reranker_of(config: Config, *, layout: str = "question_first") -> Reranker:
+    """What looks closer at the candidates; `layout` is for where the settings say nothing.
+
+    LvqaError for what is unknown or not allowed.
+    """
+    s = config.rerank
+    shared = {"layout": s.layout or layout, "labels": s.labels, "both_orders": s.both_orders}
+    return make_reranker(s.name, s.options, **shared, probability=s.probability)
+
+
 def known(name: str, allowed: Sequence[str] | dict[str, object] | object, setting: str) -> str:
     """The name, or LvqaError if it is none of them."""
     if name not in allowed:  # type: ignore[operator]
@@ -67,9 +79,11 @@ def check_count(count: int, *, name: str = "frames") -> int:
     return count
 
 
-def check_question(question: Question) -> None:
-    """Raises LvqaError for a question that can't be asked."""
-    if not question.text.strip():
+def check_question(question: Question, *, is_search: bool = False) -> None:
+    """Raises LvqaError for a question that can't be asked. A search needs no text beside a picture."""
+    if question.image is not None:
+        read_image(question.image)
+    if not question.text.strip() and not (is_search and question.image):
         raise LvqaError("the question is empty; ask something, for example: What happened after the door closed?")
     length = len(question.text) + sum(map(len, question.options))
     if length > MAX_QUESTION_CHARACTERS:

@@ -18,6 +18,9 @@ from lvqa.records import LvqaError, shown
 Section = TypeVar("Section")
 Settings = TypeVar("Settings", bound="Config")
 
+POOL = 50
+"""Clips that go to the reranker by default."""
+
 
 class ConfigError(LvqaError):
     """A setting that is not known or not allowed; names the key, the value, what is allowed and where it stood."""
@@ -46,18 +49,23 @@ class VideoConfig:
 
     decoder: str = "pyav"
     """A name in video.DECODERS."""
+    grid: str = "exact"
+    """A name in video.GRIDS: frames at an even step, or the film's own key frames, which are quick to skim."""
     frames_per_second: float = 1.0
-    """Step of the grid."""
+    """Step of the grid; of the key frames, how many at most."""
     clip_seconds: float = 16.0
     """Length of a clip; the last one may be shorter."""
     scene_cuts: bool = False
     """Cut clips at scene changes too."""
+    threads: int | None = None
+    """How many decode a film together; null: as many as OMP_NUM_THREADS says, or as this process has cores."""
     stall_seconds: float = 30.0
     """A decoder that is silent for so long is given up."""
 
     def __post_init__(self) -> None:
         for name in ("frames_per_second", "clip_seconds", "stall_seconds"):
             require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or null")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,17 +95,30 @@ class RerankConfig:
     """How the best candidates are looked at again."""
 
     name: str = "mcq"
-    """A name in rerank.RERANKERS."""
-    pool: int = 50
-    """Clips that are looked at, best first."""
+    """A name in rerank.RERANKERS, or a Python file with a reranker of your own."""
+    pool: int | None = POOL
+    """Clips that are looked at, best first; 0: none, the embedding's order stays; null: the whole video."""
     layout: Literal["question_first", "clip_first"] | None = None
     """What the model reads first; null: the question, as in the paper, unless the model's own config.json says else."""
     memory_mib: int = 4096
     """Bound on what the model has read of a video's clips, kept for the next question; with clip_first only."""
+    labels: str = "letters"
+    """How mcq has the model say whether a clip matches, as prompts.LABELS names it."""
+    both_orders: bool = False
+    """mcq: the mean over both orders of the options."""
+    probability: str = "options"
+    """mcq: softmax over the two labels, or over the whole "vocabulary"."""
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    """The reranker's own, {ratio: 0.3} for retllm. Those of a file, of -s and of an arm add up."""
 
     def __post_init__(self) -> None:
-        require(self.pool >= 1, "pool", self.pool, "1 or more (no reranking: rerank.name)")
+        require(self.pool is None or self.pool >= 0, "pool", self.pool, "0 or more, or null")
         require(self.memory_mib >= 0, "memory_mib", self.memory_mib, "0 or more")
+
+    @property
+    def num_shown(self) -> int | None:
+        """How many of the best clips are shown as evidence, whether they were looked at or not."""
+        return POOL if self.pool == 0 else self.pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +144,8 @@ class SelectionConfig:
 class AnswerConfig:
     """How the chosen frames are shown and answered from."""
 
-    time_encoding: Literal["text", "mrope", "index"] = "text"
-    """How the model is told the time of a frame."""
+    time_encoding: Literal["text", "mrope", "index"] | None = None
+    """How the model is told the time of a frame; null: text, but for a model that writes true seconds by itself."""
     read: Literal["logits", "text", "likelihood"] | None = None
     """Multiple choice: the letter with the largest logit, the letter that the generated text names, or the option
     likeliest as the answer to the bare question; null: the first, unless the model's own config.json says else."""
@@ -166,6 +187,13 @@ class Config:
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "0 or more")
+
+    @property
+    def retrieval(self) -> Config:
+        """The settings that the ranking of clips depends on; those of what follows it are the defaults."""
+        return Config(
+            model=self.model, video=self.video, embedding=self.embedding, rerank=self.rerank, store=self.store
+        )
 
 
 @overload

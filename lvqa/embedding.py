@@ -29,12 +29,23 @@ class Embedder:
 
     def clips(self, backbone: Backbone, blocks: Sequence[VisualBlock]) -> np.ndarray:
         """(clips, dim) float32, unit length."""
-        return self._vectors(backbone, [(block, self._text(prompts.CLIP)) for block in blocks])
+        return self._vectors(backbone, [self.clip_prompt(block) for block in blocks])
 
-    def query(self, backbone: Backbone, text: str) -> np.ndarray:
-        """(dim,) float32, unit length."""
-        vector: np.ndarray = self._vectors(backbone, [(f"{text}\n{self._text(prompts.QUERY)}",)])[0]
+    def query(self, backbone: Backbone, text: str, *, image: Prompt = ()) -> np.ndarray:
+        """(dim,) float32, unit length. `image` is what shows the query's picture, if it has one."""
+        vector: np.ndarray = self._vectors(backbone, [self.query_prompt(text, image=image)])[0]
         return vector
+
+    def clip_prompt(self, block: VisualBlock) -> Prompt:
+        """What asks for a clip's vector."""
+        return block, self._text(prompts.CLIP)
+
+    def query_prompt(self, text: str, *, image: Prompt = ()) -> Prompt:
+        """What asks for a question's vector."""
+        return (
+            *image,
+            f"{text}\n{self._text(prompts.QUERY)}",
+        )
 
     @property
     def stamp(self) -> dict[str, object]:

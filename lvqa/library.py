@@ -17,8 +17,6 @@ from lvqa.config import Config
 from lvqa.index import ClipIndex, Store, default_store
 from lvqa.pipeline import LongVideoQA, Progress, log_if_stale, segments
 from lvqa.records import Clip, IndexUse, LvqaError, Video
-from lvqa.video import Grid
-from lvqa.visual import pairs_of_clip
 from lvqa.workers import Pool, Prepare
 
 
@@ -87,7 +85,8 @@ class _Film:
     """As given: several, if the same film is there under several names."""
     video: Video
     stamp: dict[str, object]
-    clips: list[Clip] = field(default_factory=list)
+    clips: dict[Clip, int] = field(default_factory=dict)
+    """In the order of time, and how many pairs each has."""
     vectors: dict[float, np.ndarray] = field(default_factory=dict)
     """Where a segment starts -> its clips' vectors."""
     pairs_left: int = 0
@@ -100,7 +99,6 @@ class _Library:
 
     def __init__(self, config: Config, pool: Pool[_Step, Any], *, rebuild: bool, progress: Progress) -> None:
         self._pool, self._rebuild, self._progress = pool, rebuild, progress
-        self._frames_per_second = config.video.frames_per_second
         self._store = Store(config.store.folder or default_store())
         self._films: dict[Path, _Film] = {}  # by where the index will lie
 
@@ -150,7 +148,7 @@ class _Library:
             if outcome.value is None:
                 yield from self._over(film, outcome.error)
             else:
-                film.clips, film.pairs_left = outcome.value, self._num_pairs(film, outcome.value)
+                film.clips, film.pairs_left = outcome.value, sum(outcome.value.values())
 
     def _embed(self) -> Iterator[Indexed]:
         done, total = 0, sum(film.pairs_left for film in self._films.values())
@@ -159,7 +157,7 @@ class _Library:
             if film.is_over:
                 continue
             vectors = outcome.value
-            num_pairs = film.pairs_left if vectors is None else self._num_pairs(film, clips)
+            num_pairs = film.pairs_left if vectors is None else sum(film.clips[clip] for clip in clips)
             film.pairs_left, done = film.pairs_left - num_pairs, done + num_pairs
             self._progress("index", done, total)
             if vectors is not None:
@@ -173,7 +171,7 @@ class _Library:
             for part in segments(len(film.clips)):
                 if film.is_over:
                     break
-                yield _Step(place, "embed", (film.video, film.clips[part]))
+                yield _Step(place, "embed", (film.video, list(film.clips)[part]))
 
     def _over(self, film: _Film, error: str | None) -> Iterator[Indexed]:
         """Saves what is whole, and tells of it."""
@@ -182,18 +180,14 @@ class _Library:
         if error is None:
             try:
                 vectors = np.concatenate([film.vectors[start] for start in sorted(film.vectors)])
-                index = self._store.save(ClipIndex.of(film.clips, vectors, film.stamp), film.video)
+                index = self._store.save(ClipIndex.of(list(film.clips), vectors, film.stamp), film.video)
                 use = IndexUse(False, len(index.clips), index.path)
             except LvqaError as unsaved:
                 error = str(unsaved)
-        film.clips, film.vectors = [], {}
+        film.clips, film.vectors = {}, {}
         for path in film.paths:
             yield _told(path, use, error, time.perf_counter() - film.started)
             use = use and dataclasses.replace(use, reused=True)  # by the same film under its other names
-
-    def _num_pairs(self, film: _Film, clips: Sequence[Clip]) -> int:
-        grid = Grid.of(film.video, self._frames_per_second)
-        return sum(len(pairs_of_clip(clip, grid)) for clip in clips)
 
 
 def _told(path: Path, use: IndexUse | None, error: str | None, seconds: float) -> Indexed:

@@ -7,10 +7,11 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,8 +20,8 @@ from lvqa import prompts
 from lvqa.answering import Answerer
 from lvqa.backbones import Backbone, load_backbone
 from lvqa.backbones.beginnings import Beginnings
-from lvqa.backbones.prompt import VisualBlock
-from lvqa.checks import Control, check_count, check_question, check_settings, selector_of
+from lvqa.backbones.prompt import Prompt, VisualBlock
+from lvqa.checks import Control, check_count, check_question, check_settings, reranker_of, selector_of
 from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.embedding import Embedder
 from lvqa.index import ClipIndex, Store, default_store
@@ -34,10 +35,9 @@ from lvqa.records import (
     Question,
     Video,
 )
-from lvqa.rerank import make_reranker
 from lvqa.selection import Selector, SelectorInput, evenly_spaced, grid_features, grid_scores
-from lvqa.video import Grid, cut_clips, probe, scene_changes
-from lvqa.visual import Pair, VisualTokens, pairs_of_clip, pairs_of_frames
+from lvqa.video import GRIDS, Grid, cut_clips, probe, scene_changes
+from lvqa.visual import VisualTokens, image_block, pairs_of_clip, pairs_of_frames
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ CLIPS_AT_ONCE = 16
 SEGMENT_CLIPS, MAX_SEGMENTS = 2 * CLIPS_AT_ONCE, 16
 """A video is read and embedded in segments of so many clips, 8.5 minutes by default; of more if they were too many."""
 
+Part = TypeVar("Part")
 Progress = Callable[[str, int, int], None]
 """Called as work goes on: the stage, how many pairs are done, of how many."""
 
@@ -70,13 +71,25 @@ class OpenVideo:
     beginnings: Beginnings
     """What the model has read of its clips, for the questions to come."""
     index: ClipIndex | None = None
-    rankings: dict[str, Ranking] = field(default_factory=dict)
-    """By question, so that asking again at another budget ranks nothing again."""
+    rankings: dict[tuple[object, ...], Ranking] = field(default_factory=dict)
+    """By question and picture, so that asking again at another budget ranks nothing again."""
 
-    @property
-    def times_seconds(self) -> np.ndarray:
-        """(num_frames,) when each grid frame is shown."""
-        return np.arange(self.grid.num_frames) / self.grid.frames_per_second
+
+class LastVideo:
+    """What pipelines over one model hold of the video that one of them opened last, and of no other."""
+
+    def __init__(self) -> None:
+        self._video: Video | None = None
+        self._parts: dict[Hashable, Any] = {}
+
+    def part(self, video: Video, name: Hashable, make: Callable[[], Part]) -> Part:
+        """The part of this name, made if it is not there. Another video lets go of all that is held."""
+        if video != self._video:
+            self._video, self._parts = video, {}
+        if name not in self._parts:
+            self._parts[name] = make()
+        part: Part = self._parts[name]
+        return part
 
 
 class LongVideoQA:
@@ -87,20 +100,30 @@ class LongVideoQA:
     >>> answer.text, answer.evidence[0].start_seconds
     """
 
-    def __init__(self, backbone: Backbone, config: Config, *, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: Config,
+        *,
+        progress: Progress | None = None,
+        last_video: LastVideo | None = None,
+    ) -> None:
+        """`last_video` is shared by pipelines over one backbone; see `beside`."""
         self.backbone = backbone
         self.config = config
         self._progress = progress or (lambda *_: None)
         self._store = Store(config.store.folder or default_store())
-        self._opened: OpenVideo | None = None
+        self._last_video = last_video or LastVideo()
         e, a = config.embedding, config.answer
-        self._embedder = Embedder(
+        self.embedder = Embedder(
             state=e.state, final_norm=e.final_norm, prompt=e.prompt, task=e.task, semantics=e.semantics, noise=e.noise
         )
         check_settings(config)
-        self._reranker = make_reranker(config.rerank.name, layout=config.rerank.layout or backbone.rerank_layout)
+        self._reranker = reranker_of(config, layout=backbone.rerank_layout)
         self._answerer = Answerer(
-            time_encoding=a.time_encoding, read=a.read or backbone.answer_reading, max_new_tokens=a.max_new_tokens
+            time_encoding=a.time_encoding or backbone.time_encoding,
+            read=a.read or backbone.answer_reading,
+            max_new_tokens=a.max_new_tokens,
         )
 
     @classmethod
@@ -125,6 +148,14 @@ class LongVideoQA:
         backbone = load_backbone(config.model.name, device=config.model.device, dtype=config.model.dtype)
         return cls(backbone, config, progress=progress)
 
+    def beside(self, config: Config) -> LongVideoQA:
+        """A pipeline with other settings over the same model. Where the two see a video alike they share its tokens.
+
+        So many settings can be compared on one video, and each of its pairs is decoded and encoded once. Raises
+        LvqaError for what is unknown.
+        """
+        return LongVideoQA(self.backbone, config, progress=self._progress, last_video=self._last_video)
+
     # --- what a user calls ------------------------------------------------------------------------------------------
 
     def ask(
@@ -133,11 +164,16 @@ class LongVideoQA:
         question: str,
         *,
         options: Sequence[str] = (),
+        image: str | Path | None = None,
         frames: int | None = None,
         method: str | None = None,
     ) -> Answer:
-        """The answer to a question about a video, with its evidence. Two to twenty options, or none (free answer)."""
-        return self.answer(path, Question(question, tuple(options)), frames=frames, method=method)
+        """The answer to a question about a video, with its evidence. Two to twenty options, or none (free answer).
+
+        `image` is a picture that belongs to the question: it is searched for, and shown with the question.
+        """
+        asked = dataclasses.replace(_query(question, image), options=tuple(options))
+        return self.answer(path, asked, frames=frames, method=method)
 
     def answer(
         self,
@@ -163,17 +199,18 @@ class LongVideoQA:
 
         with clock.stage("open"):
             opened = self.open(path)
+            image = self._image(question)
         use: IndexUse | None = None
         ranking: Ranking | None = None
         if selector.needs_scores or selector.needs_features:
             use = self._index_of(opened, clock=clock)
         if selector.needs_scores:
-            ranking = self._ranking(opened, question, clock=clock)
+            ranking = self._ranking(opened, question, image, clock=clock)
         with clock.stage("select"):
             chosen = self._select(opened, question, selector, ranking, budget=budget)
         with clock.stage("answer"):
             pairs = pairs_of_frames(opened.grid.frame_at(seconds) for seconds in chosen.times_seconds)
-            reply = self._answerer.answer(self.backbone, question, pairs, opened.tokens)
+            reply = self._answerer.answer(self.backbone, question, pairs, opened.tokens, image=image)
         return Answer(
             question=question,
             text=reply.text,
@@ -193,20 +230,28 @@ class LongVideoQA:
         """Make the video's index, or find it in the store."""
         return self._index_of(self.open(path), rebuild=rebuild)
 
-    def search(self, path: str | Path, query: str | Question, *, top: int = 5) -> list[Candidate]:
-        """The clips that fit a query best, best first; reranked as the configuration says."""
-        question = query if isinstance(query, Question) else Question(query)
-        check_question(question)
+    def search(
+        self, path: str | Path, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
+    ) -> list[Candidate]:
+        """The clips that fit a query best, best first; reranked as the configuration says.
+
+        A query is a text, a picture (the path of `image`), or both.
+        """
+        question = _query(query, image)
+        check_question(question, is_search=True)
+        check_count(top, name="top")
         opened = self.open(path)
         self._index_of(opened)
-        return list(self._ranking(opened, question).candidates[: check_count(top, name="top")])
+        return list(self._ranking(opened, question, self._image(question)).candidates[:top])
 
-    def search_library(self, query: str, *, top: int = 5) -> list[tuple[ClipIndex, Candidate]]:
+    def search_library(
+        self, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
+    ) -> list[tuple[ClipIndex, Candidate]]:
         """The clips of all indexes in the store that this model and these settings made, by embedding alone."""
-        question = Question(query)
-        check_question(question)
+        question = _query(query, image)
+        check_question(question, is_search=True)
         check_count(top, name="top")
-        vector = self._embedder.query(self.backbone, query)
+        vector = self.embedder.query(self.backbone, prompts.query(question), image=self._image(question))
         known = list(self._store.all())
         mine = [index for index in known if index.stamp.items() >= self._maker.items()]
         if not mine:
@@ -224,33 +269,51 @@ class LongVideoQA:
         opened = self.open(path)
         return opened.video, self._stamp(opened)
 
-    def cut(self, video: Video) -> list[Clip]:
-        """Its clips, in the order of time."""
-        return self._cut(self._open_again(video))
+    def cut(self, video: Video) -> dict[Clip, int]:
+        """Its clips, in the order of time, and how many pairs each has."""
+        opened = self._open_again(video)
+        return {clip: len(pairs_of_clip(clip, opened.grid)) for clip in self._cut(opened)}
 
     def embed(self, video: Video, clips: Sequence[Clip]) -> np.ndarray:
         """(clips, dim) float32, unit length: the vectors of some of its clips, of a segment for example."""
-        return self._embed(self._open_again(video), clips)
+        (vectors,) = self._embed(self._open_again(video), clips, [slice(None)])
+        return vectors
 
     # --- the stages -------------------------------------------------------------------------------------------------
 
     def open(self, path: str | Path) -> OpenVideo:
         """The probed video; the last one stays open, with its tokens, so that the next question is cheap."""
-        video = probe(path)
-        if self._opened is None or self._opened.video != video:
-            settings = self.config.video
-            grid = Grid.of(video, settings.frames_per_second)
-            tokens = VisualTokens(
+        return self._opened(probe(path))
+
+    def _opened(self, video: Video) -> OpenVideo:
+        return self._last_video.part(video, self.config.retrieval, lambda: self._make_open(video))
+
+    def _make_open(self, video: Video) -> OpenVideo:
+        """With the tokens, and what the model has read of them, of pipelines that see the video alike."""
+        config, settings = self.config, self.config.video
+        grid = GRIDS[settings.grid](video, settings.frames_per_second)
+
+        def make_tokens() -> VisualTokens:
+            return VisualTokens(
                 video,
                 grid,
                 self.backbone,
-                max_pixels=self.config.model.max_pixels,
+                max_pixels=config.model.max_pixels,
                 decoder=settings.decoder,
+                threads=settings.threads,
                 stall_seconds=settings.stall_seconds,
-                memory_bytes=self.config.store.memory_mib << 20,
+                memory_bytes=config.store.memory_mib << 20,
             )
-            self._opened = OpenVideo(video, grid, tokens, Beginnings(self.config.rerank.memory_mib << 20))
-        return self._opened
+
+        sight = (settings.grid, settings.frames_per_second, config.model.max_pixels, settings.decoder)
+        # The pool changes how many clips are read, and nothing about one of them.
+        reading = (sight, dataclasses.replace(config.rerank, pool=None))
+        return OpenVideo(
+            video,
+            grid,
+            self._last_video.part(video, sight, make_tokens),
+            self._last_video.part(video, reading, lambda: Beginnings(config.rerank.memory_mib << 20)),
+        )
 
     def _open_again(self, video: Video) -> OpenVideo:
         opened = self.open(video.path)
@@ -263,7 +326,8 @@ class LongVideoQA:
         """What of an index does not depend on the video: two of them with the same maker can be searched together."""
         return {
             "model": {"revision": self.backbone.revision},
-            "embedding": self._embedder.stamp,
+            "embedding": self.embedder.stamp,
+            "grid": self.config.video.grid,
             "frames_per_second": self.config.video.frames_per_second,
             "clip_seconds": self.config.video.clip_seconds,
             "scene_cuts": self.config.video.scene_cuts,
@@ -282,10 +346,7 @@ class LongVideoQA:
             if index is None:
                 if not rebuild:
                     log_if_stale(self._store, opened.video, stamp)
-                self._store.prepare()
-                clips = self._cut(opened)
-                vectors = self._embed(opened, clips, segments(len(clips)))
-                index = self._store.save(ClipIndex.of(clips, vectors, stamp), opened.video)
+                (index,) = _made_indexes([self], opened.video)
         opened.index = index
         opened.rankings.clear()
         return IndexUse(reused, len(index.clips), index.path)
@@ -298,40 +359,55 @@ class LongVideoQA:
         cuts: list[float] = []
         if settings.scene_cuts:
             cuts = scene_changes(
-                opened.video, opened.grid, decoder=settings.decoder, stall_seconds=settings.stall_seconds
+                opened.video,
+                opened.grid,
+                decoder=settings.decoder,
+                threads=settings.threads,
+                stall_seconds=settings.stall_seconds,
             )
             self.backbone.counts.frames_decoded += opened.grid.num_frames
         return cut_clips(opened.video, opened.grid, settings.clip_seconds, cuts)
 
-    def _embed(self, opened: OpenVideo, clips: Sequence[Clip], parts: Sequence[slice] = (slice(None),)) -> np.ndarray:
-        """The vectors of clips in the order of time. Each part is read from the file on its own."""
-        vectors: list[np.ndarray] = []
+    def _embed(self, opened: OpenVideo, clips: Sequence[Clip], parts: Sequence[slice]) -> Iterator[np.ndarray]:
+        """The vectors of clips in the order of time, part by part. Each part is read from the file on its own."""
         blocks = self._blocks_of(opened, clips, parts, stage="index")
-        for first in range(0, len(clips), CLIPS_AT_ONCE):
-            chunk = [next(blocks) for _ in clips[first : first + CLIPS_AT_ONCE]]
-            vectors.append(self._embedder.clips(self.backbone, chunk))
-        return np.concatenate(vectors)
+        for part in parts:
+            vectors, left = [], len(clips[part])
+            while left > 0:
+                chunk = list(itertools.islice(blocks, min(left, CLIPS_AT_ONCE)))
+                vectors.append(self.embedder.clips(self.backbone, chunk))
+                left -= len(chunk)
+            yield np.concatenate(vectors)
 
-    def _ranking(self, opened: OpenVideo, question: Question, *, clock: _Clock | None = None) -> Ranking:
+    def _image(self, question: Question) -> Prompt:
+        """What shows the question's picture; nothing if it has none."""
+        if question.image is None:
+            return ()
+        return (prompts.IMAGE, image_block(question.image, self.backbone, max_pixels=self.config.model.max_pixels))
+
+    def _ranking(self, opened: OpenVideo, question: Question, image: Prompt, *, clock: _Clock | None = None) -> Ranking:
         """The clips ranked by how well they fit the question."""
         clock = clock or _Clock()
         text = prompts.query(question, with_options=self.config.embedding.with_options)
-        if text in opened.rankings:
-            return opened.rankings[text]
+        key = (text, question.image and (question.image, question.image.stat().st_mtime_ns))
+        if key in opened.rankings:
+            return opened.rankings[key]
         with clock.stage("search"):
-            query = self._embedder.query(self.backbone, text)
+            query = self.embedder.query(self.backbone, text, image=image)
             ranked = self._searched(opened).search(query)
         with clock.stage("rerank"):
             pool = ranked[: self.config.rerank.pool]
-            best = self._reranker.rerank(
-                self.backbone,
-                text,
-                pool,
-                lambda clips: self._blocks_of(opened, clips, stage="rerank"),
-                opened.beginnings,
-            )
-        opened.rankings[text] = Ranking((*best, *ranked[len(pool) :]), query)
-        return opened.rankings[text]
+            if pool:
+                pool = self._reranker.rerank(
+                    self.backbone,
+                    text,
+                    pool,
+                    lambda clips: self._blocks_of(opened, clips, stage="rerank"),
+                    opened.beginnings,
+                    image=image,
+                )
+        opened.rankings[key] = Ranking((*pool, *ranked[len(pool) :]), query)
+        return opened.rankings[key]
 
     def _searched(self, opened: OpenVideo) -> ClipIndex:
         """The index as it is searched."""
@@ -344,14 +420,11 @@ class LongVideoQA:
         """What the model sees of each clip, in time order, with progress reported in pairs."""
         groups = [pairs_of_clip(clip, opened.grid) for clip in clips]
         total, done = sum(map(len, groups)), 0
-        blocks = itertools.chain.from_iterable(self._timed_blocks(opened, groups[part]) for part in parts)
+        blocks = itertools.chain.from_iterable(opened.tokens.blocks(groups[part]) for part in parts)
         for block, group in zip(blocks, groups, strict=True):
             done += len(group)
             self._progress(stage, done, total)
             yield block
-
-    def _timed_blocks(self, opened: OpenVideo, groups: Sequence[Sequence[Pair]]) -> Iterator[VisualBlock]:
-        return opened.tokens.blocks(groups, timed=self.config.answer.time_encoding != "index")
 
     def _select(
         self,
@@ -363,7 +436,7 @@ class LongVideoQA:
         budget: int,
     ) -> FrameSelection:
         """The frames that a selector chooses, given what it needs, or those of a control."""
-        times, features = opened.times_seconds, None
+        times, features = opened.grid.times_seconds, None
         if isinstance(selector, Control):
             if selector.method == "blind":
                 return FrameSelection(opened.video.id, ())
@@ -385,6 +458,10 @@ class LongVideoQA:
                 question_text=question.text,
             )
         )
+
+
+def _query(query: str | Question, image: str | Path | None) -> Question:
+    return query if isinstance(query, Question) else Question(query, image=None if image is None else Path(image))
 
 
 def _of_the_evidence(times: np.ndarray, question: Question, budget: int) -> np.ndarray:
@@ -421,6 +498,47 @@ class _Clock:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
+def index_together(pipelines: Sequence[LongVideoQA], path: str | Path) -> list[IndexUse]:
+    """Make the indexes of one video that several settings need, those that are lacking in one reading of the film.
+
+    The pipelines are `beside` each other. Which of the indexes were there before, in the pipelines' order.
+    """
+    video = probe(path)
+    places, lacking = [], dict[Path, LongVideoQA]()
+    for qa in pipelines:
+        opened = qa._opened(video)
+        stamp = qa._stamp(opened)
+        places.append(qa._store.path_of(stamp))
+        if opened.index is None and places[-1] not in lacking and qa._store.load(stamp) is None:
+            log_if_stale(qa._store, video, stamp)
+            lacking[places[-1]] = qa
+    _made_indexes([*lacking.values()], video)
+    uses = [qa._index_of(qa._opened(video)) for qa in pipelines]
+    return [dataclasses.replace(use, reused=place not in lacking) for use, place in zip(uses, places, strict=True)]
+
+
+def _made_indexes(pipelines: Sequence[LongVideoQA], video: Video) -> list[ClipIndex]:
+    """The video's index for each of them, made and saved.
+
+    They take turns, segment by segment in the order of time. So what one has decoded and encoded is still held when the
+    next one needs it, even where the tokens of the whole film are too many to be held.
+    """
+    opened = [qa._opened(video) for qa in pipelines]
+    for qa in pipelines:
+        qa._store.prepare()
+    clips = [qa._cut(there) for qa, there in zip(pipelines, opened, strict=True)]
+    parts = [segments(len(cut)) for cut in clips]
+    embedded = [qa._embed(*of) for qa, of in zip(pipelines, zip(opened, clips, parts, strict=True), strict=True)]
+    turns = [(clips[place][part.start].start_seconds, place) for place, of in enumerate(parts) for part in of]
+    vectors: list[list[np.ndarray]] = [[] for _ in pipelines]
+    for _, place in sorted(turns):
+        vectors[place].append(next(embedded[place]))
+    return [
+        qa._store.save(ClipIndex.of(cut, np.concatenate(of), qa._stamp(there)), video)
+        for qa, there, cut, of in zip(pipelines, opened, clips, vectors, strict=True)
+    ]
+
+
 def log_if_stale(store: Store, video: Video, stamp: dict[str, object]) -> None:
     """Says why an index is made although the video has one."""
     if store.others(video.id, stamp):
@@ -430,9 +548,9 @@ def log_if_stale(store: Store, video: Video, stamp: dict[str, object]) -> None:
 def segments(num_clips: int) -> list[slice]:
     """The runs of clips in which a video is read and embedded, each as if it were the only one.
 
-    Whole batches, so that every batch is the same wherever it is embedded; and not too many, since all packets before a
-    segment are read to get there. They do not depend on workers, and hold where there are none: beside damage, what
-    stands in for a lost frame depends on where reading began.
+    Whole batches, so that every batch is the same wherever it is embedded; and not too many, since where a container
+    can't seek all packets before a segment are read to get there. They do not depend on workers, and hold where there
+    are none: beside damage, what stands in for a lost frame depends on where reading began.
     """
     length = max(SEGMENT_CLIPS, -(-num_clips // (MAX_SEGMENTS * CLIPS_AT_ONCE)) * CLIPS_AT_ONCE)
     return [slice(first, first + length) for first in range(0, num_clips, length)]

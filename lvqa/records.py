@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,11 @@ def shown(value: object) -> str:
         return "a very large number"
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def num_cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,8 @@ class Question:
     """The stem, without options."""
     options: tuple[str, ...] = ()
     """Texts of the options, without letters; empty for a free question."""
+    image: Path | None = None
+    """A picture that belongs to the question."""
     id: str = ""
     video_id: str = ""
     answer: str | None = None

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import queue
 import re
 import stat
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 import numpy as np
 
-from lvqa.records import Clip, Frames, LvqaError, Video
+from lvqa.records import Clip, Frames, LvqaError, Video, num_cores
 
 if TYPE_CHECKING:
     import av
@@ -107,24 +109,47 @@ def _shown_size(path: Path) -> tuple[int, int]:
 # --- the grid and the clips ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Grid:
-    """Evenly spaced frames: grid frame k is what is shown at k / frames_per_second seconds.
+    """The frames that a video is known by, and all that is ever shown of it.
 
     Pair p is frames (2p, 2p + 1); the last pair of an odd grid shows its frame twice.
     """
 
-    frames_per_second: float
-    num_frames: int
+    times_seconds: np.ndarray
+    """(num_frames,) float64, ascending and distinct: grid frame k is what is shown at the k-th of them."""
 
     @classmethod
     def of(cls, video: Video, frames_per_second: float) -> Self:
-        """All k >= 0 with k / frames_per_second < duration: 10 s at 1 fps are 10 frames, 10.1 s are 11."""
-        if not 0 < frames_per_second < math.inf:
-            raise LvqaError(f"frames_per_second is {frames_per_second}; expected a number above 0")
+        """All k / frames_per_second < duration, from k = 0: 10 s at 1 fps are 10 frames, 10.1 s are 11."""
+        _check_rate(frames_per_second)
         # Rounded, since 0.1 s * 30 is 3.0000000000000004 and must not make a fourth frame.
         num_frames = math.ceil(round(video.duration_seconds * frames_per_second, 6))
-        return cls(frames_per_second=frames_per_second, num_frames=max(1, num_frames))
+        return cls(np.arange(max(1, num_frames)) / frames_per_second)
+
+    @classmethod
+    def of_key_frames(cls, video: Video, frames_per_second: float) -> Self:
+        """The film's own key frames, at their true times, at most `frames_per_second` of them.
+
+        Each is decoded by itself, which makes a quick look at a long film: the coarse filter of FreeRet's appendix A.5.
+        Raises VideoError if they are too few to stand for the film.
+        """
+        _check_rate(frames_per_second)
+        with _naming(video.path):
+            times = _timeline(video.path).key_seconds()
+        gap = np.diff([*times, video.duration_seconds]).max(initial=0.0)
+        if not len(times) or gap > _SKIPPED_SECONDS:
+            told = f"lie {gap:.0f} s apart, more than {_SKIPPED_SECONDS:g}" if len(times) else "are not marked"
+            raise VideoError(f"{video.path}: its key frames {told}; use video.grid: exact for this film")
+        kept = [times[0]]
+        for seconds in times[1:]:
+            if seconds - kept[-1] >= 1 / frames_per_second - _TOLERANCE_SECONDS:
+                kept.append(seconds)
+        return cls(np.array(kept))
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.times_seconds)
 
     @property
     def num_pairs(self) -> int:
@@ -134,48 +159,70 @@ class Grid:
         """When grid frame `frame` is shown. Raises IndexError outside the grid."""
         if not 0 <= frame < self.num_frames:
             raise IndexError(f"frame {frame} of a grid of {self.num_frames}")
-        return frame / self.frames_per_second
+        return float(self.times_seconds[frame])
 
     def frame_at(self, seconds: float) -> int:
         """The last grid frame at or before `seconds`, or the grid's first or last beyond its ends."""
-        if seconds >= self.num_frames / self.frames_per_second:
-            return self.num_frames - 1
-        # From one above, since the product may round to either side of the k with k / fps == seconds.
-        frame = math.floor(seconds * self.frames_per_second) + 1
-        while frame > 0 and frame / self.frames_per_second > seconds:
-            frame -= 1
-        return min(max(0, frame), self.num_frames - 1)
+        return max(0, int(np.searchsorted(self.times_seconds, seconds, side="right")) - 1)
+
+
+_SKIPPED_SECONDS = 60.0
+"""More of a film than this is not passed over without a word. Encoders set a key frame every 2 to 10 s or so."""
+
+
+def _check_rate(frames_per_second: float) -> None:
+    if not 0 < frames_per_second < math.inf:
+        raise LvqaError(f"frames_per_second is {frames_per_second}; expected a number above 0")
+
+
+GRIDS: dict[str, Callable[[Video, float], Grid]] = {"exact": Grid.of, "keyframes": Grid.of_key_frames}
 
 
 def cut_clips(video: Video, grid: Grid, clip_seconds: float, boundaries: Sequence[float] = ()) -> list[Clip]:
     """Runs of whole pairs that cover [0, duration) without a gap, in order.
 
-    Each is `clip_seconds` long, rounded to pairs, at least one; the last may be shorter. `boundaries` are scene changes
-    in seconds: at the pair nearest to each a clip ends, and the next one begins with its full length ahead of it.
+    Each ends at the pair nearest to `clip_seconds` after its start, and has at least one; the last may be shorter.
+    `boundaries` are scene changes in seconds: at the pair nearest to each a clip ends, and the next one begins with its
+    full length ahead of it.
     """
     if not 0 < clip_seconds < math.inf:
         raise LvqaError(f"clip_seconds is {clip_seconds}; expected a number above 0")
-    pairs_per_second = grid.frames_per_second / 2
-    pairs_per_clip = max(1, round(clip_seconds * pairs_per_second))
-    cuts = {min(max(0, round(seconds * pairs_per_second)), grid.num_pairs) for seconds in boundaries}
-    scenes = itertools.pairwise(sorted({0, *cuts, grid.num_pairs}))
-    starts = [grid.seconds_of(2 * pair) for start, end in scenes for pair in range(start, end, pairs_per_clip)]
-    ends = [*starts[1:], video.duration_seconds]
-    return [Clip(video.id, start, end) for start, end in zip(starts, ends, strict=True)]
+    edges = np.append(grid.times_seconds[::2], video.duration_seconds)
+    edges[0] = 0.0  # the first key frame may come later
+
+    # Of two edges as near the first, though both be rounded: clips of an even grid are equally long.
+    middles = (edges[1:] + edges[:-1]) / 2 + _TOLERANCE_SECONDS
+
+    def nearest(seconds: float) -> int:
+        return int(np.searchsorted(middles, seconds))
+
+    cuts = [0]
+    for end in sorted({*map(nearest, boundaries), grid.num_pairs} - {0}):
+        while cuts[-1] < end:
+            cuts.append(min(end, max(cuts[-1] + 1, nearest(edges[cuts[-1]] + clip_seconds))))
+    return [Clip(video.id, start, end) for start, end in itertools.pairwise(edges[cuts].tolist())]
 
 
 def scene_changes(
-    video: Video, grid: Grid, *, decoder: str = "pyav", stall_seconds: float = 30.0, least: float = 0.08
+    video: Video,
+    grid: Grid,
+    *,
+    decoder: str = "pyav",
+    threads: int | None = None,
+    stall_seconds: float = 30.0,
+    least: float = 0.08,
 ) -> list[float]:
     """The grid times at which another scene is on, ascending. Decodes the whole grid once, as thumbnails.
 
     A change is where neighbouring thumbnails differ in the mean by `least` of the full range, and by three times as
     much as is usual around them, so that a film in motion is not cut to pieces.
     """
-    times = [grid.seconds_of(frame) for frame in range(grid.num_frames)]
+    times = grid.times_seconds
     differences = np.zeros(grid.num_frames)
     before: np.ndarray | None = None
-    frames = read_frames(video, times, height=36, width=64, decoder=decoder, stall_seconds=stall_seconds)
+    frames = read_frames(
+        video, times, height=36, width=64, decoder=decoder, threads=threads, stall_seconds=stall_seconds
+    )
     for start, batch in zip(itertools.count(0, 64), frames, strict=False):
         pixels = batch.pixels.astype(np.float32) / 255
         both = pixels if before is None else np.concatenate([before[None], pixels])
@@ -184,23 +231,32 @@ def scene_changes(
         before = pixels[-1]
     padded = np.pad(differences, 8, mode="reflect" if grid.num_frames > 8 else "edge")
     usual = np.median(np.lib.stride_tricks.sliding_window_view(padded, 17), axis=1)
-    return [times[frame] for frame in np.flatnonzero((differences > least) & (differences > 3 * usual))]
+    changes: list[float] = times[(differences > least) & (differences > 3 * usual)].tolist()
+    return changes
 
 
 # --- decoding ------------------------------------------------------------------------------------------------------
 
 
 class Decoder(Protocol):
-    """Turns seconds into pixels. A new one is a class with this method and a line in DECODERS."""
+    """Turns seconds into pixels. A new one is a class with these methods and a line in DECODERS."""
+
+    def runs(self, video: Video, times_seconds: np.ndarray) -> list[np.ndarray]:
+        """The times, at least one and ascending, cut where it costs nothing: no run needs what another one decodes.
+
+        They depend on the film and the times alone. Raises VideoError for a file that can't be read.
+        """
+        ...
 
     def frames(
-        self, video: Video, times_seconds: Sequence[float], *, height: int, width: int
+        self, video: Video, runs: Iterable[np.ndarray], *, height: int, width: int
     ) -> Iterator[tuple[np.ndarray, bool]]:
         """For each time the frame shown then, (height, width, 3) uint8 RGB, and whether it stands in for a damaged one.
 
-        A lost frame is replaced by the nearest earlier one that was decoded, or the next at the start of a film. One
-        that leans on damage is shown as the decoder mends it. Both are flagged.
-        Raises ValueError for times that descend, VideoError for one outside [0, duration) or an unreadable file.
+        Runs ascend, perhaps with others between them that another thread decodes; each is decoded for itself.
+        A lost frame is replaced by the nearest earlier one that was decoded for its run, or the next where none was, or
+        a key frame near it where all of the run is lost. One that leans on damage is shown as the decoder mends it.
+        Both are flagged. Raises VideoError for an unreadable file.
         """
         ...
 
@@ -208,30 +264,23 @@ class Decoder(Protocol):
 class PyAVDecoder:
     """FFmpeg's libraries. Decodes no more than the wanted frames need, bit-identical to decoding everything."""
 
+    def runs(self, video: Video, times_seconds: np.ndarray) -> list[np.ndarray]:
+        with _naming(video.path):
+            return _timeline(video.path).runs(times_seconds)
+
     def frames(
-        self, video: Video, times_seconds: Sequence[float], *, height: int, width: int
+        self, video: Video, runs: Iterable[np.ndarray], *, height: int, width: int
     ) -> Iterator[tuple[np.ndarray, bool]]:
-        times = _checked_times(video, times_seconds)
-        if not len(times):
-            return
         with _naming(video.path):
             timeline = _timeline(video.path)
-            wanted = timeline.ticks_at(times)
             render = _renderer(height=height, width=width)
-            done = 0
-            for lead in (0, 1):  # groups before the one that holds a frame
-                with _opened(video.path) as stream:
-                    frames = _frames_for(stream, timeline, wanted[done:], lead)
-                    for frame, substitute in _matched(frames, wanted[done:]):
-                        # Perhaps not damaged: streams that refresh the picture bit by bit lean on the group before.
-                        if substitute and not lead:
-                            break
+            with _Reader(video.path, timeline) as reader:
+                for times in runs:
+                    found = _found(reader, timeline.ticks_at(times))
+                    for seconds, (frame, substitute) in zip(times, found, strict=True):
                         if frame is None:
-                            raise VideoError(f"{video.path}: no frame up to {times[done]:g} s can be decoded")
+                            raise VideoError(f"{video.path}: no frame up to {seconds:g} s can be decoded")
                         yield render(frame), substitute
-                        done += 1
-                    else:
-                        return
 
 
 class DecordDecoder:
@@ -244,12 +293,13 @@ class DecordDecoder:
     batch = 8
     """It holds all frames of a batch at once."""
 
+    def runs(self, video: Video, times_seconds: np.ndarray) -> list[np.ndarray]:
+        return [times_seconds]
+
     def frames(
-        self, video: Video, times_seconds: Sequence[float], *, height: int, width: int
+        self, video: Video, runs: Iterable[np.ndarray], *, height: int, width: int
     ) -> Iterator[tuple[np.ndarray, bool]]:
-        times = _checked_times(video, times_seconds)
-        if not len(times):
-            return
+        times = np.concatenate(list(runs))
         try:
             import decord
         except ImportError as error:
@@ -269,14 +319,22 @@ class DecordDecoder:
             raise VideoError(f"{video.path}: decord fails: {reason}; decoder 'pyav' reads more files") from error
 
 
-def _checked_times(video: Video, times_seconds: Sequence[float]) -> np.ndarray:
-    times = np.asarray(times_seconds, dtype=np.float64)
-    if np.any(np.diff(times) < 0):
-        raise ValueError(f"times must ascend, got {times_seconds}")
-    outside = times[~((times >= 0) & (times < video.duration_seconds))]
-    if len(outside):
-        raise VideoError(f"{video.path}: no frame at {outside[0]:g} s; allowed: 0 to {video.duration_seconds:g} s")
-    return times
+def _found(reader: _Reader, wanted: np.ndarray) -> Iterator[tuple[av.VideoFrame | None, bool]]:
+    """What `_matched` tells of each wanted tick, looked at twice before it is called damaged."""
+    done = 0
+    for lead in (0, 1):  # groups before the one that holds a frame
+        for frame, substitute in _matched(reader.frames(wanted[done:], lead), wanted[done:]):
+            # Perhaps not damaged: streams that refresh the picture bit by bit lean on the group before.
+            if substitute and not lead:
+                break
+            if frame is None:  # nor will there be another: the rest of the run is lost
+                frame = reader.key_frame_near(int(wanted[done]))
+                yield from [(frame, True)] * (len(wanted) - done)
+                return
+            yield frame, substitute
+            done += 1
+        else:
+            return
 
 
 def _matched(
@@ -320,6 +378,17 @@ def _quarter_turns(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
+def decode_all(video: Video, until_seconds: float = math.inf) -> int:
+    """Decode every frame up to a time and keep none: FFmpeg's own rate, in one thread. Returns how many there were."""
+    num_frames = 0
+    with _naming(video.path), _opened(video.path) as stream:
+        for _ in _all_frames(stream):
+            num_frames += 1
+            if num_frames > until_seconds * video.frames_per_second:
+                break
+    return num_frames
+
+
 # --- what a file holds -----------------------------------------------------------------------------------------------
 
 
@@ -334,33 +403,61 @@ class _Timeline:
     tick_seconds: Fraction
     packets: np.ndarray | None
     """(packets,) int64 ticks in decode order; None if only decoding tells the times."""
+    sizes: np.ndarray
+    """(packets,) bytes, which tell packets of the same tick apart."""
     keys: np.ndarray
     """Ascending places in `packets` where decoding can begin."""
+    by_tick: np.ndarray
+    """The places in `packets`, by tick."""
 
     @property
     def duration_seconds(self) -> float:
         return float((self.end - int(self.shown[0])) * self.tick_seconds)
 
+    def seconds_of(self, ticks: np.ndarray) -> np.ndarray:
+        """Seconds from the first frame."""
+        seconds: np.ndarray = (ticks - self.shown[0]) * float(self.tick_seconds)
+        return seconds
+
     def ticks_at(self, times: np.ndarray) -> np.ndarray:
         """The tick of the frame shown at each time, in seconds from the first frame."""
-        starts = (self.shown - self.shown[0]) * float(self.tick_seconds)
-        places = np.searchsorted(starts, times + _TOLERANCE_SECONDS, side="right") - 1
+        places = np.searchsorted(self.seconds_of(self.shown), times + _TOLERANCE_SECONDS, side="right") - 1
         return self.shown[places]
 
-    def needed(self, wanted: np.ndarray, lead: int) -> np.ndarray:
-        """Which packets the wanted ticks need: from the key frame before each, or `lead` key frames more, to itself.
+    def key_seconds(self) -> np.ndarray:
+        """(keys,) when the key frames are shown; none if only decoding tells."""
+        keys = self.keys if self.packets is None else self.packets[self.keys]
+        return self.seconds_of(np.intersect1d(keys, self.shown))
 
-        Ends with the last of them.
+    def spans(self, wanted: np.ndarray, lead: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Which packets [begin, end) each wanted tick needs: from the key frame before it to itself.
+
+        With `lead` from so many key frames before that one.
         """
         assert self.packets is not None
-        needed = np.zeros(len(self.packets), dtype=bool)
-        targets = np.flatnonzero(np.isin(self.packets, wanted))
-        for target in targets:
-            group = int(np.searchsorted(self.keys, target, side="right")) - 1
-            # A picture shown before its group's key frame may lean on the group before, too (open groups).
-            group -= bool(self.packets[target] < self.packets[self.keys[group]])
-            needed[self.keys[max(0, group - lead)] : target + 1] = True
-        return needed[: targets[-1] + 1]
+        first = self.by_tick[np.searchsorted(self.packets, wanted, sorter=self.by_tick)]
+        last = self.by_tick[np.searchsorted(self.packets, wanted, side="right", sorter=self.by_tick) - 1]
+        groups = np.searchsorted(self.keys, first, side="right") - 1
+        # A picture shown before its group's key frame may lean on the group before, too (open groups).
+        groups -= self.packets[first] < self.packets[self.keys[groups]]
+        return self.keys[np.maximum(0, groups - lead)], last + 1
+
+    def runs(self, times: np.ndarray) -> list[np.ndarray]:
+        """The times cut between groups, in runs that cost about as much as _RUN_PACKETS packets."""
+        if self.packets is None:
+            return [times]
+        wanted, places = np.unique(self.ticks_at(times), return_index=True)
+        begins, ends = self.spans(wanted)
+        read = np.maximum.accumulate(ends)
+        to_come = np.minimum.accumulate(begins[::-1])[::-1]
+        cost = np.cumsum(ends - np.maximum(begins, np.r_[0, read[:-1]]).clip(max=ends) + _FRAME_PACKETS)
+        cuts = 1 + np.flatnonzero(read[:-1] <= to_come[1:])
+        return np.split(times, places[cuts[np.diff(cost[cuts - 1] // _RUN_PACKETS, prepend=0) > 0]])
+
+
+_RUN_PACKETS, _FRAME_PACKETS = 512, 8
+"""Two groups of pictures of the usual length: small enough to share out the 64 frames of an answer, large enough for
+what a run costs of its own. A frame that is scaled and handed on costs as much as so many packets."""
 
 
 def _timeline(path: Path) -> _Timeline:
@@ -382,7 +479,7 @@ def _read_timeline(path: Path, size: int, modified_ns: int) -> _Timeline:
 
 def _timeline_of_packets(stream: av.VideoStream) -> _Timeline | None:
     """The timeline from the packets' own times; None if they have none, or if their clock jumps back."""
-    columns = [("tick", "i8"), ("clock", "i8"), ("length", "i8"), ("key", "?"), ("shown", "?")]
+    columns = [("tick", "i8"), ("clock", "i8"), ("length", "i8"), ("size", "i8"), ("key", "?"), ("shown", "?")]
     packets = np.fromiter((_packet_row(packet) for packet in _demuxed(stream)), dtype=columns)
     ticks, clock = packets["tick"], packets["clock"][packets["clock"] != _NO_TICK]
     # AVI stores no times: for H.264 with B-frames FFmpeg makes some up, in decode order.
@@ -401,16 +498,17 @@ def _timeline_of_packets(stream: av.VideoStream) -> _Timeline | None:
     shown = np.unique(ticks[places])
     last = places[np.argmax(ticks[places])]
     end = _end_of(shown, int(packets["length"][last]), stream, tick_seconds)
-    return _Timeline(shown, end, tick_seconds, ticks, keys)
+    return _Timeline(shown, end, tick_seconds, ticks, packets["size"], keys, np.argsort(ticks, kind="stable"))
 
 
-def _packet_row(packet: av.Packet[av.VideoStream]) -> tuple[int, int, int, bool, bool]:
+def _packet_row(packet: av.Packet[av.VideoStream]) -> tuple[int, int, int, int, bool, bool]:
     # VP8 keeps pictures to predict from in packets of their own: bit 4 of the first byte says whether it is shown.
     hidden = packet.stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
     return (
         _NO_TICK if packet.pts is None else packet.pts,
         _NO_TICK if packet.dts is None else packet.dts,
         packet.duration or 0,
+        packet.size,
         packet.is_keyframe,
         not (packet.is_discard or hidden),  # an edit list discards what it cuts off
     )
@@ -432,7 +530,8 @@ def _timeline_by_decoding(stream: av.VideoStream) -> _Timeline | None:
     shown = np.array(sorted(tick for tick in set(ticks) if tick is not None), dtype=np.int64)
     if len(shown) < len(ticks):
         shown, tick_seconds = np.arange(len(ticks)), 1 / Fraction(stream.average_rate or 25)
-    return _Timeline(shown, _end_of(shown, 0, stream, tick_seconds), tick_seconds, None, np.zeros(0, dtype=np.int64))
+    none = np.zeros(0, dtype=np.int64)
+    return _Timeline(shown, _end_of(shown, 0, stream, tick_seconds), tick_seconds, None, none, none, none)
 
 
 # --- FFmpeg ----------------------------------------------------------------------------------------------------------
@@ -488,62 +587,141 @@ def _demuxed(stream: av.VideoStream, patience: int = 100) -> Iterator[av.Packet[
             failures += 1
 
 
-def _decoded(stream: av.VideoStream, packet: av.Packet[av.VideoStream] | None) -> list[av.VideoFrame] | None:
+def _decoded(codec: av.VideoCodecContext, packet: av.Packet[av.VideoStream] | None) -> list[av.VideoFrame] | None:
     """The frames that come out when `packet` goes in, or None if it is damaged. No packet flushes the decoder."""
     import av
 
     try:
-        return stream.codec_context.decode(packet)
+        return codec.decode(packet)
     except av.error.FFmpegError:
         return None
 
 
 def _all_frames(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
     for packet in itertools.chain(_demuxed(stream), [None]):
-        yield from _decoded(stream, packet) or []
+        yield from _decoded(stream.codec_context, packet) or []
 
 
-def _frames_for(
-    stream: av.VideoStream, timeline: _Timeline, wanted: np.ndarray, lead: int
-) -> Iterator[tuple[int, av.VideoFrame, bool]]:
-    """(tick, frame, whether damage hurt it) as presented: all wanted ones, and those decoded on the way."""
-    frames: Iterable[tuple[int, av.VideoFrame, bool]]
-    if timeline.packets is None:
-        frames = (
-            (tick, frame, False) for tick, frame in zip(timeline.shown.tolist(), _all_frames(stream), strict=False)
-        )
-    else:
-        needed = timeline.needed(wanted, lead)
-        frames = _needed_frames(stream, timeline.packets[: len(needed)], needed, targets=set(wanted.tolist()))
-    hurt = False
-    for tick, frame, suspect in frames:
-        # What follows a corrupt frame leans on it, mostly without a word from the decoder.
-        hurt = frame.is_corrupt or suspect or (hurt and not frame.key_frame)
-        yield tick, frame, hurt
+def _stretches(begins: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, int]]:
+    """What the spans [begin, end) cover together, as few spans without overlap, ascending."""
+    order = np.argsort(begins, kind="stable")
+    begins, ends = begins[order], np.maximum.accumulate(ends[order])
+    gaps = np.flatnonzero(begins[1:] > ends[:-1])
+    return zip(begins[np.r_[0, gaps + 1]].tolist(), ends[np.r_[gaps, -1]].tolist(), strict=True)
 
 
-def _needed_frames(
-    stream: av.VideoStream, ticks: np.ndarray, needed: np.ndarray, *, targets: set[int]
-) -> Iterator[tuple[int, av.VideoFrame, bool]]:
-    """Decodes the needed packets: (tick, frame, whether a packet that it may lean on was refused)."""
-    codec = stream.codec_context
-    suspects: set[int] = set()
-    is_open = is_hurt = False
-    steps = zip(ticks.tolist(), needed.tolist(), _demuxed(stream), strict=False)
-    for tick, is_needed, packet in itertools.chain(steps, [(0, False, None)]):
-        frames = None
-        if is_needed and packet is not None:
-            # Frames that no other one leans on are dropped undecoded, which changes no pixel of the rest.
-            codec.skip_frame = "DEFAULT" if tick in targets or packet.is_keyframe else "NONREF"
-            frames = _decoded(stream, packet)
-            is_hurt = frames is None or (is_hurt and not packet.is_keyframe)
-            suspects.update([tick] * is_hurt)
-        elif is_open:
-            # Without a clean start behind a gap, the decoder would put the frames of open groups in a wrong order.
-            frames = _decoded(stream, None)
-            codec.flush_buffers()
-        is_open = is_needed
-        yield from ((frame.pts, frame, frame.pts in suspects) for frame in frames or [] if frame.pts is not None)
+_NEAR_PACKETS, _STRANGE_PACKETS = 50, 50
+"""So many packets are read over sooner than a seek is made, and looked at behind it to find out where it has led."""
+
+
+class _Reader:
+    """A film that is open, and where in its packets it is. Reading on is free; elsewhere it goes by a seek."""
+
+    def __init__(self, path: Path, timeline: _Timeline) -> None:
+        self._path, self._timeline = path, timeline
+        self._file = ExitStack()
+        self._place = 0
+        self._rest: Iterator[av.Packet[av.VideoStream]] = iter(())
+        """The packets from `_place` on."""
+        self._seeks = True
+        """Until a seek leads astray: MPEG-TS, for one, has no index of its key frames."""
+
+    def __enter__(self) -> Self:
+        self._open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def frames(self, wanted: np.ndarray, lead: int) -> Iterator[tuple[int, av.VideoFrame, bool]]:
+        """(tick, frame, whether damage hurt it) as presented: all wanted ones, and those decoded on the way."""
+        frames: Iterable[tuple[int, av.VideoFrame, bool]]
+        if self._timeline.packets is None:
+            self._open()
+            shown = self._timeline.shown.tolist()
+            frames = ((tick, frame, False) for tick, frame in zip(shown, _all_frames(self._stream), strict=False))
+        else:
+            frames = self._needed_frames(wanted, lead)
+        hurt = False
+        for tick, frame, suspect in frames:
+            # What follows a corrupt frame leans on it, mostly without a word from the decoder.
+            hurt = frame.is_corrupt or suspect or (hurt and not frame.key_frame)
+            yield tick, frame, hurt
+
+    def key_frame_near(self, tick: int) -> av.VideoFrame | None:
+        """The last key frame before a tick that can be decoded, or else the first one after it."""
+        if self._timeline.packets is None:
+            return None
+        ticks = self._timeline.packets[self._timeline.keys]
+        for key in [*ticks[ticks < tick][::-1], *ticks[ticks >= tick]]:
+            for found, frame, hurt in self.frames(np.array([key]), lead=0):
+                if found == key and not hurt:
+                    return frame
+        return None
+
+    def _needed_frames(self, wanted: np.ndarray, lead: int) -> Iterator[tuple[int, av.VideoFrame, bool]]:
+        """Decodes the needed packets: (tick, frame, whether a packet that it may lean on was refused)."""
+        targets = set(wanted.tolist())
+        suspects: set[int | None] = set()
+        for begin, end in _stretches(*self._timeline.spans(wanted, lead)):
+            is_hurt = False
+            # Emptied at the end: over a gap, the decoder would put the frames of open groups in a wrong order.
+            for packet in itertools.chain(self._packets(begin, end), [None]):
+                if packet is not None:
+                    # Frames that no other one leans on are dropped undecoded, which changes no pixel of the rest.
+                    is_whole = packet.pts in targets or packet.is_keyframe
+                    self._stream.codec_context.skip_frame = "DEFAULT" if is_whole else "NONREF"
+                frames = _decoded(self._stream.codec_context, packet)
+                if packet is not None:
+                    is_hurt = frames is None or (is_hurt and not packet.is_keyframe)
+                    suspects.update([packet.pts] * is_hurt)
+                yield from (
+                    (frame.pts, frame, frame.pts in suspects) for frame in frames or [] if frame.pts is not None
+                )
+
+    def _packets(self, begin: int, end: int) -> Iterator[av.Packet[av.VideoStream]]:
+        """Those at the places [begin, end), for a decoder that remembers nothing."""
+        self._go_to(begin)
+        self._stream.codec_context.flush_buffers()
+        for packet in itertools.islice(self._rest, end - begin):
+            self._place += 1
+            yield packet
+
+    def _go_to(self, place: int) -> None:
+        if self._seeks and not 0 <= place - self._place <= _NEAR_PACKETS:
+            self._seeks = self._sought(place)
+            if not self._seeks:
+                self._open()
+        if place < self._place:
+            self._open()
+        for _ in itertools.islice(self._rest, place - self._place):
+            self._place += 1
+
+    def _sought(self, place: int) -> bool:
+        """Whether a seek led to that packet, or to one before it that is no step back."""
+        import av
+
+        ticks, sizes = self._timeline.packets, self._timeline.sizes
+        assert ticks is not None
+        container = cast("av.container.InputContainer", self._stream.container)
+        try:
+            container.seek(int(ticks[place]), stream=self._stream)
+        except av.error.FFmpegError:
+            return False
+        rest = _demuxed(self._stream)
+        for packet in itertools.islice(rest, _STRANGE_PACKETS):
+            (same,) = np.nonzero((ticks == packet.pts) & (sizes == packet.size))
+            if len(same) == 1:
+                before, self._place = self._place, int(same[0])
+                self._rest = itertools.chain([packet], rest)
+                return self._place <= place and (before <= self._place or place < before)
+        return False
+
+    def _open(self) -> None:
+        """At the first packet, again if need be."""
+        self._file.close()
+        self._stream = self._file.enter_context(_opened(self._path))
+        self._place, self._rest = 0, _demuxed(self._stream)
 
 
 DECODERS: dict[str, type[Decoder]] = {"pyav": PyAVDecoder, "decord": DecordDecoder}
@@ -554,47 +732,65 @@ DECODERS: dict[str, type[Decoder]] = {"pyav": PyAVDecoder, "decord": DecordDecod
 
 def read_frames(
     video: Video,
-    times_seconds: Sequence[float],
+    times_seconds: Sequence[float] | np.ndarray,
     *,
     height: int,
     width: int,
     decoder: str = "pyav",
+    threads: int | None = None,
     stall_seconds: float = 30.0,
     batch_frames: int = 64,
 ) -> Generator[Frames]:
     """The frames shown at ascending times, in batches of `batch_frames`, the last one smaller.
 
-    Decoding runs in a thread, at most one batch ahead: it overlaps with the model, and memory does not grow with the
-    film. Closing the generator ends it. Raises LvqaError for an unknown decoder; VideoError for a time outside
-    the film, a file that can't be read, or no frame within `stall_seconds`: a decoder that hangs is left behind.
+    Decoding runs in `threads`, by default as many as OMP_NUM_THREADS allows or this process has cores, and each is at
+    most one batch ahead: it overlaps with the model, and memory does not grow with the film. The frames do not depend
+    on the number of threads. Closing the generator ends them. Raises LvqaError for an unknown decoder; ValueError for
+    times that descend; VideoError for one outside [0, duration), a file that can't be read, or no frame within
+    `stall_seconds`: a decoder that hangs is left behind.
     """
     if decoder not in DECODERS:
         raise LvqaError(f"decoder {decoder!r} is unknown; allowed: {', '.join(sorted(DECODERS))}")
     return _batches(
-        lambda: DECODERS[decoder]().frames(video, times_seconds, height=height, width=width),
-        video=video,
-        times=np.asarray(times_seconds, dtype=np.float64),
-        shape=(height, width, 3),
+        DECODERS[decoder](),
+        video,
+        np.asarray(times_seconds, dtype=np.float64),
+        height=height,
+        width=width,
+        threads=threads or _usual_threads(),
         stall_seconds=stall_seconds,
         batch_frames=batch_frames,
     )
 
 
+def _usual_threads() -> int:
+    """What the libraries that compute go by, so that a worker which has a share of the cores keeps to it."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return max(1, int(given)) if given.isdecimal() else num_cores()
+
+
 def _batches(
-    decode: Callable[[], Iterator[tuple[np.ndarray, bool]]],
-    *,
+    decoder: Decoder,
     video: Video,
     times: np.ndarray,
-    shape: tuple[int, int, int],
+    *,
+    height: int,
+    width: int,
+    threads: int,
     stall_seconds: float,
     batch_frames: int,
 ) -> Generator[Frames]:
+    _check_times(video, times)
+    if not len(times):
+        return
+    runs = decoder.runs(video, times)
+    decode = partial(decoder.frames, video, height=height, width=width)
     place = 0
     try:
-        with closing(_ahead(decode, depth=batch_frames, stall_seconds=stall_seconds)) as frames:
+        with closing(_ahead(decode, runs, threads=threads, most=batch_frames, stall_seconds=stall_seconds)) as frames:
             for first in range(0, len(times), batch_frames):
                 batch = times[first : first + batch_frames]
-                pixels = np.empty((len(batch), *shape), dtype=np.uint8)
+                pixels = np.empty((len(batch), height, width, 3), dtype=np.uint8)
                 substituted = np.zeros(len(batch), dtype=bool)
                 for place in range(first, first + len(batch)):
                     pixels[place - first], substituted[place - first] = next(frames)
@@ -606,38 +802,76 @@ def _batches(
         ) from error
 
 
-def _ahead(make: Callable[[], Iterator[Any]], *, depth: int, stall_seconds: float) -> Generator[Any]:
-    """The items of `make()`, made in a thread at most `depth` ahead. Raises queue.Empty if one is late."""
-    ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
+def _check_times(video: Video, times: np.ndarray) -> None:
+    if np.any(np.diff(times) < 0):
+        raise ValueError(f"times must ascend, got {times.tolist()}")
+    outside = times[~((times >= 0) & (times < video.duration_seconds))]
+    if len(outside):
+        raise VideoError(f"{video.path}: no frame at {outside[0]:g} s; allowed: 0 to {video.duration_seconds:g} s")
+
+
+def _ahead(
+    decode: Callable[[list[np.ndarray]], Iterator[Any]],
+    runs: list[np.ndarray],
+    *,
+    threads: int,
+    most: int,
+    stall_seconds: float,
+) -> Generator[Any]:
+    """The frames of all runs in order. With n threads each decodes every n-th run, at most `most` frames ahead.
+
+    Raises queue.Empty if one is late.
+    """
+    # A thread that is done with a run begins its next one, and no more: the others are as far.
+    most = min(most, 2 * max(map(len, runs)))
     stop = threading.Event()
-
-    def work() -> None:
-        last = _Last()
-        try:
-            for item in make():
-                if stop.is_set():
-                    return
-                ready.put(item)
-        except Exception as error:  # raised again where the frames are read
-            last = _Last(error)
-        if not stop.is_set():
-            ready.put(last)
-
-    thread = threading.Thread(target=work, name="lvqa-decode", daemon=True)
-    thread.start()
+    shares = [runs[first::threads] for first in range(min(threads, len(runs)))]
+    crew = [_DecodingThread(partial(decode, share), most, stop) for share in shares]
     try:
-        while not isinstance(item := ready.get(timeout=stall_seconds), _Last):
-            yield item
-        if item.error is not None:
-            raise item.error
+        for run, thread in zip(runs, itertools.cycle(crew), strict=False):
+            for _ in run:
+                yield thread.next(stall_seconds)
     finally:
         stop.set()
+        patient_until = time.monotonic() + 1.0
+        for thread in crew:
+            thread.leave(patient_until)
+
+
+class _DecodingThread:
+    """Makes items in a thread, and holds them until they are asked for."""
+
+    def __init__(self, make: Callable[[], Iterator[Any]], most: int, stop: threading.Event) -> None:
+        self._make, self._stop = make, stop
+        self._ready: queue.Queue[Any] = queue.Queue(maxsize=most)
+        self._thread = threading.Thread(target=self._work, name="lvqa-decode", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        failed: Exception = RuntimeError("the decoder gave fewer frames than it was asked for")
+        try:
+            for item in self._make():
+                self._ready.put(item)
+                if self._stop.is_set():
+                    return
+        except Exception as error:  # raised again where the frames are read
+            failed = error
+        if not self._stop.is_set():
+            self._ready.put(_Failure(failed))
+
+    def next(self, stall_seconds: float) -> Any:
+        item = self._ready.get(timeout=stall_seconds)
+        if isinstance(item, _Failure):
+            raise item.error
+        return item
+
+    def leave(self, patient_until: float) -> None:
         with suppress(queue.Empty):  # a thread that waits for room finds it, and sees that it is to stop
             while True:
-                ready.get_nowait()
-        thread.join(timeout=1.0)  # bounded: one that hangs is left behind
+                self._ready.get_nowait()
+        self._thread.join(timeout=max(0.0, patient_until - time.monotonic()))  # bounded: one may hang
 
 
 @dataclass(frozen=True, slots=True)
-class _Last:
-    error: Exception | None = None
+class _Failure:
+    error: Exception

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lvqa.backbones.held import Held
+from lvqa.image import read_image
 from lvqa.records import Clip, Counts, Video
 from lvqa.video import Grid, read_frames
 
@@ -54,6 +56,16 @@ def runs_of_pairs(pairs: Sequence[Pair]) -> list[list[Pair]]:
     return runs
 
 
+def image_block(path: Path, backbone: Backbone, *, max_pixels: int | None = None) -> VisualBlock:
+    """A picture as the model sees it: a pair that shows it twice, no larger than a frame."""
+    from lvqa.backbones.prompt import VisualBlock
+
+    limit = max_pixels or backbone.max_pixels
+    pixels = read_image(path, size_of=lambda height, width: backbone.frame_size(height, width, max_pixels=limit))
+    tokens = backbone.encode_pairs(np.stack([pixels, pixels])[None])
+    return VisualBlock(tokens, *backbone.grid_of(*pixels.shape[:2]), is_image=True)
+
+
 class VisualTokens:
     """A bounded in-memory store of one video's pairs, filled on demand."""
 
@@ -65,6 +77,7 @@ class VisualTokens:
         *,
         max_pixels: int | None = None,
         decoder: str = "pyav",
+        threads: int | None = None,
         stall_seconds: float = 30.0,
         memory_bytes: int = 2 << 30,
     ) -> None:
@@ -77,7 +90,7 @@ class VisualTokens:
         self.on_pairs: Callable[[int], None] = lambda _: None
         """Called with a number of pairs as they become ready."""
         self._backbone = backbone
-        self._decoder, self._stall_seconds = decoder, stall_seconds
+        self._decoder, self._threads, self._stall_seconds = decoder, threads, stall_seconds
         self._held: Held[Pair, Tensor] = Held(memory_bytes)
 
     @property
@@ -104,23 +117,23 @@ class VisualTokens:
         finally:
             pixels.close()
 
-    def blocks(self, groups: Sequence[Sequence[Pair]], *, timed: bool = True) -> Iterator[VisualBlock]:
-        """Each group as one piece of film. `timed`: temporal positions by the true seconds; else evenly, one a pair."""
+    def blocks(self, groups: Sequence[Sequence[Pair]]) -> Iterator[VisualBlock]:
+        """Each group as one piece of film, whose seconds count from its start."""
         for group, tokens in zip(groups, self.stream(groups), strict=True):
-            yield self.block(group, tokens, start_seconds=self.grid.seconds_of(group[0][0]) if timed else None)
+            yield self.block(group, tokens, start_seconds=self.grid.seconds_of(group[0][0]))
 
     def block(self, pairs: Sequence[Pair], tokens: Sequence[Tensor], *, start_seconds: float | None) -> VisualBlock:
-        """The block whose temporal positions count from `start_seconds`, or go up by one a pair."""
+        """The block whose seconds count from `start_seconds`; None: it has none, and its pairs follow evenly."""
         import torch
 
         from lvqa.backbones.prompt import VisualBlock
 
-        rate = self._backbone.positions_per_second
-        temporal: tuple[int, ...] = ()
-        if start_seconds is not None:
-            temporal = tuple(int(rate * (self.grid.seconds_of(pair[0]) - start_seconds) + 1e-6) for pair in pairs)
-        cell = self._backbone.cell_pixels
-        return VisualBlock(torch.stack(list(tokens)), self.height // cell, self.width // cell, temporal)
+        def since_start(frame: int) -> float:
+            return self.grid.seconds_of(frame) - (start_seconds or 0.0)
+
+        seconds = tuple((since_start(a), since_start(b)) for a, b in pairs) if start_seconds is not None else ()
+        rows, cols = self._backbone.grid_of(self.height, self.width)
+        return VisualBlock(torch.stack(list(tokens)), rows, cols, seconds)
 
     def _pixels(self, frames: Sequence[int]) -> _PixelReader:
         return _PixelReader(self, frames)
@@ -146,10 +159,11 @@ class _PixelReader:
         self._frames = frames
         self._batches = read_frames(
             tokens.video,
-            [tokens.grid.seconds_of(frame) for frame in frames],
+            tokens.grid.times_seconds[list(frames)],
             height=tokens.height,
             width=tokens.width,
             decoder=tokens._decoder,
+            threads=tokens._threads,
             stall_seconds=tokens._stall_seconds,
         )
         self._read = 0

@@ -11,7 +11,7 @@ import pytest
 
 HOUSE = Path(__file__).parent.parent / "lvqa"
 
-MODEL_ROOMS = {"backbones", "embedding", "rerank", "answering", "pipeline", "tiny", "visual"}
+MODEL_ROOMS = {"backbones", "bench", "embedding", "rerank", "answering", "pipeline", "tiny", "visual"}
 
 # library -> the rooms that may import it. A library that is not here may be imported anywhere.
 LIBRARIES = {
@@ -26,33 +26,39 @@ LIBRARIES = {
     "transformers": MODEL_ROOMS,
     "matplotlib": {"report"},
     "jinja2": {"report"},
+    "PIL": {"image"},
+    "lmms_eval": {"lmms"},
     "torchvision": set(),
 }
 
 # room -> the rooms that it may import. The package itself (its lazy names) is the room "lvqa".
 STAGE = {"backbones", "prompts", "records"}
-CHECKED = {"config", "records", "rerank", "selection", "video"}
+CHECKED = {"config", "image", "plugins", "records", "rerank", "selection", "video"}
 PIPELINE = STAGE | CHECKED | {"answering", "checks", "embedding", "index", "visual"}
 ARROWS = {
     "records": set(),
     "config": {"records"},
     "prompts": {"records"},
     "video": {"records"},
+    "image": {"records"},
     "index": {"records"},
-    "selection": {"records"},
+    "plugins": {"records"},
+    "selection": {"plugins", "records"},
     "benchmarks": {"records"},
     "workers": {"records"},
     "backbones": {"prompts", "records"},
     "embedding": STAGE,
-    "rerank": STAGE,
-    "visual": {"backbones", "records", "video"},
+    "rerank": STAGE | {"plugins"},
+    "visual": {"backbones", "image", "records", "video"},
     "answering": STAGE | {"visual"},
     "checks": CHECKED,
     "pipeline": PIPELINE,
-    "library": {"checks", "config", "index", "pipeline", "records", "video", "visual", "workers"},
-    "evaluate": {"benchmarks", "checks", "config", "pipeline", "records", "selection", "video", "workers"},
-    "report": {"evaluate", "records", "video"},
-    "probes": STAGE | {"benchmarks", "embedding", "index", "pipeline", "rerank", "video"},
+    "library": {"checks", "config", "index", "pipeline", "records", "workers"},
+    "evaluate": {"benchmarks", "checks", "config", "pipeline", "plugins", "records", "video", "workers"},
+    "lmms": {"benchmarks", "config", "pipeline", "records"},
+    "probes": STAGE | {"embedding", "pipeline", "visual"},
+    "report": {"evaluate", "probes", "records", "video"},
+    "bench": STAGE | {"answering", "embedding", "rerank", "video", "visual"},
     "tiny": STAGE | {"video", "visual"},
     "lvqa": {"pipeline", "records"},
 }
@@ -168,7 +174,7 @@ def test_what_is_allowed_passes(room, source):
 HEAVY = {"torch", "ray", "transformers", "faiss", "pyarrow", "av", "decord", "cv2", "scipy", "matplotlib", "tokenizers"}
 
 
-@pytest.mark.parametrize("module", ["lvqa", "lvqa.config", "lvqa.index", "lvqa.selection", "lvqa.cli"])
+@pytest.mark.parametrize("module", ["lvqa", "lvqa.config", "lvqa.index", "lvqa.plugins", "lvqa.selection", "lvqa.cli"])
 def test_importing_it_loads_nothing_heavy(module):
     if find_spec(module) is None:
         pytest.skip(f"{module} is not written yet")

@@ -14,6 +14,7 @@ from pathlib import Path
 import films
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from lvqa.cli.door import door
 from lvqa.cli.index import videos_in
@@ -572,6 +573,18 @@ def test_indexing_that_fails_for_all_is_code_1(lvqa, tmp_path):
     result = lvqa("index", tmp_path / "a.mp4", tmp_path / "b.mp4", *TINY, "--quiet", code=1)
     assert len(result.stderr.splitlines()) == 2
     assert "no video file" in lvqa("index", tmp_path, *TINY, code=1).stderr
+
+
+def test_a_picture_can_be_searched_for_and_asked_about(lvqa, refused, film, tmp_path):
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (60, 40), (0, 0, 255)).save(picture)
+    refused("search", film, "--image", tmp_path / "other.png", *TINY, names=("other.png", "no such file"))
+    refused("ask", film, "", "--image", picture, *TINY, names="question is empty")
+    for words in ([film], [film, "a ball"], ["--library"]):
+        told = json.loads(lvqa("search", *words, "--image", picture, *TINY, "--json", "--quiet").stdout)
+        assert len(told["results"]) == 4
+    told = json.loads(lvqa("ask", film, "What is it?", "--image", picture, *TINY, "--json", "--quiet").stdout)
+    assert told["question"] == "What is it?" and told["index"]["reused"]
 
 
 def test_search_tells_the_best_moments(lvqa, short, film):

@@ -107,7 +107,7 @@ def test_written_out_it_reads_back_the_same(settings, tmp_path):
     ("override", "named"),
     [
         ("arms=[{method: best}]", "oracle, blind, or a file ending in .py, got 'best'"),
-        ("arms=[{method: no.py}]", "cannot read the selector"),
+        ("arms=[{method: no.py}]", "cannot read the plug-in"),
         ("arms=[{method: aks, settings: {selection.options.t1: 1}}]", "unknown option 't1' of method 'aks'"),
         ("selection.options.depth=2", "unknown option 'depth' of method"),
         ("arms=[{settings: {rerank.name: best}}]", "rerank.name must be one of none, mcq"),
@@ -129,6 +129,16 @@ def test_there_is_one_row_for_each_question_in_each_arm(run):
     assert Counter((row["arm"], row["budget"]) for row in run.rows) == dict.fromkeys(CELLS, FILMS * QUESTIONS)
     assert len({key_of(row) for row in run.rows}) == len(run.rows)
     assert run.num_questions == FILMS * QUESTIONS and run.missing == ()
+
+
+def test_arms_with_other_rerankers_share_the_index(settings, tmp_path):
+    closer = "{name: closer, method: freeret, settings: {rerank.name: retllm, rerank.options: {top: 2}}}"
+    overrides = [f"arms=[{{method: freeret}}, {closer}]", "frames=[4]", f"store.folder={tmp_path / 'store'}"]
+    config = load_run_config(settings, [*overrides, "benchmark.videos=1", "benchmark.limit=1"])
+    first, second = evaluate(config, tmp_path / "run").rows
+    assert [row["index"]["reused"] for row in (first, second)] == [False, True]
+    assert [len(row["reranked"]) for row in (first, second)] == [5, 2]
+    assert first["embedded"][0] in second["embedded"] and second["error"] is None
 
 
 def test_a_row_tells_the_question_the_answer_and_the_evidence(run):
@@ -172,6 +182,27 @@ def test_every_budget_counts_its_ranking_and_none_the_index(run):
             assert row["seconds"]["rank"] == of[video, question, "freeret", 4]["seconds"]["rank"]
     made = [row["index"] for row in run.rows if row["index"] and not row["index"]["reused"]]
     assert [index["counts"]["pairs_encoded"] for index in made] == [30] * len(made) and made
+
+
+def test_arms_that_index_otherwise_share_pixels_and_settings_of_the_answer_share_rankings(settings, tmp_path):
+    """One reading of each film for all arms, 60 frames in 30 pairs, and no other while its questions are asked."""
+    arms = (
+        "[{name: a}, {name: b, settings: {embedding.state: mlp}}, {name: c, settings: {video.clip_seconds: 2}},"
+        " {name: d, settings: {answer.time_encoding: mrope}}]"
+    )
+    config = load_run_config(settings, [f"arms={arms}", "frames=[8]", f"store.folder={tmp_path / 'store'}"])
+    rows = evaluate(config, tmp_path / "run").rows
+    assert len(rows) == FILMS * QUESTIONS * 4 and {row["error"] for row in rows} == {None}
+    made = [row["index"]["counts"] for row in rows if not row["index"]["reused"]]
+    assert [(counts["frames_decoded"], counts["pairs_encoded"]) for counts in made] == [(60, 30)] * 4 * FILMS
+    assert {row["counts"]["frames_decoded"] for row in rows} == {row["counts"]["pairs_encoded"] for row in rows} == {0}
+    assert [row["num_clips"] for row in rows[:4]] == [8, 8, 30, 8]
+    of = {key_of(row): row for row in rows}
+    for row in rows:
+        if row["arm"] == "d":
+            same = of[row["video"], row["question"], "a", 8]
+            assert (row["reranked"], row["times_seconds"]) == (same["reranked"], same["times_seconds"])
+            assert row["seconds"]["rank"] == same["seconds"]["rank"]
 
 
 def test_evidence_is_found_at_every_stage(run):

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from lvqa.benchmarks import VideoTask
-from lvqa.config import ConfigError
+from lvqa.config import ConfigError, load_config
 from lvqa.evaluate import RunConfig, arms_of, load_run_config
-from lvqa.evaluate.run import Schedule, for_workers
+from lvqa.evaluate.run import Schedule, check_run, for_workers
 from lvqa.records import Question
+from lvqa.selection import SELECTORS
+from lvqa.tiny.films import HELD_OUT_SEEDS
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -18,13 +20,39 @@ def test_defaults_compare_uniform_with_freeret_at_three_budgets():
     assert [(arm.name, arm.budgets) for arm in arms] == [("uniform", (16, 32, 64)), ("freeret", (16, 32, 64))]
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
-def test_the_configurations_of_the_project_are_read(path):
-    config = load_run_config(path)
-    assert {arm.name: arm.budgets for arm in arms_of(config)} == {
-        **dict.fromkeys(("uniform", "freeret", "embedding only", "random", "oracle"), (16, 32, 64)),
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("lvbench*.yaml")), ids=lambda path: path.name)
+def test_the_benchmark_is_run_against_its_controls(path):
+    arms = {arm.name: arm.budgets for arm in arms_of(load_run_config(path))}
+    assert {name: arms[name] for name in ("uniform", "freeret", "embedding only", "oracle", "blind")} == {
+        **dict.fromkeys(("uniform", "freeret", "embedding only", "oracle"), (16, 32, 64)),
         "blind": (0,),
     }
+    assert 16 in arms["random"]
+
+
+def test_every_selector_is_in_the_table_of_all():
+    config = load_run_config(CONFIGS / "selectors.yaml")
+    check_run(config)
+    arms = arms_of(config)
+    assert {arm.method for arm in arms} == set(SELECTORS)
+    assert {arm.budgets for arm in arms} == {(16, 32, 64)} and config.benchmark.make.seed >= HELD_OUT_SEEDS
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("ablations/*.yaml")), ids=lambda path: path.name)
+def test_an_ablation_is_one_run_on_held_out_films_with_a_baseline(path):
+    config = load_run_config(path)
+    check_run(config)
+    assert path.read_text().startswith(f"# lvqa eval configs/ablations/{path.name} && lvqa report runs/{path.stem}\n")
+    (baseline,) = (arm for arm in arms_of(config) if arm.name == config.baseline)
+    shared = load_config(None, ["model.name=tiny", f"rerank.name={config.rerank.name}"])
+    assert (baseline.method, baseline.config) == ("freeret", shared)  # as it comes, so the others show what it brings
+    assert len({(arm.method, arm.config) for arm in arms_of(config)}) == len(config.arms)
+    assert config.benchmark.make.seed >= HELD_OUT_SEEDS
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("ablations/*.yaml")), ids=lambda path: path.name)
+def test_the_arms_of_the_ablations_are_allowed(path):
+    check_run(load_run_config(path))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +62,7 @@ def test_the_configurations_of_the_project_are_read(path):
         ("arms=[{methods: uniform}]", ("unknown key 'arms[0].methods'", "arms[0].method")),
         ("arms=[{settings: {rerank.nam: none}}]", ("unknown key 'rerank.nam'", "settings of arm 'freeret rerank.nam")),
         ("arms=[{settings: {rerank.pool: many}}]", ("rerank.pool must be a whole number", "'many'")),
-        ("arms=[{settings: {rerank.pool: 0}}]", ("pool must be 1 or more", "0")),
+        ("arms=[{settings: {rerank.pool: -1}}]", ("pool must be 0 or more, or null", "-1")),
         ("arms=[{settings: {benchmark.limit: 3}}]", ("unknown key 'benchmark'",)),
         ("arms=[{settings: {model.name: other}}]", ("model.name", "settings of arm")),
         ("arms=[{settings: {model: {name: other}}}]", ("model.name", "settings of arm")),
@@ -46,6 +74,7 @@ def test_the_configurations_of_the_project_are_read(path):
         ("arms=[]", ("arms must be one or more",)),
         ("arms=[{method: topk}, {method: topk}]", ("the name of an arm", "'topk'")),
         ("arms=[{method: blind, frames: [4]}]", ("frames must be left out",)),
+        ("baseline=best", ("baseline must be null or an arm: uniform, freeret", "'best'")),
         ("arms=[{frames: [0]}]", ("arms[0].frames must be", "[0]")),
         ("arms=[{frames: [8, 8]}]", ("arms[0].frames must be", "[8, 8]")),
         ("frames=[]", ("frames must be one or more",)),
@@ -66,20 +95,32 @@ def test_a_wrong_setting_is_refused_by_name(override, named):
 
 
 def test_arms_that_differ_in_their_selection_share_what_comes_before():
-    settings = ["{selection.options.power: 2}", "{selection.uniform: linspace}", "{}", "{rerank.pool: 3}"]
+    settings = [
+        "{selection.options.power: 2}",
+        "{selection.uniform: linspace}",
+        "{}",
+        "{rerank.pool: 3}",
+        "{rerank.options.top: 3}",
+    ]
     arms = arms_of(
         load_run_config(None, [f"arms=[{', '.join(f'{{method: bolt, settings: {one}}}' for one in settings)}]"])
     )
-    assert len({arm.config for arm in arms}) == 4
-    assert len({arm.before_selection for arm in arms}) == 2
-    assert [arm.complete.method for arm in arms] == ["bolt"] * 4
+    assert len({arm.config for arm in arms}) == 5
+    assert len({arm.before_selection for arm in arms}) == 3
+    assert [arm.complete.method for arm in arms] == ["bolt"] * 5
 
 
 def test_workers_get_the_same_arms_wherever_they_run():
-    config = load_run_config(None, ["arms=[{method: own.py}, {method: uniform, name: even}, {method: blind}]"])
+    arms = [
+        "{method: own.py}",
+        "{method: uniform, name: even, settings: {rerank: {name: none}}}",
+        "{method: blind, settings: {rerank.name: mcq}, name: blind}",
+    ]
+    config = load_run_config(None, ["rerank.name=closer.py:Look", f"arms=[{', '.join(arms)}]"])
     there = for_workers(config)
     assert [arm.name for arm in arms_of(there)] == [arm.name for arm in arms_of(config)] == ["own.py", "even", "blind"]
     assert [arm.method for arm in arms_of(there)] == [str(Path("own.py").absolute()), "uniform", "blind"]
+    assert [arm.config.rerank.name for arm in arms_of(there)] == [str(Path("closer.py:Look").absolute()), "none", "mcq"]
 
 
 # --- the order of the work -------------------------------------------------------------------------------------------

@@ -4,18 +4,22 @@ Nothing here depends on how well the model was trained.
 """
 
 import dataclasses
+import weakref
 from pathlib import Path
 
+import models
 import pytest
+import yaml
 
-from lvqa.backbones import load_backbone
+from lvqa.backbones import BACKBONES, load_backbone
 from lvqa.checks import CONTROLS, METHODS
-from lvqa.config import load_config
+from lvqa.config import load_config, with_settings
 from lvqa.index import Store
-from lvqa.pipeline import LongVideoQA
+from lvqa.pipeline import LongVideoQA, index_together
 from lvqa.records import LvqaError, Question
+from lvqa.rerank import RERANKERS
 from lvqa.tiny.films import ask_about, make_films, write_script
-from lvqa.video import probe
+from lvqa.video import Grid, probe
 
 SEED, MINUTES = 11, 1
 FRAMES_IN_FILM = 60 * MINUTES
@@ -81,6 +85,19 @@ def test_every_method_shows_exactly_its_budget(shared, film, question, method, b
     assert answer.option in tuple("ABCD")
     assert answer.text == question.options["ABCD".index(answer.option)]
     assert sum(answer.option_scores) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("layout", ["question_first", "clip_first"])
+@pytest.mark.parametrize("family", BACKBONES)
+def test_every_model_goes_the_whole_way(film, question, tmp_path, family, layout):
+    folder = models.save(family, tmp_path / "model")
+    settings = ["model.device=cpu", "video.clip_seconds=8", f"store.folder={tmp_path}", f"rerank.layout={layout}"]
+    qa = LongVideoQA.load(str(folder), overrides=settings)
+    choice = qa.answer(film, question, frames=8)
+    assert len(choice.frames) == 8 and choice.option in tuple("ABCD") and sum(choice.option_scores) == pytest.approx(1)
+    assert all(candidate.rerank_score is not None for candidate in choice.evidence) and len(choice.evidence) == 8
+    free = qa.ask(film, "What happens?", frames=3)
+    assert free.option is None and len(free.frames) == 3 and free.index.reused
 
 
 OWN = """
@@ -212,7 +229,14 @@ def test_a_stored_index_gives_the_same_as_a_new_one(make, film, question):
 
 
 @pytest.mark.parametrize(
-    "setting", ["video.clip_seconds=8", "video.frames_per_second=0.5", "embedding.state=mlp", "embedding.noise=false"]
+    "setting",
+    [
+        "video.clip_seconds=8",
+        "video.frames_per_second=0.5",
+        "video.grid=keyframes",
+        "embedding.state=mlp",
+        "embedding.noise=false",
+    ],
 )
 def test_other_settings_never_use_an_old_index(make, film, caplog, setting):
     before = make().index(film)
@@ -223,6 +247,19 @@ def test_other_settings_never_use_an_old_index(make, film, caplog, setting):
     assert [record.getMessage() for record in caplog.records] == [
         f"{film}: index made anew because settings or model changed"
     ]
+
+
+@pytest.mark.parametrize("encoding", ["text", "mrope"])
+@pytest.mark.parametrize("method", ["freeret", "uniform", "mmr"])
+def test_a_skimmed_film_is_answered_from_its_key_frames(make, film, question, method, encoding):
+    keys = set(Grid.of_key_frames(probe(film), 1.0).times_seconds.tolist())
+    qa = make("video.grid=keyframes", "video.threads=2", f"answer.time_encoding={encoding}")
+    answer = qa.answer(film, question, method=method, frames=64)
+    assert set(answer.frames) == keys
+    assert answer.counts.frames_decoded == len(keys) < FRAMES_IN_FILM
+    if method != "uniform":
+        edges = sorted(edge for found in answer.evidence for edge in (found.start_seconds, found.end_seconds))
+        assert (edges[0], edges[-1]) == (0.0, FRAMES_IN_FILM)
 
 
 def test_an_index_is_made_anew_on_demand(make, film):
@@ -251,8 +288,14 @@ def test_evidence_holds_every_clip_once_reranked_ones_first(make, film, question
     assert answer.evidence[2].embed_score >= answer.evidence[3].embed_score
 
 
-def test_without_reranking_the_embedding_ranks(make, film, question):
-    answer = make("rerank.name=none").answer(film, question)
+def test_a_pool_can_be_the_whole_video(make, film, question):
+    answer = make("rerank.pool=null", "video.clip_seconds=1").answer(film, question)
+    assert [c.rerank_score is None for c in answer.evidence] == [False] * 30
+
+
+@pytest.mark.parametrize("override", ["rerank.name=none", "rerank.pool=0"])
+def test_without_reranking_the_embedding_ranks(make, film, question, override):
+    answer = make(override).answer(film, question)
     embedded = [c.embed_score for c in answer.evidence]
     assert embedded == sorted(embedded, reverse=True)
     assert {c.rerank_score for c in answer.evidence} == {None}
@@ -301,7 +344,8 @@ def test_progress_is_told_in_pairs(make, film, question):
     ("override", "message"),
     [
         ("video.decoder=vlc", "video.decoder must be one of pyav, decord, got 'vlc'"),
-        ("rerank.name=best", "rerank.name must be one of none, mcq, got 'best'"),
+        ("rerank.name=best", f"rerank.name must be one of {', '.join(RERANKERS)}, or a file ending in .py, got 'best'"),
+        ("video.grid=best", "video.grid must be one of exact, keyframes, got 'best'"),
         ("method=best", f"method must be one of {', '.join(METHODS)}, or a file ending in .py, got 'best'"),
     ],
 )
@@ -309,3 +353,62 @@ def test_unknown_names_are_refused_before_a_model_is_looked_for(override, messag
     with pytest.raises(LvqaError) as refused:
         LongVideoQA.load("no/such/model", overrides=[override])
     assert str(refused.value) == message
+
+
+# --- many settings on one video --------------------------------------------------------------------------------------
+
+OTHERS = (
+    ("embedding.state=mlp",),
+    ("embedding.state=mlp-1", "embedding.final_norm=true", "rerank.name=none"),
+    ("embedding.prompt=e5v", "rerank.pool=null"),
+    ("video.clip_seconds=4", "embedding.centre=true", "rerank.pool=3"),
+    ("video.clip_seconds=4", "answer.time_encoding=mrope"),
+)
+
+
+@pytest.mark.parametrize("memory_mib", [2048, 1])
+def test_pipelines_beside_each_other_decode_and_encode_each_pair_once(make, tmp_path, backbone, memory_mib):
+    """A film of several segments: one mebibyte holds the tokens of a segment, and not those of the film.
+
+    The last two differ in what follows the embedding alone, so they have one index.
+    """
+    (film,) = make_films(tmp_path, num_films=1, minutes=8, num_questions=1, seed=SEED)
+    qa = make(f"store.memory_mib={memory_mib}", "video.clip_seconds=2")
+    pipelines = [qa, *(qa.beside(with_overrides(qa.config, *other)) for other in OTHERS)]
+    before = dataclasses.replace(backbone.counts)
+    uses = index_together(pipelines, film)
+    spent = backbone.counts - before
+    assert (spent.frames_decoded, spent.pairs_encoded) == (480, 240)
+    assert [use.reused for use in uses] == [False] * 6 and len({use.path for use in uses}) == 5
+    assert [use.clips for use in uses] == [240, 240, 240, 240, 120, 120]
+    assert [use.reused for use in index_together(pipelines, film)] == [True] * 6
+
+
+def with_overrides(config, *overrides):
+    pairs = (override.split("=") for override in overrides)
+    return with_settings(config, {key: yaml.safe_load(value) for key, value in pairs}, where="a test")
+
+
+def test_what_is_shared_changes_no_answer(make, film, question, tmp_path):
+    alone = make("video.clip_seconds=2")
+    pipelines = [alone.beside(with_overrides(alone.config, *other)) for other in OTHERS]
+    index_together(pipelines, film)
+    for qa, other in zip(pipelines, OTHERS, strict=True):
+        together = qa.answer(film, question, frames=4)
+        fresh = make("video.clip_seconds=2", *other, f"store.folder={tmp_path / 'other'}").answer(
+            film, question, frames=4
+        )
+        scores = [{c.clip: (c.embed_score, c.rerank_score) for c in a.evidence} for a in (together, fresh)]
+        assert scores[0].keys() == scores[1].keys()
+        assert all(scores[0][clip] == pytest.approx(scores[1][clip], abs=1e-5) for clip in scores[0])
+        assert (together.frames, together.option) == (fresh.frames, fresh.option)
+
+
+def test_another_video_lets_go_of_the_last_ones_tokens(make, film, question, tmp_path):
+    (other,) = make_films(tmp_path, num_films=1, minutes=1, num_questions=1, seed=SEED + 1)
+    qa = make()
+    beside = qa.beside(with_overrides(qa.config, "embedding.state=mlp"))
+    tokens = weakref.ref(qa.open(film).tokens)
+    assert beside.open(film).tokens is tokens()
+    beside.open(other)
+    assert tokens() is None

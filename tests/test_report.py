@@ -156,6 +156,14 @@ def test_arms_are_paired_with_uniform_frames_at_the_same_budget(run):
     assert len(lines_of(section(told, "Paired difference to uniform frames"))) == 3  # uniform is not set against itself
 
 
+def test_arms_are_paired_with_the_arm_that_the_run_names(run):
+    rows = [*compared(), *(row("blind", 0, number) for number in range(12))]
+    told = write_report([run("r", rows, [UNIFORM, FREERET, BLIND], "baseline=freeret")])
+    assert "right where freeret had it wrong" in told
+    (line,) = lines_of(section(told, "Paired difference to freeret"))[2:]
+    assert line[:2] == ["uniform", "16"] and line[2].startswith("-50.0 (") and line[3:5] == ["1", "7"]
+
+
 @pytest.mark.parametrize("rows", [[row("freeret", 16, 0)], [row("freeret", 16, 0), row("uniform", 32, 0)]])
 def test_nothing_is_compared_without_a_uniform_arm_at_the_budget(run, rows):
     told = write_report([run("r", rows, [UNIFORM, FREERET], frames=(16, 32))])

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from lvqa.checks import check_settings, selector_of
 from lvqa.cli.door import door
 from lvqa.config import load_config
+from lvqa.plugins import absolute, is_file_name
 from lvqa.records import LvqaError
 from lvqa.selection import SelectorInput, make_selector
 from lvqa.selection.contract import check_selector
-from lvqa.selection.plugin import absolute, is_file_name
 
 LATEST = """
     from __future__ import annotations
@@ -134,7 +134,7 @@ def test_a_file_that_is_no_selector_is_refused_in_one_line(write, source, named)
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path):
-    refusal(lambda: make_selector(str(tmp_path / "no.py")), "cannot read the selector", tmp_path / "no.py")
+    refusal(lambda: make_selector(str(tmp_path / "no.py")), "cannot read the plug-in", tmp_path / "no.py")
     (tmp_path / "folder.py").mkdir()
     refusal(lambda: make_selector(str(tmp_path / "folder.py")), tmp_path / "folder.py")
     (tmp_path / "bytes.py").write_bytes(b"\xff\xfe\x00")
@@ -267,7 +267,7 @@ def test_the_command_says_what_fails_in_one_line_each(write):
 def test_the_command_needs_a_file(tmp_path):
     result = run("check-plugin", tmp_path / "no.py")
     assert result.exit_code == 1
-    assert "cannot read the selector" in result.stderr and result.stdout == ""
+    assert "cannot read the plug-in" in result.stderr and result.stdout == ""
     assert "a Python file" in run("check-plugin", "aks").stderr
 
 

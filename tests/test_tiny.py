@@ -25,15 +25,15 @@ from transformers import PreTrainedTokenizerFast
 from lvqa import LongVideoQA, prompts
 from lvqa.answering import Answerer
 from lvqa.backbones.chat import ChatFormat
-from lvqa.backbones.positions import position_ids
+from lvqa.backbones.positions import Cells, position_ids
 from lvqa.backbones.prompt import Prompt, VisualBlock
-from lvqa.backbones.qwen2_5_vl import Qwen25VL
+from lvqa.backbones.qwen_vl import Qwen25VL
 from lvqa.embedding import Embedder
 from lvqa.records import Candidate, Clip, Counts, LvqaError, Question, Video
 from lvqa.rerank import MultipleChoice
 from lvqa.tiny.build import WEIGHTS, build_tokenizer
 from lvqa.tiny.films import ask_about, benchmark_line, make_films, write_film, write_script
-from lvqa.tiny.lessons import COLUMNS, ROWS, TEMPORAL_STEP, Lesson, Part, Teacher, alone
+from lvqa.tiny.lessons import COLUMNS, ROWS, Lesson, Part, Teacher, alone
 from lvqa.tiny.questions import Asker
 from lvqa.tiny.script import EVENTS, Film, Shot, Take, frame_at
 from lvqa.tiny.training import Course, Stage, random_takes
@@ -763,7 +763,7 @@ def test_the_weights_were_trained_on_this_tokenizer(built, packaged):
 
 
 def test_any_text_comes_back(tokenizer):
-    chat = ChatFormat(tokenizer)
+    chat = ChatFormat(tokenizer, show=lambda _: (), pad=Qwen25VL.pad)
     for text in texts():
         assert tokenizer.decode(chat.text_ids(text)) == text
 
@@ -779,14 +779,12 @@ def tiny() -> Qwen25VL:
 def test_lessons_see_films_as_the_product_does(tiny):
     assert tiny.frame_size(HEIGHT, WIDTH, max_pixels=tiny.max_pixels) == (28 * ROWS, 28 * COLUMNS)
     assert tiny.cell_pixels == 28
-    assert tiny.positions_per_second * 2 == TEMPORAL_STEP  # a pair is two seconds of the default grid
 
 
 class Recorder:
     """Stands where the model would, and notes what it is shown."""
 
-    name, revision, dim, cell_pixels, max_pixels = "recorder", "0", 4, 28, 1 << 20
-    positions_per_second = TEMPORAL_STEP / 2
+    name, revision, dim, max_pixels = "recorder", "0", 4, 1 << 20
 
     def __init__(self) -> None:
         self.counts = Counts()
@@ -794,6 +792,9 @@ class Recorder:
 
     def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
         return 28 * ROWS, 28 * COLUMNS
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        return ROWS, COLUMNS
 
     def last_states(self, prompts: Sequence[Prompt], **_: object) -> Tensor:
         self.shown += prompts
@@ -833,11 +834,12 @@ class OpenTeacher(Teacher):
 class Bench:
     """A teacher of 300 takes, and the product's rooms in front of a recorder."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, tiny: Qwen25VL) -> None:
         self.takes = random_takes(np.random.default_rng(3), 300)
         self.teacher = OpenTeacher(tokenizer, self.takes, seed=4)
         self.shots = [shot for take in self.takes for shot in take.shots]
-        self.chat = ChatFormat(tokenizer)
+        self.product = tiny
+        self.chat = ChatFormat(tokenizer, show=tiny.show, pad=tiny.pad, others=tiny.delimiters)
         self.tokenizer = tokenizer
         self.recorder = Recorder()
         video = Video(Path("/film.mp4"), "film", 20_000.0, HEIGHT, WIDTH, 8.0)
@@ -883,8 +885,8 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(built) -> Bench:
-    return Bench(built)
+def bench(built, tiny) -> Bench:
+    return Bench(built, tiny)
 
 
 def shown_frames(starts: Sequence[int], num_pairs: Sequence[int], pairs: Sequence[int]) -> list[Pair]:
@@ -1048,7 +1050,7 @@ def test_positions_follow_the_rule_in_every_lesson(bench):
         assert lesson.ids.count(pad) == len(lesson.pairs) * ROWS * COLUMNS
         if any(pair < 0 for pair in lesson.pairs):
             continue  # single frames stand closer together; `check` compares theirs with the product's
-        runs: list[int | VisualBlock] = [0]
+        runs: list[int | Cells] = [0]
         place = 0
         while place < len(lesson.ids):
             if lesson.ids[place] != pad:
@@ -1057,7 +1059,8 @@ def test_positions_follow_the_rule_in_every_lesson(bench):
                 continue
             assert lesson.ids[place - 1] == start
             cells = next(i for i, token in enumerate(lesson.ids[place:]) if token != pad)
-            runs += [bench.block(cells // (ROWS * COLUMNS)), 0]
+            temporal = bench.product.temporal(bench.block(cells // (ROWS * COLUMNS)))
+            runs += [Cells(temporal, ROWS, COLUMNS), 0]
             place += cells
         assert [list(axis) for axis in zip(*lesson.positions, strict=True)] == position_ids(runs).tolist()
 

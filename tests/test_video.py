@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import films
 import numpy as np
 import pytest
 
-from lvqa.records import Clip, LvqaError, Video
-from lvqa.video import DECODERS, Grid, VideoError, cut_clips, probe, read_frames
+import lvqa.video
+from lvqa.records import Clip, LvqaError, Video, num_cores
+from lvqa.video import DECODERS, DecordDecoder, Grid, VideoError, cut_clips, probe, read_frames
 
 STEPS = np.random.default_rng(0).choice([0.02, 0.04, 0.1, 0.4], 50)
 OPEN_GROUPS = {"g": "10", "bf": "3", "x264-params": "scenecut=0:open-gop=1:b-adapt=0"}
@@ -76,12 +78,23 @@ def all_frames(path: Path) -> tuple[list[float], list[np.ndarray]]:
     return [tick * unit for tick in ticks], pixels
 
 
+def written(name: str, folder: Path) -> Path:
+    """The film of that name, made the first time."""
+    path = folder / name
+    if not path.exists():
+        {**PLAIN, **ODD}[name](path)
+    return path
+
+
 def shown_at(seconds: Sequence[float], starts: Sequence[float]) -> list[int]:
     return [max(place for place, start in enumerate(starts) if start <= at + 1e-6) for at in seconds]
 
 
-def read(video: Video, seconds: Sequence[float], decoder: str = "pyav") -> tuple[np.ndarray, np.ndarray]:
-    batches = list(read_frames(video, seconds, height=video.height, width=video.width, decoder=decoder, batch_frames=7))
+def read(
+    video: Video, seconds: Sequence[float], decoder: str = "pyav", threads: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    size = {"height": video.height, "width": video.width}
+    batches = list(read_frames(video, seconds, **size, decoder=decoder, threads=threads, batch_frames=7))
     assert np.concatenate([batch.times_seconds for batch in batches]).tolist() == list(seconds)
     return np.concatenate([batch.pixels for batch in batches]), np.concatenate([batch.substituted for batch in batches])
 
@@ -111,9 +124,7 @@ CASES = [(decoder, name) for decoder in DECODERS for name in PLAIN] + [("pyav", 
 
 @pytest.mark.parametrize(("decoder", "name"), CASES)
 def test_frames_are_those_of_a_full_decode(decoder: str, name: str, folder: Path) -> None:
-    path = folder / name
-    if not path.exists():
-        {**PLAIN, **ODD}[name](path)
+    path = written(name, folder)
     video = probe(path)
     starts, pixels = all_frames(path)
     assert (video.height, video.width) == pixels[0].shape[:2]
@@ -127,6 +138,45 @@ def test_frames_are_those_of_a_full_decode(decoder: str, name: str, folder: Path
             np.testing.assert_array_equal(got, wanted)  # skipping changes no pixel
         else:
             assert np.abs(got.astype(int) - wanted).mean() < 3
+
+
+@pytest.mark.parametrize("name", [*PLAIN, *ODD])
+@pytest.mark.parametrize("near_packets", [0, 50])
+def test_threads_and_seeks_change_no_frame(
+    name: str, near_packets: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lvqa.video, "_RUN_PACKETS", 1)  # every group of pictures is a run
+    monkeypatch.setattr(lvqa.video, "_NEAR_PACKETS", near_packets)
+    path = written(name, folder)
+    video = probe(path)
+    starts, pixels = all_frames(path)
+    for step in (0.04, 0.37, 0.61):
+        seconds = np.arange(0, video.duration_seconds - 1e-6, step).tolist()
+        wanted = np.stack([pixels[place] for place in shown_at(seconds, starts)])
+        for threads in (1, 2, 3):
+            got, substituted = read(video, seconds, threads=threads)
+            assert not substituted.any()
+            np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("name", ["constant.mp4", "cut.mp4", "later.mkv", "vp9.webm", "mpeg4.avi"])
+def test_a_far_frame_is_reached_by_a_seek(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lvqa.video, "_NEAR_PACKETS", 0)
+    path = written(name, folder)
+    video, (starts, pixels) = probe(path), all_frames(path)
+    read_packets = 0
+
+    def counted(*words: object) -> Iterator[object]:
+        nonlocal read_packets
+        for packet in demuxed(*words):
+            read_packets += 1
+            yield packet
+
+    demuxed = lvqa.video._demuxed
+    monkeypatch.setattr(lvqa.video, "_demuxed", counted)
+    seconds = [video.duration_seconds - 0.02]
+    np.testing.assert_array_equal(read(video, seconds)[0][0], pixels[shown_at(seconds, starts)[0]])
+    assert read_packets <= 25  # of 45 or more
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -175,6 +225,32 @@ def test_a_stand_in_is_the_nearest_earlier_frame(folder: Path, film: Video) -> N
     pixels, substituted = read(video, [0.4, 0.9, 1.0, 1.1, 1.9])
     assert substituted.tolist() == [False, *substituted[1:4], False] and substituted[1:4].any()
     assert all(number <= at * 25 for number, at in zip(numbers(pixels), [0.4, 0.9, 1.0, 1.1, 1.9], strict=True))
+
+
+@pytest.mark.parametrize("name", ["constant.mp4", "stream.ts", "open_groups_hevc.mp4", "later.mkv", "vp9.webm"])
+def test_threads_show_the_same_of_a_damaged_film(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lvqa.video, "_RUN_PACKETS", 1)
+    for part in (0.15, 0.35, 0.55, 0.75):
+        source = written(name, folder)
+        path = films.damaged(source, folder / f"damaged_{part}_{name}", start=part, end=part + 0.03)
+        video = probe(path)
+        seconds = np.arange(0, video.duration_seconds - 1e-6, 0.04).tolist()
+        pixels, substituted = read(video, seconds)
+        for threads in (2, 3):
+            again, flags = read(video, seconds, threads=threads)
+            np.testing.assert_array_equal(again, pixels)
+            np.testing.assert_array_equal(flags, substituted)
+
+
+def test_runs_that_are_lost_are_stood_in_for_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lvqa.video, "_RUN_PACKETS", 1)
+    whole = films.write_film(folder / "index_first.mp4", container_options=SOON)
+    video = probe(films.damaged(whole, folder / "half_lost.mp4", start=0.45, end=0.99))
+    for seconds in (np.arange(50) / 25, np.array([0.0, 0.8, 1.3, 1.9])):
+        pixels, substituted = read(video, seconds.tolist(), threads=2)
+        got = np.array(numbers(pixels))
+        np.testing.assert_array_equal(substituted, seconds > 0.66)  # frame 17 is the first that is lost
+        assert (got == np.round(seconds * 25))[~substituted].all() and (got[substituted] < 17).all()
 
 
 def test_a_truncated_film_ends_where_the_bytes_end(folder: Path) -> None:
@@ -354,14 +430,86 @@ def test_a_rate_or_length_must_be_a_number_above_0(value: float) -> None:
         cut_clips(film_of(9), Grid.of(film_of(9), 1), value)
 
 
-# --- the thread ------------------------------------------------------------------------------------------------------
+# --- the grid of key frames ------------------------------------------------------------------------------------------
 
 
-class Sleeper:
+def key_seconds(path: Path) -> list[float]:
+    """When the key frames are shown, by plain full decoding."""
+    import av
+
+    with av.open(f"file:{path}") as container:
+        frames = list(container.decode(video=0))
+    return [frame.time - frames[0].time for frame in frames if frame.key_frame]
+
+
+@pytest.mark.parametrize("name", sorted({*PLAIN, *ODD} - {"h264.avi", "raw.h264", "cut.mp4", "refreshed.ts"}))
+def test_key_frames_come_at_their_times_as_they_are(name: str, folder: Path) -> None:
+    path = written(name, folder)
+    video = probe(path)
+    grid = Grid.of_key_frames(video, 100.0)
+    assert grid.times_seconds.tolist() == pytest.approx(key_seconds(path), abs=1e-6)
+    starts, pixels = all_frames(path)
+    got, substituted = read(video, grid.times_seconds.tolist(), threads=2)
+    np.testing.assert_array_equal(got, np.stack([pixels[place] for place in shown_at(grid.times_seconds, starts)]))
+    assert not substituted.any()
+
+
+def test_key_frames_are_decoded_alone(film: Video, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+    decoded = lvqa.video._decoded
+    monkeypatch.setattr(lvqa.video, "_decoded", lambda codec, packet: (sent.append(packet), decoded(codec, packet))[1])
+    grid = Grid.of_key_frames(film, 100.0)
+    assert numbers(read(film, grid.times_seconds.tolist())[0]) == [0, 10, 20, 30, 40]
+    assert [packet.is_keyframe for packet in sent if packet is not None] == [True] * 5
+
+
+@pytest.mark.parametrize(
+    ("fps", "expected"), [(2.5, [0, 10, 20, 30, 40]), (1.3, [0, 20, 40]), (1.0, [0, 30]), (0.1, [0])]
+)
+def test_key_frames_are_thinned(fps: float, expected: list[int], film: Video) -> None:
+    assert (Grid.of_key_frames(film, fps).times_seconds * 25).tolist() == pytest.approx(expected)
+
+
+def test_an_edit_list_that_begins_between_key_frames(folder: Path) -> None:
+    video = probe(written("cut.mp4", folder))
+    grid = Grid.of_key_frames(video, 100.0)
+    assert grid.times_seconds[0] > 0 and grid.frame_at(0.0) == 0
+    clips = cut_clips(video, grid, 0.5)
+    assert clips[0].start_seconds == 0 and clips[-1].end_seconds == video.duration_seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("h264.avi", "are not marked"), ("long.mp4", "lie 70 s apart, more than 60")]
+)
+def test_films_that_their_key_frames_do_not_show_are_refused(name: str, told: str, folder: Path) -> None:
+    path = folder / name
+    if not path.exists():
+        films.write_film(
+            path, 50 if name == "h264.avi" else 70, fps=25 if name == "h264.avi" else 1, options={"g": "99"}
+        )
+    with pytest.raises(VideoError, match=rf"{name}: its key frames {told}; use video\.grid: exact"):
+        Grid.of_key_frames(probe(path), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("clip_seconds", "boundaries", "starts"),
+    [(16.0, (), [0, 4, 30, 50, 60]), (40.0, (), [0, 30, 60]), (40.0, (52.0,), [0, 30, 50]), (99.0, (), [0])],
+)
+def test_clips_of_key_frames(clip_seconds: float, boundaries: tuple[float, ...], starts: list[float]) -> None:
+    grid = Grid(np.array([0.0, 2, 4, 5, 30, 31, 50, 52, 60, 90]))  # pairs at 0, 4, 30, 50, 60
+    clips = cut_clips(film_of(100.0), grid, clip_seconds, boundaries)
+    assert [clip.start_seconds for clip in clips] == starts
+    assert [clip.end_seconds for clip in clips] == [*starts[1:], 100.0]
+
+
+# --- the threads ------------------------------------------------------------------------------------------------------
+
+
+class Sleeper(DecordDecoder):
     """Gives two frames and then nothing."""
 
     def frames(
-        self, video: Video, times_seconds: Sequence[float], *, height: int, width: int
+        self, video: Video, runs: Iterable[np.ndarray], *, height: int, width: int
     ) -> Iterator[tuple[np.ndarray, bool]]:
         for _ in range(2):
             yield np.zeros((height, width, 3), np.uint8), False
@@ -369,16 +517,34 @@ class Sleeper:
 
 
 class Counter:
-    """Counts the frames that it was asked for."""
+    """Counts the frames that it was asked for. Can be cut anywhere; fails at `fails_at`."""
 
     made = 0
+    fails_at = np.inf
+
+    def runs(self, video: Video, times_seconds: np.ndarray) -> list[np.ndarray]:
+        return np.array_split(times_seconds, 100)
 
     def frames(
-        self, video: Video, times_seconds: Sequence[float], *, height: int, width: int
+        self, video: Video, runs: Iterable[np.ndarray], *, height: int, width: int
     ) -> Iterator[tuple[np.ndarray, bool]]:
-        for _ in times_seconds:
+        for seconds in itertools.chain.from_iterable(runs):
+            if seconds >= self.fails_at:
+                raise VideoError(f"broken at {seconds:g} s")
             Counter.made += 1
-            yield np.zeros((height, width, 3), np.uint8), False
+            yield np.full((height, width, 3), round(seconds * 100), np.uint8), False
+
+
+class Failing(Counter):
+    fails_at = 1.0
+
+
+class Short(Counter):
+    """Forgets the last frame of what it is asked for."""
+
+    def frames(self, video: Video, runs: Iterable[np.ndarray], **size: int) -> Iterator[tuple[np.ndarray, bool]]:
+        runs = list(runs)
+        return super().frames(video, [*runs[:-1], runs[-1][:-1]], **size)
 
 
 wake = threading.Event()
@@ -393,21 +559,72 @@ def test_a_decoder_that_hangs_is_noticed(film: Video, monkeypatch: pytest.Monkey
     assert time.monotonic() - started < 5
 
 
-def test_memory_does_not_grow_and_closing_ends_the_thread(film: Video, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_memory_does_not_grow_and_closing_ends_the_threads(
+    threads: int, film: Video, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(DECODERS, "counter", Counter)
-    times = np.linspace(0, 1.9, 1000).tolist()
-    with closing(read_frames(film, times, height=8, width=8, decoder="counter", batch_frames=4)) as batches:
-        next(batches)
+    monkeypatch.setattr(Counter, "made", 0)
+    times = np.linspace(0, 1.9, 1000)
+    batches = read_frames(film, times, height=8, width=8, decoder="counter", threads=threads, batch_frames=4)
+    with closing(batches):
+        np.testing.assert_array_equal(next(batches).times_seconds, times[:4])
         time.sleep(0.2)
-        assert Counter.made <= 4 + 4 + 2  # the batch, the queue, one in each hand
+        assert len(decode_threads()) == threads
+        assert Counter.made <= 4 + threads * (4 + 1)  # the batch; of each thread the queue and one in its hand
     assert decode_threads() == []
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("threads", [1, 2, 7, 1000])
+def test_threads_deliver_in_order(threads: int, film: Video, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DECODERS, "counter", Counter)
+    times = np.linspace(0, 1.9, 333)
+    batches = read_frames(film, times, height=8, width=8, decoder="counter", threads=threads, batch_frames=10)
+    got = [round(frame.mean()) for batch in batches for frame in batch.pixels]
+    assert got == [round(seconds * 100) for seconds in times]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_an_error_in_a_thread_comes_after_the_frames_before_it(
+    threads: int, film: Video, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DECODERS, "failing", Failing)
+    got: list[float] = []
+    with pytest.raises(VideoError, match=r"^broken at 1 s$"):
+        for batch in read_frames(
+            film, np.arange(200) / 100, height=8, width=8, decoder="failing", threads=threads, batch_frames=10
+        ):
+            got += batch.times_seconds.tolist()
+    assert got == (np.arange(100) / 100).tolist()
+    assert decode_threads() == []
+
+
+def test_a_decoder_that_forgets_a_frame_is_told_of(film: Video, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DECODERS, "short", Short)
+    with pytest.raises(RuntimeError, match="fewer frames than it was asked for"):
+        list(read_frames(film, np.linspace(0, 1, 200), height=8, width=8, decoder="short", threads=2))
+    assert decode_threads() == []
+
+
+@pytest.mark.parametrize(("given", "threads"), [("3", 3), ("2,1", 2), ("0", 1), ("", None), ("many", None)])
+def test_threads_are_as_many_as_a_process_is_given(
+    given: str, threads: int | None, film: Video, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DECODERS, "counter", Counter)
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    with closing(read_frames(film, np.linspace(0, 1, 100), height=8, width=8, decoder="counter")) as batches:
+        next(batches)
+        assert len(decode_threads()) == (threads or num_cores())
+
+
+@pytest.mark.parametrize(("decoder", "threads"), [*((name, 1) for name in DECODERS), ("pyav", 3)])
 @pytest.mark.parametrize("batches_read", [0, 1])
-def test_closing_early_leaves_no_thread(decoder: str, batches_read: int, film: Video) -> None:
+def test_closing_early_leaves_no_thread(
+    decoder: str, threads: int, batches_read: int, film: Video, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lvqa.video, "_RUN_PACKETS", 1)
     times = [frame / 25 for frame in range(50)]
-    batches = read_frames(film, times, height=48, width=80, decoder=decoder, batch_frames=2)
+    batches = read_frames(film, times, height=48, width=80, decoder=decoder, threads=threads, batch_frames=2)
     for _ in range(batches_read):
         next(batches)
     batches.close()

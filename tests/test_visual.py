@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import lvqa.visual
-from lvqa.backbones.qwen2_5_vl import Qwen25VL
+from lvqa.backbones.qwen_vl import Qwen25VL
 from lvqa.records import Clip, Counts, Video
 from lvqa.video import Grid, cut_clips, probe
 from lvqa.visual import Pair, VisualTokens, pairs_of_clip, pairs_of_frames, runs_of_pairs
@@ -27,7 +27,7 @@ FRAMES_PER_STEP = 5  # film frames from one grid frame to the next
 class NumberBackbone:
     """A token is the numbers of the two film frames that it was made from. Notes what it encodes."""
 
-    cell_pixels, max_pixels, positions_per_second = CELL, 1 << 20, 2.0
+    max_pixels = 1 << 20
 
     def __init__(self) -> None:
         self.counts = Counts()
@@ -36,6 +36,9 @@ class NumberBackbone:
 
     def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
         return height, width
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        return height // CELL, width // CELL
 
     def encode_pairs(self, pixels: np.ndarray) -> Tensor:
         numbers = [tuple(films.number_of(frame) for frame in pair) for pair in pixels]
@@ -90,7 +93,7 @@ def pairs(*firsts: int) -> list[Pair]:
     ],
 )
 def test_pairs_of_a_clip(start, end, num_frames, rate, expected):
-    assert pairs_of_clip(Clip("film", start, end), Grid(rate, num_frames)) == expected
+    assert pairs_of_clip(Clip("film", start, end), Grid(np.arange(num_frames) / rate)) == expected
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 16, 17, 31, 32, 33])
@@ -255,25 +258,26 @@ def test_a_damaged_film_is_read_and_its_damage_counted(film, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("group", "timed", "temporal"),
+    ("group", "seconds"),
     [
-        (pairs(0, 2, 4), True, (0, 0, 1)),  # 0.4 s a pair, two positions a second
-        (pairs(10, 12, 14, 16), True, (0, 0, 1, 2)),
-        ([(3, 3), *pairs(4, 40)], True, (0, 0, 14)),
-        (pairs(10, 40), False, (0, 1)),
-        ([(80, 80)], True, (0,)),
+        (pairs(0, 2, 4), ((0.0, 0.2), (0.4, 0.6), (0.8, 1.0))),
+        (pairs(10, 12), ((0.0, 0.2), (0.4, 0.6))),
+        ([(3, 3), *pairs(4, 40)], ((0.0, 0.0), (0.2, 0.4), (7.4, 7.6))),
+        ([(80, 80)], ((0.0, 0.0),)),
     ],
 )
-def test_blocks_tell_the_time_from_their_start(store, group, timed, temporal):
-    (block,) = store.blocks([group], timed=timed)
-    assert (block.rows, block.cols, block.temporal) == (6, 10, temporal)
+def test_blocks_tell_the_time_from_their_start(store, group, seconds):
+    (block,) = store.blocks([group])
+    assert (block.rows, block.cols) == (6, 10)
+    assert np.array(block.seconds) == pytest.approx(np.array(seconds))
     assert block.tokens.shape == (len(group), CELLS, 2)
     assert [tuple((pair[0] / FRAMES_PER_STEP).int().tolist()) for pair in block.tokens] == list(group)
 
 
-def test_true_seconds_go_on_from_a_given_start(store):
+@pytest.mark.parametrize(("start_seconds", "seconds"), [(0.0, ((2.0, 2.2), (8.0, 8.2))), (None, ())])
+def test_true_seconds_go_on_from_a_given_start_or_are_left_out(store, start_seconds, seconds):
     tokens = next(store.stream([pairs(10, 40)]))
-    assert store.block(pairs(10, 40), tokens, start_seconds=0.0).temporal == (4, 16)
+    assert store.block(pairs(10, 40), tokens, start_seconds=start_seconds).seconds == seconds
 
 
 def test_the_model_gives_the_same_tokens_in_every_order(film):

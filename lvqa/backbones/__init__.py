@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from lvqa.records import Counts, LvqaError
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lvqa.backbones.beginnings import Beginning
+    from lvqa.backbones.head import LanguageHead
     from lvqa.backbones.prompt import Prompt
 
 
@@ -25,41 +27,58 @@ class Backbone(Protocol):
     counts: Counts
     """What was spent since loading; added to by every call."""
     dim: int
-    cell_pixels: int
-    """Side of the square of pixels behind one visual token."""
-    positions_per_second: float
-    """How fast temporal positions go."""
     max_pixels: int
     """The default limit on a frame's size."""
     rerank_layout: str
     """What it had better read first in reranking, as `rerank.layout` names it."""
     answer_reading: str
     """How its answers to multiple choice are best read, as `answer.read` names it."""
+    time_encoding: str
+    """How it is best told the time of a frame, as `answer.time_encoding` names it."""
+
+    head: LanguageHead
+    """What turns its states into words."""
 
     def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
         """Height and width to decode frames of this size at."""
         ...
 
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """How many rows and columns of visual tokens a pair of frames of this size has."""
+        ...
+
     def encode_pairs(self, pixels: np.ndarray) -> Tensor:
-        """(n, tokens, dim) visual tokens of (n, 2, height, width, 3) uint8 pixels."""
+        """(n, tokens, width) visual tokens of (n, 2, height, width, 3) uint8 pixels; the model knows the width."""
         ...
 
     def last_states(self, prompts: Sequence[Prompt], *, state: str = ..., final_norm: bool = ...) -> Tensor:
         """(n, dim) float32 states at the place where the reply begins."""
         ...
 
-    def next_token_logits(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Tensor:
-        """(n, words) float32 logits of single-token words as the reply's first token."""
+    def sublayer_states(self, prompts: Sequence[Prompt]) -> Tensor:
+        """(n, 1 + 2 * layers, dim) float32 states there: at first, and after each attention and each MLP."""
+        ...
+
+    def first_tokens(self, words: Sequence[str]) -> list[int]:
+        """The token that each word begins with. LvqaError if two begin with the same one."""
+        ...
+
+    def next_token_logits(self, prompts: Sequence[Prompt], words: Sequence[str] | None = None) -> Tensor:
+        """(n, words) float32 logits of the words' first tokens as the reply's; without words (n, vocabulary)."""
         ...
 
     def read_beginnings(self, prompts: Sequence[Prompt]) -> list[Beginning]:
-        """Prompts that end with a visual block, read once for all texts that may follow."""
+        """Prompts that end with a visual block, read once for all that may follow."""
         ...
 
     def next_token_logits_after(
-        self, beginnings: Sequence[Beginning], texts: Sequence[str], words: Sequence[str]
+        self, beginnings: Sequence[Beginning], rests: Sequence[Prompt], words: Sequence[str] | None = None
     ) -> Tensor:
-        """(n, words) float32: `next_token_logits` of each beginning with its text behind it."""
+        """(n, words) float32: `next_token_logits` of each beginning with its rest behind it, which starts with text."""
+        ...
+
+    def visual_enhancement(self, *, ratio: float, formula: str = ...) -> AbstractContextManager[None]:
+        """While it lasts, prompts are read with RetLLM's visual enhancement; whole prompts only."""
         ...
 
     def reply_log_probs(self, prompt: Prompt, replies: Sequence[str]) -> Tensor:
@@ -86,5 +105,14 @@ def load_backbone(
     return loaded
 
 
-BACKBONES = {"qwen2_5_vl": "lvqa.backbones.qwen2_5_vl:Qwen25VL"}
+ENHANCEMENTS = ("released", "paper")
+"""Formulas of RetLLM's visual enhancement, as `lvqa.backbones.enhancement` explains them."""
+
+BACKBONES = {
+    "qwen2_vl": "lvqa.backbones.qwen_vl:Qwen2VL",
+    "qwen2_5_vl": "lvqa.backbones.qwen_vl:Qwen25VL",
+    "qwen3_vl": "lvqa.backbones.qwen_vl:Qwen3VL",
+    "internvl": "lvqa.backbones.frame_by_frame:InternVL",
+    "llava_onevision": "lvqa.backbones.frame_by_frame:LlavaOnevision",
+}
 """A `model_type` of config.json -> where its class lies; imported when it is loaded."""

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lvqa.backbones.positions import Grid, position_ids
+from lvqa.backbones.positions import Cells, position_ids
 from lvqa.backbones.prompt import Prompt, VisualBlock
 from lvqa.records import LvqaError
 
 SENTINEL = "lvqa-content-5d1f0c"
-START, PAD, END = "<|vision_start|>", "<|video_pad|>", "<|vision_end|>"
+
+
+@dataclass(frozen=True, slots=True)
+class Special:
+    """A special token, by its text."""
+
+    text: str
+
+
+Shown = str | Special | Cells
+"""What stands for a block in the sequence: plain text, special tokens, and the places of its visual tokens."""
+Show = Callable[[VisualBlock], Iterable[Shown]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,26 +63,40 @@ class Batch:
 
 
 class ChatFormat:
-    """The tokenizer and its chat template.
+    """The tokenizer and its chat template; `show` says what stands for a block, `pad` where a visual token goes.
+
+    `after` is the text between a block and whatever follows it.
 
     Special tokens that occur in a prompt's text are spelt out as plain characters: a question can't end the turn.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(
+        self, tokenizer: Any, *, show: Show, pad: Special, others: Sequence[Special] = (), after: str = ""
+    ) -> None:
         self.tokenizer = tokenizer
         specials = [token.content for token in tokenizer.added_tokens_decoder.values()]
-        lacking = [token for token in (START, PAD, END) if token not in specials]
+        lacking = [token.text for token in (pad, *others) if token.text not in specials]
         if lacking:
             raise LvqaError(f"the tokenizer in {tokenizer.name_or_path} has no token {lacking[0]}")
-        self._start, self._pad, self._end = tokenizer.convert_tokens_to_ids([START, PAD, END])
-        message = [{"role": "user", "content": SENTINEL}]
-        rendered = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        before, after = rendered.split(SENTINEL)
+        self._show, self._pad, self._after = show, self._id(pad), after
+        before, after = self._render(SENTINEL)
         # The template's own text next to the content is tokenised together with it, as the library would.
         head = max(before.rfind(token) + len(token) for token in specials if token in before)
         tail = min(after.find(token) for token in specials if token in after)
         self._head, self._near_head = self._template_ids(before[:head]), before[head:]
         self._near_tail, self._tail = after[:tail], self._template_ids(after[tail:])
+
+    def _render(self, text: str) -> list[str]:
+        """What the template puts before and after a user's text; some take it bare, some as one part of several."""
+        for content in (text, [{"type": "text", "text": text}]):
+            message = [{"role": "user", "content": content}]
+            rendered = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+            if text in rendered:
+                return rendered.split(text)  # type: ignore[no-any-return]
+        raise LvqaError(f"the chat template in {self.tokenizer.name_or_path} does not show the user's text")
+
+    def _id(self, token: Special) -> int:
+        return self.tokenizer.convert_tokens_to_ids(token.text)  # type: ignore[no-any-return]
 
     def _template_ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids  # type: ignore[no-any-return]
@@ -84,36 +109,44 @@ class ChatFormat:
         """The prompt as the one user turn, up to where the reply begins; not whole: up to the end of its last block."""
         if not is_whole and (not prompt or isinstance(prompt[-1], str)):
             raise ValueError("a beginning must end with a visual block, for text is tokenised with what follows it")
-        ids = list(self._head)
+        parts = (self._near_head, *prompt, self._near_tail) if is_whole else (self._near_head, *prompt)
+        shown = self._shown(parts)
+        if is_whole:
+            return self._sequence(self._head, shown, self._tail, prompt)
+        return self._sequence(self._head, shown[:-1], [], prompt)  # what is between it and the rest begins the rest
+
+    def encode_rest(self, prompt: Prompt, first_position: int) -> Sequence3D:
+        """What follows such a beginning, whose positions end before `first_position`."""
+        rest = self._sequence([], [self._after, *self._shown((*prompt, self._near_tail))], self._tail, prompt)
+        return replace(rest, positions=first_position + rest.positions)
+
+    def _shown(self, parts: Prompt) -> list[Shown]:
+        groups = ([part] if isinstance(part, str) else [*self._show(part), self._after] for part in parts)
+        return list(itertools.chain.from_iterable(groups))
+
+    def _sequence(self, head: list[int], content: Sequence[Shown], tail: list[int], prompt: Prompt) -> Sequence3D:
+        ids = list(head)
         visual = [False] * len(ids)
-        runs: list[int | Grid] = [len(ids)]
+        runs: list[int | Cells] = [len(ids)]
 
-        def add_text(tokens: list[int]) -> None:
+        def add(tokens: list[int], run: int | Cells) -> None:
             ids.extend(tokens)
-            visual.extend([False] * len(tokens))
-            runs.append(len(tokens))
+            visual.extend([isinstance(run, Cells)] * len(tokens))
+            runs.append(run)
 
-        content = (self._near_head, *prompt, *([self._near_tail] if is_whole else []))
         for is_text, group in itertools.groupby(content, key=lambda part: isinstance(part, str)):
             if is_text:
-                add_text(self.text_ids("".join(str(part) for part in group)))
+                tokens = self.text_ids("".join(str(part) for part in group))
+                add(tokens, len(tokens))
                 continue
-            for block in group:
-                assert isinstance(block, VisualBlock)
-                add_text([self._start])
-                ids.extend([self._pad] * len(block))
-                visual.extend([True] * len(block))
-                runs.append(block)
-                add_text([self._end])
-        add_text(self._tail if is_whole else [])
+            for part in group:
+                if isinstance(part, Cells):
+                    add([self._pad] * len(part), part)
+                elif isinstance(part, Special):
+                    add([self._id(part)], 1)
+        add(tail, len(tail))
         blocks = tuple(part for part in prompt if isinstance(part, VisualBlock))
         return Sequence3D(torch.tensor(ids), position_ids(runs), torch.tensor(visual), blocks)
-
-    def encode_rest(self, text: str, first_position: int) -> Sequence3D:
-        """What follows such a beginning, whose positions end before `first_position`."""
-        ids = [*self.text_ids(text + self._near_tail), *self._tail]
-        positions = first_position + torch.arange(len(ids)).expand(3, -1)
-        return Sequence3D(torch.tensor(ids), positions, torch.zeros(len(ids), dtype=torch.bool), ())
 
 
 def collate(sequences: Sequence[Sequence3D]) -> Batch:

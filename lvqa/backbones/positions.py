@@ -1,32 +1,35 @@
-"""Positions of a sequence that mixes text and video, by the rule that Qwen2.5-VL was trained with.
+"""Positions of a sequence that mixes text and video, by the rule that Qwen's models were trained with.
 
-Three axes: time, height, width. Text moves along all three together. A visual block that starts at s places the cell
-(pair p, row y, column x) at (s + temporal[p], s + y, s + x), and the text after it goes on at the block's largest
-position + 1. (transformers 5.23 forgets the temporal extent there: the text would lie inside the video.)
+Three axes: time, height, width. Text moves along all three together. Visual tokens that start at s place the cell
+(pair p, row y, column x) at (s + temporal[p], s + y, s + x), and the text after them goes on at their largest
+position + 1. (transformers 5.23 forgets the temporal extent there: the text would lie inside the video.) In a row of
+cells the width axis goes on as text does, so that it holds the positions of a model that knows a single axis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-class Grid(Protocol):
-    """The shape of a visual block in position space; `VisualBlock` is one."""
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The visual tokens that stand together, in position space."""
 
-    @property
-    def rows(self) -> int: ...
-    @property
-    def cols(self) -> int: ...
-    @property
-    def temporal(self) -> tuple[int, ...]: ...
+    temporal: tuple[int, ...]
+    """Temporal position of each pair, counted from the start, never falling."""
+    rows: int
+    cols: int
+
+    def __len__(self) -> int:
+        return len(self.temporal) * self.rows * self.cols
 
 
-def position_ids(runs: Sequence[int | Grid]) -> Tensor:
-    """(3, sequence) int64: a run is a number of text tokens, delimiters included, or a visual block.
+def position_ids(runs: Sequence[int | Cells]) -> Tensor:
+    """(3, sequence) int64: a run is a number of text tokens, delimiters included, or visual tokens.
 
     >>> position_ids([2, 1]).tolist()
     [[0, 1, 2], [0, 1, 2], [0, 1, 2]]
@@ -34,14 +37,14 @@ def position_ids(runs: Sequence[int | Grid]) -> Tensor:
     pieces = [torch.zeros(3, 0, dtype=torch.long)]
     start = 0
     for run in runs:
-        offsets = torch.arange(run).expand(3, -1) if isinstance(run, int) else _block_offsets(run)  # (3, tokens)
+        offsets = torch.arange(run).expand(3, -1) if isinstance(run, int) else _offsets(run)  # (3, tokens)
         pieces.append(offsets + start)
         if offsets.numel():
             start += int(offsets.max()) + 1
     return torch.cat(pieces, dim=1)
 
 
-def _block_offsets(grid: Grid) -> Tensor:
-    """(3, pairs * rows * cols): positions of a block's cells relative to its start, row by row."""
-    axes = (torch.tensor(grid.temporal), torch.arange(grid.rows), torch.arange(grid.cols))
+def _offsets(cells: Cells) -> Tensor:
+    """(3, pairs * rows * cols): positions of cells relative to their start, row by row."""
+    axes = (torch.tensor(cells.temporal), torch.arange(cells.rows), torch.arange(cells.cols))
     return torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)

@@ -6,31 +6,34 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+Seconds = tuple[float, float]
+"""When the two frames of a pair are shown; twice the same for a frame without a partner."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VisualBlock:
     """A run of frame pairs, already encoded. The model sees it as one video."""
 
     tokens: Tensor
-    """(pairs, rows * cols, dim): the merged visual tokens."""
+    """(pairs, rows * cols, width): the visual tokens, as the backbone has encoded them."""
     rows: int
     cols: int
-    temporal: tuple[int, ...] = ()
-    """Temporal position of each pair, counted from the block's start, never falling; 0, 1, 2 ... if left out."""
+    seconds: tuple[Seconds, ...] = ()
+    """Of each pair, counted from where the block counts, never falling; without them the pairs follow evenly."""
+    is_image: bool = False
+    """A picture, and not film."""
 
     def __post_init__(self) -> None:
-        if not self.temporal:
-            object.__setattr__(self, "temporal", tuple(range(len(self.tokens))))
         pairs, cells = self.tokens.shape[:2]
-        if pairs == 0 or cells != self.rows * self.cols or len(self.temporal) != pairs:
+        if pairs == 0 or cells != self.rows * self.cols or len(self.seconds) not in (0, pairs):
             raise ValueError(
                 f"tokens of shape {tuple(self.tokens.shape)} are no block of {self.rows} x {self.cols} cells "
-                f"with {len(self.temporal)} temporal positions"
+                f"with the seconds of {len(self.seconds)} pairs"
             )
 
-    def __len__(self) -> int:
-        """How many places the block takes in the sequence, without its two delimiters."""
-        return len(self.temporal) * self.rows * self.cols
+    @property
+    def num_pairs(self) -> int:
+        return len(self.tokens)
 
 
 Part = str | VisualBlock

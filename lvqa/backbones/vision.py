@@ -1,7 +1,7 @@
-"""Qwen2.5-VL's vision tower over a batch of frame pairs of one size.
+"""The vision towers of the Qwen-VL family over a batch of frame pairs of one size.
 
-The weights are the library's modules, untouched. The library's own forward loops over attention windows in Python and
-takes one flat sequence; here pairs are a batch dimension, and the windows are a mask.
+The weights are the library's modules, untouched. The library's own forwards loop over pairs or attention windows in
+Python and take one flat sequence; here pairs are a batch dimension, and the windows are a mask.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
+from transformers.vision_utils import get_vision_interpolation_indices_and_weights
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+Colours = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and standard deviation of red, green and blue, by which pixels are normalised."""
+CLIP_COLOURS: Colours = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 def target_size(height: int, width: int, *, max_pixels: int, min_pixels: int, factor: int = 28) -> tuple[int, int]:
@@ -38,30 +40,43 @@ def target_size(height: int, width: int, *, max_pixels: int, min_pixels: int, fa
     return rows * factor, cols * factor
 
 
-def encode_pixels(visual: Any, pixels: Tensor) -> Tensor:
-    """(n, tokens, dim) merged tokens of n frame pairs, each by itself; differentiable.
+def encode_pixels(visual: Any, pixels: Tensor, *, colours: Colours = CLIP_COLOURS) -> Tensor:
+    """(n, tokens, width) merged tokens of n frame pairs, each by itself; differentiable.
 
-    `visual` is the library's Qwen2_5_VisionTransformerPretrainedModel, `pixels` (n, 2, height, width, 3) uint8 on its
-    device, height and width multiples of 28 (patches of 14, merged two by two).
+    `visual` is the library's tower of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL, `pixels` (n, 2, height, width, 3) uint8 on
+    its device, height and width multiples of two patches. What a tower has is read from its config: Qwen2.5-VL's
+    attention windows; Qwen3-VL's deepstack, whose features stand behind the tokens' own, layer by layer (width: the
+    language model's, times 1 + the number of those layers).
     """
-    patch, merge = visual.config.patch_size, visual.config.spatial_merge_size
+    config, embed = visual.config, visual.patch_embed.proj
+    patch, merge = config.patch_size, config.spatial_merge_size
     n, rows, cols = len(pixels), pixels.shape[2] // patch, pixels.shape[3] // patch
-    weight = visual.patch_embed.proj.weight  # (dim, 3, 2, patch, patch)
-    states = linear(cut_patches(pixels, patch=patch, merge=merge).to(weight.dtype), weight.flatten(1))  # (n, S, dim)
+    patches = cut_patches(pixels, patch=patch, merge=merge, colours=colours).to(embed.weight.dtype)
+    states = linear(patches, embed.weight.flatten(1), embed.bias)  # (n, S, dim)
+    if hasattr(visual, "pos_embed"):
+        states = states + _learned_positions(visual, rows, cols).to(states)
 
     places = _in_merge_order(torch.cartesian_prod(torch.arange(rows), torch.arange(cols)), rows, cols, merge)  # (S, 2)
     places = places.to(pixels.device)
     rotary = visual.rotary_pos_emb(states, places)
-    windows = _window_mask(places, side=visual.config.window_size // patch // merge * merge)
+    windows, everywhere = None, range(len(visual.blocks))
+    if hasattr(config, "window_size"):
+        windows = _window_mask(places, side=config.window_size // patch // merge * merge)
+        everywhere = config.fullatt_block_indexes
+    deepstack = getattr(config, "deepstack_visual_indexes", ()), getattr(visual, "deepstack_merger_list", ())
+    mergers = dict(zip(*deepstack, strict=True))
+    features = []
     for number, block in enumerate(visual.blocks):
-        mask = None if number in visual.config.fullatt_block_indexes else windows
+        mask = None if number in everywhere else windows
         states = states + _attend(block.attn, block.norm1(states), rotary=rotary, mask=mask)
         states = states + block.mlp(block.norm2(states))
-    merged: Tensor = visual.merger(states)  # (n * tokens, dim)
+        if number in mergers:
+            features.append(mergers[number](states))
+    merged = torch.cat([visual.merger(states), *features], dim=-1)  # (n * tokens, width)
     return merged.view(n, -1, merged.shape[-1])
 
 
-def cut_patches(pixels: Tensor, *, patch: int, merge: int) -> Tensor:
+def cut_patches(pixels: Tensor, *, patch: int, merge: int, colours: Colours = CLIP_COLOURS) -> Tensor:
     """(n, S, 3 * 2 * patch * patch) float32 rows of normalised pixels; the cells of a merge block are neighbours."""
     n, frames, height, width, _ = pixels.shape
     if pixels.dtype != torch.uint8:
@@ -70,11 +85,23 @@ def cut_patches(pixels: Tensor, *, patch: int, merge: int) -> Tensor:
         raise ValueError(
             f"pixels of shape {tuple(pixels.shape)} are no pairs of frames in multiples of {patch * merge}"
         )
-    mean, std = (torch.tensor(values, device=pixels.device) for values in (CLIP_MEAN, CLIP_STD))
+    mean, std = (torch.tensor(values, device=pixels.device) for values in colours)
     normal = (pixels.float() / 255 - mean) / std
     rows, cols = height // patch, width // patch
     cells = normal.view(n, 2, rows // merge, merge, patch, cols // merge, merge, patch, 3)
     return cells.permute(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(n, rows * cols, -1)
+
+
+def _learned_positions(visual: Any, rows: int, cols: int) -> Tensor:
+    """(S, dim): the tower's square of learnt positions, drawn out to this grid."""
+    indices, weights = get_vision_interpolation_indices_and_weights(
+        torch.tensor([[1, rows, cols]], device=visual.pos_embed.weight.device),
+        num_grid_per_side=visual.num_grid_per_side,
+        mode=visual.interpolation_mode,
+        align_corners=visual.interpolation_align_corners,
+        spatial_merge_size=visual.config.spatial_merge_size,
+    )
+    return (visual.pos_embed(indices) * weights[..., None]).sum(1)  # type: ignore[no-any-return]
 
 
 def _in_merge_order(cells: Tensor, rows: int, cols: int, merge: int) -> Tensor:

@@ -24,6 +24,7 @@ EVIDENCE_LINES = 5
 @click.argument("video", type=click.Path(path_type=Path))
 @click.argument("question")
 @click.option("--option", "options", metavar="TEXT", multiple=True, help="One possible answer; two to twenty, or none.")
+@click.option("--image", type=click.Path(path_type=Path), help="A picture that belongs to the question.")
 @click.option("--frames", type=int, help="How many frames the answer may look at.  [default: 16]")
 @click.option(
     "--method",
@@ -39,6 +40,7 @@ def ask(
     video: Path,
     question: str,
     options: tuple[str, ...],
+    image: Path | None,
     frames: int | None,
     method: str | None,
     as_json: bool,
@@ -52,7 +54,7 @@ def ask(
         config = dataclasses.replace(config, selection=dataclasses.replace(config.selection, frames=frames))
     if method is not None:
         config = dataclasses.replace(config, method=method)
-    asked = Question(question, options)
+    asked = Question(question, options, image=image)
     probed = checked(video, asked)
     started = time.perf_counter()
     with setup.loaded(config) as qa:
@@ -70,19 +72,19 @@ def ask(
         click.echo(_answer_text(answer, evidence))
 
 
-def checked(path: Path, question: Question) -> Video:
+def checked(path: Path, question: Question, *, is_search: bool = False) -> Video:
     """The probed video. What is wrong with it or the question is said before a model is loaded."""
     from lvqa.checks import check_question
     from lvqa.video import probe
 
-    check_question(question)
+    check_question(question, is_search=is_search)
     return probe(path)
 
 
 def _looked_at(answer: Answer, config: Config) -> tuple[Candidate, ...]:
     """The candidates that were reranked; without reranking as many of the best."""
     reranked = tuple(candidate for candidate in answer.evidence if candidate.rerank_score is not None)
-    return reranked or answer.evidence[: config.rerank.pool]
+    return reranked or answer.evidence[: config.rerank.num_shown]
 
 
 def candidate_json(candidate: Candidate) -> dict[str, object]:

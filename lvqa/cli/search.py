@@ -16,31 +16,36 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("video_and_query", nargs=-1, required=True, metavar="[VIDEO] QUERY")
+@click.argument("video_and_query", nargs=-1, metavar="[VIDEO] [QUERY]")
+@click.option("--image", type=click.Path(path_type=Path), help="A picture to search for, with QUERY or alone.")
 @click.option("--library", is_flag=True, help="Search all videos that were indexed with this model and these settings.")
 @click.option("--top", type=int, default=5, show_default=True, help="How many moments to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @common
-def search(setup: Setup, *, video_and_query: tuple[str, ...], library: bool, top: int, as_json: bool) -> None:
+def search(
+    setup: Setup, *, video_and_query: tuple[str, ...], image: Path | None, library: bool, top: int, as_json: bool
+) -> None:
     """Find the moments of VIDEO, or of the whole library, that fit QUERY best."""
-    if len(video_and_query) != (1 if library else 2):
-        given = len(video_and_query)
-        raise click.UsageError(f"search takes VIDEO QUERY, or --library QUERY; got {given} words; quote a long query")
+    videos, given = (0 if library else 1), len(video_and_query)
+    if given != videos + 1 and not (image and given == videos):
+        words = f"got {given} word{'' if given == 1 else 's'}; quote a long query"
+        raise click.UsageError(f"search takes VIDEO QUERY, or --library QUERY, or --image F for QUERY; {words}")
     from lvqa.checks import check_count, check_question
     from lvqa.records import Question
 
-    query = video_and_query[-1]
+    query = "".join(video_and_query[videos:])
+    asked = Question(query, image=image)
     config = setup.config()
     check_count(top, name="top")
     found: list[tuple[Path | None, Candidate]]
     if library:
-        check_question(Question(query))
+        check_question(asked, is_search=True)
         with setup.loaded(config) as qa:
-            found = [(index.video_path, candidate) for index, candidate in qa.search_library(query, top=top)]
+            found = [(index.video_path, candidate) for index, candidate in qa.search_library(asked, top=top)]
     else:
-        probed = checked(Path(video_and_query[0]), Question(query))
+        probed = checked(Path(video_and_query[0]), asked, is_search=True)
         with setup.loaded(config) as qa:
-            found = [(probed.path, candidate) for candidate in qa.search(probed.path, query, top=top)]
+            found = [(probed.path, candidate) for candidate in qa.search(probed.path, asked, top=top)]
     if as_json:
         results = [{"path": None if path is None else str(path), **candidate_json(c)} for path, c in found]
         print_json({"query": query, "model": config.model.name, "results": results})

@@ -14,7 +14,7 @@ from lvqa.checks import selector_of
 from lvqa.config import Config
 from lvqa.evaluate.rows import Row
 from lvqa.evaluate.settings import Arm, RunConfig, arms_of
-from lvqa.pipeline import LongVideoQA
+from lvqa.pipeline import LongVideoQA, index_together
 from lvqa.records import Answer, Candidate, Counts, LvqaError, Question
 
 DECIMALS = 6
@@ -45,30 +45,24 @@ class Asker:
     def __init__(self, config: RunConfig) -> None:
         """Loads the model, once. Raises LvqaError for what is unknown."""
         self._arms = arms_of(config)
-        first = LongVideoQA.load(config=self._arms[0].complete)
-        self._revision = first.backbone.revision
-        # Arms that differ in their selection alone share a pipeline, and with it rankings and tokens.
-        self._pipelines = {arm.before_selection: LongVideoQA(first.backbone, arm.complete) for arm in self._arms}
+        self._first = LongVideoQA.load(config=self._arms[0].complete)
+        # Arms that differ in their selection alone share a pipeline, and all share what is held of the video.
+        self._pipelines = {arm.before_selection: self._first.beside(arm.complete) for arm in self._arms}
 
     def __call__(self, work: Work) -> Done:
         """The rows of one question. Raises LvqaError if the video can't be opened or indexed."""
-        return Done(tuple(self._rows(work)), self._revision)
+        return Done(tuple(self._rows(work)), self._first.backbone.revision)
 
     def _rows(self, work: Work) -> Iterator[Row]:
-        rankings: dict[Config, _Cost] = {}
+        indexes, rankings = self._indexes(work), dict[Config, _Cost]()
         for arm in self._arms:
-            budgets = [budget for name, budget in work.cells if name == arm.name]
-            if not budgets:
-                continue
-            qa, ranking = self._pipelines[arm.before_selection], arm.before_selection
-            qa.open(work.path)
+            qa, ranking = self._pipelines[arm.before_selection], arm.config.retrieval
             selector = selector_of(arm.config, arm.method)
-            index = _index(qa, work.path) if selector.needs_scores or selector.needs_features else None
-            for budget in budgets:
-                row = blank_row(work, arm.name, budget) | {"index": index}
+            for budget in (budget for name, budget in work.cells if name == arm.name):
+                row = blank_row(work, arm.name, budget) | {"index": indexes.get(arm.name)}
                 try:
                     if selector.needs_scores and ranking not in rankings:
-                        with _measured(qa) as rankings[ranking]:
+                        with _measured(self._first) as rankings[ranking]:
                             qa.search(work.path, work.question, top=1)
                     answer = qa.answer(
                         work.path,
@@ -81,6 +75,22 @@ class Asker:
                     yield row | {"error": str(error)}
                 else:
                     yield row | _answered(answer, arm, rankings[ranking] if selector.needs_scores else None)
+
+    def _indexes(self, work: Work) -> dict[str, dict[str, object]]:
+        """Arm -> what making the indexes that were lacking has cost, all together, or that its own was there.
+
+        Of the arms that need one. Even where none does, a video that can't be opened is found out here.
+        """
+        asked = {name for name, _ in work.cells}
+        selectors = {arm: selector_of(arm.config, arm.method) for arm in self._arms if arm.name in asked}
+        searching = [arm for arm, selector in selectors.items() if selector.needs_scores or selector.needs_features]
+        pipelines = [self._pipelines[arm.before_selection] for arm in searching]
+        with _measured(self._first) as cost:
+            uses = index_together(pipelines, work.path)
+        return {
+            arm.name: {"reused": use.reused, **dataclasses.asdict(_Cost() if use.reused else cost)}
+            for arm, use in zip(searching, uses, strict=True)
+        }
 
 
 def blank_row(work: Work, arm: str, budget: int) -> Row:
@@ -110,7 +120,7 @@ def blank_row(work: Work, arm: str, budget: int) -> Row:
 
 def _answered(answer: Answer, arm: Arm, ranking: _Cost | None) -> Row:
     """What a row says of an answer; the budgets of an arm share one ranking, and each row counts it."""
-    pool = answer.evidence[: arm.config.rerank.pool]
+    pool = answer.evidence[: arm.config.rerank.num_shown]
     by_embedding = sorted(pool, key=lambda candidate: -candidate.embed_score)
     reranked = [candidate for candidate in pool if candidate.rerank_score is not None]
     counts, seconds = dataclasses.asdict(answer.counts), dict(answer.seconds)
@@ -139,13 +149,6 @@ def _rounded(score: float | None) -> float | None:
     return round(score, DECIMALS) if score is not None and math.isfinite(score) else None
 
 
-def _index(qa: LongVideoQA, path: Path) -> dict[str, object]:
-    """What making the video's index cost now, or that it was there."""
-    with _measured(qa) as cost:
-        use = qa.index(path)
-    return {"reused": use.reused, "counts": cost.counts, "seconds": round(cost.seconds, 4)}
-
-
 @dataclass(slots=True)
 class _Cost:
     counts: dict[str, int] = field(default_factory=lambda: dataclasses.asdict(Counts()))
@@ -157,4 +160,4 @@ def _measured(qa: LongVideoQA) -> Iterator[_Cost]:
     """Takes what the work inside cost; it is known when that has ended."""
     cost, before, started = _Cost(), dataclasses.replace(qa.backbone.counts), time.perf_counter()
     yield cost
-    cost.counts, cost.seconds = dataclasses.asdict(qa.backbone.counts - before), time.perf_counter() - started
+    cost.counts, cost.seconds = dataclasses.asdict(qa.backbone.counts - before), round(time.perf_counter() - started, 4)

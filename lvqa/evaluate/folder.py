@@ -48,6 +48,7 @@ FREE_KEYS = (
     "allow_missing",
     "model.device",
     "store",
+    "video.threads",
     "video.stall_seconds",
     "rerank.memory_mib",
 )

@@ -54,7 +54,10 @@ CLIPS = many(many(or_null(is_number), 3))
 
 
 def is_index(value: object) -> bool:
-    """What making the video's index cost, or that it was there: null in an arm that needs none."""
+    """What making the video's index cost, or that it was there: null in an arm that needs none.
+
+    The indexes of all arms are made together, and each row tells what that cost in all.
+    """
     return (
         isinstance(value, dict)
         and isinstance(value.get("reused"), bool)

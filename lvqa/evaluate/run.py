@@ -15,8 +15,8 @@ from lvqa.evaluate.asking import Asker, Work, blank_row
 from lvqa.evaluate.folder import Run, RunFolder, open_run, read_run
 from lvqa.evaluate.rows import Key
 from lvqa.evaluate.settings import Arm, RunConfig, arms_of
+from lvqa.plugins import absolute
 from lvqa.records import LvqaError
-from lvqa.selection.plugin import absolute
 from lvqa.workers import Pool, Prepare
 
 _log = logging.getLogger(__name__)
@@ -83,12 +83,17 @@ def _folder(config: RunConfig) -> Path:
 def for_workers(config: RunConfig) -> RunConfig:
     """The same where the working directory is another one, as it may be in a worker."""
     folder = config.store.folder and config.store.folder.absolute()
-    methods = [
-        dataclasses.replace(settings, name=arm.name, method=absolute(arm.method))
+    arms = [
+        dataclasses.replace(
+            settings,
+            name=arm.name,
+            method=absolute(arm.method),
+            settings={**settings.settings, "rerank.name": absolute(arm.config.rerank.name)},
+        )
         for settings, arm in zip(config.arms, arms_of(config), strict=True)
     ]
     store = dataclasses.replace(config.store, folder=folder)
-    return dataclasses.replace(config, store=store, arms=tuple(methods))
+    return dataclasses.replace(config, store=store, arms=tuple(arms))
 
 
 def _make_asker(config: RunConfig, prepare: Prepare | None) -> Asker:

@@ -80,6 +80,8 @@ class RunConfig(Config):
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     arms: tuple[ArmConfig, ...] = (ArmConfig(method="uniform"), ArmConfig(method="freeret"))
     """What is compared."""
+    baseline: str | None = None
+    """The arm that a report measures the others against; null: one of uniform frames."""
     frames: tuple[int, ...] = (16, 32, 64)
     """The budgets of every arm that names none."""
     workers: int = 0
@@ -100,6 +102,8 @@ class RunConfig(Config):
         names = [arm.name for arm in arms_of(self)]
         twice = [name for name in names if names.count(name) > 1]
         require(not twice, "the name of an arm", twice[0] if twice else "", "its own (give it a `name`)")
+        known = self.baseline is None or self.baseline in names
+        require(known, "baseline", self.baseline, f"null or an arm: {', '.join(names)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a report compares: each arm of each run at each budget, and which uniform arm it is measured against."""
+"""What a report compares: each arm of each run at each budget, and which arm it is measured against."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lvqa.evaluate import NO_BUDGET, Row, Run, arms_of, read_run
 from lvqa.records import LvqaError
 
 BASELINE = "uniform"
-"""The method that all others are measured against."""
+"""The method that others are measured against in a run that names no arm for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +64,13 @@ class Cell:
     """Frames; 0 for an arm that is shown none."""
     rows: tuple[Row, ...]
     baseline: tuple[Row, ...] | None
-    """The uniform arm at the same budget: of the same run, or else of another run of the same benchmark.
+    """What it is measured against, at the same budget: the arm that its run names as the baseline, or else the uniform
+    arm of its run, or of another run of the same benchmark.
 
-    None where there is none, where no frames are shown, and in the uniform arm itself.
+    None where there is none, where no frames are shown, and in the baseline itself.
     """
+    baseline_name: str
+    """ "uniform frames", or the arm as the report calls it; empty where there is none."""
 
 
 def read_runs(folders: Sequence[Path]) -> list[NamedRun]:
@@ -94,24 +97,39 @@ def cells_of(runs: Sequence[NamedRun]) -> list[Cell]:
     order = sorted(rows, key=lambda key: (places.get(key[:2], len(places)), key[2]))
     benchmarks = {named.name: named.benchmark for named in runs}
 
-    def baseline(cell: tuple[str, str, int]) -> tuple[Row, ...] | None:
-        run, _, budget = cell
-        rivals = [key for key in order if methods.get(key[:2]) == BASELINE and key[2] == budget != NO_BUDGET]
-        rivals = [key for key in rivals if benchmarks[key[0]] == benchmarks[run]]
-        best = min(rivals, key=lambda key: key[0] != run, default=cell)
-        return None if best == cell else tuple(rows[best])
+    named_arms = {named.name: named.run.config.baseline for named in runs}
 
-    return [
-        Cell(
-            run=run,
-            arm=clean(arm) if times[arm] < 2 else f"{run}: {clean(arm)}",
-            method=methods.get((run, arm), ""),
-            budget=budget,
-            rows=tuple(rows[run, arm, budget]),
-            baseline=baseline((run, arm, budget)),
+    def shown(run: str, arm: str) -> str:
+        return clean(arm) if times[arm] < 2 else f"{run}: {clean(arm)}"
+
+    def baseline(cell: tuple[str, str, int]) -> tuple[str, str, int] | None:
+        run, _, budget = cell
+        rivals = [key for key in order if key[2] == budget != NO_BUDGET]
+        if named_arms[run] is not None:
+            rivals = [key for key in rivals if key[:2] == (run, named_arms[run])]
+        else:
+            rivals = [key for key in rivals if methods.get(key[:2]) == BASELINE]
+            rivals = [key for key in rivals if benchmarks[key[0]] == benchmarks[run]]
+        best = min(rivals, key=lambda key: key[0] != run, default=cell)
+        return None if best == cell else best
+
+    cells = []
+    for run, arm, budget in order:
+        against, name = baseline((run, arm, budget)), ""
+        if against is not None:
+            name = "uniform frames" if methods.get(against[:2]) == BASELINE else shown(*against[:2])
+        cells.append(
+            Cell(
+                run=run,
+                arm=shown(run, arm),
+                method=methods.get((run, arm), ""),
+                budget=budget,
+                rows=tuple(rows[run, arm, budget]),
+                baseline=None if against is None else tuple(rows[against]),
+                baseline_name=name,
+            )
         )
-        for run, arm, budget in order
-    ]
+    return cells
 
 
 def by_arm(cells: Sequence[Cell]) -> dict[str, list[Cell]]:

@@ -13,7 +13,16 @@ import numpy as np
 from lvqa.evaluate import Comparison, Share, accuracy, by_ability, cost
 from lvqa.report.cells import BASELINE, Cell, Published, by_arm, clean
 from lvqa.report.page import rendered
-from lvqa.report.tables import amount, frames_text, p_text, percent, points, recall_by_stage, selection_recall
+from lvqa.report.tables import (
+    amount,
+    baseline_names,
+    frames_text,
+    p_text,
+    percent,
+    points,
+    recall_by_stage,
+    selection_recall,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +85,7 @@ def accuracy_figure(cells: Sequence[Cell], published: Sequence[Published] = ()) 
     looks = looks_of(cells)
     if len(budgets) > 1:
         return _accuracy_by_budget(cells, looks, budgets, published)
-    with _figure(height=0.9 + 0.3 * (len(cells) + len(published))) as figure:
+    with drawing(height=0.9 + 0.3 * (len(cells) + len(published))) as figure:
         axes = figure.subplots()
         for place, cell in enumerate(cells):
             found = accuracy(cell.rows)
@@ -99,7 +108,7 @@ def _accuracy_by_budget(
     arms = by_arm(cells)
     step = min(0.06, 0.5 * min(np.diff(np.log2(budgets))) / len(arms))
     labels: list[tuple[float, float, Look]] = []
-    with _figure(height=max(4.2, 0.24 * (len(arms) + len(published)) + 1.5)) as figure:
+    with drawing(height=max(4.2, 0.24 * (len(arms) + len(published)) + 1.5)) as figure:
         axes = figure.subplots()
         for place, (arm, mine) in enumerate(arms.items()):
             look = looks[arm]
@@ -148,7 +157,7 @@ def ability_figure(cells: Sequence[Cell]) -> bytes:
     names = [f"{shortened(clean(ability))} (n {n})" for ability, n in zip(abilities, counts, strict=True)]
     columns = 2 if len(budgets) == 4 else min(len(budgets), 3)
     lines = math.ceil(len(budgets) / columns)
-    with _figure(height=0.9 + lines * (0.5 + len(abilities) * (0.22 + 0.11 * len(looks)))) as figure:
+    with drawing(height=0.9 + lines * (0.5 + len(abilities) * (0.22 + 0.11 * len(looks)))) as figure:
         panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
         step = 0.72 / len(looks)
         for panel in panels.flat[len(budgets) :]:
@@ -180,7 +189,7 @@ def recall_figure(cells: Sequence[Cell]) -> bytes | None:
     present = {arm: look for arm, look in looks.items() if any(arm == other for _, other in found)}
     if not found:
         return None
-    with _figure(height=1.1 + len(lines) * (0.2 + 0.1 * len(present))) as figure:
+    with drawing(height=1.1 + len(lines) * (0.2 + 0.1 * len(present))) as figure:
         axes = figure.subplots()
         for (stage, arm), recall in found.items():
             here = [other for other in present if (stage, other) in found]
@@ -202,7 +211,7 @@ def cost_figure(cells: Sequence[Cell]) -> bytes:
         "tokens prefilled, mean of a question": [spent.tokens_prefilled for spent in costs],
         "seconds, mean of a question": [sum(spent.seconds.values()) for spent in costs],
     }
-    with _figure(height=max(3.8, 0.24 * len(looks) + 1.3)) as figure:
+    with drawing(height=max(3.8, 0.24 * len(looks) + 1.3)) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (name, values) in zip(panels, measures.items(), strict=True):
             places: dict[str, list[tuple[float, float, float]]] = {}
@@ -224,9 +233,9 @@ def cost_figure(cells: Sequence[Cell]) -> bytes:
 
 
 def comparison_figure(compared: Sequence[tuple[Cell, Comparison]], cells: Sequence[Cell]) -> bytes:
-    """A forest plot: each cell's difference to uniform frames, with its interval."""
+    """A forest plot: each cell's difference to its baseline, with its interval."""
     looks = looks_of(cells)
-    with _figure(height=1.0 + 0.27 * len(compared)) as figure:
+    with drawing(height=1.0 + 0.27 * len(compared)) as figure:
         axes = figure.subplots()
         axes.axvline(0, color=GREY, lw=1)
         axes.update_datalim([(-5, 0), (5, 0)])  # differences of nothing are no landscape
@@ -235,7 +244,7 @@ def comparison_figure(compared: Sequence[tuple[Cell, Comparison]], cells: Sequen
             said = f"{points(found.difference)}   {found.gained} gained, {found.lost} lost, p {p_text(found.p_value)}"
             axes.annotate(said, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=INK)
         _rows(axes, [f"{looks[cell.arm].label}, {frames_text(cell.budget)}" for cell, _ in compared])
-        axes.set_xlabel("difference to uniform frames at the same budget, points (95% interval)")
+        axes.set_xlabel(f"difference to {baseline_names(compared)} at the same budget, points (95% interval)")
         return rendered(figure, "svg")
 
 
@@ -243,7 +252,7 @@ def comparison_figure(compared: Sequence[tuple[Cell, Comparison]], cells: Sequen
 
 
 @contextmanager
-def _figure(*, height: float) -> Iterator[Figure]:
+def drawing(*, height: float) -> Iterator[Figure]:
     """A figure of so many inches. Letters that the font lacks are drawn as boxes, without a warning."""
     import warnings
 

@@ -94,9 +94,9 @@ def _recall(cells: Sequence[Cell]) -> Section:
 def _paired(cells: Sequence[Cell]) -> Section:
     compared: list[tuple[Cell, Comparison]] = tables.comparisons(cells)
     return Section(
-        "Paired difference to uniform frames",
+        f"Paired difference to {tables.baseline_names(compared)}",
         "On the same questions at the same budget, in points of accuracy; the 95% interval is from a bootstrap over "
-        "videos. Gained: right where uniform frames were wrong; lost: the other way round.",
+        f"videos. Gained: right where {tables.baseline_names(compared)} had it wrong; lost: the other way round.",
         [tables.comparison_table(compared)] if compared else [],
         plot=lambda: plots.comparison_figure(compared, cells),
     )

@@ -118,12 +118,17 @@ def recall_tables(cells: Sequence[Cell]) -> list[Table]:
 
 
 def comparisons(cells: Sequence[Cell]) -> list[tuple[Cell, Comparison]]:
-    """Every cell that has a uniform arm at its budget, with the comparison to it."""
+    """Every cell that has a baseline at its budget, with the comparison to it."""
     return [(cell, compare(cell.rows, cell.baseline)) for cell in cells if cell.baseline is not None]
 
 
+def baseline_names(compared: Sequence[tuple[Cell, Comparison]]) -> str:
+    """What was compared with: "uniform frames", or the arm; several if runs have baselines of their own."""
+    return " or ".join(dict.fromkeys(cell.baseline_name for cell, _ in compared))
+
+
 def comparison_table(compared: Sequence[tuple[Cell, Comparison]]) -> Table:
-    """A line a cell: how much better than uniform, and whether that may be luck."""
+    """A line a cell: how much better than its baseline, and whether that may be luck."""
     head = ("arm", "frames", "difference, points", "gained", "lost", "McNemar's exact p", "n")
     lines = [
         (
@@ -159,7 +164,7 @@ def cost_table(cells: Sequence[Cell]) -> Table:
 
 
 def index_table(runs: Sequence[NamedRun]) -> Table | None:
-    """A line a run: means of a video whose index was made in it; None if all were there."""
+    """A line a run: means of a video whose indexes were made in it; None if all were there."""
     costs = [(named.name, index_cost(named.run.rows)) for named in runs]
     lines = [
         (
@@ -172,7 +177,7 @@ def index_table(runs: Sequence[NamedRun]) -> Table | None:
         if spent.n
     ]
     head = ("run", "videos", "frames decoded", "pairs encoded", "tokens prefilled", "seconds")
-    return Table(head, tuple(lines), "Before the first question: the index of a video, mean") if lines else None
+    return Table(head, tuple(lines), "Before the first question: the indexes of a video, mean") if lines else None
 
 
 def published_table(runs: Sequence[NamedRun]) -> Table | None:
@@ -214,7 +219,7 @@ def failures(runs: Sequence[NamedRun]) -> list[str]:
 def to_csv(cells: Sequence[Cell]) -> str:
     """A line for each cell, and for each ability in it. Shares lie in 0..1; costs are means of a question.
 
-    Fields without a meaning in a line (no uniform arm to compare with, no evidence) are empty.
+    Fields without a meaning in a line (no baseline to compare with, no evidence) are empty.
     """
     lines = [line for cell in cells for line in _csv_lines(cell)]
     names = list(dict.fromkeys(name for line in lines for name in line)) or ["run", "arm", "budget", "ability"]

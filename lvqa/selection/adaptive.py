@@ -7,16 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lvqa.plugins import is_whole, require, require_number, require_positive
 from lvqa.records import FrameSelection
-from lvqa.selection.grid import (
-    ByScores,
-    SelectorInput,
-    descending,
-    is_whole,
-    require,
-    require_number,
-    require_positive,
-)
+from lvqa.selection.grid import ByScores, SelectorInput, descending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

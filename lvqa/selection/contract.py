@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from lvqa.plugins import problems
 from lvqa.records import LvqaError
 from lvqa.selection.grid import Selector, SelectorInput
 
@@ -167,16 +168,9 @@ def check_selector(name: str) -> dict[str, str | None]:
     make = functools.partial(make_selector, name)
     make()  # what can't be made can't be checked
     checks = {**CHECKS, "the same in every process": lambda make: _same_everywhere(name, make)}
-    return {what: _said(functools.partial(check, make)) for what, check in checks.items()}
+    return problems(checks, make)
 
 
 def _same_everywhere(name: str, make: Make) -> str | None:
     told = {str(choices(make)), choices_elsewhere([name], 1), choices_elsewhere([name], 2)}
     return None if len(told) == 1 else "processes differ; draw lots with a seed of your own, and mind the order of sets"
-
-
-def _said(check: Callable[[], str | None]) -> str | None:
-    try:
-        return check()
-    except LvqaError as error:
-        return str(error)

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from lvqa.plugins import require_number, require_whole
 from lvqa.records import FrameSelection
-from lvqa.selection.grid import ByFeatures, SelectorInput, descending, lottery, require_number, require_whole
+from lvqa.selection.grid import ByFeatures, SelectorInput, descending, lottery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lvqa.plugins import is_whole, require
 from lvqa.records import FrameSelection
-from lvqa.selection.grid import ByScores, SelectorInput, evenly_spaced, is_whole, require
+from lvqa.selection.grid import ByScores, SelectorInput, evenly_spaced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from lvqa.plugins import is_whole
 from lvqa.records import FrameSelection, LvqaError
 
 
@@ -197,33 +198,6 @@ def lottery(*keys: int | str) -> np.random.Generator:
     """Lots that depend on the keys alone: Python's own hash differs from process to process."""
     digest = hashlib.sha256(repr(keys).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
-
-
-def is_whole(value: object) -> bool:
-    """Whether it is an int, and no bool."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def require(fine: bool, option: str, allowed: str, value: object) -> None:
-    """LvqaError for an option of a selector that is not allowed."""
-    if not fine:
-        raise LvqaError(f"{option} must be {allowed}, got {repr(value)[:80]}")
-
-
-def require_whole(value: object, option: str) -> None:
-    """LvqaError for an option that is no whole number from 1 on."""
-    require(is_whole(value) and value >= 1, option, "a whole number, 1 or more", value)  # type: ignore[operator]
-
-
-def require_number(value: object, option: str, least: float, most: float) -> None:
-    """LvqaError for an option that is no number from `least` to `most`."""
-    fine = isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
-    require(fine, option, f"a number from {least:g} to {most:g}", value)
-
-
-def require_positive(value: object, option: str) -> None:
-    """LvqaError for an option that is no number above 0, or one beyond all sense."""
-    require_number(value, option, 1e-9, 1e9)
 
 
 def lowest_for_nan(scores: np.ndarray) -> np.ndarray:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lvqa.plugins import require
 from lvqa.records import FrameSelection
-from lvqa.selection.grid import Selector, SelectorInput, require
+from lvqa.selection.grid import Selector, SelectorInput
 from lvqa.selection.simple import UniformSelector
 
 _WHOLE = re.compile(

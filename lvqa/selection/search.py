@@ -11,18 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lvqa.plugins import require, require_number, require_positive, require_whole
 from lvqa.records import FrameSelection
-from lvqa.selection.grid import (
-    ByScores,
-    SelectorInput,
-    descending,
-    evenly_spaced,
-    lottery,
-    require,
-    require_number,
-    require_positive,
-    require_whole,
-)
+from lvqa.selection.grid import ByScores, SelectorInput, descending, evenly_spaced, lottery
 from lvqa.selection.simple import best_apart
 
 

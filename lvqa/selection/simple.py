@@ -7,15 +7,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from lvqa.plugins import require
 from lvqa.records import FrameSelection
-from lvqa.selection.grid import (
-    ByScores,
-    SelectorInput,
-    descending,
-    evenly_spaced,
-    lottery,
-    require,
-)
+from lvqa.selection.grid import ByScores, SelectorInput, descending, evenly_spaced, lottery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
-from lvqa.records import LvqaError
+from lvqa.records import LvqaError, num_cores
 from lvqa.workers.watch import Job, Worker, failure
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class OnRay:
 
     def _join(self, address: str | None, workers: int) -> None:
         if address is None:
-            self._steward.do(lambda: start_ray(max(_num_cores(), workers)))
+            self._steward.do(lambda: start_ray(max(num_cores(), workers)))
         else:  # starts no process, and may take long
             _join_cluster(address)
 
@@ -199,11 +199,6 @@ def _join_cluster(address: str) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise LvqaError(f"cannot join Ray at {address!r}: {reason}; {expected}") from error
-
-
-def _num_cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _checked_room(workers: int, gpus_per_worker: float) -> int:

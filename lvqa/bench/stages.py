@@ -1,0 +1,474 @@
+"""Every stage, its floor and its peers, measured in the same rounds of one run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from lvqa import prompts
+from lvqa.answering import Answerer
+from lvqa.backbones.beginnings import Beginnings
+from lvqa.backbones.prompt import VisualBlock
+from lvqa.backbones.qwen_vl import Qwen25VL
+from lvqa.bench.flops import LanguageCost, VisionCost
+from lvqa.bench.peers import PlainLoop, read_with_opencv
+from lvqa.embedding import Embedder
+from lvqa.records import Candidate, Clip, Counts, LvqaError, Question, Video
+from lvqa.rerank import MultipleChoice
+from lvqa.video import Grid, cut_clips, decode_all, read_frames
+from lvqa.visual import VisualTokens, pairs_of_clip, pairs_of_frames
+
+MATRIX, DECODE = "matrix product", "decode all"
+"""The machine's own ceilings: a large product in the model's type; every frame decoded, none scaled."""
+_MATRIX_SIZE = {"cpu": 3072, "cuda": 8192}
+_GENERATED_TOKENS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchSettings:
+    """How much is measured. A median of `repeats` rounds, each of which runs everything once."""
+
+    minutes: float = 2.0
+    """Of the film, from its start."""
+    clips: int = 4
+    """That are embedded, and looked at again for every question."""
+    questions: int = 15
+    frames: int = 32
+    """Of an answer."""
+    repeats: int = 5
+    peers: bool = True
+    max_pixels: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "clips", "questions", "frames", "repeats"):
+            if not getattr(self, name) > 0:
+                raise LvqaError(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A piece of work that is timed."""
+
+    name: str
+    unit: str
+    units: int
+    """How many of them a call of `run` does."""
+    run: Callable[[], object]
+    must: Counts = field(default_factory=Counts)
+    """What can't be avoided."""
+    flops: float = 0.0
+    """Operations that can't be avoided."""
+    num_bytes: int = 0
+    """That go in: of the file, of pixels, or of visual tokens and weights, each once."""
+    ceiling: str | None = None
+    """The job whose rate bounds it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A job and what it took."""
+
+    name: str
+    unit: str
+    units: int
+    must: Counts
+    must_flops: float
+    must_bytes: int
+    done: Counts
+    done_flops: float
+    """As torch counts the products that were run; an attention kernel counts whole, its upper triangle too."""
+    seconds: float
+    """Median over the rounds."""
+    all_seconds: tuple[float, ...]
+    of_ceiling: float | None = None
+    """Share of what the machine could do: of its operations a second, or of its decoding."""
+
+    @property
+    def units_per_second(self) -> float:
+        return self.units / self.seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """All that was measured in one run."""
+
+    model: str
+    video: str
+    machine: str
+    threads: int
+    frame_size: tuple[int, int]
+    """Height and width of a frame as the model sees it."""
+    settings: BenchSettings
+    measured: tuple[Measured, ...]
+    ratios: dict[str, float]
+    """Ours to a peer's: how many times as many units a second."""
+
+    def of(self, name: str) -> Measured:
+        """The job of this name."""
+        return next(job for job in self.measured if job.name == name)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def measure(
+    backbone: Qwen25VL, video: Video, settings: BenchSettings, *, on_round: Callable[[int], None] = lambda _: None
+) -> Bench:
+    """Time every stage on the start of a film, between one warm-up round, which is counted, and the median of others.
+
+    Raises LvqaError if the film is shorter than the clips that are asked for.
+    """
+    material = _Material.of(backbone, video, settings)
+    jobs = [*_ceilings(backbone, material), *_stages(backbone, material, settings)]
+    if settings.peers:
+        jobs += _peers(backbone, material, settings)
+    counted = {}
+    for job in jobs:
+        before = replace(backbone.counts)
+        with counting() as flops:
+            job.run()
+        counted[job.name] = (backbone.counts - before, float(flops.get_total_flops()))
+    on_round(0)
+    seconds: dict[str, list[float]] = {job.name: [] for job in jobs}
+    for number in range(settings.repeats):
+        for job in jobs:
+            started = time.perf_counter()
+            job.run()
+            _finish(backbone)
+            seconds[job.name].append(time.perf_counter() - started)
+        on_round(number + 1)
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    by_name = {job.name: job for job in jobs}
+    measured = tuple(
+        Measured(
+            name=job.name,
+            unit=job.unit,
+            units=job.units,
+            must=job.must,
+            must_flops=job.flops,
+            must_bytes=job.num_bytes,
+            done=counted[job.name][0],
+            done_flops=counted[job.name][1],
+            seconds=middle[job.name],
+            all_seconds=tuple(seconds[job.name]),
+            of_ceiling=_share(job, by_name, middle),
+        )
+        for job in jobs
+    )
+    return Bench(
+        model=backbone.name,
+        video=video.path.name,
+        machine=_machine(backbone),
+        threads=torch.get_num_threads(),
+        frame_size=(material.tokens.height, material.tokens.width),
+        settings=settings,
+        measured=measured,
+        ratios=_ratios({job.name: job for job in measured}),
+    )
+
+
+def _share(job: Job, by_name: dict[str, Job], seconds: dict[str, float]) -> float | None:
+    if job.ceiling is None:
+        return None
+    bound = by_name[job.ceiling]
+    if job.ceiling == DECODE:
+        return seconds[DECODE] / seconds[job.name]
+    return (job.flops / seconds[job.name]) / (bound.flops / seconds[bound.name])
+
+
+_PEERS = (
+    ("read frames", "read frames: decord"),
+    ("read frames", "read frames: OpenCV"),
+    ("index clips", "index clips: plain loop"),
+    ("rerank, question first", "rerank: plain loop"),
+    ("rerank, question first", "rerank: generated text"),
+    ("rerank, clip first", "rerank: plain loop"),
+    ("rerank, clip first", "rerank: generated text"),
+)
+
+
+def _ratios(measured: dict[str, Measured]) -> dict[str, float]:
+    return {
+        f"{ours} to {peer}": measured[ours].units_per_second / measured[peer].units_per_second
+        for ours, peer in _PEERS
+        if peer in measured
+    }
+
+
+# --- what is worked on ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Material:
+    """The start of a film as the stages need it."""
+
+    video: Video
+    grid: Grid
+    tokens: VisualTokens
+    times_seconds: tuple[float, ...]
+    """Of the frames that are read."""
+    clips: tuple[Clip, ...]
+    pixels: tuple[np.ndarray, ...]
+    """(pairs, 2, height, width, 3) uint8 of each clip."""
+    blocks: tuple[VisualBlock, ...]
+
+    @classmethod
+    def of(cls, backbone: Qwen25VL, video: Video, settings: BenchSettings) -> _Material:
+        grid = Grid.of(video, 1.0)
+        tokens = VisualTokens(video, grid, backbone, max_pixels=settings.max_pixels, memory_bytes=4 << 30)
+        whole = [clip for clip in cut_clips(video, grid, 16.0) if len(pairs_of_clip(clip, grid)) == 8]
+        if len(whole) < settings.clips:
+            raise LvqaError(f"{video.path}: has {len(whole)} clips of 16 s, {settings.clips} are to be measured")
+        clips = tuple(whole[: settings.clips])
+        times = [grid.seconds_of(k) for k in range(grid.num_frames) if grid.seconds_of(k) < settings.minutes * 60]
+        in_clips = [grid.seconds_of(k) for k in range(16 * settings.clips)]
+        batches = read_frames(video, in_clips, height=tokens.height, width=tokens.width)
+        frames = np.concatenate([batch.pixels for batch in batches])
+        pixels = frames.reshape(settings.clips, 8, 2, *frames.shape[1:])
+        blocks = tuple(tokens.blocks([pairs_of_clip(clip, grid) for clip in clips]))
+        return cls(video, grid, tokens, tuple(times), clips, tuple(pixels), blocks)
+
+    @property
+    def pairs(self) -> int:
+        return sum(len(pixels) for pixels in self.pixels)
+
+
+def _questions(num: int) -> list[Question]:
+    things = ("door", "car", "letter", "dog", "window", "boat", "sign", "hat")
+    return [
+        Question(f"What happened to the {things[i % len(things)]} after minute {i}?", ("nothing", "it left", "it fell"))
+        for i in range(num)
+    ]
+
+
+# --- what is timed ----------------------------------------------------------------------------------------------------
+
+
+def _ceilings(backbone: Qwen25VL, material: _Material) -> list[Job]:
+    size = _MATRIX_SIZE[backbone.device.type]
+    left, right = (torch.randn(size, size, device=backbone.device).to(backbone.library.dtype) for _ in range(2))
+    seconds = material.times_seconds[-1]
+    return [
+        Job(name=MATRIX, unit="product", units=1, run=lambda: left @ right, flops=2.0 * size**3),
+        Job(
+            name=DECODE,
+            unit="frame wanted",
+            units=len(material.times_seconds),
+            run=lambda: decode_all(material.video, seconds),
+        ),
+    ]
+
+
+def _stages(backbone: Qwen25VL, material: _Material, settings: BenchSettings) -> list[Job]:
+    language = LanguageCost.of(backbone.library.config.text_config)
+    vision = VisionCost.of(backbone.library.config.vision_config)
+    embedder, questions = Embedder(), _questions(settings.questions)
+    towers = _bytes_of(backbone.library.model.visual), _bytes_of(backbone.library.model.language_model.layers)
+    token_bytes = sum(block.tokens.nbytes for block in material.blocks)
+    share = material.times_seconds[-1] / material.video.duration_seconds
+    height, width = material.tokens.height, material.tokens.width
+    clip_length = [len(backbone.encode_prompt((block, prompts.embedding(prompts.CLIP)))) for block in material.blocks]
+    encoding = material.pairs * vision.pair(height, width)
+    embedding = sum(language.last_position(length, with_last_mlp=False) for length in clip_length)
+    stacked = np.concatenate(material.pixels)
+
+    def index() -> None:
+        blocks = []
+        for pixels, block in zip(material.pixels, material.blocks, strict=True):
+            blocks.append(VisualBlock(backbone.encode_pairs(pixels), block.rows, block.cols, block.seconds))
+        embedder.clips(backbone, blocks)
+
+    candidates = [Candidate(clip, 0.0) for clip in material.clips]
+    length_of = dict(zip(material.clips, material.blocks, strict=True))
+
+    def rerank(layout: str) -> Callable[[], None]:
+        def run() -> None:
+            reranker, beginnings = MultipleChoice(layout=layout), Beginnings(8 << 30)
+            for question in questions:
+                reranker.rerank(
+                    backbone, question.text, candidates, lambda clips: (length_of[clip] for clip in clips), beginnings
+                )
+
+        return run
+
+    shown = pairs_of_frames(range(min(settings.frames, 16 * settings.clips)))
+    answerer = Answerer(read="logits")
+
+    def answer() -> None:
+        for question in questions:
+            answerer.answer(backbone, question, shown, material.tokens)
+
+    whole = [
+        len(backbone.encode_prompt((before, block, after)))
+        for question in questions
+        for before, after in [prompts.rerank(question.text)]
+        for block in material.blocks
+    ]
+    read = [
+        len(backbone.encode_prompt((prompts.rerank("", clip_first=True)[0], block), is_whole=False))
+        for block in material.blocks
+    ]
+    both = [
+        len(backbone.encode_prompt((before, block, after)))
+        for question in questions
+        for before, after in [prompts.rerank(question.text, clip_first=True)]
+        for block in material.blocks
+    ]
+    behind = [total - read[place % len(read)] for place, total in enumerate(both)]
+    film = answerer.shown(shown, material.tokens)
+    answered = [len(backbone.encode_prompt((*film, prompts.answer(question)))) for question in questions]
+    num = len(questions) * len(material.clips)
+    heads = language.head(1, words=2) * num
+    return [
+        Job(
+            name="read frames",
+            unit="frame",
+            units=len(material.times_seconds),
+            must=Counts(frames_decoded=len(material.times_seconds)),
+            num_bytes=round(material.video.path.stat().st_size * share),
+            run=lambda: _read(material),
+            ceiling=DECODE,
+        ),
+        Job(
+            name="encode pairs",
+            unit="pair",
+            units=material.pairs,
+            must=Counts(pairs_encoded=material.pairs),
+            flops=encoding,
+            num_bytes=stacked.nbytes + towers[0],
+            run=lambda: backbone.encode_pairs(stacked),
+            ceiling=MATRIX,
+        ),
+        Job(
+            name="embed clips",
+            unit="clip",
+            units=len(material.clips),
+            must=Counts(tokens_prefilled=sum(clip_length)),
+            flops=embedding,
+            num_bytes=token_bytes + towers[1],
+            run=lambda: embedder.clips(backbone, material.blocks),
+            ceiling=MATRIX,
+        ),
+        Job(
+            name="index clips",
+            unit="clip",
+            units=len(material.clips),
+            must=Counts(pairs_encoded=material.pairs, tokens_prefilled=sum(clip_length)),
+            flops=encoding + embedding,
+            num_bytes=stacked.nbytes + sum(towers),
+            run=index,
+            ceiling=MATRIX,
+        ),
+        Job(
+            name="rerank, question first",
+            unit="question and clip",
+            units=num,
+            must=Counts(tokens_prefilled=sum(whole)),
+            flops=sum(map(language.last_position, whole)) + heads,
+            num_bytes=token_bytes + towers[1],
+            run=rerank("question_first"),
+            ceiling=MATRIX,
+        ),
+        Job(
+            name="rerank, clip first",
+            unit="question and clip",
+            units=num,
+            must=Counts(tokens_prefilled=sum(read) + sum(behind)),
+            flops=sum(map(language.keys_values, read))
+            + sum(language.last_position(n, past=read[place % len(read)]) for place, n in enumerate(behind))
+            + heads,
+            num_bytes=token_bytes + towers[1],
+            run=rerank("clip_first"),
+            ceiling=MATRIX,
+        ),
+        Job(
+            name="answer",
+            unit="question",
+            units=len(questions),
+            must=Counts(tokens_prefilled=sum(answered)),
+            flops=sum(map(language.last_position, answered)) + language.head(1, words=3) * len(questions),
+            num_bytes=sum(part.tokens.nbytes for part in film if isinstance(part, VisualBlock)) + towers[1],
+            run=answer,
+            ceiling=MATRIX,
+        ),
+    ]
+
+
+def _peers(backbone: Qwen25VL, material: _Material, settings: BenchSettings) -> list[Job]:
+    plain = PlainLoop(backbone)
+    (question,) = _questions(1)
+    of_clips = material.pixels, material.blocks
+    size = {"height": material.tokens.height, "width": material.tokens.width}
+    num, frames = len(material.clips), len(material.times_seconds)
+    return [
+        Job(name="read frames: decord", unit="frame", units=frames, run=lambda: _read(material, "decord")),
+        Job(
+            name="read frames: OpenCV",
+            unit="frame",
+            units=frames,
+            run=lambda: read_with_opencv(material.video, material.times_seconds, **size),
+        ),
+        Job(name="index clips: plain loop", unit="clip", units=num, run=lambda: plain.embed(*of_clips)),
+        Job(
+            name="rerank: plain loop",
+            unit="question and clip",
+            units=num,
+            run=lambda: plain.rerank(question.text, *of_clips),
+        ),
+        Job(
+            name="rerank: generated text",
+            unit="question and clip",
+            units=num,
+            run=lambda: plain.rerank_by_text(question.text, *of_clips, num_tokens=_GENERATED_TOKENS),
+        ),
+    ]
+
+
+def _read(material: _Material, decoder: str = "pyav") -> None:
+    size = {"height": material.tokens.height, "width": material.tokens.width}
+    for _ in read_frames(material.video, material.times_seconds, decoder=decoder, **size):
+        pass
+
+
+# --- counting and the machine -----------------------------------------------------------------------------------------
+
+
+def counting() -> FlopCounterMode:
+    """torch's counter of operations, which leaves out the attention kernel of CPUs unless it is told."""
+
+    def attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={kernel: attention})
+
+
+def _bytes_of(module: torch.nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())
+
+
+def _finish(backbone: Qwen25VL) -> None:
+    if backbone.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _machine(backbone: Qwen25VL) -> str:
+    if backbone.device.type == "cuda":
+        return torch.cuda.get_device_name(backbone.device)
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    return f"{name}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"

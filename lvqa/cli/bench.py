@@ -1,0 +1,160 @@
+"""`lvqa bench`: every stage against its floor, and against the usual ways to do it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lvqa.cli.door import silence
+from lvqa.cli.terminal import one_line, print_json, say
+
+if TYPE_CHECKING:
+    from lvqa.backbones.qwen_vl import Qwen25VL
+    from lvqa.bench import Bench, Measured
+
+
+@click.command()
+@click.argument("video", metavar="VIDEO", type=click.Path(path_type=Path))
+@click.option("--model", default="tiny", show_default=True, metavar="ID|DIR|tiny", help="A Qwen2.5-VL.")
+@click.option("--random", "shape", metavar="3b|7b", help="Instead: Qwen2.5-VL's real widths with random weights.")
+@click.option("--layers", type=int, metavar="N", help="With --random, of its language model; all by default.")
+@click.option("--vision-layers", type=int, metavar="N", help="With --random, of its vision tower; all by default.")
+@click.option("--device", metavar="NAME", help='As torch names it: "cpu", "cuda:0".')
+@click.option("--dtype", metavar="NAME", help="bfloat16, float16 or float32.")
+@click.option("--minutes", type=float, default=2, show_default=True, help="Of the film that are decoded.")
+@click.option("--clips", type=int, default=4, show_default=True, help="That are embedded and looked at again.")
+@click.option("--questions", type=int, default=15, show_default=True)
+@click.option("--frames", type=int, default=32, show_default=True, help="Of an answer.")
+@click.option("--repeats", type=int, default=5, show_default=True, help="Rounds; their median counts.")
+@click.option("--peers/--no-peers", default=True, show_default=True, help="Measure the usual ways as well.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def bench(
+    *,
+    video: Path,
+    model: str,
+    shape: str | None,
+    layers: int | None,
+    vision_layers: int | None,
+    device: str | None,
+    dtype: str | None,
+    minutes: float,
+    clips: int,
+    questions: int,
+    frames: int,
+    repeats: int,
+    peers: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure each stage on the start of VIDEO: what must be done, what is done, how long it takes.
+
+    The machine's own ceilings are measured in the same rounds: a large matrix product, and decoding every frame.
+    """
+    from lvqa.bench import BenchSettings, measure
+    from lvqa.video import probe
+
+    settings = BenchSettings(
+        minutes=minutes, clips=clips, questions=questions, frames=frames, repeats=repeats, peers=peers
+    )
+    film = probe(video)
+    silence(downloads=False)
+    backbone = _backbone(model, shape, layers=layers, vision_layers=vision_layers, device=device, dtype=dtype)
+    rounds = None if quiet else lambda number: say(f"round {number} of {repeats}" if number else "counted, warmed up")
+    found = measure(backbone, film, settings, on_round=rounds or (lambda _: None))
+    if as_json:
+        print_json(found.as_json())
+        return
+    click.echo(table(found))
+    if shape is not None:
+        click.echo("\n" + whole_benchmark(found, shape))
+
+
+def _backbone(
+    model: str,
+    shape: str | None,
+    *,
+    layers: int | None,
+    vision_layers: int | None,
+    device: str | None,
+    dtype: str | None,
+) -> Qwen25VL:
+    from lvqa.backbones.qwen_vl import Qwen25VL
+    from lvqa.backbones.random_weights import random_model
+    from lvqa.records import LvqaError
+
+    if shape is None:
+        if layers is not None or vision_layers is not None:
+            raise LvqaError("--layers and --vision-layers need --random; a trained model has the layers that it has")
+        return Qwen25VL.load(model, device=device, dtype=dtype)
+    return random_model(
+        shape, layers=layers, vision_layers=vision_layers, device=device or "cpu", dtype=dtype or "bfloat16"
+    )
+
+
+def whole_benchmark(bench: Bench, shape: str, *, minutes: float = 68, questions: int = 15, videos: int = 103) -> str:
+    """LVBench's size with all layers, in operations, and the time that follows for an H100."""
+    from lvqa.backbones.random_weights import real_config
+    from lvqa.bench.flops import LanguageCost, VisionCost
+    from lvqa.bench.predict import H100_FLOPS, predict
+
+    config = real_config(shape)
+    costs = LanguageCost.of(config.text_config), VisionCost.of(config.vision_config)
+    height, width = bench.frame_size
+    lines = [
+        f"LVBench with {shape} in full depth: {videos} videos of {minutes:g} minutes, {questions} questions each, "
+        f"a pool of 50, {bench.settings.frames} frames;",
+        f"on an H100 of {H100_FLOPS / 1e12:g} TFLOP/s, if each stage has the share that it has of the product above",
+    ]
+    for layout in ("question first", "clip first"):
+        shares = {
+            "encode pairs": bench.of("encode pairs").of_ceiling,
+            "embed clips": bench.of("embed clips").of_ceiling,
+            "embed questions": bench.of("embed clips").of_ceiling,
+            "rerank": bench.of(f"rerank, {layout}").of_ceiling,
+            "answer": bench.of("answer").of_ceiling,
+        }
+        whole = predict(
+            *costs,
+            height=height,
+            width=width,
+            minutes=minutes,
+            questions=questions,
+            frames=bench.settings.frames,
+            clip_first=layout == "clip first",
+        )
+        seconds = whole.seconds({stage: share or 1.0 for stage, share in shares.items()})
+        parts = ", ".join(f"{stage} {flops / 1e15:.3g}" for stage, flops in whole.flops.items())
+        lines.append(
+            f"  {layout}: a video {whole.total / 1e15:.3g} PFLOP ({parts}), {seconds:.0f} s; "
+            f"all of it {videos * whole.total / 1e18:.3g} EFLOP, {videos * seconds / 3600:.1f} h"
+        )
+    return "\n".join(lines)
+
+
+def table(bench: Bench) -> str:
+    """What was measured, in columns."""
+    height, width = bench.frame_size
+    lines = [
+        f"{one_line(bench.video)}, frames of {height} x {width}; {bench.model}",
+        f"{bench.machine}, {bench.threads} threads; medians of {bench.settings.repeats}",
+        "",
+        f"{'':26}{'units':>8} {'unit':18}{'seconds':>9}{'a second':>10}"
+        f"{'MB in':>9}{'GFLOP must':>12}{'done':>9}{'of ceiling':>12}",
+    ]
+    lines += [_row(job) for job in bench.measured]
+    lines += ["", *(f"{name}: {ratio:.2f} times" for name, ratio in bench.ratios.items())]
+    return "\n".join(lines)
+
+
+def _row(job: Measured) -> str:
+    must = f"{job.must_flops / 1e9:.1f}" if job.must_flops else ""
+    done = f"{job.done_flops / 1e9:.1f}" if job.done_flops else ""
+    size = f"{job.must_bytes / 1e6:.1f}" if job.must_bytes else ""
+    share = "" if job.of_ceiling is None else f"{job.of_ceiling:.0%}"
+    return (
+        f"{job.name:26}{job.units:8} {job.unit:18}{job.seconds:9.3f}{job.units_per_second:10.2f}"
+        f"{size:>9}{must:>12}{done:>9}{share:>12}"
+    )

@@ -1,0 +1,53 @@
+"""`lvqa probe`: the paper's diagnostics of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lvqa.cli.door import Setup, common
+from lvqa.cli.terminal import one_line
+
+
+@click.command()
+@click.argument("video", type=click.Path(path_type=Path))
+@click.option("--query", metavar="TEXT", help="A question whose states are probed beside the clips'.")
+@click.option("--clips", type=int, default=16, show_default=True, help="How many clips of VIDEO, evenly spaced.")
+@click.option(
+    "--out", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where the files go."
+)
+@common
+def probe(setup: Setup, *, video: Path, query: str | None, clips: int, out: Path) -> None:
+    """Look into the model as it reads clips of VIDEO, as FreeRet's authors did: three plots and their figures.
+
+    depth.png: what each sub-layer does to the state. words.png: the one word that it would say. bias.png: whether it
+    prefers a label that nothing speaks for. probes.json: all of it in numbers.
+    """
+    from lvqa.checks import check_count, check_question
+    from lvqa.probes import probe_model
+    from lvqa.records import Question
+    from lvqa.report import write_probes
+    from lvqa.video import probe as probe_video
+
+    check_count(clips, name="clips")
+    if query is not None:
+        check_question(Question(query))
+    config = setup.config()
+    film = probe_video(video)
+    with setup.loaded(config) as qa:
+        probes = probe_model(qa, film.path, query=query, num_clips=clips)
+    for name, depth in probes.depth.items():
+        attention, mlp = depth.similarity[:, -2:].mean(axis=0)
+        click.echo(
+            f"{name:<8}  last layer: alpha {attention:.2f} by attention, {mlp:.2f} by the MLP "
+            f"({depth.similarity_normed.mean():.2f} with the final norm); "
+            f"beta {depth.alignment[:, -2].mean():.2f} before the MLP, {depth.alignment[:, -1].mean():.2f} after it"
+        )
+    for words in probes.words:
+        said = ", ".join(f"{one_line(word)} {100 * share:.0f}%" for word, share in words.mean[:5])
+        click.echo(f"{words.of:<8}  {words.prompt}: {said}")
+    for bias in probes.bias:
+        shares = ", ".join(f"{label} {100 * p:.1f}%" for label, p in zip(bias.labels, bias.probabilities, strict=True))
+        click.echo(f"bias      {shares}  ({bias.context})")
+    click.echo(f"written   {' '.join(one_line(path) for path in write_probes(probes, out))}")

@@ -1,0 +1,40 @@
+"""Look closer at the best candidates: the model judges each clip beside the query.
+
+A new reranker is a class with `rerank` and a line in RERANKERS, which `lvqa.rerank.contract` then checks; or a file of
+your own (`lvqa.plugins`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lvqa.plugins import PluginPoint
+from lvqa.rerank.freeret import MultipleChoice
+from lvqa.rerank.plugin import UserReranker
+from lvqa.rerank.protocol import BlocksOf, NoReranker, Reranker, best_first
+from lvqa.rerank.retllm import PaperRetLLM, ReleasedRetLLM, RetLLM
+
+__all__ = ["RERANKER", "RERANKERS", "BlocksOf", "MultipleChoice", "Reranker", "best_first", "make_reranker"]
+
+RERANKERS: dict[str, Callable[..., Reranker]] = {
+    "none": NoReranker,
+    "mcq": MultipleChoice,
+    "retllm": RetLLM,
+    "retllm_paper": PaperRetLLM,
+    "retllm_released": ReleasedRetLLM,
+}
+
+RERANKER: PluginPoint[Reranker] = PluginPoint(
+    setting="rerank.name",
+    options="rerank.options",
+    method="rerank",
+    arguments="backbone, query, candidates, blocks_of, beginnings",
+    named=RERANKERS,
+    guarded=UserReranker,
+)
+
+
+def make_reranker(name: str, options: Mapping[str, Any] | None = None, **shared: Any) -> Reranker:
+    """The reranker of this name, or of this file, as `PluginPoint.make` makes it; FreeRet's switches are `shared`."""
+    return RERANKER.make(name, options, **shared)

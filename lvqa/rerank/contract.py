@@ -1,0 +1,138 @@
+"""What every reranker promises, as checks: for those of RERANKERS in the tests, for your own by `lvqa check-plugin`.
+
+They run on the embedded model and clips of noise: nothing depends on what the model knows.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from lvqa.backbones import Backbone, load_backbone
+from lvqa.plugins import problems
+from lvqa.records import Candidate, Clip, LvqaError
+from lvqa.rerank.protocol import Reranker, fault
+
+if TYPE_CHECKING:
+    from lvqa.backbones.beginnings import Beginnings
+    from lvqa.backbones.prompt import VisualBlock
+
+NUMBERS = (1, 2, 18)
+"""Of candidates; none is a multiple of 7, by which they are shuffled."""
+TOLERANCE = 1e-4
+"""By which scores may differ between batches: sums are rounded in another order."""
+BATCH_TOKENS = (16384, 1)
+"""All clips in one batch, and each alone."""
+
+Make = Callable[[], Reranker]
+
+
+def candidates_like(n: int, *, equal: bool = False) -> list[Candidate]:
+    """n clips, best first by embedding, which is not the order of time; the last clip of the video is shorter."""
+    order = [7 * place % n for place in range(n)]
+    clips = [Clip("v", 16.0 * place, 16.0 * place + (16 if place < n - 1 else 6)) for place in order]
+    return [Candidate(clip, 0.25 if equal else 0.9 - 0.01 * rank) for rank, clip in enumerate(clips)]
+
+
+def blocks_for(backbone: Backbone) -> Callable[[Sequence[Clip]], Iterator[VisualBlock]]:
+    """Noise in the place of clips, the same for a clip each time. LvqaError for clips that are not in time order."""
+    import torch
+
+    from lvqa.backbones.prompt import VisualBlock
+
+    def blocks_of(clips: Sequence[Clip]) -> Iterator[VisualBlock]:
+        if list(clips) != sorted(clips):
+            raise LvqaError("it asks for clips that are not in the order of time (blocks_of)")
+        for clip in clips:
+            lots = torch.Generator().manual_seed(int(clip.start_seconds))
+            pairs = 2 if clip.end_seconds - clip.start_seconds > 8 else 1
+            yield VisualBlock(torch.randn(pairs, 4, backbone.dim, generator=lots), 2, 2)
+
+    return blocks_of
+
+
+@functools.lru_cache(maxsize=len(BATCH_TOKENS))
+def _backbone(max_batch_tokens: int) -> Backbone:
+    return load_backbone("tiny", device="cpu", max_batch_tokens=max_batch_tokens)
+
+
+def _reranked(
+    make: Make,
+    candidates: Sequence[Candidate],
+    *,
+    query: str = "What does the man in the red coat do?",
+    batch_tokens: int = BATCH_TOKENS[0],
+    beginnings: Beginnings | None = None,
+) -> list[Candidate]:
+    """The answer; LvqaError if it is none."""
+    backbone = _backbone(batch_tokens)
+    found = make().rerank(backbone, query, candidates, blocks_for(backbone), beginnings)
+    if wrong := fault(candidates, found):
+        raise LvqaError(f"it gives {wrong}")
+    return found
+
+
+def _scores_differ(one: Sequence[Candidate], other: Sequence[Candidate]) -> bool:
+    """Whether a clip has a score in only one of them, or another one, by more than rounding."""
+    first, second = ({candidate.clip: candidate.rerank_score for candidate in some} for some in (one, other))
+    return any(
+        score is not second[clip] and (None in (score, second[clip]) or abs(score - second[clip]) > TOLERANCE)  # type: ignore[operator]
+        for clip, score in first.items()
+    )
+
+
+def _same_clips(make: Make) -> str | None:
+    """The same clips, each once, best first, with finite scores; what was given is left as it was."""
+    for n in NUMBERS:
+        for candidates in (candidates_like(n), candidates_like(n, equal=True)):
+            given = list(candidates)
+            _reranked(make, given)
+            if given != candidates:
+                return "it changes the list of candidates that it was given"
+    return None
+
+
+def _same_again(make: Make) -> str | None:
+    """The same input gives the same, whatever was asked in between."""
+    reranker, candidates = make(), candidates_like(5)
+    first = _reranked(lambda: reranker, candidates)
+    _reranked(lambda: reranker, candidates, query="Where is the dog?")
+    again = _reranked(lambda: reranker, candidates)
+    return None if first == again == _reranked(make, candidates) else "the same input gives another answer"
+
+
+def _any_batch(make: Make) -> str | None:
+    """The scores do not depend on how many clips the model reads at a time."""
+    candidates = candidates_like(5)
+    one, other = (_reranked(make, candidates, batch_tokens=tokens) for tokens in BATCH_TOKENS)
+    return "scores depend on the batches" if _scores_differ(one, other) else None
+
+
+def _read_before(make: Make) -> str | None:
+    """What earlier questions made the model read changes nothing."""
+    from lvqa.backbones.beginnings import Beginnings
+
+    candidates, kept = candidates_like(5), Beginnings(1 << 30)
+    plain = _reranked(make, candidates)
+    _reranked(make, candidates, query="Where is the dog?", beginnings=kept)
+    after = _reranked(make, candidates, beginnings=kept)
+    return "scores depend on what was read before (beginnings)" if _scores_differ(plain, after) else None
+
+
+CHECKS: dict[str, Callable[[Make], str | None]] = {
+    "the same clips, best first": _same_clips,
+    "the same again": _same_again,
+    "the same in any batch": _any_batch,
+    "the same after other questions": _read_before,
+}
+"""Each gives None, or what is wrong."""
+
+
+def check_reranker(name: str) -> dict[str, str | None]:
+    """What is checked of the reranker of this name or file -> None, or what is wrong, in one line."""
+    from lvqa.rerank import make_reranker
+
+    make = functools.partial(make_reranker, name)
+    make()  # what can't be made can't be checked
+    return problems(CHECKS, make)

@@ -1,0 +1,87 @@
+"""What a reranker is asked for and gives back."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from lvqa.backbones import Backbone
+from lvqa.records import Candidate, Clip, shown
+
+if TYPE_CHECKING:
+    from lvqa.backbones.beginnings import Beginnings
+    from lvqa.backbones.prompt import Prompt, VisualBlock
+
+BlocksOf = Callable[[Sequence[Clip]], "Iterator[VisualBlock]"]
+"""Clips in time order -> what the model sees of each."""
+
+
+class Reranker(Protocol):
+    """Scores candidates anew. A new one is such a class with a line in RERANKERS, or in a file of your own."""
+
+    def rerank(
+        self,
+        backbone: Backbone,
+        query: str,
+        candidates: Sequence[Candidate],
+        blocks_of: BlocksOf,
+        beginnings: Beginnings | None = None,
+        *,
+        image: Prompt = (),
+    ) -> list[Candidate]:
+        """The same clips, each once, as new candidates, best first by `rerank_score`.
+
+        `candidates`, at least one, come best first by embedding. Clips that were not looked at have no rerank score and
+        stand last, in their order. The scores are the same whatever was asked before, and whatever the batches are.
+        `beginnings` are what other questions on the video made the model read, by clip; `image` is what shows the
+        query's picture, if it has one.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoReranker:
+    """Keeps the embedding's order."""
+
+    def rerank(
+        self,
+        backbone: Backbone,
+        query: str,
+        candidates: Sequence[Candidate],
+        blocks_of: BlocksOf,
+        beginnings: Beginnings | None = None,
+        *,
+        image: Prompt = (),
+    ) -> list[Candidate]:
+        return list(candidates)
+
+
+def in_time(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """In the order in which the video is read."""
+    return sorted(candidates, key=lambda candidate: candidate.start_seconds)
+
+
+def best_first(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """By rerank score, and of equal ones by embedding; all have a rerank score."""
+    return sorted(candidates, key=lambda candidate: (-(candidate.rerank_score or 0.0), -candidate.embed_score))
+
+
+def fault(candidates: Sequence[Candidate], found: object) -> str | None:
+    """What is wrong with a reranker's answer, in words that follow "it gives"; None if it is as it must be."""
+    if not isinstance(found, list) or not all(isinstance(candidate, Candidate) for candidate in found):
+        return f"{shown(found)} and no list of candidates"
+    given, got = (Counter(candidate.clip for candidate in some) for some in (candidates, found))
+    if given != got:
+        clip = next(iter((got - given) or (given - got)))
+        return f"the clip at {clip.start_seconds:g} s {got[clip]} times; it was given {given[clip]} times"
+    scores = [candidate.rerank_score for candidate in found]
+    looked_at = [score for score in scores if score is not None]
+    for score in looked_at:
+        if not isinstance(score, int | float) or not math.isfinite(score):
+            return f"{shown(score)} as a rerank score, which must be a finite number"
+    if scores[: len(looked_at)] != sorted(looked_at, reverse=True):
+        return "candidates that are not best first by rerank score, those without one last"
+    return None

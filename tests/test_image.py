@@ -1,0 +1,150 @@
+"""Pictures in queries: as the library's image processor reads them, and in every stage of the pipeline."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import models
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import Qwen2VLImageProcessor
+
+from lvqa import prompts
+from lvqa.backbones import load_backbone
+from lvqa.backbones.vision import cut_patches, target_size
+from lvqa.image import read_image
+from lvqa.pipeline import LongVideoQA
+from lvqa.records import LvqaError, Question
+from lvqa.tiny.films import make_films
+from lvqa.visual import image_block
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """150 x 200, coloured noise under a gradient."""
+    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+    noise = np.random.default_rng(0).integers(0, 128, (150, 200, 3))
+    Image.fromarray((noise + np.linspace(0, 127, 200)[None, :, None]).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_films(tmp_path_factory.mktemp("films"), num_films=1, minutes=1, num_questions=1, seed=3)[0]
+
+
+@pytest.fixture
+def qa(film: Path, tmp_path: Path) -> LongVideoQA:
+    return LongVideoQA.load("tiny", overrides=["model.device=cpu", f"store.folder={tmp_path}"])
+
+
+def test_a_picture_is_read_as_the_librarys_processor_reads_it(picture: Path) -> None:
+    limits = {"min_pixels": 4 * 784, "max_pixels": 20 * 784}
+    pixels = read_image(picture, size_of=lambda height, width: target_size(height, width, **limits))
+    ours = cut_patches(torch.tensor(np.stack([pixels, pixels]))[None], patch=14, merge=2)[0]
+    processor = Qwen2VLImageProcessor(size={"shortest_edge": 4 * 784, "longest_edge": 20 * 784})
+    expected = processor(images=[Image.open(picture)], return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
+
+
+def test_a_photo_stands_upright_and_transparency_is_dropped(tmp_path: Path) -> None:
+    turned = Image.new("RGBA", (30, 10), (200, 0, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held sideways
+    turned.save(tmp_path / "turned.png", exif=exif)
+    assert read_image(tmp_path / "turned.png").shape == (30, 10, 3)
+    assert (read_image(tmp_path / "turned.png") == (200, 0, 0)).all()
+
+
+@pytest.mark.parametrize("family", models.SMALL)
+def test_a_picture_is_a_pair_that_shows_it_twice(picture: Path, tmp_path: Path, family: str) -> None:
+    backbone = load_backbone(str(models.save(family, tmp_path)), device="cpu")
+    block = image_block(picture, backbone)
+    height, width = backbone.frame_size(150, 200, max_pixels=backbone.max_pixels)
+    pixels = read_image(picture, size_of=lambda *_: (height, width))
+    assert torch.equal(block.tokens, backbone.encode_pairs(np.stack([pixels, pixels])[None]))
+    assert (block.rows, block.cols, block.is_image) == (*backbone.grid_of(height, width), True)
+
+
+def test_a_picture_is_no_larger_than_a_frame(picture: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(str(models.save("qwen2_5_vl", tmp_path)), device="cpu")
+    smaller = image_block(picture, backbone, max_pixels=6 * 28 * 28)
+    assert smaller.rows * smaller.cols <= 6
+
+
+def test_bad_pictures_are_one_line(tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cut.png").write_bytes(picture.read_bytes()[:2000])
+    (tmp_path / "text.png").write_text("no picture")
+    Image.new("RGB", (1000, 4)).save(tmp_path / "ribbon.png")
+    bad = {"nowhere.png": "no such file", "cut.png": "cannot be read", "text.png": "PNG, JPEG", ".": "cannot be read"}
+    for name, message in (bad | {"ribbon.png": "4 x 1000"}).items():
+        with pytest.raises(LvqaError, match=message) as caught:
+            read_image(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(LvqaError, match="larger than 1,000 pixels"):
+        read_image(picture)
+
+
+def test_the_picture_is_seen_in_every_stage(
+    qa: LongVideoQA, film: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+
+    def noting(call):
+        def noted(given, *rest, **more):
+            shown.append(given[0] if isinstance(given, list) else given)
+            return call(given, *rest, **more)
+
+        return noted
+
+    for name in ("last_states", "next_token_logits", "generate"):
+        monkeypatch.setattr(qa.backbone, name, noting(getattr(qa.backbone, name)))
+    after = qa.backbone.next_token_logits_after
+    monkeypatch.setattr(
+        qa.backbone,
+        "next_token_logits_after",
+        lambda begun, rests, words: shown.append(rests[0]) or after(begun, rests, words),
+    )
+    answer = qa.ask(film, "Where is this thing?", image=picture)
+    tokens = image_block(picture, qa.backbone).tokens
+    seen = [
+        prompt
+        for prompt in shown
+        for text, part in pairwise(prompt)
+        if text == prompts.IMAGE and torch.equal(part.tokens, tokens)
+    ]
+    assert len(seen) == 3, "embedded, reranked and answered with it"
+    assert answer.question.image == picture
+
+
+@pytest.mark.parametrize("layout", ["question_first", "clip_first"])
+def test_another_picture_is_another_query(film: Path, picture: Path, tmp_path: Path, layout: str) -> None:
+    settings = ["model.device=cpu", f"store.folder={tmp_path}", f"rerank.layout={layout}"]
+    qa = LongVideoQA.load("tiny", overrides=settings)
+    changed = tmp_path / "changed.png"
+    Image.new("RGB", (84, 84), (0, 0, 255)).save(changed)
+    scores = [
+        [(found.clip, found.embed_score, found.rerank_score) for found in qa.search(film, text, image=image)]
+        for text, image in [("a ball", None), ("a ball", picture), ("a ball", changed), ("", picture)]
+    ]
+    assert all(one != two for n, one in enumerate(scores) for two in scores[:n])
+    again = qa.search(film, "a ball", image=picture)
+    assert [(found.clip, found.embed_score, found.rerank_score) for found in again] == scores[1]
+    library = qa.search_library(image=picture, top=4)
+    assert {found.clip for _, found in library} == {clip for clip, _, _ in scores[3]}
+    for _, found in library:
+        assert found.embed_score == pytest.approx({clip: score for clip, score, _ in scores[3]}[found.clip])
+
+
+def test_a_question_needs_words_and_a_search_a_query(qa: LongVideoQA, film: Path, picture: Path) -> None:
+    with pytest.raises(LvqaError, match="question is empty"):
+        qa.answer(film, Question(" ", image=picture))
+    for search in (lambda: qa.search(film), qa.search_library):
+        with pytest.raises(LvqaError, match="question is empty"):
+            search()
+    with pytest.raises(LvqaError, match="no such file"):
+        qa.ask(film, "Where?", image="nowhere.png")

@@ -1,0 +1,130 @@
+"""lvqa as a model of lmms-eval, on requests as lmms-eval makes them.
+
+Where lmms-eval is not installed, the two classes of it that lvqa builds on are written out here, as in 0.7.3.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tomllib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from lvqa.pipeline import LongVideoQA
+from lvqa.records import LvqaError
+from lvqa.tiny.films import make_films
+
+TASK = {"task": "lvbench", "split": "train"}
+
+
+@dataclass(frozen=True)
+class ModelManifest:
+    model_id: str
+    simple_class_path: str | None = None
+
+
+class Lmms:
+    is_simple = True
+    rank = 0
+
+    def __init__(self) -> None:
+        self.task_dict: dict[str, dict[str, list[dict[str, object]]]] = {}
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    if find_spec("lmms_eval") is None:
+        for name, content in {
+            "lmms_eval": {},
+            "lmms_eval.api": {},
+            "lmms_eval.api.model": {"lmms": Lmms},
+            "lmms_eval.models": {},
+            "lmms_eval.models.registry_v2": {"ModelManifest": ModelManifest},
+        }.items():
+            module = ModuleType(name)
+            vars(module).update(content)
+            monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "lvqa.lmms", raising=False)
+    return importlib.import_module("lvqa.lmms")
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return make_films(tmp_path_factory.mktemp("films"), num_films=2, minutes=1, num_questions=1, seed=3)
+
+
+CHOICE = "What colour is the ball?\n(A) red\n(B) blue\n(C) green\nAnswer the question with the option letter"
+
+
+def requests(docs: list[tuple[Path, str]], model: object) -> list[SimpleNamespace]:
+    """As `lmms_eval.api.task` makes them for a model that is simple."""
+    model.task_dict["lvbench"] = {"train": [{"video_path": str(path)} for path, _ in docs]}
+    return [
+        SimpleNamespace(args=(text, {"max_new_tokens": 16}, lambda doc: [doc["video_path"]], number, *TASK.values()))
+        for number, (_, text) in enumerate(docs)
+    ]
+
+
+def test_lmms_eval_finds_the_model(room: ModuleType) -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    module, name = project["project"]["entry-points"]["lmms_eval.models"]["lvqa"].split(":")
+    manifest = getattr(importlib.import_module(module), name)
+    module, _, name = manifest.simple_class_path.rpartition(".")
+    assert manifest.model_id == "lvqa" and getattr(importlib.import_module(module), name) is room.Lvqa
+    assert room.Lvqa.is_simple
+
+
+@pytest.mark.parametrize(
+    ("context", "text", "options"),
+    [
+        (CHOICE, "What colour is the ball?", ("red", "blue", "green")),
+        ("Who?\n(A) he\n(B) she\nBoth\n(C) they", "Who?", ("he", "she\nBoth", "they")),
+        ("Watch.\nWho?\nA. he\nB. she\n", "Watch.\nWho?", ("he", "she")),
+        ("Who?\n A) he\n B) she\n\nThe best answer is:", "Who?", ("he", "she")),
+        ("Describe (A) or B. \n", "Describe (A) or B.", ()),
+        ("Who?\n(B) he\n(A) she", "Who?\n(B) he\n(A) she", ()),
+        ("(A) he\n(B) she", "(A) he\n(B) she", ()),
+        ("Who?\nA. he", "Who?\nA. he", ()),
+    ],
+)
+def test_options_are_read_from_the_text(room: ModuleType, context: str, text: str, options: tuple[str, ...]) -> None:
+    question = room.parse_question(context)
+    assert (question.text, question.options) == (text, options)
+
+
+def test_replies_come_in_the_order_of_the_requests(
+    room: ModuleType, films: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    monkeypatch.setenv("LVQA_HOME", str(tmp_path))
+    settings = {"model.name": "tiny", "selection.frames": 4, "video.clip_seconds": 8.0}
+    model = room.Lvqa(device="cpu", batch_size=1, max_batch_size=None, **settings)
+    opened: list[Path] = []
+    answer = LongVideoQA.answer
+    monkeypatch.setattr(LongVideoQA, "answer", lambda qa, path, *more: opened.append(path) or answer(qa, path, *more))
+    one, two = films
+    nowhere = tmp_path / "nowhere.mp4"
+    docs = [(one, CHOICE), (two, CHOICE), (nowhere, CHOICE), (one, "What is seen?"), (two, CHOICE)]
+    replies = model.generate_until(requests(docs, model))
+    again = [model._qa.answer(path, room.parse_question(text)) for path, text in docs if path != nowhere]
+    assert replies[:2] + replies[3:] == [said.option or said.text for said in again]
+    assert replies[2] == "" and "nowhere.mp4" in caplog.text
+    assert {*replies[:2], replies[4]} <= {"A", "B", "C"}
+    assert opened[:5] == sorted(opened[:5]), "a video's questions follow each other"
+
+
+def test_what_lvqa_does_not_do_is_refused(room: ModuleType, films: list[Path], tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(LvqaError, match="unknown key"):
+        room.Lvqa(**{"model.name": "tiny", "selection.frame": 4})
+    model = room.Lvqa(device="cpu", **{"model.name": "tiny"})
+    (request,) = requests([(films[0], CHOICE)], model)
+    request.args = (CHOICE, {}, lambda doc: [doc["video_path"], "picture.png"], *request.args[3:])
+    with pytest.raises(LvqaError, match="one video a question"):
+        model.generate_until([request])
+    for kind in (model.loglikelihood, model.generate_until_multi_round):
+        with pytest.raises(NotImplementedError, match="generate_until"):
+            kind([])
