@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from lvqa.config import Config
@@ -11,7 +12,14 @@ from lvqa.image import read_image
 from lvqa.plugins import is_file_name
 from lvqa.records import LETTERS, LvqaError, Question
 from lvqa.rerank import Reranker, make_reranker
-from lvqa.selection import SELECTORS, Selector, make_selector
+from lvqa.selection import (
+    SELECTORS,
+    ChosenElsewhere,
+    ScoredElsewhere,
+    Selector,
+    is_selections_name,
+    make_selector,
+)
 from lvqa.video import DECODERS, GRIDS
 
 CONTROLS = ("oracle", "blind")
@@ -45,14 +53,16 @@ def selector_of(config: Config, method: str | None = None) -> Selector | Control
     `method` is the configuration's where it is not given. LvqaError for what is unknown or not allowed.
     """
     method, settings = method or config.method, config.selection
-    if method not in METHODS and not is_file_name(method):
-        raise LvqaError(f"method must be one of {', '.join(METHODS)}, or a file ending in .py, got {method!r}")
-    if method not in CONTROLS:
+    if method not in METHODS and not is_file_name(method) and not is_selections_name(method):
+        raise LvqaError(f"method must be one of {', '.join(METHODS)}, or a file ending in .py or .json, got {method!r}")
+    if method not in CONTROLS and not is_selections_name(method):
         shared = {"frames_per_clip": settings.frames_per_clip, "uniform": settings.uniform, "seed": config.seed}
-        return make_selector(method, settings.options, **shared)
+        selector = make_selector(method, settings.options, **shared)
+        by_file = settings.scores is not None and selector.needs_scores
+        return ScoredElsewhere(settings.scores, selector) if by_file else selector  # type: ignore[arg-type]
     if settings.options:
         raise LvqaError(f"method {method!r} takes no options (selection.options), got {', '.join(settings.options)}")
-    return Control(method)
+    return ChosenElsewhere(Path(method)) if is_selections_name(method) else Control(method)
 
 
 def reranker_of(config: Config, *, layout: str = "question_first") -> Reranker:

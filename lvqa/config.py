@@ -131,6 +131,8 @@ class SelectionConfig:
     """Frames that method freeret takes from a clip, whole pairs; null: a quarter of the budget, 4 at least."""
     uniform: Literal["midpoint", "linspace", "interior"] = "midpoint"
     """How method uniform spaces its frames."""
+    scores: Path | None = None
+    """A file of scores, which stand in for the model's: see selection.files.read_scores; null: the model's."""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     """The method's own, {power: 2.5} for bolt. Those of a file, of -s and of an arm add up."""
 

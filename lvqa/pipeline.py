@@ -454,6 +454,7 @@ class LongVideoQA:
                 features=features,
                 query=ranking.query if ranking and features is not None else None,
                 video_id=opened.video.id,
+                video_name=question.video_id or opened.video.path.stem,
                 question_id=question.id or question.text,
                 question_text=question.text,
             )

@@ -24,6 +24,8 @@ from typing import Any, Generic, TypeVar
 from lvqa.records import LvqaError
 
 Plugin = TypeVar("Plugin")
+DATA_SUFFIXES = (".json", ".jsonl")
+"""Of files that stand where a plug-in is named, with what one has found."""
 
 _FILE_NAME = re.compile(r"(?P<path>.+\.py)(:(?P<attribute>\w+))?", re.DOTALL)
 
@@ -35,7 +37,8 @@ def is_file_name(name: str) -> bool:
 
 def absolute(name: str) -> str:
     """The same where the working directory is another one; a name that is none of a file stays as it is."""
-    return str(Path(name).expanduser().absolute()) if is_file_name(name) else name
+    is_file = is_file_name(name) or name.endswith(DATA_SUFFIXES)
+    return str(Path(name).expanduser().absolute()) if is_file else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

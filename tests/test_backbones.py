@@ -51,7 +51,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def load(folder: Path, **options: object) -> Decoder:
-    loaded = load_backbone(str(folder), **{"device": "cpu", **options})  # type: ignore[arg-type]
+    loaded = load_backbone(str(folder), **{"device": "cpu", "dtype": "float32", **options})  # type: ignore[arg-type]
     assert isinstance(loaded, Decoder)
     return loaded
 
@@ -696,6 +696,28 @@ def test_a_model_without_some_of_its_weights_is_refused(folder: Path, tmp_path: 
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(LvqaError, match="lacks weights"):
         load(copy)
+
+
+@pytest.mark.parametrize(
+    ("able", "said", "dtype"),
+    [
+        ({"avx512_bf16": True}, None, torch.bfloat16),
+        ({"amx_bf16": True}, None, torch.bfloat16),
+        ({"avx512_bf16": False}, None, torch.float32),
+        ({}, None, torch.float32),
+        ({"avx512_bf16": True}, "float32", torch.float32),
+    ],
+)
+def test_a_cpu_computes_in_what_it_is_quick_in(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], said: str | None, dtype: Any
+) -> None:
+    """Unless the checkpoint says otherwise, as the embedded one does."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    settings = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**settings, "cpu_dtype": said}))
+    assert load(copy, dtype=None).library.dtype == dtype
 
 
 def test_the_room_opens_without_torch() -> None:

@@ -106,7 +106,7 @@ def test_written_out_it_reads_back_the_same(settings, tmp_path):
 @pytest.mark.parametrize(
     ("override", "named"),
     [
-        ("arms=[{method: best}]", "oracle, blind, or a file ending in .py, got 'best'"),
+        ("arms=[{method: best}]", "oracle, blind, or a file ending in .py or .json, got 'best'"),
         ("arms=[{method: no.py}]", "cannot read the plug-in"),
         ("arms=[{method: aks, settings: {selection.options.t1: 1}}]", "unknown option 't1' of method 'aks'"),
         ("selection.options.depth=2", "unknown option 'depth' of method"),

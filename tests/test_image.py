@@ -61,7 +61,7 @@ def test_a_photo_stands_upright_and_transparency_is_dropped(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("family", models.SMALL)
 def test_a_picture_is_a_pair_that_shows_it_twice(picture: Path, tmp_path: Path, family: str) -> None:
-    backbone = load_backbone(str(models.save(family, tmp_path)), device="cpu")
+    backbone = load_backbone(str(models.save(family, tmp_path)), device="cpu", dtype="float32")
     block = image_block(picture, backbone)
     height, width = backbone.frame_size(150, 200, max_pixels=backbone.max_pixels)
     pixels = read_image(picture, size_of=lambda *_: (height, width))
@@ -70,7 +70,7 @@ def test_a_picture_is_a_pair_that_shows_it_twice(picture: Path, tmp_path: Path, 
 
 
 def test_a_picture_is_no_larger_than_a_frame(picture: Path, tmp_path: Path) -> None:
-    backbone = load_backbone(str(models.save("qwen2_5_vl", tmp_path)), device="cpu")
+    backbone = load_backbone(str(models.save("qwen2_5_vl", tmp_path)), device="cpu", dtype="float32")
     smaller = image_block(picture, backbone, max_pixels=6 * 28 * 28)
     assert smaller.rows * smaller.cols <= 6
 

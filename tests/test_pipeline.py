@@ -346,7 +346,7 @@ def test_progress_is_told_in_pairs(make, film, question):
         ("video.decoder=vlc", "video.decoder must be one of pyav, decord, got 'vlc'"),
         ("rerank.name=best", f"rerank.name must be one of {', '.join(RERANKERS)}, or a file ending in .py, got 'best'"),
         ("video.grid=best", "video.grid must be one of exact, keyframes, got 'best'"),
-        ("method=best", f"method must be one of {', '.join(METHODS)}, or a file ending in .py, got 'best'"),
+        ("method=best", f"method must be one of {', '.join(METHODS)}, or a file ending in .py or .json, got 'best'"),
     ],
 )
 def test_unknown_names_are_refused_before_a_model_is_looked_for(override, message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 from transformers import PreTrainedConfig
@@ -29,6 +30,8 @@ class Checkpoint:
     """The architecture, as its config.json names it."""
     revision: str
     """The hub's commit hash, or a fingerprint of a folder's files."""
+    cpu_dtype: str | None = None
+    """What it had better be computed in on a CPU, if its config.json says so."""
 
 
 def find_checkpoint(model: str) -> Checkpoint:
@@ -38,14 +41,18 @@ def find_checkpoint(model: str) -> Checkpoint:
         if not (folder / "config.json").is_file():
             raise LvqaError(f"model {model!r}: the folder {folder} has no config.json; give {ALLOWED}")
         config, _ = PreTrainedConfig.get_config_dict(str(folder))
-        return Checkpoint(model, str(folder), str(config.get("model_type")), _fingerprint(folder))
+        return _checkpoint(model, str(folder), config, _fingerprint(folder))
     if model == "tiny" or model.count("/") > 1 or model.startswith((".", "~", "/")):
         raise LvqaError(f"model {model!r}: there is no folder {folder}; give {ALLOWED}")
     try:
         config, _ = PreTrainedConfig.get_config_dict(model)
     except (OSError, ValueError) as error:
         raise LvqaError(f"model {model!r} is not on the hub, or the hub is out of reach; give {ALLOWED}") from error
-    return Checkpoint(model, model, str(config.get("model_type")), str(config.get("_commit_hash")))
+    return _checkpoint(model, model, config, str(config.get("_commit_hash")))
+
+
+def _checkpoint(name: str, source: str, config: dict[str, Any], revision: str) -> Checkpoint:
+    return Checkpoint(name, source, str(config.get("model_type")), revision, config.get("cpu_dtype"))
 
 
 def hide_bars(*, but_downloads: bool) -> None:

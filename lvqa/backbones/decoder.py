@@ -78,7 +78,8 @@ class Decoder(ABC):
     ) -> Self:
         """The model under a hub id, in a folder, or the embedded "tiny".
 
-        Without a device it is CUDA where there is one, else the CPU; without a dtype, bfloat16 on CUDA, else float32.
+        Without a device it is CUDA where there is one, else the CPU; without a dtype, bfloat16 on CUDA and on CPUs that
+        multiply in it, else float32; a config.json can say `cpu_dtype`.
         """
         place = _device(device)
         if dtype is not None and dtype not in DTYPES:
@@ -86,7 +87,7 @@ class Decoder(ABC):
         checkpoint = find_checkpoint(model)
         if checkpoint.model_type != cls.model_type:
             raise LvqaError(f"model {model!r} is a {checkpoint.model_type}; only a {cls.model_type} can be used")
-        precision = DTYPES[dtype or ("bfloat16" if place.type == "cuda" else "float32")]
+        precision = DTYPES[dtype or _usual_dtype(place, checkpoint.cpu_dtype)]
         try:
             tokenizer = AutoTokenizer.from_pretrained(checkpoint.source)
             loaded, report = cls.library_class.from_pretrained(
@@ -475,6 +476,13 @@ def _heads(attn: Any, name: str, normal: Tensor) -> Tensor:
 def _misfit(mismatched: tuple[str, Any, Any]) -> str:
     name, found, wanted = mismatched
     return f"{name} is of {tuple(found)}, and config.json asks for {tuple(wanted)}; they belong to different models"
+
+
+def _usual_dtype(device: torch.device, cpu_dtype: str | None) -> str:
+    if device.type == "cpu" and cpu_dtype in DTYPES:
+        return cpu_dtype
+    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # young in torch
+    return "bfloat16" if device.type == "cuda" or able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
 
 
 def _device(name: str | None) -> torch.device:

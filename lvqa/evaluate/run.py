@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lvqa.benchmarks import Loaded, VideoTask, load_benchmark
 from lvqa.checks import check_settings
+from lvqa.config import Config
 from lvqa.evaluate.asking import Asker, Work, blank_row
 from lvqa.evaluate.folder import Run, RunFolder, open_run, read_run
 from lvqa.evaluate.rows import Key
@@ -88,12 +89,19 @@ def for_workers(config: RunConfig) -> RunConfig:
             settings,
             name=arm.name,
             method=absolute(arm.method),
-            settings={**settings.settings, "rerank.name": absolute(arm.config.rerank.name)},
+            settings={**settings.settings, **_absolute_settings(arm.config)},
         )
         for settings, arm in zip(config.arms, arms_of(config), strict=True)
     ]
     store = dataclasses.replace(config.store, folder=folder)
     return dataclasses.replace(config, store=store, arms=tuple(arms))
+
+
+def _absolute_settings(config: Config) -> dict[str, str]:
+    settings = {"rerank.name": absolute(config.rerank.name)}
+    if config.selection.scores is not None:
+        settings["selection.scores"] = str(config.selection.scores.absolute())
+    return settings
 
 
 def _make_asker(config: RunConfig, prepare: Prepare | None) -> Asker:

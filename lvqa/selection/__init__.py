@@ -15,6 +15,7 @@ from lvqa.selection.adaptive import AksReleasedSelector, AksSelector, BoltReleas
 from lvqa.selection.candidates import GridScores, grid_features, grid_scores
 from lvqa.selection.diverse import KMeansSelector, MmrSelector, SegmentsSelector
 from lvqa.selection.dpp import DppSelector, Mdp3ReleasedSelector, Mdp3Selector
+from lvqa.selection.elsewhere import ChosenElsewhere, ScoredElsewhere, is_selections_name
 from lvqa.selection.freeret import FreeRetSelector
 from lvqa.selection.grid import Selector, SelectorInput, evenly_spaced
 from lvqa.selection.plugin import UserSelector
@@ -25,14 +26,17 @@ from lvqa.selection.simple import NmsSelector, RandomSelector, TopKSelector, Uni
 __all__ = [
     "SELECTOR",
     "SELECTORS",
+    "ChosenElsewhere",
     "FreeRetSelector",
     "GridScores",
+    "ScoredElsewhere",
     "Selector",
     "SelectorInput",
     "UniformSelector",
     "evenly_spaced",
     "grid_features",
     "grid_scores",
+    "is_selections_name",
     "make_selector",
 ]
 

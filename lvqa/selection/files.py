@@ -56,6 +56,31 @@ def read_selections(
     return found
 
 
+def read_scores(path: Path) -> dict[Key, tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Scores of frames, (seconds, scores) of each question, both by time.
+
+    The file is a JSON mapping like BOLT's, video to [{question_id, frames, scores}]: seconds, and a score for each.
+    LvqaError, of one line, for a file that is none.
+    """
+    tree = _parsed(path)
+    reader = _Reader(path, None, None, None)
+    if not isinstance(tree, dict):
+        reader.fail("it must be a mapping, video to [{question_id, frames, scores}]")
+    found: dict[Key, tuple[tuple[float, ...], tuple[float, ...]]] = {}
+    for where, key, row in reader.named(tree):
+        seconds = [reader.seconds(value, where) for value in reader.values(row.get("frames"), f"{where}.frames")]
+        scores = [reader.score(value, where) for value in reader.values(row.get("scores"), f"{where}.scores")]
+        if not seconds or len(seconds) != len(scores):
+            reader.fail(
+                f"{where} must have a score for each frame, and one at least, got {len(scores)}, {len(seconds)}"
+            )
+        if key in found:
+            reader.fail(f"question {key[1]!r} of video {key[0]!r} stands there twice")
+        in_time = sorted(zip(seconds, scores, strict=True))
+        found[key] = (tuple(time for time, _ in in_time), tuple(score for _, score in in_time))
+    return found
+
+
 def write_selections(
     path: Path,
     selections: Mapping[Key, Iterable[float]],
@@ -139,6 +164,11 @@ class _Reader:
             yield key, self._numbered(key, numbers, f"[{place}]")
 
     def _bolt(self, tree: dict[str, Any]) -> Iterator[tuple[Key, list[float]]]:
+        for where, key, row in self.named(tree):
+            yield key, [self.seconds(value, where) for value in self.values(row.get("frames"), f"{where}.frames")]
+
+    def named(self, tree: dict[str, Any]) -> Iterator[tuple[str, Key, dict[str, Any]]]:
+        """Of a mapping, video to questions: where each stands, its name, and what is said of it."""
         for video, rows in tree.items():
             if not isinstance(rows, list):
                 self.fail(f"{video!r} must be a list of questions, got {shown(rows)}")
@@ -146,8 +176,7 @@ class _Reader:
                 where = f"{video!r}[{place}]"
                 if not isinstance(row, dict):
                     self.fail(f"{where} must be a question with its frames, got {shown(row)}")
-                key = (_stem(video), self._name(row, QUESTION_KEYS, where))
-                yield key, [self._seconds(value, where) for value in self._list(row.get("frames"), f"{where}.frames")]
+                yield where, (_stem(video), self._name(row, QUESTION_KEYS, where)), row
 
     def _videoitg(self, tree: list[dict[str, Any]]) -> Iterator[tuple[Key, list[float]]]:
         ordered = self._ordered()
@@ -155,7 +184,7 @@ class _Reader:
             number = row["doc_id"]
             if type(number) is not int or not 0 <= number < len(ordered):
                 self.fail(f"line {place}: doc_id must be from 0 to {len(ordered) - 1}, got {shown(number)}")
-            numbers = self._list(row["index"], f"line {place}: index")
+            numbers = self.values(row["index"], f"line {place}: index")
             yield ordered[number], self._numbered(ordered[number], numbers[: self.num_frames], f"line {place}: index")
 
     def _wfs(self, tree: list[dict[str, Any]]) -> Iterator[tuple[Key, list[float]]]:
@@ -174,21 +203,31 @@ class _Reader:
             self.fail(f"{where} must have a text under {' or '.join(names)}, got {shown(name)}")
         return str(name)
 
-    def _list(self, value: Any, where: str) -> list[Any]:
+    def values(self, value: Any, where: str) -> list[Any]:
+        """The value, if it is a list."""
         if not isinstance(value, list):
             self.fail(f"{where} must be a list of frames, got {shown(value)}")
         return value
 
-    def _seconds(self, value: Any, where: str) -> float:
+    def seconds(self, value: Any, where: str) -> float:
+        """The value, if it is a time."""
         # An int of JSON may be larger than any float.
         if type(value) not in (int, float) or not 0 <= value < 1e9:
             self.fail(f"{where}: a frame's time must be seconds, 0 or more, got {shown(value)}")
         return float(value)
 
+    def score(self, value: Any, where: str) -> float:
+        """The value, if it is a number; null is no score."""
+        if value is None:
+            return -math.inf
+        if type(value) not in (int, float) or not -1e300 < value < 1e300:
+            self.fail(f"{where}: a score must be a finite number or null, got {shown(value)}")
+        return float(value)
+
     def _numbered(self, key: Key, numbers: Any, where: str) -> list[float]:
         """Seconds of frames that are numbers of the video."""
         rate = _rate(key, self.frames_per_second, where=str(self.path))
-        for number in self._list(numbers, where):
+        for number in self.values(numbers, where):
             if type(number) is not int or not 0 <= number < 1e9:
                 self.fail(f"{where}: a frame must be a whole number, 0 or more, got {shown(number)}")
         return [number / rate for number in numbers]

@@ -30,6 +30,8 @@ class SelectorInput:
     query: np.ndarray | None
     """(d,) the question's unit vector, if known."""
     video_id: str
+    video_name: str
+    """As a benchmark calls it, or its file without the suffix."""
     question_id: str
     """With the video's: what sets the lots apart that a selector draws."""
     question_text: str
@@ -44,6 +46,7 @@ class SelectorInput:
         features: np.ndarray | None = None,
         query: np.ndarray | None = None,
         video_id: str = "",
+        video_name: str = "",
         question_id: str = "",
         question_text: str = "",
     ) -> None:
@@ -74,6 +77,7 @@ class SelectorInput:
             "features": None if features is None else _read_only(features),
             "query": None if query is None else _read_only(query),
             "video_id": video_id,
+            "video_name": video_name,
             "question_id": question_id,
             "question_text": question_text,
         }

@@ -135,6 +135,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         video_max_pixels=12 * 28 * 28,
         rerank_layout="clip_first",
         answer_reading="likelihood",
+        cpu_dtype="float32",
     )
 
 

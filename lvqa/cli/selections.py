@@ -1,0 +1,66 @@
+"""`lvqa selections`: chosen frames from one project's file into another's, and out of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lvqa.cli.terminal import one_line
+
+if TYPE_CHECKING:
+    from lvqa.benchmarks import VideoTask
+    from lvqa.selection.files import Selections
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--benchmark", default="lvbench", show_default=True, help="Which questions the frames are for.")
+@click.option("--folder", metavar="DIR", type=click.Path(path_type=Path), required=True, help="Where its files lie.")
+@click.option("--format", default="bolt", show_default=True, help="Of TARGET: aks, bolt, videoitg or wfs.")
+@click.option("--arm", metavar="NAME", help="SOURCE is a run folder: whose frames are taken.")
+@click.option("--frames", type=int, metavar="N", help="The arm's budget; or how many of VideoITG's ranking.")
+def selections(
+    *, source: Path, target: Path, benchmark: str, folder: Path, format: str, arm: str | None, frames: int | None
+) -> None:
+    """Read the frames that AKS, BOLT, VideoITG or WFS chose, and write them to TARGET in a format that all can read.
+
+    `bolt` names its questions and counts in seconds: such a file is a method (`--method TARGET`, or an arm's). With
+    --arm, SOURCE is a run folder, and TARGET what that arm chose in it.
+    """
+    from lvqa.benchmarks import load_benchmark
+    from lvqa.records import LvqaError
+    from lvqa.selection.files import read_selections, write_selections
+    from lvqa.video import probe
+
+    tasks = load_benchmark(benchmark, folder).tasks
+    order = [(task.video_id, question.id) for task in tasks for question in task.questions]
+    rates = {task.video_id: probe(task.path).frames_per_second for task in tasks if task.path.is_file()}
+    if arm is not None:
+        if frames is None:
+            raise LvqaError("--arm needs the budget whose frames are taken: --frames N")
+        found = _of_run(source, arm, frames)
+    else:
+        found = read_selections(source, order=order, frames_per_second=rates, num_frames=frames)
+    unknown = [key for key in found if key not in {*order}]
+    if unknown:
+        raise LvqaError(f"{source}: video {unknown[0][0]!r} has no question {unknown[0][1]!r} in {benchmark}")
+    in_order = {key: found[key] for key in order if key in found}
+    write_selections(target, in_order, format=format, frames_per_second=rates, texts=_texts(tasks))
+    click.echo(f"wrote the frames of {len(in_order)} of {len(order)} questions to {one_line(target)}")
+
+
+def _texts(tasks: tuple[VideoTask, ...]) -> dict[tuple[str, str], str]:
+    return {(task.video_id, question.id): question.text for task in tasks for question in task.questions}
+
+
+def _of_run(folder: Path, arm: str, frames: int) -> Selections:
+    from lvqa.evaluate import read_run
+    from lvqa.records import LvqaError
+
+    rows = [row for row in read_run(folder).rows if row["arm"] == arm and row["budget"] == frames and not row["error"]]
+    if not rows:
+        raise LvqaError(f"{folder} has no answers of arm {arm!r} at {frames} frames")
+    return {(row["video"], row["question"]): tuple(row["times_seconds"]) for row in rows}
