@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 import subprocess
 import sys
@@ -677,6 +678,17 @@ def test_a_model_without_some_of_its_weights_is_refused(folder: Path, tmp_path: 
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(LvqaError, match="lacks weights"):
         load(copy)
+
+
+def test_the_chat_template_may_lie_with_the_processor(folder: Path, model: Decoder, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    template = (copy / "chat_template.jinja").read_text()
+    (copy / "chat_template.jinja").unlink()
+    with pytest.raises(LvqaError, match="no chat template"):
+        load(copy)
+    (copy / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    assert torch.equal(load(copy).encode_prompt(("why?",)).ids, model.encode_prompt(("why?",)).ids)
 
 
 def test_the_room_opens_without_torch() -> None:
