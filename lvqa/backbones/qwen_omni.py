@@ -11,9 +11,9 @@ from lvqa.backbones.qwen_vl import Qwen25VL
 
 
 class Qwen25Omni(Qwen25VL):
-    """Qwen2.5-VL with other special tokens, and a temporal axis that goes as fast as that of its audio.
+    """Qwen2.5-VL with other special tokens and a temporal axis as fast as its sound (TMRoPE, arXiv 2503.20215).
 
-    The library cuts a film into chunks of two seconds only to set its sound between them; without, all pairs follow.
+    The two-second chunks of the paper only set the sound between the pairs; without it the pairs follow each other.
     """
 
     model_type: ClassVar[str] = "qwen2_5_omni"
@@ -23,5 +23,5 @@ class Qwen25Omni(Qwen25VL):
 
     @property
     def positions_per_second(self) -> float:
-        """25, as published."""
+        """25, as published: the 40 ms of a token of sound."""
         return self._model.config.position_id_per_seconds  # type: ignore[no-any-return]
