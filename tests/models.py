@@ -15,6 +15,8 @@ from transformers import (
     PreTrainedModel,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5OmniConfig,
+    Qwen2_5OmniForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen3VLConfig,
@@ -24,7 +26,8 @@ from transformers import (
 from lvqa.backbones.checkpoint import TINY
 
 OTHER_TOKENS = ["<img>", "</img>", "<IMG_CONTEXT>", "<image>", "<video>"]
-"""Special tokens of the models that are not Qwen's, behind the 661 tokens of the embedded tokenizer."""
+OTHER_TOKENS += ["<|VIDEO|>", "<|vision_bos|>", "<|vision_eos|>"]
+"""Special tokens of the models that are not Qwen-VLs, behind the 661 tokens of the embedded tokenizer."""
 IDS = {"image_token_id": 6, "video_token_id": 7, "vision_start_token_id": 3, "vision_end_token_id": 4}
 
 TEXT = {
@@ -41,6 +44,8 @@ TEXT = {
 }
 ONE_AXIS = TEXT | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
 VISION = {"depth": 4, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "initializer_range": 0.2}
+WINDOWED = VISION | {"out_hidden_size": 64, "window_size": 112, "fullatt_block_indexes": [1, 3]}
+"""Of the four layers two see windows only."""
 
 
 def qwen2_vl() -> Qwen2VLForConditionalGeneration:
@@ -49,9 +54,16 @@ def qwen2_vl() -> Qwen2VLForConditionalGeneration:
 
 
 def qwen2_5_vl() -> Qwen2_5_VLForConditionalGeneration:
-    """Of its four vision layers two see windows only."""
-    vision = VISION | {"out_hidden_size": 64, "window_size": 112, "fullatt_block_indexes": [1, 3]}
-    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=TEXT, vision_config=vision, **IDS))
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=TEXT, vision_config=WINDOWED, **IDS))
+
+
+def qwen2_5_omni() -> Qwen2_5OmniForConditionalGeneration:
+    """With ears, which nobody uses, and without a mouth."""
+    audio = {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 48, "output_dim": 64}
+    ids = {"video_token_index": 666, "vision_start_token_id": 667, "vision_end_token_id": 668}
+    ids |= {"image_token_index": 6, "audio_token_index": 5}
+    thinker = {"text_config": TEXT, "vision_config": WINDOWED, "audio_config": audio, **ids}
+    return Qwen2_5OmniForConditionalGeneration(Qwen2_5OmniConfig(thinker_config=thinker, enable_audio_output=False))
 
 
 def qwen3_vl() -> Qwen3VLForConditionalGeneration:
@@ -86,6 +98,7 @@ def llava_onevision() -> LlavaOnevisionForConditionalGeneration:
 SMALL: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
+    "qwen2_5_omni": qwen2_5_omni,
     "qwen3_vl": qwen3_vl,
     "internvl": internvl,
     "llava_onevision": llava_onevision,

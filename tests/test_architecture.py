@@ -57,7 +57,7 @@ ARROWS = {
     "evaluate": {"benchmarks", "checks", "config", "pipeline", "plugins", "records", "video", "workers"},
     "lmms": {"benchmarks", "config", "pipeline", "records"},
     "probes": STAGE | {"embedding", "pipeline", "visual"},
-    "report": {"evaluate", "probes", "records", "video"},
+    "report": {"evaluate", "image", "probes", "records", "video"},
     "bench": STAGE | {"answering", "embedding", "rerank", "video", "visual"},
     "tiny": STAGE | {"video", "visual"},
     "lvqa": {"pipeline", "records"},

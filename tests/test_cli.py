@@ -3,8 +3,11 @@
 Nothing here depends on how well the model was trained. `lvqa` runs in this process where that shows the same.
 """
 
+import base64
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -168,10 +171,10 @@ def test_a_message_is_one_line_that_a_terminal_only_shows(text, line):
 # --- a good question -------------------------------------------------------------------------------------------------
 
 KEYS = [
-    *("question", "answer", "option", "option_scores", "model", "method", "frames_budget", "frames", "evidence"),
-    *("index", "counts", "seconds"),
+    *("question", "image", "answer", "option", "option_scores", "model", "method", "frames_budget", "frames"),
+    *("evidence", "index", "counts", "seconds"),
 ]
-"""As the design names them."""
+"""As the design names them, and the picture."""
 
 
 def test_json_is_complete(lvqa, film, store):
@@ -207,6 +210,7 @@ def test_json_is_complete(lvqa, film, store):
 def test_a_free_question_has_no_option(answered, short):
     told = answered(short, "What is seen?", "--method", "uniform")
     assert (told["option"], told["option_scores"], told["index"], told["evidence"]) == (None, [], None, [])
+    assert told["image"] is None
     assert isinstance(told["answer"], str)
 
 
@@ -583,8 +587,13 @@ def test_a_picture_can_be_searched_for_and_asked_about(lvqa, refused, film, tmp_
     for words in ([film], [film, "a ball"], ["--library"]):
         told = json.loads(lvqa("search", *words, "--image", picture, *TINY, "--json", "--quiet").stdout)
         assert len(told["results"]) == 4
-    told = json.loads(lvqa("ask", film, "What is it?", "--image", picture, *TINY, "--json", "--quiet").stdout)
-    assert told["question"] == "What is it?" and told["index"]["reused"]
+    page = tmp_path / "answer.html"
+    words = ["ask", film, "What is it?", "--image", picture, *TINY, "--quiet"]
+    told = json.loads(lvqa(*words, "--json", "--report", page).stdout)
+    assert (told["question"], told["image"], told["index"]["reused"]) == ("What is it?", str(picture), True)
+    source = re.search(r'class="asked" src="data:image/jpeg;base64,([^"]+)"', page.read_text(encoding="utf-8"))[1]
+    drawn = Image.open(io.BytesIO(base64.b64decode(source)))
+    assert drawn.size == (60, 40) and drawn.getpixel((30, 20)) == pytest.approx((0, 0, 255), abs=4)
 
 
 def test_search_tells_the_best_moments(lvqa, short, film):

@@ -111,6 +111,7 @@ ENHANCEMENTS = ("released", "paper")
 BACKBONES = {
     "qwen2_vl": "lvqa.backbones.qwen_vl:Qwen2VL",
     "qwen2_5_vl": "lvqa.backbones.qwen_vl:Qwen25VL",
+    "qwen2_5_omni": "lvqa.backbones.qwen_omni:Qwen25Omni",
     "qwen3_vl": "lvqa.backbones.qwen_vl:Qwen3VL",
     "internvl": "lvqa.backbones.frame_by_frame:InternVL",
     "llava_onevision": "lvqa.backbones.frame_by_frame:LlavaOnevision",

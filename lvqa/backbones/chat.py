@@ -88,6 +88,8 @@ class ChatFormat:
 
     def _render(self, text: str) -> list[str]:
         """What the template puts before and after a user's text; some take it bare, some as one part of several."""
+        if self.tokenizer.chat_template is None:
+            raise LvqaError(f"the model in {self.tokenizer.name_or_path} has no chat template; use one tuned to answer")
         for content in (text, [{"type": "text", "text": text}]):
             message = [{"role": "user", "content": content}]
             rendered = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)

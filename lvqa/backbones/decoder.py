@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForImageTextToText, AutoTokenizer, DynamicCache
+from transformers import AutoModelForImageTextToText, AutoTokenizer, DynamicCache, ProcessorMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
@@ -90,6 +90,8 @@ class Decoder(ABC):
         precision = DTYPES[dtype or _usual_dtype(place, checkpoint.cpu_dtype)]
         try:
             tokenizer = AutoTokenizer.from_pretrained(checkpoint.source)
+            if tokenizer.chat_template is None:  # older models keep it with their processor alone
+                tokenizer.chat_template = ProcessorMixin.get_processor_dict(checkpoint.source)[0].get("chat_template")
             loaded, report = cls.library_class.from_pretrained(
                 checkpoint.source,
                 dtype=precision,

@@ -15,14 +15,14 @@ from lvqa.backbones.vision import CLIP_COLOURS, Colours, encode_pixels, target_s
 
 MAX_CELLS = 128
 """A frame's default size limit: Qwen's own cap for LVBench. A config's `video_max_pixels` goes first."""
-START, END = Special("<|vision_start|>"), Special("<|vision_end|>")
 
 
 class Qwen2VL(Decoder):
     """Positions count pairs, whatever the time between them."""
 
     model_type: ClassVar[str] = "qwen2_vl"
-    pad, delimiters = Special("<|video_pad|>"), (START, END)
+    start, end = Special("<|vision_start|>"), Special("<|vision_end|>")
+    pad, delimiters = Special("<|video_pad|>"), (start, end)
     colours: ClassVar[Colours] = CLIP_COLOURS
 
     def __init__(self, model: Any, tokenizer: Any, **about: Any) -> None:
@@ -46,7 +46,7 @@ class Qwen2VL(Decoder):
 
     def show(self, block: VisualBlock) -> Iterator[Shown]:
         """All pairs between one pair of delimiters."""
-        yield from (START, Cells(self.temporal(block), block.rows, block.cols), END)
+        yield from (self.start, Cells(self.temporal(block), block.rows, block.cols), self.end)
 
     def temporal(self, block: VisualBlock) -> tuple[int, ...]:
         """Temporal position of each pair, counted from the block's start."""
@@ -54,13 +54,18 @@ class Qwen2VL(Decoder):
 
 
 class Qwen25VL(Qwen2VL):
-    """Positions go by the seconds (`tokens_per_second` in the config); without them, one a pair."""
+    """Positions go by the seconds; without them, one a pair."""
 
     model_type: ClassVar[str] = "qwen2_5_vl"
 
+    @property
+    def positions_per_second(self) -> float:
+        """How fast the temporal axis goes."""
+        return self._model.config.vision_config.tokens_per_second  # type: ignore[no-any-return]
+
     def temporal(self, block: VisualBlock) -> tuple[int, ...]:
         """Temporal position of each pair, by when its first frame is shown."""
-        rate = self._model.config.vision_config.tokens_per_second
+        rate = self.positions_per_second
         return tuple(int(rate * first + 1e-6) for first, _ in block.seconds) or super().temporal(block)
 
 
@@ -79,4 +84,4 @@ class Qwen3VL(Qwen2VL):
         for pair in range(block.num_pairs):
             if block.seconds:
                 yield f"<{sum(block.seconds[pair]) / 2:.1f} seconds>"
-            yield from (START, Cells((0,), block.rows, block.cols), END)
+            yield from (self.start, Cells((0,), block.rows, block.cols), self.end)

@@ -43,10 +43,10 @@ def target_size(height: int, width: int, *, max_pixels: int, min_pixels: int, fa
 def encode_pixels(visual: Any, pixels: Tensor, *, colours: Colours = CLIP_COLOURS) -> Tensor:
     """(n, tokens, width) merged tokens of n frame pairs, each by itself; differentiable.
 
-    `visual` is the library's tower of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL, `pixels` (n, 2, height, width, 3) uint8 on
-    its device, height and width multiples of two patches. What a tower has is read from its config: Qwen2.5-VL's
-    attention windows; Qwen3-VL's deepstack, whose features stand behind the tokens' own, layer by layer (width: the
-    language model's, times 1 + the number of those layers).
+    `visual` is the library's tower of a Qwen2-VL, Qwen2.5-VL, Qwen2.5-Omni or Qwen3-VL; `pixels` are (n, 2, height,
+    width, 3) uint8 on its device, height and width multiples of two patches. What a tower has is read from its config:
+    the attention windows of Qwen2.5-VL and Omni; Qwen3-VL's deepstack, whose features stand behind the tokens' own,
+    layer by layer (width: the language model's, times 1 + the number of those layers).
     """
     config, embed = visual.config, visual.patch_embed.proj
     patch, merge = config.patch_size, config.spatial_merge_size
@@ -120,7 +120,8 @@ def _window_mask(places: Tensor, *, side: int) -> Tensor | None:
 
 def _attend(attn: Any, states: Tensor, *, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
     """(n, S, dim): the tower's attention, where the mask allows it."""
-    query, key, value = attn.qkv(states).unflatten(-1, (3, attn.num_heads, -1)).unbind(2)  # (n, S, heads, head_dim)
+    qkv = attn.qkv(states) if hasattr(attn, "qkv") else torch.cat([attn.q(states), attn.k(states), attn.v(states)], -1)
+    query, key, value = qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(2)  # (n, S, heads, head_dim)
     query, key = apply_rotary_pos_emb_vision(query, key, *rotary)
     mixed = scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), mask)
     return attn.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]

@@ -99,8 +99,10 @@ def candidate_json(candidate: Candidate) -> dict[str, object]:
 def _answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, object]:
     use = answer.index
     index = use and {"reused": use.reused, "clips": use.clips, "path": None if use.path is None else str(use.path)}
+    image = answer.question.image
     return {
         "question": answer.question.text,
+        "image": None if image is None else str(image),
         "answer": answer.text,
         "option": answer.option,
         "option_scores": answer.option_scores,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lvqa.image import read_image
 from lvqa.records import Answer, Candidate, Video
 from lvqa.report.page import as_source, page, rendered, write_whole
 from lvqa.video import read_frames
@@ -36,11 +37,16 @@ def span_text(candidate: Candidate) -> str:
 
 
 def write_page(path: Path, answer: Answer, video: Video, *, evidence: Sequence[Candidate]) -> None:
-    """One HTML file that needs no other: the answer, the options, the evidence, the frames, the score over time."""
+    """One HTML file that needs no other: the answer, the options, the evidence, the frames, the score over time.
+
+    A picture of the question stands below it. LvqaError if that can't be read any more, or the page not be written.
+    """
+    image = answer.question.image
     pictures = [_jpeg(pixels) for pixels in _thumbnails(video, answer.frames)]
     html = page(
         _PAGE,
         answer=answer,
+        image=None if image is None else _jpeg(read_image(image, size_of=_thumbnail_size)),
         video=video,
         evidence=evidence,
         options=list(zip(answer.question.letters, answer.question.options, answer.option_scores, strict=False)),
@@ -137,10 +143,15 @@ def _score_svg(answer: Answer, video: Video) -> str:
 
 def _thumbnails(video: Video, times_seconds: Sequence[float]) -> list[np.ndarray]:
     """(height, width, 3) uint8 pictures of the frames shown at these times, small."""
-    height = min(THUMBNAIL_HEIGHT, video.height)
-    width = max(1, round(height * video.width / video.height))
+    height, width = _thumbnail_size(video.height, video.width)
     batches = read_frames(video, times_seconds, height=height, width=width)
     return [pixels for batch in batches for pixels in batch.pixels]
+
+
+def _thumbnail_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width, the aspect kept."""
+    small = min(THUMBNAIL_HEIGHT, height)
+    return small, max(1, round(small * width / height))
 
 
 def _jpeg(pixels: np.ndarray) -> str:
@@ -169,8 +180,12 @@ _PAGE = """<!doctype html>
  figure img { width: 100%; display: block; border-radius: 3px; }
  figcaption { font-size: .8rem; color: #555; font-variant-numeric: tabular-nums; }
  .plot { width: 100%; }
+ .asked { max-width: 100%; border-radius: 3px; }
 </style></head><body>
 <h1>{{ answer.question.text }}</h1>
+{% if image %}
+<p><img class="asked" src="{{ image }}" alt="the picture of the question"></p>
+{% endif %}
 <p class="small">{{ video.path }} &middot; {{ clock(video.duration_seconds) }}
  &middot; {{ video.width }}x{{ video.height }}
  &middot; model {{ answer.model }} &middot; method {{ answer.method }}</p>
