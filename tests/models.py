@@ -27,11 +27,13 @@ from lvqa.backbones.checkpoint import TINY
 
 OTHER_TOKENS = ["<img>", "</img>", "<IMG_CONTEXT>", "<image>", "<video>"]
 OTHER_TOKENS += ["<|VIDEO|>", "<|vision_bos|>", "<|vision_eos|>"]
-"""Special tokens of the models that are not Qwen-VLs, behind the 661 tokens of the embedded tokenizer."""
+"""Special tokens of the models that are not Qwen-VLs, behind those of the embedded tokenizer."""
+NUM_TOKENS = len(AutoTokenizer.from_pretrained(TINY))
+OTHER_IDS = {token: NUM_TOKENS + place for place, token in enumerate(OTHER_TOKENS)}
 IDS = {"image_token_id": 6, "video_token_id": 7, "vision_start_token_id": 3, "vision_end_token_id": 4}
 
 TEXT = {
-    "vocab_size": 700,
+    "vocab_size": NUM_TOKENS + 40,
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 3,
@@ -60,8 +62,8 @@ def qwen2_5_vl() -> Qwen2_5_VLForConditionalGeneration:
 def qwen2_5_omni() -> Qwen2_5OmniForConditionalGeneration:
     """With ears, which nobody uses, and without a mouth."""
     audio = {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 48, "output_dim": 64}
-    ids = {"video_token_index": 666, "vision_start_token_id": 667, "vision_end_token_id": 668}
-    ids |= {"image_token_index": 6, "audio_token_index": 5}
+    ids = {"video_token_index": OTHER_IDS["<|VIDEO|>"], "image_token_index": 6, "audio_token_index": 5}
+    ids |= {"vision_start_token_id": OTHER_IDS["<|vision_bos|>"], "vision_end_token_id": OTHER_IDS["<|vision_eos|>"]}
     thinker = {"text_config": TEXT, "vision_config": WINDOWED, "audio_config": audio, **ids}
     return Qwen2_5OmniForConditionalGeneration(Qwen2_5OmniConfig(thinker_config=thinker, enable_audio_output=False))
 
@@ -82,7 +84,8 @@ def internvl() -> InternVLForConditionalGeneration:
     vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
     vision |= {"image_size": 56, "initializer_range": 0.2, "layer_scale_init_value": 1.0}
     text = ONE_AXIS | {"model_type": "qwen2"}
-    config = InternVLConfig(vision_config=vision, text_config=text, image_token_id=663, image_seq_length=4)
+    ids = {"image_token_id": OTHER_IDS["<IMG_CONTEXT>"], "image_seq_length": 4}
+    config = InternVLConfig(vision_config=vision, text_config=text, **ids)
     return InternVLForConditionalGeneration(config)
 
 
@@ -91,7 +94,7 @@ def llava_onevision() -> LlavaOnevisionForConditionalGeneration:
     vision = {"model_type": "siglip_vision_model", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     vision |= {"intermediate_size": 48, "image_size": 42, "patch_size": 14, "vision_use_head": False}
     text = ONE_AXIS | {"model_type": "qwen2"}
-    ids = {"image_token_index": 664, "video_token_index": 665}
+    ids = {"image_token_index": OTHER_IDS["<image>"], "video_token_index": OTHER_IDS["<video>"]}
     return LlavaOnevisionForConditionalGeneration(LlavaOnevisionConfig(vision_config=vision, text_config=text, **ids))
 
 

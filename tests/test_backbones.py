@@ -144,7 +144,9 @@ def frame_by_frame_output(model: FrameByFrame, prompt: Prompt, batch: Batch, rep
                 shown += [model._model.model.image_newline[None]]
     if shown:
         pad = model._chat.tokenizer.convert_tokens_to_ids(model.pad.text)
-        embeds = embeds.masked_scatter((ids == pad)[..., None], torch.cat(shown))
+        places = ids == pad
+        places[:, batch.ids.shape[1] :] = False  # a model without sense may well reply with it
+        embeds = embeds.masked_scatter(places[..., None], torch.cat(shown))
     with torch.no_grad():
         return model._model(inputs_embeds=embeds, use_cache=False, **options)
 
@@ -674,8 +676,9 @@ def test_weights_of_another_model_are_refused(folder: Path, tmp_path: Path) -> N
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     settings = json.loads((copy / "config.json").read_text())
-    words = settings["text_config"]["vocab_size"]
-    settings["text_config"]["vocab_size"] = words - 1
+    text = settings.get("thinker_config", settings)["text_config"]
+    words = text["vocab_size"]
+    text["vocab_size"] = words - 1
     (copy / "config.json").write_text(json.dumps(settings))
     with pytest.raises(LvqaError, match=rf"is of \({words}, .* asks for \({words - 1}, .*different models"):
         load_backbone(str(copy))

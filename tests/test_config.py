@@ -54,7 +54,7 @@ def test_defaults_are_those_of_the_design():
             "probability": "options",
             "options": {},
         },
-        "selection": {"frames": 16, "frames_per_clip": None, "uniform": "midpoint", "options": {}},
+        "selection": {"frames": 16, "frames_per_clip": None, "uniform": "midpoint", "scores": None, "options": {}},
         "answer": {"time_encoding": None, "read": None, "max_new_tokens": 64},
         "store": {"folder": None, "memory_mib": 2048},
         "method": "freeret",

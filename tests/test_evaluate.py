@@ -30,6 +30,8 @@ from lvqa.records import LvqaError
 from lvqa.tiny.films import make_films
 
 FILMS, QUESTIONS = 2, 4
+MINUTES = 2
+PAIRS = 30 * MINUTES
 ARMS = """
   - {method: uniform, frames: [4]}
   - {method: freeret}
@@ -47,7 +49,7 @@ SPENT = ("seconds", "counts", "index")
 def benchmark(tmp_path_factory) -> Path:
     """Two made films of a minute, in LVBench's layout."""
     folder = tmp_path_factory.mktemp("benchmark")
-    make_films(folder, num_films=FILMS, minutes=1, num_questions=QUESTIONS, seed=11)
+    make_films(folder, num_films=FILMS, minutes=MINUTES, num_questions=QUESTIONS, seed=11)
     return folder
 
 
@@ -136,19 +138,19 @@ def test_arms_with_other_rerankers_share_the_index(settings, tmp_path):
     overrides = [f"arms=[{{method: freeret}}, {closer}]", "frames=[4]", f"store.folder={tmp_path / 'store'}"]
     config = load_run_config(settings, [*overrides, "benchmark.videos=1", "benchmark.limit=1"])
     first, second = evaluate(config, tmp_path / "run").rows
-    assert [row["index"]["reused"] for row in (first, second)] == [False, True]
+    assert first["index"] == second["index"] and first["index"]["counts"]["pairs_encoded"] == PAIRS
     assert [len(row["reranked"]) for row in (first, second)] == [5, 2]
     assert first["embedded"][0] in second["embedded"] and second["error"] is None
 
 
 def test_a_row_tells_the_question_the_answer_and_the_evidence(run):
     for row in run.rows:
-        assert row["error"] is None and row["right"] in "ABCD" and len(row["tags"]) == 1
+        assert row["error"] is None and row["right"] in "ABCD" and len(row["tags"]) in (1, 2)
         assert len(row["times_seconds"]) == row["budget"]
-        assert row["evidence_seconds"][0] < row["evidence_seconds"][1] <= 60
+        assert row["evidence_seconds"][0] < row["evidence_seconds"][1] <= 2 * PAIRS
         searched = row["arm"] in ("freeret", "topk", "embedding only")
         assert len(row["embedded"]) == (5 if searched else 0)
-        assert row["num_clips"] == (8 if searched else 0)
+        assert row["num_clips"] == (15 if searched else 0)
         scores = [score for _, _, score in row["embedded"]]
         assert scores == sorted(scores, reverse=True)
         reranked = row["arm"] in ("freeret", "topk")
@@ -181,7 +183,7 @@ def test_every_budget_counts_its_ranking_and_none_the_index(run):
             assert row["counts"]["tokens_prefilled"] > blind + 5 * 4 * 9
             assert row["seconds"]["rank"] == of[video, question, "freeret", 4]["seconds"]["rank"]
     made = [row["index"] for row in run.rows if row["index"] and not row["index"]["reused"]]
-    assert [index["counts"]["pairs_encoded"] for index in made] == [30] * len(made) and made
+    assert [index["counts"]["pairs_encoded"] for index in made] == [PAIRS] * len(made) and made
 
 
 def test_arms_that_index_otherwise_share_pixels_and_settings_of_the_answer_share_rankings(settings, tmp_path):
@@ -194,9 +196,9 @@ def test_arms_that_index_otherwise_share_pixels_and_settings_of_the_answer_share
     rows = evaluate(config, tmp_path / "run").rows
     assert len(rows) == FILMS * QUESTIONS * 4 and {row["error"] for row in rows} == {None}
     made = [row["index"]["counts"] for row in rows if not row["index"]["reused"]]
-    assert [(counts["frames_decoded"], counts["pairs_encoded"]) for counts in made] == [(60, 30)] * 4 * FILMS
+    assert [(counts["frames_decoded"], counts["pairs_encoded"]) for counts in made] == [(2 * PAIRS, PAIRS)] * 4 * FILMS
     assert {row["counts"]["frames_decoded"] for row in rows} == {row["counts"]["pairs_encoded"] for row in rows} == {0}
-    assert [row["num_clips"] for row in rows[:4]] == [8, 8, 30, 8]
+    assert [row["num_clips"] for row in rows[:4]] == [15, 15, 60, 15]
     of = {key_of(row): row for row in rows}
     for row in rows:
         if row["arm"] == "d":
