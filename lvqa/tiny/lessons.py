@@ -125,7 +125,7 @@ class Teacher:
             self._verdict_here(lesson, "A" if fits else "B", f"match drill {len(attributes)}")
         return lesson
 
-    def scene_drill(self, num_items: int = 12, num_scenes: Sequence[int] = (1, 2, 2, 3, 4, 4, 6)) -> Lesson:
+    def scene_drill(self, num_items: int = 12, num_scenes: Sequence[int] = (1, 2, 3, 3, 4, 4, 5)) -> Lesson:
         """Clips with their times, then often: an attribute's name, one to four words of a thing, and its value."""
         lesson = self._open()
         takes = self._takes_alike(int(self.rng.choice(num_scenes)))
