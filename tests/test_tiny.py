@@ -31,12 +31,12 @@ from lvqa.backbones.qwen_vl import Qwen25VL
 from lvqa.embedding import Embedder
 from lvqa.records import Candidate, Clip, Counts, LvqaError, Question, Video
 from lvqa.rerank import MultipleChoice
-from lvqa.tiny.build import WEIGHTS, build_tokenizer
+from lvqa.tiny.build import WEIGHTS, build_model, build_tokenizer
 from lvqa.tiny.films import ask_about, benchmark_line, make_films, write_film, write_script
 from lvqa.tiny.lessons import COLUMNS, ROWS, Lesson, Part, Teacher, alone
 from lvqa.tiny.questions import Asker
 from lvqa.tiny.script import EVENTS, Film, Shot, Take, frame_at
-from lvqa.tiny.training import Batch, Course, Stage, random_takes
+from lvqa.tiny.training import Batch, Course, Stage, lesson_loss, pack, random_takes
 from lvqa.tiny.world import ATTRIBUTES, HEIGHT, WIDTH, Thing, draw, draw_thing, nearest_things, random_scene
 from lvqa.video import Grid, probe, read_frames
 from lvqa.visual import Pair, VisualTokens, runs_of_pairs
@@ -1089,17 +1089,46 @@ def test_lessons_follow_from_the_seed(built, bench):
 
 # --- the training -----------------------------------------------------------------------------------------------------
 
+
+def test_lessons_in_one_row_do_not_see_each_other(built, bench):
+    """The packed loss is that of every lesson read by itself, by the library."""
+    model = build_model(built, seed=0)
+    model.model.language_model.config._attn_implementation = "sdpa"
+    rng = np.random.default_rng(1)
+    lessons = [bench.teacher.tasks[task]() for task in ("answer", "rerank", "caption", "match drill", "query word")]
+    pad = built.convert_tokens_to_ids("<|video_pad|>")
+    batch = pack(lessons, rng, (2, 1024), moments=2, visual_token=pad)
+    seen = torch.from_numpy(rng.normal(size=(len(bench.teacher.scenes), 3, ROWS * COLUMNS, 192)).astype(np.float32))
+    with torch.no_grad():
+        loss, _ = lesson_loss(model, seen, [torch.from_numpy(field) for field in batch[:-1]], text_weight=0.0)
+        surprises = []
+        for number, lesson in enumerate(sorted(lessons, key=lambda lesson: -len(lesson.ids))):
+            row, here = np.nonzero(batch.lesson == number)
+            row, here = row[: len(lesson.ids)], here[: len(lesson.ids)]
+            assert batch.ids[row, here].tolist() == lesson.ids
+            states = model.model.language_model.embed_tokens(torch.tensor([lesson.ids]))
+            at = np.flatnonzero(batch.scene[row, here] >= 0)
+            shown = (batch.scene[row, here][at], batch.moment[row, here][at], batch.cell[row, here][at])
+            states[0, at] = seen[shown]
+            positions = torch.tensor(lesson.positions).T[:, None]
+            read = model.model.language_model(inputs_embeds=states, position_ids=positions, use_cache=False)
+            log_probs = model.lm_head(read.last_hidden_state)[0].log_softmax(-1)
+            surprises += [-log_probs[t.position, list(t.tokens)].mean() for t in lesson.targets]
+    assert len(surprises) == len(batch.tasks)
+    assert float(loss) == pytest.approx(float(torch.stack(surprises).mean()), abs=1e-4)
+
+
 STAGES = (
     Stage(name="vision", steps=3, learning_rate=1e-3, pairs=4),
-    Stage(name="speak", steps=4, learning_rate=2e-3, mix={"answer": 0.5, "rerank": 0.5}, rows=1),
-    Stage(name="caption", steps=4, learning_rate=1e-3, mix={"caption": 1.0}, rows=1),
+    Stage(name="speak", steps=4, learning_rate=2e-3, mix={"rerank": 0.5, "caption": 0.5}, rows=1, row_tokens=256),
+    Stage(name="caption", steps=4, learning_rate=1e-3, mix={"caption": 1.0}, rows=1, row_tokens=128),
 )
 
 
 class ShortCourse(Course):
     """Few takes, and a plug to pull."""
 
-    num_reels, num_held_out_reels, moments, exam_rows = 2, 1, 1, 1
+    takes_per_reel, num_reels, num_held_out_reels, exam_rows = 6, 2, 1, 1
 
 
 class EndsBetweenStages(ShortCourse):
@@ -1182,16 +1211,18 @@ def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch, unbroken, brok
 
 
 def test_workers_change_nothing_of_the_training(tmp_path, unbroken):
-    course = ShortCourse(tmp_path, seed=1, device="cpu", stages=STAGES, workers=2)
+    course = ShortCourse(tmp_path, seed=1, device="cpu", stages=STAGES, workers=1)
     course.run()
     assert all(torch.equal(value, unbroken[name]) for name, value in course.model.state_dict().items())
     lines = [json.loads(line) for line in course.log.path.read_text().splitlines()]
     assert [(line["stage"], line.get("step")) for line in lines if line.get("split", "held out") == "held out"] == [
-        ("film", None),
+        ("vision", 3),
+        ("look", None),
+        ("look", None),
         ("speak", 4),
         ("caption", 4),
     ]
-    assert {"answer", "rerank", "end", "loss"} <= set(lines[-2]) and "names shape" in lines[1]
+    assert {"rerank", "caption", "end", "loss"} <= set(lines[-2]) and "names shape" in lines[0]
 
 
 # --- the packaged model -----------------------------------------------------------------------------------------------

@@ -19,6 +19,9 @@ from lvqa.tiny.world import ATTRIBUTES
 
 WEIGHTS = Path(__file__).parent / "weights"
 
+HEAD_TO_WORDS = 0.25
+"""The language head begins as the word vectors, so much shorter."""
+
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -158,7 +161,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Qwen2_5_VLF
             base = words.setdefault(word, torch.randn(hidden, generator=generator))
             own = torch.randn(hidden, generator=generator)
             embedding[index] = 0.25 * (base + 0.3 * own) / 1.09**0.5
-        model.lm_head.weight.copy_(embedding * 0.25)
+        model.lm_head.weight.copy_(HEAD_TO_WORDS * embedding)
         for layer in model.model.language_model.layers:
             attention = layer.self_attn
             key = attention.k_proj.weight  # (kv_heads * head_dim, hidden)

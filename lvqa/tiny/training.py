@@ -1,8 +1,8 @@
 """The training of the embedded model, stage by stage. `scripts/train_tiny.py` runs it; README.md here tells why so.
 
-Takes are filmed once: some moments of every scene, as frame pairs. The stages without a mix of tasks train the vision
-tower on them; the others train the language model on the tokens that the trained tower sees, with lessons about the
-same takes. Other processes film and write the lessons.
+The stages without a mix of tasks train the vision tower, on scenes that are filmed for each step anew. Then takes are
+filmed, some moments of every scene, and what the tower sees of them is kept; the other stages train the language model
+on it, with lessons about the same takes. Other processes film and write the lessons.
 """
 
 from __future__ import annotations
@@ -29,17 +29,30 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 from lvqa.backbones.decoder import usual_dtype
 from lvqa.backbones.vision import encode_pixels
 from lvqa.records import LvqaError
-from lvqa.tiny.build import build_model, build_tokenizer, token_id
+from lvqa.tiny.build import HEAD_TO_WORDS, build_model, build_tokenizer, token_id
 from lvqa.tiny.lessons import COLUMNS, ROWS, Lesson, Teacher
 from lvqa.tiny.questions import HELD_OUT_SEEDS
 from lvqa.tiny.script import FRAMES_PER_SECOND, TAKE_SECONDS, Take, random_take
-from lvqa.tiny.world import ATTRIBUTES, HEIGHT, WIDTH, Scene, draw, nearest_things
+from lvqa.tiny.world import ATTRIBUTES, HEIGHT, WIDTH, Scene, draw, nearest_things, random_scene
 
 TOKENS_PER_PAIR = ROWS * COLUMNS
 
 # --- what is filmed ---------------------------------------------------------------------------------------------------
 
-TAKES_PER_REEL = 64
+
+@dataclass(frozen=True, slots=True)
+class Shoot:
+    """How much is filmed of takes that lessons can be about."""
+
+    seed: int
+    reels: int
+    takes_per_reel: int = 64
+    moments: int = 3
+    """Of every scene; and one more, that is a single frame shown twice."""
+
+    def takes(self, reel: int) -> list[Take]:
+        """The same in every process."""
+        return random_takes(np.random.default_rng([self.seed, 1, reel]), self.takes_per_reel)
 
 
 def random_takes(rng: np.random.Generator, num: int) -> list[Take]:
@@ -48,41 +61,32 @@ def random_takes(rng: np.random.Generator, num: int) -> list[Take]:
     return [random_take(rng, 0.0, end) for end in ends.tolist()]
 
 
-def takes_of_reel(seed: int, reel: int) -> list[Take]:
-    """The same for the same numbers, in every process."""
-    return random_takes(np.random.default_rng([seed, 1, reel]), TAKES_PER_REEL)
-
-
 class Footage(NamedTuple):
-    """What was filmed of some scenes: a number of moments of each and, last, one that is a single frame shown twice."""
+    """Moments of scenes, as the vision tower sees them, and what it is to say of them."""
 
-    pixels: np.ndarray  # (scenes, moments + 1, 2, 84, 112, 3) uint8
-    labels: np.ndarray  # (scenes, moments + 1, attributes, 12) uint8: see `film`
-    num_things: np.ndarray  # (scenes,) uint8
-
-
-class Reels(Dataset[Footage]):
-    """The footage of a reel, by (seed, reel)."""
-
-    def __init__(self, moments: int) -> None:
-        self.moments = moments
-
-    def __getitem__(self, place: tuple[int, int]) -> Footage:
-        seed, reel = place
-        scenes = [shot.scene for take in takes_of_reel(seed, reel) for shot in take.shots]
-        rng = np.random.default_rng([seed, 2, reel])
-        steps = [1.0] * self.moments + [0.0]
-        pixels, labels = zip(*(film(rng, scenes, step_seconds=step) for step in steps), strict=True)
-        num_things = np.array([len(scene.things) for scene in scenes], np.uint8)
-        return Footage(np.stack(pixels, 1), np.stack(labels, 1), num_things)
+    pixels: np.ndarray  # (..., 2, 84, 112, 3) uint8
+    labels: np.ndarray  # (..., attributes, 12) uint8
+    """The place in ATTRIBUTES of the value that a token is to name: the scene's, or that of the nearest thing."""
 
 
-def film(rng: np.random.Generator, scenes: Sequence[Scene], *, step_seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    """(scenes, 2, 84, 112, 3) uint8, a frame pair at a random moment of each; (scenes, attributes, 12) uint8 labels.
+class Reels(Dataset[np.ndarray]):
+    """The pixels of each reel's scenes: (scenes, moments + 1, 2, 84, 112, 3) uint8."""
 
-    A label is the place in ATTRIBUTES of the value that a token is to name: that of the scene, and of the thing nearest
-    to the token.
-    """
+    def __init__(self, shoot: Shoot) -> None:
+        self.shoot = shoot
+
+    def __len__(self) -> int:
+        return self.shoot.reels
+
+    def __getitem__(self, reel: int) -> np.ndarray:
+        scenes = [shot.scene for take in self.shoot.takes(reel) for shot in take.shots]
+        rng = np.random.default_rng([self.shoot.seed, 2, reel])
+        steps = [1.0] * self.shoot.moments + [0.0]
+        return np.stack([film(rng, scenes, step_seconds=step).pixels for step in steps], 1)
+
+
+def film(rng: np.random.Generator, scenes: Sequence[Scene], *, step_seconds: float) -> Footage:
+    """A pair of frames of each scene, at a random moment."""
     pixels = np.empty((len(scenes), 2, 28 * ROWS, 28 * COLUMNS, 3), np.uint8)
     labels = np.empty((len(scenes), len(ATTRIBUTES), TOKENS_PER_PAIR), np.uint8)
     first = rng.uniform(0, 30, len(scenes))
@@ -92,7 +96,7 @@ def film(rng: np.random.Generator, scenes: Sequence[Scene], *, step_seconds: flo
         nearest = nearest_things(scene, seconds + step_seconds / 2, ROWS, COLUMNS)
         for name, (attribute, values) in zip(names, ATTRIBUTES.items(), strict=True):
             name[:] = np.array([values.index(subject.value(attribute)) for subject in scene.subjects])[nearest]
-    return pixels, labels
+    return Footage(pixels, labels)
 
 
 def _as_decoded(rng: np.random.Generator, frame: np.ndarray) -> np.ndarray:
@@ -149,20 +153,16 @@ LESSON_TOKENS = {
 """Rough length of a lesson by task, so that a mix can be told in shares of all tokens."""
 
 
-ROW_TOKENS = 1024
-"""Lessons stand one after the other in rows of this length; longer ones are not told."""
-
-
 class Batch(NamedTuple):
     """Rows of lessons, each of which sees itself alone. What is left of a row is one more, without targets."""
 
-    ids: np.ndarray  # (rows, 1024)
-    positions: np.ndarray  # (3, rows, 1024)
-    lesson: np.ndarray  # (rows, 1024) number of the lesson in its row
-    scene: np.ndarray  # (rows, 1024) that a visual token shows; -1 for text
-    moment: np.ndarray  # (rows, 1024) at which of its filmed moments
-    cell: np.ndarray  # (rows, 1024) which of the pair's 12 tokens it is
-    target_places: np.ndarray  # (targets,) index into rows * 1024
+    ids: np.ndarray  # (rows, row_tokens)
+    positions: np.ndarray  # (3, rows, row_tokens)
+    lesson: np.ndarray  # (rows, row_tokens) number of the lesson in its row
+    scene: np.ndarray  # (rows, row_tokens) that a visual token shows; -1 for text
+    moment: np.ndarray  # (rows, row_tokens) at which of its filmed moments
+    cell: np.ndarray  # (rows, row_tokens) which of the pair's 12 tokens it is
+    target_places: np.ndarray  # (targets,) index into rows * row_tokens
     target_tokens: np.ndarray  # (targets, 24) padded with -1
     tasks: tuple[str, ...]
     """Of each target; there may be more targets than tasks, without tokens."""
@@ -173,10 +173,11 @@ MOST_TOKENS = 24
 
 
 def pack(
-    lessons: Sequence[Lesson], rng: np.random.Generator, *, rows: int, moments: int, visual_token: int, targets: int
+    lessons: Sequence[Lesson], rng: np.random.Generator, shape: tuple[int, int], *, moments: int, visual_token: int
 ) -> Batch:
     """The longest lessons first, each into the first row that has room; what finds none is left out."""
-    shape = rows, ROW_TOKENS
+    rows, row_tokens = shape
+    targets = rows * row_tokens // 3  # more than there are in any mix
     batch = Batch(
         ids=np.zeros(shape, np.int64),
         positions=np.zeros((3, *shape), np.int64),
@@ -191,7 +192,7 @@ def pack(
     used, tasks = [0] * rows, list[str]()
     for number, lesson in enumerate(sorted(lessons, key=lambda lesson: -len(lesson.ids))):
         size = len(lesson.ids)
-        row = next((row for row in range(rows) if used[row] + size <= ROW_TOKENS), None)
+        row = next((row for row in range(rows) if used[row] + size <= row_tokens), None)
         if row is None:
             continue
         here = slice(used[row], used[row] + size)
@@ -205,46 +206,50 @@ def pack(
         batch.moment[row, visual] = shown.repeat(TOKENS_PER_PAIR)
         batch.cell[row, visual] = np.tile(np.arange(TOKENS_PER_PAIR), len(pairs))
         for target in lesson.targets[: targets - len(tasks)]:
-            batch.target_places[len(tasks)] = row * ROW_TOKENS + used[row] + target.position
+            batch.target_places[len(tasks)] = row * row_tokens + used[row] + target.position
             batch.target_tokens[len(tasks), : len(target.tokens)] = target.tokens[:MOST_TOKENS]
             tasks.append(target.task)
         used[row] += size
     return batch._replace(tasks=tuple(tasks))
 
 
-class Lessons(Dataset[Batch]):
-    """The lessons of a step, by (stage, step): they depend on nothing else, so that a resumed run sees the same."""
+class Material(Dataset[Footage | Batch]):
+    """What a step is about, by (stage, step): it depends on nothing else, so that a resumed run sees the same."""
 
-    def __init__(self, seed: int, num_reels: int, moments: int, stages: Sequence[Stage]) -> None:
-        self.seed, self.num_reels, self.moments, self.stages = seed, num_reels, moments, stages
+    def __init__(self, shoot: Shoot, stages: Sequence[Stage]) -> None:
+        self.shoot, self.stages = shoot, stages
         self._teacher: Teacher | None = None
         self._visual_token = 0
 
-    def __getitem__(self, place: tuple[int, int]) -> Batch:
-        stage, step = place
-        return self.draw(self.stages[stage], [stage, step])
+    def __getitem__(self, place: tuple[int, int]) -> Footage | Batch:
+        stage = self.stages[place[0]]
+        if stage.mix is not None:
+            return self.lessons(stage.mix, (stage.rows, stage.row_tokens), place)
+        return self.scenes(stage.num_things, stage.pairs, place)
 
-    def draw(self, stage: Stage, key: Sequence[int]) -> Batch:
-        """Lessons by their shares in the mix of this stage, as many as its rows hold."""
-        assert stage.mix is not None
+    def scenes(self, num_things: int | None, pairs: int, key: Sequence[int]) -> Footage:
+        """So many pairs, each of a scene of its own."""
+        rng = np.random.default_rng([self.shoot.seed, 3, *key])
+        return film(rng, [random_scene(rng, num_things) for _ in range(pairs)], step_seconds=1.0)
+
+    def lessons(self, mix: Mapping[str, float], shape: tuple[int, int], key: Sequence[int]) -> Batch:
+        """Lessons by their shares in the mix, as many as so many rows of so many tokens hold."""
         if self._teacher is None:  # in the process that needs it
             tokenizer = build_tokenizer()
-            takes = [take for reel in range(self.num_reels) for take in takes_of_reel(self.seed, reel)]
-            self._teacher = Teacher(tokenizer, takes, seed=self.seed)
+            takes = [take for reel in range(self.shoot.reels) for take in self.shoot.takes(reel)]
+            self._teacher = Teacher(tokenizer, takes, seed=self.shoot.seed)
             self._visual_token = token_id(tokenizer, "<|video_pad|>")
-        teacher, room = self._teacher, stage.rows * ROW_TOKENS
-        teacher.rng = rng = np.random.default_rng([self.seed, 3, *key])
-        chances = np.array([share / LESSON_TOKENS[task] for task, share in stage.mix.items()])
+        teacher = self._teacher
+        teacher.rng = rng = np.random.default_rng([self.shoot.seed, 3, *key])
+        chances = np.array([share / LESSON_TOKENS[task] for task, share in mix.items()])
         lessons: list[Lesson] = []
         drawn = 0
-        while drawn < room:
-            lesson = teacher.tasks[str(rng.choice(list(stage.mix), p=chances / chances.sum()))]()
-            if len(lesson.ids) <= ROW_TOKENS:
+        while drawn < math.prod(shape):
+            lesson = teacher.tasks[str(rng.choice(list(mix), p=chances / chances.sum()))]()
+            if len(lesson.ids) <= shape[1]:
                 lessons.append(lesson)
                 drawn += len(lesson.ids)
-        return pack(
-            lessons, rng, rows=stage.rows, moments=self.moments, visual_token=self._visual_token, targets=room // 3
-        )
+        return pack(lessons, rng, shape, moments=self.shoot.moments, visual_token=self._visual_token)
 
 
 def lesson_loss(
@@ -260,7 +265,7 @@ def lesson_loss(
     is_visual = scene >= 0
     shown = seen[scene.clamp(min=0), moment.clamp(min=0), cell.clamp(min=0)]
     hidden = torch.where(is_visual.unsqueeze(-1), shown.float(), language.embed_tokens(ids))
-    sees = (lesson.unsqueeze(2) == lesson.unsqueeze(1)).tril().unsqueeze(1)  # (rows, 1, 1024, 1024)
+    sees = (lesson.unsqueeze(2) == lesson.unsqueeze(1)).tril().unsqueeze(1)  # (rows, 1, row_tokens, row_tokens)
     rotary = language.rotary_emb(hidden, positions)
     for layer in language.layers:
         hidden = layer(hidden, attention_mask=sees, position_embeddings=rotary)
@@ -339,8 +344,10 @@ class Stage:
     mix: Mapping[str, float] | None = None
     """Tasks and their shares of the tokens; None trains the vision tower alone."""
     rows: int = 48
-    """Of 1,024 tokens, a step."""
-    pairs: int = 2048
+    """A step."""
+    row_tokens: int = 1024
+    """Lessons stand one after the other in rows of this length; longer ones are not told."""
+    pairs: int = 96
     """A step of the vision tower."""
     num_things: int | None = None
     """In the scenes that the vision tower is shown; None: one to three."""
@@ -358,10 +365,10 @@ PRODUCT = {
 }
 
 CURRICULUM = (
-    Stage(name="see", steps=300, learning_rate=1.5e-3, num_things=1),
-    Stage(name="see several", steps=1500, learning_rate=1.5e-3),
-    Stage(name="match", steps=400, learning_rate=2e-3, mix={"match drill": 0.75, "caption": 0.25}),
-    Stage(name="scenes", steps=600, learning_rate=2e-3, mix={"match drill": 0.15, "scene drill": 0.85}),
+    Stage(name="see", steps=3000, learning_rate=1.5e-3, num_things=1),
+    Stage(name="see several", steps=4000, learning_rate=1.2e-3),
+    Stage(name="match", steps=350, learning_rate=2e-3, mix={"match drill": 0.75, "caption": 0.25}),
+    Stage(name="scenes", steps=550, learning_rate=2e-3, mix={"match drill": 0.15, "scene drill": 0.85}),
     Stage(name="lessons", steps=3900, learning_rate=2e-3, mix={**DRILLS, **PRODUCT}),
 )
 """The whole training. README.md in this folder tells what each stage is for and what it reached."""
@@ -370,14 +377,14 @@ CURRICULUM = (
 class Course:
     """The model on its way through the stages, with all that is needed to go on after an interruption."""
 
-    num_reels = 320
+    takes_per_reel = 64
+    num_reels = 240
     num_held_out_reels = 12
-    moments = 3
     steps_between_saves = 500
     exam_rows = 16
 
     def __init__(self, folder: Path, *, seed: int, device: str, stages: Sequence[Stage], workers: int = 0) -> None:
-        self.folder, self.seed, self.stages, self.workers = folder, seed, stages, workers
+        self.folder, self.stages, self.workers = folder, stages, workers
         self.device = torch.device(device)
         self.tokenizer = build_tokenizer()
         self.model = build_model(self.tokenizer, seed=seed)
@@ -386,12 +393,12 @@ class Course:
         self.model.model.language_model.config._attn_implementation = "sdpa"
         self.log = Log(folder / "log.jsonl")
         self.stage = self.step = 0
-        self.examiner = Lessons(HELD_OUT_SEEDS, self.num_held_out_reels, self.moments, stages)
-        self.exams: dict[str, Batch] = {}
-        self.footage: dict[int, tuple[Tensor, ...]] = {}
-        """By seed: the fields of Footage, on the device."""
-        self.seen: dict[int, Tensor] = {}
-        """By seed: (scenes, moments + 1, 12, dim) bfloat16, what the trained tower makes of the footage."""
+        self.shoot = Shoot(seed, self.num_reels, self.takes_per_reel)
+        self.held_out = Shoot(HELD_OUT_SEEDS, self.num_held_out_reels, self.takes_per_reel)
+        self.examiner = Material(self.held_out, stages)
+        self.exams: dict[str, Footage | Batch] = {}
+        self.seen: dict[Shoot, Tensor] = {}
+        """(scenes, moments + 1, 12, dim) bfloat16, what the trained tower sees of the takes."""
         self.learnt: Recorded | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -408,36 +415,27 @@ class Course:
                 raise LvqaError(f"{self.checkpoint}: is of a model with other words; train into another folder")
             self.model.load_state_dict(saved["model"])
             self.stage, self.step = saved["stage"], saved["step"]
-        if self.stage == len(self.stages):
-            return
-        lessons = self._lessons()  # begun now, so that the first ones are there when they are needed
-        self._film({self.seed: self.num_reels, HELD_OUT_SEEDS: self.num_held_out_reels})
+        left = [
+            (number, step)
+            for number, stage in enumerate(self.stages)
+            for step in range(stage.steps)
+            if (number, step) >= (self.stage, self.step)
+        ]
+        material = iter(self._loader(Material(self.shoot, self.stages), left))
         while self.stage < len(self.stages):
-            self._run_stage(self.stages[self.stage], lessons, saved)
+            self._run_stage(self.stages[self.stage], material, saved)
             saved = None
             self.stage, self.step = self.stage + 1, 0
             self._save(None)
 
-    def _film(self, num_reels: Mapping[int, int]) -> None:
-        """All reels of each seed one after the other."""
-        order = [(seed, reel) for seed, num in num_reels.items() for reel in range(num)]
-        filmed: dict[int, list[list[Tensor]]] = {seed: [] for seed in num_reels}
-        for (seed, _), footage in zip(order, self._loader(Reels(self.moments), order), strict=True):
-            filmed[seed].append([self._on_device(field) for field in footage])
-        for seed, reels in filmed.items():
-            self.footage[seed] = tuple(torch.cat(fields) for fields in zip(*reels, strict=True))
-        self.log.write(stage="film", scenes=len(self.footage[self.seed][0]))
-
-    def _lessons(self) -> Iterator[Batch]:
-        """Of all steps that are left, in order."""
-        left = [
-            (number, step)
-            for number, stage in enumerate(self.stages)
-            for step in range(stage.steps if stage.mix else 0)
-            if (number, step) >= (self.stage, self.step)
-        ]
-        drawn = Lessons(self.seed, self.num_reels, self.moments, self.stages)
-        return iter(self._loader(drawn, left)) if left else iter(())
+    @torch.no_grad()
+    def take_tower(self, folder: Path) -> None:
+        """Begin with the vision tower and the word vectors of a model that is trained."""
+        tower = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).model
+        self.model.model.visual.load_state_dict(tower.visual.state_dict())
+        words = tower.language_model.embed_tokens.weight.to(self.device)
+        self.model.model.language_model.embed_tokens.weight.copy_(words)
+        self.model.lm_head.weight.copy_(HEAD_TO_WORDS * words)
 
     def _loader(self, items: Dataset[Any], order: Any) -> DataLoader[Any]:
         """The items in this order, made by the workers; which of them makes one changes nothing."""
@@ -456,8 +454,10 @@ class Course:
             **several,
         )
 
-    def _run_stage(self, stage: Stage, lessons: Iterator[Batch], saved: Mapping[str, Any] | None) -> None:
+    def _run_stage(self, stage: Stage, material: Iterator[Footage | Batch], saved: Mapping[str, Any] | None) -> None:
         trained = self._trained(stage)
+        if stage.mix is not None and not self.seen:
+            self.seen = {shoot: self._look(shoot) for shoot in (self.shoot, self.held_out)}
         optimizer = torch.optim.AdamW(trained, lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
         if saved is not None and saved["optimizer"] is not None:
             optimizer.load_state_dict(saved["optimizer"])
@@ -465,11 +465,12 @@ class Course:
             for group in optimizer.param_groups:
                 warm, done = min(1.0, (self.step + 1) / 50), self.step / stage.steps
                 group["lr"] = stage.learning_rate * warm * (1 - 0.95 * done)
-            if stage.mix is None:
+            given = next(material)
+            if isinstance(given, Footage):
                 optimizer.zero_grad()
-                self._learn_to_see(stage, np.random.default_rng([self.seed, self.stage, self.step]))
+                torch.autograd.backward(self._naming_loss(given))
             else:
-                self._learn_from(next(lessons), trained)
+                self._learn_from(given, trained)
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             self.step += 1
@@ -490,77 +491,71 @@ class Course:
         self.model.model.language_model.embed_tokens.weight.requires_grad_(False)
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def _learn_to_see(self, stage: Stage, rng: np.random.Generator) -> None:
-        """Add the gradients of the loss over random moments."""
-        pixels, labels, num_things = self.footage[self.seed]
-        scenes = torch.arange(len(pixels), device=self.device)
-        if stage.num_things is not None:
-            scenes = scenes[num_things == stage.num_things]
-        chosen = scenes[self._on_device(rng.integers(len(scenes), size=stage.pairs))]
-        moments = self._on_device(rng.integers(pixels.shape[1], size=stage.pairs))
-        torch.autograd.backward(self._naming_loss(pixels[chosen, moments], labels[chosen, moments]))
-
-    def _naming_loss(self, pixels: Tensor, labels: Tensor) -> Tensor:
+    def _naming_loss(self, footage: Footage) -> Tensor:
         with self._quick():
-            tokens = encode_pixels(self.model.model.visual, pixels)
-        losses, hits = self.naming.losses(tokens, labels)
+            tokens = encode_pixels(self.model.model.visual, self._on_device(footage.pixels))
+        losses, hits = self.naming.losses(tokens, self._on_device(footage.labels))
         self.log.add(list(hits), torch.stack(list(hits.values())))
         return torch.stack(list(losses.values())).sum() + losses["shape"]  # the hardest counts twice
 
     @torch.no_grad()
     def _match_lengths(self) -> None:
         """Scale the tower's output to what the language model is used to: the length of some words added up."""
-        sample = self.footage[self.seed][0][: 2 * TAKES_PER_REEL]
+        sample = self._encode(Reels(self.shoot)[0])
         last = self.model.model.visual.merger.mlp[-1]
-        ratio = 0.8 * self.naming.length() / self._encode(sample).float().norm(dim=-1).mean()
+        ratio = 0.8 * self.naming.length() / sample.float().norm(dim=-1).mean()
         for parameter in (last.weight, last.bias):
             parameter *= ratio
 
     def _learn_from(self, batch: Batch, trained: Sequence[nn.Parameter]) -> None:
         """Put the gradients of the mean loss over its targets to the parameters."""
-        self.learnt = self.learnt or Recorded(lambda given: self._lesson_loss(given, self.seed), trained)
+        self.learnt = self.learnt or Recorded(lambda given: self._lesson_loss(given, self.shoot), trained)
         self._note(batch, *self.learnt([self._on_device(field) for field in batch[:-1]]))
 
-    def _lesson_loss(self, given: Sequence[Tensor], seed: int) -> tuple[Tensor, Tensor]:
-        if seed not in self.seen:
-            self.seen[seed] = self._encode(self.footage[seed][0])
+    def _lesson_loss(self, given: Sequence[Tensor], shoot: Shoot) -> tuple[Tensor, Tensor]:
         with self._quick():
-            return lesson_loss(self.model, self.seen[seed], given, text_weight=0.05)
+            return lesson_loss(self.model, self.seen[shoot], given, text_weight=0.05)
 
     def _note(self, batch: Batch, loss: Tensor, right: Tensor) -> None:
         self.log.add(["loss"], loss[None])
         self.log.add(batch.tasks, right[: len(batch.tasks)])
 
+    def _look(self, shoot: Shoot) -> Tensor:
+        """Let the tower see all of it."""
+        seen = torch.cat([self._encode(pixels) for pixels in self._loader(Reels(shoot), None)])
+        self.log.write(stage="look", scenes=len(seen))
+        return seen
+
     @torch.no_grad()
-    def _encode(self, pixels: Tensor) -> Tensor:
-        """(scenes, moments + 1, 12, dim) bfloat16."""
-        visual, encoded = self.model.model.visual, []
-        for first in range(0, len(pixels), 128):
-            with self._quick():
-                encoded.append(encode_pixels(visual, pixels[first : first + 128].flatten(0, 1)).bfloat16())
-        return torch.cat(encoded).view(*pixels.shape[:2], TOKENS_PER_PAIR, -1)
+    def _encode(self, pixels: np.ndarray) -> Tensor:
+        """(scenes, moments, 12, dim) bfloat16, of (scenes, moments, 2, 84, 112, 3)."""
+        with self._quick():
+            tokens = encode_pixels(self.model.model.visual, self._on_device(pixels).flatten(0, 1))
+        return tokens.bfloat16().view(*pixels.shape[:2], TOKENS_PER_PAIR, -1)
 
     @torch.no_grad()
     def _examine(self, stage: Stage) -> None:
-        """Accuracy of every task on takes that no stage has seen, always with the same questions; into the log."""
+        """Accuracy on scenes and takes that no stage has seen, always with the same questions; into the log."""
         self.log.clear()
-        if stage.mix is None:
-            pixels, labels, num_things = self.footage[HELD_OUT_SEEDS]
-            for number in (1, 2, 3):
-                these = num_things == number
-                self._naming_loss(pixels[these].flatten(0, 1)[:4000], labels[these].flatten(0, 1)[:4000])
-                self.log.write(stage=stage.name, step=self.step, split=f"held out, {number} in a scene")
-            return
-        for task in stage.mix:
-            batch = self._exam(task)
-            self._note(batch, *self._lesson_loss([self._on_device(field) for field in batch[:-1]], HELD_OUT_SEEDS))
+        for exam in self._exams(stage):
+            if isinstance(exam, Footage):
+                self._naming_loss(exam)
+            else:
+                given = [self._on_device(field) for field in exam[:-1]]
+                self._note(exam, *self._lesson_loss(given, self.held_out))
         self.log.write(stage=stage.name, step=self.step, split="held out")
 
-    def _exam(self, task: str) -> Batch:
-        if task not in self.exams:
-            mix = Stage(name=task, steps=1, learning_rate=0.0, mix={task: 1.0}, rows=self.exam_rows)
-            self.exams[task] = self.examiner.draw(mix, [])
-        return self.exams[task]
+    def _exams(self, stage: Stage) -> Iterator[Footage | Batch]:
+        """Of every task by itself; or of scenes of one to three things."""
+        if stage.mix is None:
+            name = f"scenes of {stage.num_things}"
+            if name not in self.exams:
+                self.exams[name] = self.examiner.scenes(stage.num_things, 6 * stage.pairs, [])
+            yield self.exams[name]
+        for task in stage.mix or ():
+            if task not in self.exams:
+                self.exams[task] = self.examiner.lessons({task: 1.0}, (self.exam_rows, stage.row_tokens), [])
+            yield self.exams[task]
 
     def _quick(self) -> torch.autocast:
         """Half precision where it is quick: emulated, it takes ten times as long as float32."""
