@@ -17,7 +17,7 @@ import numpy as np
 
 import lvqa
 from lvqa import prompts
-from lvqa.answering import Answerer
+from lvqa.answering import Answerer, Reply
 from lvqa.backbones import Backbone, load_backbone
 from lvqa.backbones.beginnings import Beginnings
 from lvqa.backbones.prompt import Prompt, VisualBlock
@@ -70,6 +70,8 @@ class OpenVideo:
     tokens: VisualTokens
     beginnings: Beginnings
     """What the model has read of its clips, for the questions to come."""
+    replies: dict[tuple[object, ...], Reply]
+    """By question, picture, frames and how they are shown: methods that choose the same frames are answered once."""
     index: ClipIndex | None = None
     rankings: dict[tuple[object, ...], Ranking] = field(default_factory=dict)
     """By question and picture, so that asking again at another budget ranks nothing again."""
@@ -177,7 +179,7 @@ class LongVideoQA:
 
     def answer(
         self,
-        path: str | Path,
+        path: str | Path | Video,
         question: Question,
         *,
         frames: int | None = None,
@@ -187,7 +189,8 @@ class LongVideoQA:
         """Index once, find candidates, look closer, choose frames, answer.
 
         `frames`, `method` and `selection` stand above the configuration's: answers that differ in these alone share
-        what was found for the question.
+        what was found for the question, and the reply if the same frames were chosen. A probed video is not probed
+        again.
         """
         config = self.config if selection is None else dataclasses.replace(self.config, selection=selection)
         method = method or config.method
@@ -209,8 +212,7 @@ class LongVideoQA:
         with clock.stage("select"):
             chosen = self._select(opened, question, selector, ranking, budget=budget)
         with clock.stage("answer"):
-            pairs = pairs_of_frames(opened.grid.frame_at(seconds) for seconds in chosen.times_seconds)
-            reply = self._answerer.answer(self.backbone, question, pairs, opened.tokens, image=image)
+            reply = self._reply(opened, question, chosen, image)
         return Answer(
             question=question,
             text=reply.text,
@@ -231,7 +233,7 @@ class LongVideoQA:
         return self._index_of(self.open(path), rebuild=rebuild)
 
     def search(
-        self, path: str | Path, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
+        self, path: str | Path | Video, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
     ) -> list[Candidate]:
         """The clips that fit a query best, best first; reranked as the configuration says.
 
@@ -281,9 +283,15 @@ class LongVideoQA:
 
     # --- the stages -------------------------------------------------------------------------------------------------
 
-    def open(self, path: str | Path) -> OpenVideo:
+    def open(self, path: str | Path | Video) -> OpenVideo:
         """The probed video; the last one stays open, with its tokens, so that the next question is cheap."""
-        return self._opened(probe(path))
+        return self._opened(path if isinstance(path, Video) else probe(path))
+
+    @property
+    def sight(self) -> tuple[object, ...]:
+        """The settings that decide how a frame looks to the model: pipelines that share them share visual tokens."""
+        video = self.config.video
+        return video.grid, video.frames_per_second, self.config.model.max_pixels, video.decoder
 
     def _opened(self, video: Video) -> OpenVideo:
         return self._last_video.part(video, self.config.retrieval, lambda: self._make_open(video))
@@ -305,14 +313,14 @@ class LongVideoQA:
                 memory_bytes=config.store.memory_mib << 20,
             )
 
-        sight = (settings.grid, settings.frames_per_second, config.model.max_pixels, settings.decoder)
         # The pool changes how many clips are read, and nothing about one of them.
-        reading = (sight, dataclasses.replace(config.rerank, pool=None))
+        reading = (self.sight, dataclasses.replace(config.rerank, pool=None))
         return OpenVideo(
             video,
             grid,
-            self._last_video.part(video, sight, make_tokens),
+            self._last_video.part(video, self.sight, make_tokens),
             self._last_video.part(video, reading, lambda: Beginnings(config.rerank.memory_mib << 20)),
+            self._last_video.part(video, ("replies", self.sight), dict),
         )
 
     def _open_again(self, video: Video) -> OpenVideo:
@@ -389,7 +397,7 @@ class LongVideoQA:
         """The clips ranked by how well they fit the question."""
         clock = clock or _Clock()
         text = prompts.query(question, with_options=self.config.embedding.with_options)
-        key = (text, question.image and (question.image, question.image.stat().st_mtime_ns))
+        key = (text, _image_key(question))
         if key in opened.rankings:
             return opened.rankings[key]
         with clock.stage("search"):
@@ -425,6 +433,14 @@ class LongVideoQA:
             done += len(group)
             self._progress(stage, done, total)
             yield block
+
+    def _reply(self, opened: OpenVideo, question: Question, chosen: FrameSelection, image: Prompt) -> Reply:
+        """What the model says to the question and these frames."""
+        key = (self._answerer, question.text, question.options, _image_key(question), chosen.times_seconds)
+        if key not in opened.replies:
+            pairs = pairs_of_frames(opened.grid.frame_at(seconds) for seconds in chosen.times_seconds)
+            opened.replies[key] = self._answerer.answer(self.backbone, question, pairs, opened.tokens, image=image)
+        return opened.replies[key]
 
     def _select(
         self,
@@ -465,6 +481,11 @@ def _query(query: str | Question, image: str | Path | None) -> Question:
     return query if isinstance(query, Question) else Question(query, image=None if image is None else Path(image))
 
 
+def _image_key(question: Question) -> object:
+    """What tells the question's picture from others."""
+    return question.image and (question.image, question.image.stat().st_mtime_ns)
+
+
 def _of_the_evidence(times: np.ndarray, question: Question, budget: int) -> np.ndarray:
     """The oracle's grid times: evenly spaced ones inside the question's evidence, at least one.
 
@@ -499,12 +520,11 @@ class _Clock:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
-def index_together(pipelines: Sequence[LongVideoQA], path: str | Path) -> list[IndexUse]:
+def index_together(pipelines: Sequence[LongVideoQA], video: Video) -> list[IndexUse]:
     """Make the indexes of one video that several settings need, those that are lacking in one reading of the film.
 
     The pipelines are `beside` each other. Which of the indexes were there before, in the pipelines' order.
     """
-    video = probe(path)
     places, lacking = [], dict[Path, LongVideoQA]()
     for qa in pipelines:
         opened = qa._opened(video)

@@ -207,6 +207,19 @@ def test_arms_that_index_otherwise_share_pixels_and_settings_of_the_answer_share
             assert row["seconds"]["rank"] == same["seconds"]["rank"]
 
 
+def test_arms_that_show_the_same_frames_share_the_reply_and_each_row_counts_it(settings, tmp_path):
+    """With all frames as the budget every method shows the same; shown otherwise, they are answered again."""
+    arms = "arms=[{method: uniform}, {method: topk}, {name: b, settings: {answer.time_encoding: mrope}}]"
+    given = [arms, f"frames=[{2 * PAIRS}]", "benchmark.limit=1", f"store.folder={tmp_path / 'store'}"]
+    rows = evaluate(load_run_config(settings, given), tmp_path / "run").rows
+    assert len(rows) == 3 * FILMS
+    for uniform, topk, mrope in (rows[:3], rows[3:]):
+        assert uniform["option_scores"] == topk["option_scores"] != mrope["option_scores"]
+        assert uniform["seconds"]["answer"] == topk["seconds"]["answer"] > 0
+        spent = [row["counts"]["tokens_prefilled"] for row in (mrope, uniform, topk)]
+        assert 0 < spent[0] != spent[1] < spent[2]  # the last one with its ranking
+
+
 def test_evidence_is_found_at_every_stage(run):
     found = evidence_recall([row for row in run.rows if row["arm"] == "freeret" and row["budget"] == 4])
     assert {share.n for share in found.values()} == {FILMS * QUESTIONS}

@@ -164,6 +164,26 @@ def test_arms_are_paired_with_the_arm_that_the_run_names(run):
     assert line[:2] == ["uniform", "16"] and line[2].startswith("-50.0 (") and line[3:5] == ["1", "7"]
 
 
+def test_an_arm_may_name_its_own_baseline(run):
+    rows = [*compared(), *(row("oracle", 16, number, right=True, video=f"v{number // 4}") for number in range(12))]
+    arms = [UNIFORM, FREERET, {"method": "oracle", "baseline": "freeret"}]
+    told = write_report([run("r", rows, arms)])
+    assert [(line[0], line[5].partition(" ")[0], line[6]) for line in lines_of(section(told, "Overview"))[2:]] == [
+        ("uniform", "", ""),
+        ("freeret", "+50.0", "uniform frames"),
+        ("oracle", "+25.0", "freeret"),
+    ]
+
+
+def test_the_overview_has_a_line_for_each_cell(run):
+    rows = [row("uniform", 16, 0, right=True), row("uniform", 16, 1), row("blind", 0, 0)]
+    told = write_report([run("r", rows, [UNIFORM, BLIND])])
+    accuracy, evidence, tokens, difference, to = one(told, "Overview", "uniform", "16")
+    assert (accuracy, difference, to) == ("50.0 (9.5-90.5; n 2)", "", "")
+    assert evidence.endswith("n 2)") and tokens == "1,160"
+    assert one(told, "Overview", "blind", "none")[1] == "-"
+
+
 @pytest.mark.parametrize("rows", [[row("freeret", 16, 0)], [row("freeret", 16, 0), row("uniform", 32, 0)]])
 def test_nothing_is_compared_without_a_uniform_arm_at_the_budget(run, rows):
     told = write_report([run("r", rows, [UNIFORM, FREERET], frames=(16, 32))])
