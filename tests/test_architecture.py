@@ -56,7 +56,7 @@ ARROWS = {
     "library": {"checks", "config", "index", "pipeline", "records", "workers"},
     "evaluate": {"benchmarks", "checks", "config", "pipeline", "plugins", "records", "video", "workers"},
     "lmms": {"benchmarks", "config", "pipeline", "records"},
-    "probes": STAGE | {"embedding", "pipeline", "visual"},
+    "probes": STAGE | {"embedding", "pipeline", "rerank", "visual"},
     "report": {"evaluate", "image", "probes", "records", "video"},
     "bench": STAGE | {"answering", "embedding", "rerank", "video", "visual"},
     "tiny": STAGE | {"video", "visual"},
