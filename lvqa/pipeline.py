@@ -36,6 +36,7 @@ from lvqa.records import (
     Video,
 )
 from lvqa.selection import Selector, SelectorInput, evenly_spaced, grid_features, grid_scores
+from lvqa.sound import read_sound
 from lvqa.video import GRIDS, Grid, cut_clips, probe, scene_changes
 from lvqa.visual import VisualTokens, image_block, pairs_of_clip, pairs_of_frames
 
@@ -71,10 +72,10 @@ class OpenVideo:
     beginnings: Beginnings
     """What the model has read of its clips, for the questions to come."""
     replies: dict[tuple[object, ...], Reply]
-    """By question, picture, frames and how they are shown: methods that choose the same frames are answered once."""
+    """By question, its files, frames and how they are shown: methods that choose the same frames are answered once."""
     index: ClipIndex | None = None
     rankings: dict[tuple[object, ...], Ranking] = field(default_factory=dict)
-    """By question and picture, so that asking again at another budget ranks nothing again."""
+    """By question, picture and voice, so that asking again at another budget ranks nothing again."""
 
 
 class LastVideo:
@@ -167,14 +168,18 @@ class LongVideoQA:
         *,
         options: Sequence[str] = (),
         image: str | Path | None = None,
+        voice: str | Path | None = None,
         frames: int | None = None,
         method: str | None = None,
     ) -> Answer:
         """The answer to a question about a video, with its evidence. Two to twenty options, or none (free answer).
 
-        `image` is a picture that belongs to the question: it is searched for, and shown with the question.
+        `image` is a picture that belongs to the question: it is searched for, and shown with the question. `voice` is
+        a sound file that asks it, for a model that hears; the text may then be empty.
         """
-        asked = dataclasses.replace(_query(question, image), options=tuple(options))
+        asked = dataclasses.replace(
+            _query(question, image), options=tuple(options), voice=None if voice is None else Path(voice)
+        )
         return self.answer(path, asked, frames=frames, method=method)
 
     def answer(
@@ -202,7 +207,7 @@ class LongVideoQA:
 
         with clock.stage("open"):
             opened = self.open(path)
-            image = self._image(question)
+            image = self._beside(question)
         use: IndexUse | None = None
         ranking: Ranking | None = None
         if selector.needs_scores or selector.needs_features:
@@ -244,7 +249,7 @@ class LongVideoQA:
         check_count(top, name="top")
         opened = self.open(path)
         self._index_of(opened)
-        return list(self._ranking(opened, question, self._image(question)).candidates[:top])
+        return list(self._ranking(opened, question, self._beside(question)).candidates[:top])
 
     def search_library(
         self, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
@@ -253,7 +258,7 @@ class LongVideoQA:
         question = _query(query, image)
         check_question(question, is_search=True)
         check_count(top, name="top")
-        vector = self.embedder.query(self.backbone, prompts.query(question), image=self._image(question))
+        vector = self.embedder.query(self.backbone, prompts.query(question), image=self._beside(question))
         known = list(self._store.all())
         mine = [index for index in known if index.stamp.items() >= self._maker.items()]
         if not mine:
@@ -387,17 +392,21 @@ class LongVideoQA:
                 left -= len(chunk)
             yield np.concatenate(vectors)
 
-    def _image(self, question: Question) -> Prompt:
-        """What shows the question's picture; nothing if it has none."""
-        if question.image is None:
-            return ()
-        return (prompts.IMAGE, image_block(question.image, self.backbone, max_pixels=self.config.model.max_pixels))
+    def _beside(self, question: Question) -> Prompt:
+        """What shows the question's picture and lets its voice be heard; nothing if it has neither."""
+        shown: Prompt = ()
+        if question.image is not None:
+            block = image_block(question.image, self.backbone, max_pixels=self.config.model.max_pixels)
+            shown += (prompts.IMAGE, block)
+        if question.voice is not None:
+            shown += (prompts.VOICE, self.backbone.encode_sound(read_sound(question.voice)))
+        return shown
 
     def _ranking(self, opened: OpenVideo, question: Question, image: Prompt, *, clock: _Clock | None = None) -> Ranking:
         """The clips ranked by how well they fit the question."""
         clock = clock or _Clock()
         text = prompts.query(question, with_options=self.config.embedding.with_options)
-        key = (text, _image_key(question))
+        key = (text, _files_key(question))
         if key in opened.rankings:
             return opened.rankings[key]
         with clock.stage("search"):
@@ -436,7 +445,7 @@ class LongVideoQA:
 
     def _reply(self, opened: OpenVideo, question: Question, chosen: FrameSelection, image: Prompt) -> Reply:
         """What the model says to the question and these frames."""
-        key = (self._answerer, question.text, question.options, _image_key(question), chosen.times_seconds)
+        key = (self._answerer, question.text, question.options, _files_key(question), chosen.times_seconds)
         if key not in opened.replies:
             pairs = pairs_of_frames(opened.grid.frame_at(seconds) for seconds in chosen.times_seconds)
             opened.replies[key] = self._answerer.answer(self.backbone, question, pairs, opened.tokens, image=image)
@@ -481,9 +490,9 @@ def _query(query: str | Question, image: str | Path | None) -> Question:
     return query if isinstance(query, Question) else Question(query, image=None if image is None else Path(image))
 
 
-def _image_key(question: Question) -> object:
-    """What tells the question's picture from others."""
-    return question.image and (question.image, question.image.stat().st_mtime_ns)
+def _files_key(question: Question) -> object:
+    """What tells the question's picture and voice from others."""
+    return tuple(path and (path, path.stat().st_mtime_ns) for path in (question.image, question.voice))
 
 
 def _of_the_evidence(times: np.ndarray, question: Question, budget: int) -> np.ndarray:
