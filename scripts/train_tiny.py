@@ -7,6 +7,7 @@ the recipe and what was measured.
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,12 +24,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="on a CPU: more than one is rarely quicker")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that film and write the lessons")
     parser.add_argument("--scale", type=float, default=1.0, help="share of each stage's steps, for a trial")
     arguments = parser.parse_args()
 
     torch.set_num_threads(arguments.threads)
     stages = [replace(stage, steps=max(1, round(stage.steps * arguments.scale))) for stage in CURRICULUM]
-    course = Course(arguments.folder, seed=arguments.seed, device=arguments.device, stages=stages)
+    course = Course(
+        arguments.folder, seed=arguments.seed, device=arguments.device, stages=stages, workers=arguments.workers
+    )
     course.run()
     save(course.model, course.tokenizer, arguments.weights)
     print(f"wrote {arguments.weights}")

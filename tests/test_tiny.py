@@ -36,7 +36,7 @@ from lvqa.tiny.films import ask_about, benchmark_line, make_films, write_film, w
 from lvqa.tiny.lessons import COLUMNS, ROWS, Lesson, Part, Teacher, alone
 from lvqa.tiny.questions import Asker
 from lvqa.tiny.script import EVENTS, Film, Shot, Take, frame_at
-from lvqa.tiny.training import Course, Stage, random_takes
+from lvqa.tiny.training import Batch, Course, Stage, random_takes
 from lvqa.tiny.world import ATTRIBUTES, HEIGHT, WIDTH, Thing, draw, draw_thing, nearest_things, random_scene
 from lvqa.video import Grid, probe, read_frames
 from lvqa.visual import Pair, VisualTokens, runs_of_pairs
@@ -1090,26 +1090,23 @@ def test_lessons_follow_from_the_seed(built, bench):
 # --- the training -----------------------------------------------------------------------------------------------------
 
 STAGES = (
-    Stage(name="vision", steps=3, learning_rate=1e-3),
-    Stage(name="speak", steps=4, learning_rate=2e-3, mix={"answer": 1.0, "rerank": 1.0}, tokens=300),
-    Stage(name="together", steps=4, learning_rate=1e-3, mix={"caption": 1.0}, tokens=300, seen=True),
+    Stage(name="vision", steps=3, learning_rate=1e-3, pairs=4),
+    Stage(name="speak", steps=4, learning_rate=2e-3, mix={"answer": 0.5, "rerank": 0.5}, rows=1),
+    Stage(name="caption", steps=4, learning_rate=1e-3, mix={"caption": 1.0}, rows=1),
 )
 
 
 class ShortCourse(Course):
-    """Few takes, a small examination, and a plug to pull."""
+    """Few takes, and a plug to pull."""
 
-    num_takes, moments_per_scene, pairs_per_batch = 30, 1, 4
-
-    def _examine(self, stage: Stage) -> None:
-        """It would take longer than the training, and changes nothing of it."""
+    num_reels, num_held_out_reels, moments, exam_rows = 2, 1, 1, 1
 
 
 class EndsBetweenStages(ShortCourse):
-    def _begin(self, stage: Stage) -> None:
+    def _trained(self, stage: Stage) -> list[torch.nn.Parameter]:
         if self.stage == 1:
             raise KeyboardInterrupt
-        super()._begin(stage)
+        return super()._trained(stage)
 
 
 class EndsAfterAStage(ShortCourse):
@@ -1124,11 +1121,11 @@ class EndsWithinAStage(ShortCourse):
 
     ends_in = 1
 
-    def _lesson_loss(self, stage: Stage) -> Tensor:
+    def _learn_from(self, batch: Batch, trained: Sequence[torch.nn.Parameter]) -> None:
         if (self.stage, self.step) == (self.ends_in, 2):
             self._save(made_optimizers[-1])
             raise KeyboardInterrupt
-        return super()._lesson_loss(stage)
+        super()._learn_from(batch, trained)
 
 
 class EndsWithinTheLastStage(EndsWithinAStage):
@@ -1182,6 +1179,19 @@ def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch, unbroken, brok
     resumed = course.model.state_dict()
     assert all(torch.equal(value, resumed[name]) for name, value in unbroken.items())
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+
+
+def test_workers_change_nothing_of_the_training(tmp_path, unbroken):
+    course = ShortCourse(tmp_path, seed=1, device="cpu", stages=STAGES, workers=2)
+    course.run()
+    assert all(torch.equal(value, unbroken[name]) for name, value in course.model.state_dict().items())
+    lines = [json.loads(line) for line in course.log.path.read_text().splitlines()]
+    assert [(line["stage"], line.get("step")) for line in lines if line.get("split", "held out") == "held out"] == [
+        ("film", None),
+        ("speak", 4),
+        ("caption", 4),
+    ]
+    assert {"answer", "rerank", "end", "loss"} <= set(lines[-2]) and "names shape" in lines[1]
 
 
 # --- the packaged model -----------------------------------------------------------------------------------------------

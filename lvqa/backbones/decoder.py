@@ -96,7 +96,7 @@ class Decoder(ABC):
         checkpoint = find_checkpoint(model)
         if checkpoint.model_type != cls.model_type:
             raise LvqaError(f"model {model!r} is a {checkpoint.model_type}; only a {cls.model_type} can be used")
-        precision = DTYPES[dtype or _usual_dtype(place, checkpoint.cpu_dtype)]
+        precision = DTYPES[dtype or usual_dtype(place, checkpoint.cpu_dtype)]
         try:
             tokenizer = AutoTokenizer.from_pretrained(checkpoint.source)
             if tokenizer.chat_template is None:  # older models keep it with their processor alone
@@ -497,7 +497,8 @@ def _misfit(mismatched: tuple[str, Any, Any]) -> str:
     return f"{name} is of {tuple(found)}, and config.json asks for {tuple(wanted)}; they belong to different models"
 
 
-def _usual_dtype(device: torch.device, cpu_dtype: str | None) -> str:
+def usual_dtype(device: torch.device, cpu_dtype: str | None = None) -> str:
+    """bfloat16 where it is multiplied as such, float32 elsewhere; on a CPU what the model asks for comes first."""
     if device.type == "cpu" and cpu_dtype in DTYPES:
         return cpu_dtype
     able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # young in torch

@@ -229,7 +229,7 @@ class Teacher:
         lesson = self._open()
         draft = None
         while draft is None or not draft.said:
-            film = self._film(4, joined=0.3)
+            film = self._film(4, joined=0.6)
             asker = Asker(film, self.rng)
             draft = asker.kinds[
                 str(self.rng.choice(["attribute", "beside", "event", "when", "after"], p=[0.6, 0.1, 0.1, 0.1, 0.1]))
@@ -238,7 +238,7 @@ class Teacher:
         takes = {bool(fitting(take, said)): take for take in self.rng.permutation(np.array(film.takes, dtype=object))}
         fits = bool(self.rng.integers(2)) and True in takes
         take = takes.get(fits, film.takes[0])
-        clip = self._clip(film, take, int(self.rng.choice([1, 2, 4, 8])))
+        clip = self._clip(film, take, int(self.rng.choice([1, 4, 8, 8])))
         fits = any(subject.fits(said) for pair in clip.pairs for subject in self.scenes[pair].subjects)
         before, after = prompts.rerank(draft.text, clip_first=True)
         self._user(lesson, (before, clip, after))
@@ -309,12 +309,12 @@ class Teacher:
         """Pieces of every take with their times: single frames, pairs, or clips; each shot has one at least."""
         parts: list[Part] = []
         many = len(film.takes) > 5
-        length = 1 if single or many else int(self.rng.choice([1, 2, 8], p=[0.55, 0.15, 0.3]))
+        length = 1 if single or many else int(self.rng.choice([1, 2, 4, 8], p=[0.45, 0.2, 0.15, 0.2]))
         for take in film.takes:
             for number, shot in enumerate(take.shots):
                 scene = _scene_id(take, number)
                 most = max(1, int((shot.end_seconds - shot.start_seconds) // (2 * length)))
-                num_pieces = 1 if many or length == 8 else min(most, int(self.rng.choice([1, 2, 3])))
+                num_pieces = 1 if many or length >= 4 else min(most, int(self.rng.choice([1, 2, 3])))
                 step = (shot.end_seconds - shot.start_seconds) / num_pieces
                 for piece in range(num_pieces):
                     seconds = shot.start_seconds + step * (piece + float(self.rng.uniform(0.05, 0.6)))

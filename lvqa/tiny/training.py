@@ -1,223 +1,45 @@
 """The training of the embedded model, stage by stage. `scripts/train_tiny.py` runs it; README.md here tells why so.
 
-1. *language*: the language model alone, on lessons whose visual tokens are ideal (sums of word vectors).
-2. *vision*: the vision tower alone; each pair's tokens must hold the word vectors of what is seen.
-3. *together*: the same lessons on the tower's own tokens.
+Takes are filmed once: some moments of every scene, as frame pairs. The stages without a mix of tasks train the vision
+tower on them; the others train the language model on the tokens that the trained tower sees, with lessons about the
+same takes. Other processes film and write the lessons.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import math
+import multiprocessing
+import os
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    PreTrainedTokenizerFast,
-    Qwen2_5_VLForConditionalGeneration,
-)
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
+from lvqa.backbones.decoder import usual_dtype
 from lvqa.backbones.vision import encode_pixels
 from lvqa.records import LvqaError
 from lvqa.tiny.build import build_model, build_tokenizer, token_id
 from lvqa.tiny.lessons import COLUMNS, ROWS, Lesson, Teacher
 from lvqa.tiny.questions import HELD_OUT_SEEDS
 from lvqa.tiny.script import FRAMES_PER_SECOND, TAKE_SECONDS, Take, random_take
-from lvqa.tiny.world import ATTRIBUTES, Scene, draw, nearest_things, random_scene
+from lvqa.tiny.world import ATTRIBUTES, HEIGHT, WIDTH, Scene, draw, nearest_things
 
 TOKENS_PER_PAIR = ROWS * COLUMNS
-_ROWS_TOGETHER = 160
 
+# --- what is filmed ---------------------------------------------------------------------------------------------------
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Lessons side by side, padded on the right (a causal model never looks there)."""
-
-    ids: Tensor  # (batch, sequence)
-    positions: Tensor  # (3, batch, sequence)
-    visual: Tensor  # (batch, sequence) bool
-    pairs: Tensor  # (pairs,) scene of each pair, in order
-    target_rows: Tensor  # (targets,) index into batch * sequence
-    target_tokens: Tensor  # (targets, most) padded with -1
-    tasks: tuple[str, ...]
-    letters: tuple[int, ...]
-    """The tokens of A to D."""
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch there."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        moved: dict[str, Any] = {n: v.to(device) if isinstance(v, Tensor) else v for n, v in values.items()}
-        return Batch(**moved)
-
-    @classmethod
-    def of(cls, lessons: Sequence[Lesson], tokenizer: PreTrainedTokenizerFast) -> Batch:
-        """Pad and stack."""
-        longest = max(len(lesson.ids) for lesson in lessons)
-        ids = np.zeros((len(lessons), longest), np.int64)
-        positions = np.zeros((3, len(lessons), longest), np.int64)
-        rows, tokens, tasks = [], [], []
-        for i, lesson in enumerate(lessons):
-            ids[i, : len(lesson.ids)] = lesson.ids
-            positions[:, i, : len(lesson.ids)] = np.array(lesson.positions).T
-            for target in lesson.targets:
-                rows.append(i * longest + target.position)
-                tokens.append(target.tokens)
-                tasks.append(target.task)
-        most = max(map(len, tokens))
-        padded = [list(t) + [-1] * (most - len(t)) for t in tokens]
-        return cls(
-            torch.from_numpy(ids),
-            torch.from_numpy(positions),
-            torch.from_numpy(ids == token_id(tokenizer, "<|video_pad|>")),
-            torch.tensor([pair for lesson in lessons for pair in lesson.pairs], dtype=torch.int64),
-            torch.tensor(rows),
-            torch.tensor(padded),
-            tuple(tasks),
-            tuple(token_id(tokenizer, letter) for letter in "ABCD"),
-        )
-
-
-class WordVectors:
-    """The word vectors of the attributes' values: what the vision tower is taught to say."""
-
-    def __init__(
-        self, model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, device: torch.device
-    ) -> None:
-        self.device = device
-        embedding = model.model.language_model.embed_tokens.weight
-        ids = {a: [tokenizer.encode(f" {v}")[-1] for v in values] for a, values in ATTRIBUTES.items()}
-        self.vectors = {a: embedding[index].detach().clone() for a, index in ids.items()}  # attribute -> (values, dim)
-
-    def labels(self, scenes: Sequence[Scene], seconds: np.ndarray) -> dict[str, Tensor]:
-        """Attribute -> (scenes, 12): the place in ATTRIBUTES of the value that each token is to name.
-
-        Of the scene, and of the thing nearest to the token at that moment; `seconds` is (scenes,).
-        """
-        nearest = [nearest_things(scene, moment, ROWS, COLUMNS) for scene, moment in zip(scenes, seconds, strict=True)]
-        found = {}
-        for attribute, values in ATTRIBUTES.items():
-            rows = [
-                np.array([values.index(subject.value(attribute)) for subject in scene.subjects])[places]
-                for scene, places in zip(scenes, nearest, strict=True)
-            ]
-            found[attribute] = torch.from_numpy(np.stack(rows))
-        return found
-
-    def ideal_tokens(self, labels: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
-        """(pairs, 12, dim): as a good tower would see them: all words in every token, unevenly strong, with noise, and
-        one value in fifty misread."""
-        num, dim = len(next(iter(labels.values()))), self.vectors["colour"].shape[1]
-        tokens = 0.06 * torch.randn(num, TOKENS_PER_PAIR, dim, generator=generator)
-        for attribute, vectors in self.vectors.items():
-            misread = torch.rand(num, TOKENS_PER_PAIR, generator=generator) < 0.02
-            other = torch.randint(len(vectors), (num, TOKENS_PER_PAIR), generator=generator)
-            value = torch.where(misread, other, labels[attribute])
-            tokens += (0.3 + torch.rand(num, TOKENS_PER_PAIR, 1, generator=generator)) * vectors[value]
-        return tokens
-
-    def naming_losses(
-        self, tokens: Tensor, labels: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Cross-entropy and hits by attribute, where a value's logit is token . word.
-
-        Each token of a pair is to name the scene and the thing nearest to it. The tower sees all of the pair, so the
-        language model need not find out which tokens belong together.
-        """
-        losses, hits = {}, {}
-        for attribute, vectors in self.vectors.items():
-            logits = (tokens.float() @ vectors.T.to(self.device)).flatten(0, 1)  # (pairs * tokens, values)
-            label = labels[attribute].to(self.device).flatten()
-            losses[attribute] = nn.functional.cross_entropy(logits, label)
-            hits[attribute] = (logits.argmax(-1) == label).float()
-        return losses, hits
-
-
-def lesson_loss(
-    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, visual_tokens: Tensor, *, text_weight: float
-) -> tuple[Tensor, Tensor]:
-    """Mean loss over the targets, and (targets,) whether the likeliest token is right.
-
-    `text_weight` adds the plain next-token loss over the text: prompts speak truly of the clip, so that it teaches too.
-    """
-    language = model.model.language_model
-    embeds = language.embed_tokens(batch.ids)
-    embeds = embeds.masked_scatter(batch.visual.unsqueeze(-1), visual_tokens.to(embeds.dtype))
-    hidden = language(inputs_embeds=embeds, position_ids=batch.positions, use_cache=False).last_hidden_state
-    text_loss: Tensor | float = 0.0
-    if text_weight:
-        next_ids = batch.ids[:, 1:].masked_fill(batch.visual[:, 1:] | (batch.ids[:, 1:] == 0), -100)
-        text_logits = model.lm_head(hidden[:, :-1]).float()
-        text_loss = nn.functional.cross_entropy(text_logits.flatten(0, 1), next_ids.flatten())
-    logits = model.lm_head(hidden.flatten(0, 1)[batch.target_rows]).float()  # (targets, vocabulary)
-    log_probs = logits.log_softmax(-1)
-    mask = batch.target_tokens >= 0
-    chosen = log_probs.gather(1, batch.target_tokens.clamp(min=0)) * mask
-    losses = -chosen.sum(1) / mask.sum(1)
-    # A verdict is read among the letters alone, as the product reads it.
-    letters = torch.tensor(batch.letters, device=logits.device)
-    verdicts = torch.isin(batch.target_tokens[:, 0], letters)
-    best = torch.where(verdicts, letters[logits[:, letters].argmax(-1)], logits.argmax(-1))
-    right = (best.unsqueeze(1) == batch.target_tokens).any(1)
-    return losses.mean() + text_weight * text_loss, right.float()
-
-
-BATCH_TOKENS = {
-    "match drill": 110,
-    "scene drill": 210,
-    "answer": 440,
-    "course": 430,
-    "most": 350,
-    "rerank": 150,
-    "clip word": 130,
-    "query word": 80,
-    "caption": 80,
-}
-"""Rough length of a lesson by task, so that batches are of about the same cost."""
-
-
-def lesson_batch(
-    teacher: Teacher, mix: Mapping[str, float], tokenizer: PreTrainedTokenizerFast, *, tokens: int
-) -> Batch:
-    """A batch of about `tokens` tokens of one task (so that lengths are alike), drawn by the weights of `mix`."""
-    names = list(mix)
-    weights = np.array([mix[name] for name in names])
-    name = str(teacher.rng.choice(names, p=weights / weights.sum()))
-    size = max(1, tokens // BATCH_TOKENS[name])
-    return Batch.of([teacher.tasks[name]() for _ in range(size)], tokenizer)
-
-
-# --- pixels ---------------------------------------------------------------------------------------------------------
-
-
-def draw_pairs(
-    rng: np.random.Generator, scenes: Sequence[Scene], *, step_seconds: float = 1.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """(scenes, 2, 84, 112, 3) uint8: at a random moment of each, marred as by a film's compression; and the moments."""
-    pixels = np.empty((len(scenes), 2, 28 * ROWS, 28 * COLUMNS, 3), np.uint8)
-    first = rng.uniform(0, 30, len(scenes))
-    for row, scene, seconds in zip(pixels, scenes, first.tolist(), strict=True):
-        for frame, moment in zip(row, (seconds, seconds + step_seconds), strict=True):
-            frame[:] = _as_decoded(rng, draw(scene, moment))
-    return pixels, first + step_seconds / 2
-
-
-def _as_decoded(rng: np.random.Generator, frame: np.ndarray) -> np.ndarray:
-    if rng.random() < 0.7:
-        quality = int(rng.integers(35, 95))
-        encoded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        frame = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
-    scaling = cv2.INTER_AREA if rng.random() < 0.5 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(frame, (28 * COLUMNS, 28 * ROWS), interpolation=scaling))
+TAKES_PER_REEL = 64
 
 
 def random_takes(rng: np.random.Generator, num: int) -> list[Take]:
@@ -226,7 +48,285 @@ def random_takes(rng: np.random.Generator, num: int) -> list[Take]:
     return [random_take(rng, 0.0, end) for end in ends.tolist()]
 
 
-# --- the course -----------------------------------------------------------------------------------------------------
+def takes_of_reel(seed: int, reel: int) -> list[Take]:
+    """The same for the same numbers, in every process."""
+    return random_takes(np.random.default_rng([seed, 1, reel]), TAKES_PER_REEL)
+
+
+class Footage(NamedTuple):
+    """What was filmed of some scenes: a number of moments of each and, last, one that is a single frame shown twice."""
+
+    pixels: np.ndarray  # (scenes, moments + 1, 2, 84, 112, 3) uint8
+    labels: np.ndarray  # (scenes, moments + 1, attributes, 12) uint8: see `film`
+    num_things: np.ndarray  # (scenes,) uint8
+
+
+class Reels(Dataset[Footage]):
+    """The footage of a reel, by (seed, reel)."""
+
+    def __init__(self, moments: int) -> None:
+        self.moments = moments
+
+    def __getitem__(self, place: tuple[int, int]) -> Footage:
+        seed, reel = place
+        scenes = [shot.scene for take in takes_of_reel(seed, reel) for shot in take.shots]
+        rng = np.random.default_rng([seed, 2, reel])
+        steps = [1.0] * self.moments + [0.0]
+        pixels, labels = zip(*(film(rng, scenes, step_seconds=step) for step in steps), strict=True)
+        num_things = np.array([len(scene.things) for scene in scenes], np.uint8)
+        return Footage(np.stack(pixels, 1), np.stack(labels, 1), num_things)
+
+
+def film(rng: np.random.Generator, scenes: Sequence[Scene], *, step_seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    """(scenes, 2, 84, 112, 3) uint8, a frame pair at a random moment of each; (scenes, attributes, 12) uint8 labels.
+
+    A label is the place in ATTRIBUTES of the value that a token is to name: that of the scene, and of the thing nearest
+    to the token.
+    """
+    pixels = np.empty((len(scenes), 2, 28 * ROWS, 28 * COLUMNS, 3), np.uint8)
+    labels = np.empty((len(scenes), len(ATTRIBUTES), TOKENS_PER_PAIR), np.uint8)
+    first = rng.uniform(0, 30, len(scenes))
+    for row, names, scene, seconds in zip(pixels, labels, scenes, first.tolist(), strict=True):
+        for frame, moment in zip(row, (seconds, seconds + step_seconds), strict=True):
+            frame[:] = _as_decoded(rng, draw(scene, moment))
+        nearest = nearest_things(scene, seconds + step_seconds / 2, ROWS, COLUMNS)
+        for name, (attribute, values) in zip(names, ATTRIBUTES.items(), strict=True):
+            name[:] = np.array([values.index(subject.value(attribute)) for subject in scene.subjects])[nearest]
+    return pixels, labels
+
+
+def _as_decoded(rng: np.random.Generator, frame: np.ndarray) -> np.ndarray:
+    """A drawn frame at the model's size, often marred as by a film's compression."""
+    if rng.random() < 0.6:
+        # At half the size, which takes a quarter of the time.
+        frame = cv2.resize(frame, (WIDTH // 2, HEIGHT // 2), interpolation=cv2.INTER_AREA)
+        encoded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(50, 96))])[1]
+        frame = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
+    scaling = cv2.INTER_AREA if rng.random() < 0.5 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(frame, (28 * COLUMNS, 28 * ROWS), interpolation=scaling))
+
+
+class Naming:
+    """What the vision tower is taught: to say the word vectors of the attributes' values."""
+
+    def __init__(self, model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
+        embedding = model.model.language_model.embed_tokens.weight.detach()
+        ids = {a: [tokenizer.encode(f" {v}")[-1] for v in values] for a, values in ATTRIBUTES.items()}
+        self.vectors = {a: embedding[index].clone() for a, index in ids.items()}  # attribute -> (values, dim)
+
+    def losses(self, tokens: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Cross-entropy and share of hits by attribute, where a value's logit is token . word.
+
+        `tokens` are (pairs, 12, dim), `labels` (pairs, attributes, 12). The tower sees all of a pair, so that the
+        language model need not find out which tokens belong together.
+        """
+        losses, hits = {}, {}
+        for place, (attribute, vectors) in enumerate(self.vectors.items()):
+            logits = (tokens.float() @ vectors.T).flatten(0, 1)  # (pairs * 12, values)
+            label = labels[:, place].flatten().long()
+            losses[attribute] = cross_entropy(logits, label)
+            hits[f"names {attribute}"] = (logits.argmax(-1) == label).float().mean()
+        return losses, hits
+
+    def length(self) -> float:
+        """How long a token is that holds a word of each attribute."""
+        return math.hypot(*(float(vectors.norm(dim=-1).mean()) for vectors in self.vectors.values()))
+
+
+# --- what is asked about it -------------------------------------------------------------------------------------------
+
+LESSON_TOKENS = {
+    "match drill": 114,
+    "scene drill": 202,
+    "answer": 430,
+    "course": 430,
+    "most": 330,
+    "rerank": 150,
+    "clip word": 120,
+    "query word": 76,
+    "caption": 70,
+}
+"""Rough length of a lesson by task, so that a mix can be told in shares of all tokens."""
+
+
+ROW_TOKENS = 1024
+"""Lessons stand one after the other in rows of this length; longer ones are not told."""
+
+
+class Batch(NamedTuple):
+    """Rows of lessons, each of which sees itself alone. What is left of a row is one more, without targets."""
+
+    ids: np.ndarray  # (rows, 1024)
+    positions: np.ndarray  # (3, rows, 1024)
+    lesson: np.ndarray  # (rows, 1024) number of the lesson in its row
+    scene: np.ndarray  # (rows, 1024) that a visual token shows; -1 for text
+    moment: np.ndarray  # (rows, 1024) at which of its filmed moments
+    cell: np.ndarray  # (rows, 1024) which of the pair's 12 tokens it is
+    target_places: np.ndarray  # (targets,) index into rows * 1024
+    target_tokens: np.ndarray  # (targets, 24) padded with -1
+    tasks: tuple[str, ...]
+    """Of each target; there may be more targets than tasks, without tokens."""
+
+
+MOST_TOKENS = 24
+"""That are right in one place."""
+
+
+def pack(
+    lessons: Sequence[Lesson], rng: np.random.Generator, *, rows: int, moments: int, visual_token: int, targets: int
+) -> Batch:
+    """The longest lessons first, each into the first row that has room; what finds none is left out."""
+    shape = rows, ROW_TOKENS
+    batch = Batch(
+        ids=np.zeros(shape, np.int64),
+        positions=np.zeros((3, *shape), np.int64),
+        lesson=np.full(shape, len(lessons)),
+        scene=np.full(shape, -1),
+        moment=np.full(shape, -1),
+        cell=np.full(shape, -1),
+        target_places=np.zeros(targets, np.int64),
+        target_tokens=np.full((targets, MOST_TOKENS), -1),
+        tasks=(),
+    )
+    used, tasks = [0] * rows, list[str]()
+    for number, lesson in enumerate(sorted(lessons, key=lambda lesson: -len(lesson.ids))):
+        size = len(lesson.ids)
+        row = next((row for row in range(rows) if used[row] + size <= ROW_TOKENS), None)
+        if row is None:
+            continue
+        here = slice(used[row], used[row] + size)
+        batch.ids[row, here] = lesson.ids
+        batch.positions[:, row, here] = np.array(lesson.positions).T
+        batch.lesson[row, here] = number
+        visual = used[row] + np.flatnonzero(np.array(lesson.ids) == visual_token)
+        pairs = np.array(lesson.pairs, np.int64)
+        shown = np.where(pairs < 0, moments, rng.integers(moments, size=len(pairs)))
+        batch.scene[row, visual] = np.where(pairs < 0, ~pairs, pairs).repeat(TOKENS_PER_PAIR)
+        batch.moment[row, visual] = shown.repeat(TOKENS_PER_PAIR)
+        batch.cell[row, visual] = np.tile(np.arange(TOKENS_PER_PAIR), len(pairs))
+        for target in lesson.targets[: targets - len(tasks)]:
+            batch.target_places[len(tasks)] = row * ROW_TOKENS + used[row] + target.position
+            batch.target_tokens[len(tasks), : len(target.tokens)] = target.tokens[:MOST_TOKENS]
+            tasks.append(target.task)
+        used[row] += size
+    return batch._replace(tasks=tuple(tasks))
+
+
+class Lessons(Dataset[Batch]):
+    """The lessons of a step, by (stage, step): they depend on nothing else, so that a resumed run sees the same."""
+
+    def __init__(self, seed: int, num_reels: int, moments: int, stages: Sequence[Stage]) -> None:
+        self.seed, self.num_reels, self.moments, self.stages = seed, num_reels, moments, stages
+        self._teacher: Teacher | None = None
+        self._visual_token = 0
+
+    def __getitem__(self, place: tuple[int, int]) -> Batch:
+        stage, step = place
+        return self.draw(self.stages[stage], [stage, step])
+
+    def draw(self, stage: Stage, key: Sequence[int]) -> Batch:
+        """Lessons by their shares in the mix of this stage, as many as its rows hold."""
+        assert stage.mix is not None
+        if self._teacher is None:  # in the process that needs it
+            tokenizer = build_tokenizer()
+            takes = [take for reel in range(self.num_reels) for take in takes_of_reel(self.seed, reel)]
+            self._teacher = Teacher(tokenizer, takes, seed=self.seed)
+            self._visual_token = token_id(tokenizer, "<|video_pad|>")
+        teacher, room = self._teacher, stage.rows * ROW_TOKENS
+        teacher.rng = rng = np.random.default_rng([self.seed, 3, *key])
+        chances = np.array([share / LESSON_TOKENS[task] for task, share in stage.mix.items()])
+        lessons: list[Lesson] = []
+        drawn = 0
+        while drawn < room:
+            lesson = teacher.tasks[str(rng.choice(list(stage.mix), p=chances / chances.sum()))]()
+            if len(lesson.ids) <= ROW_TOKENS:
+                lessons.append(lesson)
+                drawn += len(lesson.ids)
+        return pack(
+            lessons, rng, rows=stage.rows, moments=self.moments, visual_token=self._visual_token, targets=room // 3
+        )
+
+
+def lesson_loss(
+    model: Qwen2_5_VLForConditionalGeneration, seen: Tensor, batch: Sequence[Tensor], *, text_weight: float
+) -> tuple[Tensor, Tensor]:
+    """Mean loss over the targets, and (targets,) whether the likeliest token is right.
+
+    `seen` is (scenes, moments + 1, 12, dim), the tower's tokens of all that was filmed; `batch` the arrays of a Batch.
+    `text_weight` adds the plain next-token loss over the text: prompts speak truly of the clip, so that it teaches too.
+    """
+    ids, positions, lesson, scene, moment, cell, places, tokens = batch
+    language = model.model.language_model
+    is_visual = scene >= 0
+    shown = seen[scene.clamp(min=0), moment.clamp(min=0), cell.clamp(min=0)]
+    hidden = torch.where(is_visual.unsqueeze(-1), shown.float(), language.embed_tokens(ids))
+    sees = (lesson.unsqueeze(2) == lesson.unsqueeze(1)).tril().unsqueeze(1)  # (rows, 1, 1024, 1024)
+    rotary = language.rotary_emb(hidden, positions)
+    for layer in language.layers:
+        hidden = layer(hidden, attention_mask=sees, position_embeddings=rotary)
+    hidden = language.norm(hidden)
+    # Not across lessons, and neither to visual tokens nor to what is no lesson (of tokens 0).
+    is_text = (lesson[:, 1:] == lesson[:, :-1]) & ~is_visual[:, 1:] & (ids[:, 1:] > 0)
+    text_logits = model.lm_head(hidden[:, :-1]).float()
+    text_loss = cross_entropy(text_logits.flatten(0, 1), ids[:, 1:].masked_fill(~is_text, -100).flatten())
+    logits = model.lm_head(hidden.flatten(0, 1)[places]).float()  # (targets, vocabulary)
+    is_token = tokens >= 0
+    chosen = logits.log_softmax(-1).gather(1, tokens.clamp(min=0)) * is_token
+    loss = -(chosen.sum(1) / is_token.sum(1).clamp(min=1)).sum() / is_token.any(1).sum()
+    return loss + text_weight * text_loss, (logits.argmax(-1, keepdim=True) == tokens).any(1)
+
+
+class Recorded:
+    """Loss and gradients of a function of tensors, whose shapes stay the same; other results are passed on.
+
+    On a GPU it is recorded at the first call and replayed from then on: these are thousands of small kernels, and
+    launching them one by one takes longer than running them.
+    """
+
+    def __init__(self, function: Callable[[Sequence[Tensor]], tuple[Tensor, ...]], trained: Sequence[nn.Parameter]):
+        self.function, self.trained = function, trained
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.given: list[Tensor] = []
+        self.found: tuple[Tensor, ...] = ()
+
+    def __call__(self, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """What the function gives, its first result a loss; leaves the gradients with the parameters."""
+        if not given[0].is_cuda:
+            self._forget()
+            return self._run(given)
+        if self.graph is None:
+            self._record(given)
+            assert self.graph is not None
+        for ours, theirs in zip(self.given, given, strict=True):
+            ours.copy_(theirs)
+        self.graph.replay()
+        return tuple(result.clone() for result in self.found)
+
+    def _record(self, given: Sequence[Tensor]) -> None:
+        self.given = [tensor.clone() for tensor in given]
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):  # libraries choose their kernels
+                self._forget()
+                self._run(self.given)
+        torch.cuda.current_stream().wait_stream(aside)
+        self._forget()  # so that the recorded run writes the gradients anew, and adds to nothing
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.found = self._run(self.given)
+
+    def _run(self, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        loss, *others = self.function(given)
+        torch.autograd.backward(loss)
+        return (loss.detach(), *others)
+
+    def _forget(self) -> None:
+        for parameter in self.trained:
+            parameter.grad = None
+
+
+# --- the course -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,33 +337,32 @@ class Stage:
     steps: int
     learning_rate: float
     mix: Mapping[str, float] | None = None
-    """Weights of the tasks; None trains the vision tower alone."""
-    tokens: int = 4000
-    """Text tokens a batch."""
-    seen: bool = False
-    """Lessons on the tower's own tokens instead of ideal ones."""
+    """Tasks and their shares of the tokens; None trains the vision tower alone."""
+    rows: int = 48
+    """Of 1,024 tokens, a step."""
+    pairs: int = 2048
+    """A step of the vision tower."""
     num_things: int | None = None
     """In the scenes that the vision tower is shown; None: one to three."""
 
 
-DRILLS = {"match drill": 0.05, "scene drill": 0.45}
+DRILLS = {"match drill": 0.04, "scene drill": 0.28}
 PRODUCT = {
-    "answer": 0.26,
-    "course": 0.08,
-    "most": 0.02,
-    "rerank": 0.08,
+    "answer": 0.30,
+    "course": 0.14,
+    "most": 0.04,
+    "rerank": 0.14,
     "clip word": 0.02,
     "query word": 0.02,
     "caption": 0.02,
 }
 
 CURRICULUM = (
-    Stage(name="see", steps=3000, learning_rate=1.5e-3, num_things=1),
-    Stage(name="see several", steps=4000, learning_rate=1.2e-3),
-    Stage(name="match", steps=1500, learning_rate=2e-3, mix={"match drill": 0.75, "caption": 0.25}),
-    Stage(name="scenes", steps=1500, learning_rate=1.5e-3, mix={"match drill": 0.15, "scene drill": 0.85}),
-    Stage(name="lessons", steps=1500, learning_rate=1.5e-3, mix={**DRILLS, **PRODUCT}),
-    Stage(name="together", steps=4000, learning_rate=1.4e-3, mix={**DRILLS, **PRODUCT}, tokens=5000, seen=True),
+    Stage(name="see", steps=300, learning_rate=1.5e-3, num_things=1),
+    Stage(name="see several", steps=1500, learning_rate=1.5e-3),
+    Stage(name="match", steps=400, learning_rate=2e-3, mix={"match drill": 0.75, "caption": 0.25}),
+    Stage(name="scenes", steps=600, learning_rate=2e-3, mix={"match drill": 0.15, "scene drill": 0.85}),
+    Stage(name="lessons", steps=3900, learning_rate=2e-3, mix={**DRILLS, **PRODUCT}),
 )
 """The whole training. README.md in this folder tells what each stage is for and what it reached."""
 
@@ -271,22 +370,29 @@ CURRICULUM = (
 class Course:
     """The model on its way through the stages, with all that is needed to go on after an interruption."""
 
-    num_takes = 8_000
-    moments_per_scene = 2
+    num_reels = 320
+    num_held_out_reels = 12
+    moments = 3
     steps_between_saves = 500
-    pairs_per_batch = 96
+    exam_rows = 16
 
-    def __init__(self, folder: Path, *, seed: int, device: str, stages: Sequence[Stage]) -> None:
-        self.folder, self.seed, self.stages = folder, seed, stages
+    def __init__(self, folder: Path, *, seed: int, device: str, stages: Sequence[Stage], workers: int = 0) -> None:
+        self.folder, self.seed, self.stages, self.workers = folder, seed, stages, workers
         self.device = torch.device(device)
         self.tokenizer = build_tokenizer()
         self.model = build_model(self.tokenizer, seed=seed)
-        self.words = WordVectors(self.model, self.tokenizer, self.device)
         nn.Module.to(self.model, self.device).train()
-        _use_quick_attention(self.model)
-        self.seen_tokens: Tensor | None = None
+        self.naming = Naming(self.model, self.tokenizer)
+        self.model.model.language_model.config._attn_implementation = "sdpa"
         self.log = Log(folder / "log.jsonl")
         self.stage = self.step = 0
+        self.examiner = Lessons(HELD_OUT_SEEDS, self.num_held_out_reels, self.moments, stages)
+        self.exams: dict[str, Batch] = {}
+        self.footage: dict[int, tuple[Tensor, ...]] = {}
+        """By seed: the fields of Footage, on the device."""
+        self.seen: dict[int, Tensor] = {}
+        """By seed: (scenes, moments + 1, 12, dim) bfloat16, what the trained tower makes of the footage."""
+        self.learnt: Recorded | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -302,136 +408,166 @@ class Course:
                 raise LvqaError(f"{self.checkpoint}: is of a model with other words; train into another folder")
             self.model.load_state_dict(saved["model"])
             self.stage, self.step = saved["stage"], saved["step"]
+        if self.stage == len(self.stages):
+            return
+        lessons = self._lessons()  # begun now, so that the first ones are there when they are needed
+        self._film({self.seed: self.num_reels, HELD_OUT_SEEDS: self.num_held_out_reels})
         while self.stage < len(self.stages):
-            self._run_stage(self.stages[self.stage], saved)
+            self._run_stage(self.stages[self.stage], lessons, saved)
             saved = None
             self.stage, self.step = self.stage + 1, 0
             self._save(None)
 
-    def _run_stage(self, stage: Stage, saved: Mapping[str, Any] | None) -> None:
-        self._begin(stage)
+    def _film(self, num_reels: Mapping[int, int]) -> None:
+        """All reels of each seed one after the other."""
+        order = [(seed, reel) for seed, num in num_reels.items() for reel in range(num)]
+        filmed: dict[int, list[list[Tensor]]] = {seed: [] for seed in num_reels}
+        for (seed, _), footage in zip(order, self._loader(Reels(self.moments), order), strict=True):
+            filmed[seed].append([self._on_device(field) for field in footage])
+        for seed, reels in filmed.items():
+            self.footage[seed] = tuple(torch.cat(fields) for fields in zip(*reels, strict=True))
+        self.log.write(stage="film", scenes=len(self.footage[self.seed][0]))
+
+    def _lessons(self) -> Iterator[Batch]:
+        """Of all steps that are left, in order."""
+        left = [
+            (number, step)
+            for number, stage in enumerate(self.stages)
+            for step in range(stage.steps if stage.mix else 0)
+            if (number, step) >= (self.stage, self.step)
+        ]
+        drawn = Lessons(self.seed, self.num_reels, self.moments, self.stages)
+        return iter(self._loader(drawn, left)) if left else iter(())
+
+    def _loader(self, items: Dataset[Any], order: Any) -> DataLoader[Any]:
+        """The items in this order, made by the workers; which of them makes one changes nothing."""
+        several: dict[str, Any] = {}
+        if self.workers:
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([__name__])  # loads the libraries once for all workers
+            several = {"multiprocessing_context": context, "prefetch_factor": 4}
+        return DataLoader(
+            items,
+            batch_size=None,
+            sampler=order,
+            collate_fn=_as_it_is,
+            num_workers=self.workers,
+            worker_init_fn=_use_little,
+            **several,
+        )
+
+    def _run_stage(self, stage: Stage, lessons: Iterator[Batch], saved: Mapping[str, Any] | None) -> None:
         trained = self._trained(stage)
         optimizer = torch.optim.AdamW(trained, lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
         if saved is not None and saved["optimizer"] is not None:
             optimizer.load_state_dict(saved["optimizer"])
         while self.step < stage.steps:
-            # Draws depend on the step alone, so that a resumed run sees what an unbroken one would have seen.
-            self.teacher.rng = np.random.default_rng([self.seed, self.stage, self.step])
             for group in optimizer.param_groups:
                 warm, done = min(1.0, (self.step + 1) / 50), self.step / stage.steps
                 group["lr"] = stage.learning_rate * warm * (1 - 0.95 * done)
-            with torch.autocast(self.device.type, torch.bfloat16):
-                loss = self._lesson_loss(stage) if stage.mix else self._vision_loss(stage, self.teacher.rng)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
+            if stage.mix is None:
+                optimizer.zero_grad()
+                self._learn_to_see(stage, np.random.default_rng([self.seed, self.stage, self.step]))
+            else:
+                self._learn_from(next(lessons), trained)
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             self.step += 1
-            self.log.add(["loss"], [loss.item()])
-            if self.step % 50 == 0:
+            if self.step % 100 == 0:
                 self.log.write(stage=stage.name, step=self.step, split="training")
             if self.step % self.steps_between_saves == 0 or self.step == stage.steps:
                 self._examine(stage)
                 self._save(optimizer)
-
-    def _begin(self, stage: Stage) -> None:
-        rng = np.random.default_rng([self.seed, 1, self.stage])
-        self._take_up(random_takes(rng, self.num_takes), seed=self.seed)
-        if stage.seen:
-            self._match_lengths(rng, is_done=self.step > 0)
-        self.seen_tokens = self._encode(rng, self.teacher.scenes) if stage.seen else None
-
-    def _take_up(self, takes: Sequence[Take], *, seed: int) -> None:
-        """What the lessons are about from now on."""
-        self.teacher = Teacher(self.tokenizer, takes, seed=seed)
-        self.seen_tokens = None
-
-    @torch.no_grad()
-    def _match_lengths(self, rng: np.random.Generator, *, is_done: bool) -> None:
-        """Scale the tower's output to the length of the ideal tokens, which the language model is used to.
-
-        Where that is done already, its draws are made all the same: what is drawn next depends on them.
-        """
-        scenes = self.teacher.scenes[:100]
-        seen = self._encode(rng, scenes).float().norm(dim=-1).mean()
-        ideal = self._visual_tokens(torch.arange(len(scenes)), rng).norm(dim=-1).mean()
-        if is_done:
-            return
-        last = self.model.model.visual.merger.mlp[-1]
-        for parameter in (last.weight, last.bias):
-            parameter *= (ideal / seen).item()
+        if stage.mix is None and any(later.mix for later in self.stages[self.stage + 1 : self.stage + 2]):
+            self._match_lengths()
 
     def _trained(self, stage: Stage) -> list[nn.Parameter]:
-        visual = self.model.model.visual
         for parameter in self.model.parameters():
             parameter.requires_grad_(stage.mix is not None)
-        for parameter in visual.parameters():
+        for parameter in self.model.model.visual.parameters():
             parameter.requires_grad_(stage.mix is None)
         # The word vectors stay what they were when the tower learnt to say them.
         self.model.model.language_model.embed_tokens.weight.requires_grad_(False)
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def _vision_loss(self, stage: Stage, rng: np.random.Generator) -> Tensor:
-        scenes = [random_scene(rng, stage.num_things) for _ in range(self.pairs_per_batch)]
-        pixels, seconds = draw_pairs(rng, scenes)
-        tokens = encode_pixels(self.model.model.visual, torch.from_numpy(pixels).to(self.device))
-        losses, hits = self.words.naming_losses(tokens, self.words.labels(scenes, seconds))
-        self.log.add([f"names {name}" for name in hits], [hit.mean().item() for hit in hits.values()])
+    def _learn_to_see(self, stage: Stage, rng: np.random.Generator) -> None:
+        """Add the gradients of the loss over random moments."""
+        pixels, labels, num_things = self.footage[self.seed]
+        scenes = torch.arange(len(pixels), device=self.device)
+        if stage.num_things is not None:
+            scenes = scenes[num_things == stage.num_things]
+        chosen = scenes[self._on_device(rng.integers(len(scenes), size=stage.pairs))]
+        moments = self._on_device(rng.integers(pixels.shape[1], size=stage.pairs))
+        torch.autograd.backward(self._naming_loss(pixels[chosen, moments], labels[chosen, moments]))
+
+    def _naming_loss(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        with self._quick():
+            tokens = encode_pixels(self.model.model.visual, pixels)
+        losses, hits = self.naming.losses(tokens, labels)
+        self.log.add(list(hits), torch.stack(list(hits.values())))
         return torch.stack(list(losses.values())).sum() + losses["shape"]  # the hardest counts twice
 
-    def _lesson_loss(self, stage: Stage) -> Tensor:
-        assert stage.mix is not None
-        batch = lesson_batch(self.teacher, stage.mix, self.tokenizer, tokens=stage.tokens)
-        tokens = self._visual_tokens(batch.pairs, self.teacher.rng)
-        loss, right = lesson_loss(self.model, batch.to(self.device), tokens, text_weight=0.05)
-        self.log.add(list(batch.tasks), right.tolist())
-        return loss
+    @torch.no_grad()
+    def _match_lengths(self) -> None:
+        """Scale the tower's output to what the language model is used to: the length of some words added up."""
+        sample = self.footage[self.seed][0][: 2 * TAKES_PER_REEL]
+        last = self.model.model.visual.merger.mlp[-1]
+        ratio = 0.8 * self.naming.length() / self._encode(sample).float().norm(dim=-1).mean()
+        for parameter in (last.weight, last.bias):
+            parameter *= ratio
 
-    def _visual_tokens(self, pairs: Tensor, rng: np.random.Generator) -> Tensor:
-        """(pairs, 12, dim) for the scenes named: one of a scene's encoded moments, or ideal tokens."""
-        is_alone = pairs < 0
-        pairs = torch.where(is_alone, ~pairs, pairs)
-        if self.seen_tokens is not None:
-            moments = torch.from_numpy(rng.integers(self.moments_per_scene, size=len(pairs)))
-            moments[is_alone] = self.moments_per_scene
-            return self.seen_tokens[pairs, moments].to(self.device).float()
-        labels = self.words.labels(
-            [self.teacher.scenes[pair] for pair in pairs.tolist()], rng.uniform(0, 30, len(pairs))
-        )
-        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-        return self.words.ideal_tokens(labels, generator).to(self.device)
+    def _learn_from(self, batch: Batch, trained: Sequence[nn.Parameter]) -> None:
+        """Put the gradients of the mean loss over its targets to the parameters."""
+        self.learnt = self.learnt or Recorded(lambda given: self._lesson_loss(given, self.seed), trained)
+        self._note(batch, *self.learnt([self._on_device(field) for field in batch[:-1]]))
+
+    def _lesson_loss(self, given: Sequence[Tensor], seed: int) -> tuple[Tensor, Tensor]:
+        if seed not in self.seen:
+            self.seen[seed] = self._encode(self.footage[seed][0])
+        with self._quick():
+            return lesson_loss(self.model, self.seen[seed], given, text_weight=0.05)
+
+    def _note(self, batch: Batch, loss: Tensor, right: Tensor) -> None:
+        self.log.add(["loss"], loss[None])
+        self.log.add(batch.tasks, right[: len(batch.tasks)])
 
     @torch.no_grad()
-    def _encode(self, rng: np.random.Generator, scenes: Sequence[Scene]) -> Tensor:
-        """(scenes, moments, 12, dim) bfloat16; the last moment is a single frame shown twice."""
-        encoded = []
-        for first in range(0, len(scenes), 64):
-            chunk = scenes[first : first + 64]
-            drawn = [draw_pairs(rng, chunk)[0] for _ in range(self.moments_per_scene)]
-            drawn.append(draw_pairs(rng, chunk, step_seconds=0.0)[0])
-            pixels = torch.from_numpy(np.stack(drawn, 1).reshape(-1, *drawn[0].shape[1:])).to(self.device)
-            with torch.autocast(self.device.type, torch.bfloat16):
-                tokens = encode_pixels(self.model.model.visual, pixels)
-            encoded.append(tokens.bfloat16().cpu().view(len(chunk), -1, *tokens.shape[1:]))
-        return torch.cat(encoded)
+    def _encode(self, pixels: Tensor) -> Tensor:
+        """(scenes, moments + 1, 12, dim) bfloat16."""
+        visual, encoded = self.model.model.visual, []
+        for first in range(0, len(pixels), 128):
+            with self._quick():
+                encoded.append(encode_pixels(visual, pixels[first : first + 128].flatten(0, 1)).bfloat16())
+        return torch.cat(encoded).view(*pixels.shape[:2], TOKENS_PER_PAIR, -1)
 
     @torch.no_grad()
     def _examine(self, stage: Stage) -> None:
-        """Accuracy of every task on scenes that no stage has seen, always with the same questions; into the log."""
-        rng = np.random.default_rng([HELD_OUT_SEEDS, self.seed])
-        kept = self.teacher, self.seen_tokens
-        self.log.values.clear()
-        self._take_up(random_takes(rng, 1000), seed=HELD_OUT_SEEDS)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            if stage.mix is None:
-                for _ in range(5):
-                    self._vision_loss(stage, rng)
-            else:
-                self.seen_tokens = self._encode(rng, self.teacher.scenes) if stage.seen else None
-                for task in stage.mix:
-                    self._lesson_loss(dataclasses.replace(stage, mix={task: 1.0}, tokens=16_000))
+        """Accuracy of every task on takes that no stage has seen, always with the same questions; into the log."""
+        self.log.clear()
+        if stage.mix is None:
+            pixels, labels, num_things = self.footage[HELD_OUT_SEEDS]
+            for number in (1, 2, 3):
+                these = num_things == number
+                self._naming_loss(pixels[these].flatten(0, 1)[:4000], labels[these].flatten(0, 1)[:4000])
+                self.log.write(stage=stage.name, step=self.step, split=f"held out, {number} in a scene")
+            return
+        for task in stage.mix:
+            batch = self._exam(task)
+            self._note(batch, *self._lesson_loss([self._on_device(field) for field in batch[:-1]], HELD_OUT_SEEDS))
         self.log.write(stage=stage.name, step=self.step, split="held out")
-        self.teacher, self.seen_tokens = kept
+
+    def _exam(self, task: str) -> Batch:
+        if task not in self.exams:
+            mix = Stage(name=task, steps=1, learning_rate=0.0, mix={task: 1.0}, rows=self.exam_rows)
+            self.exams[task] = self.examiner.draw(mix, [])
+        return self.exams[task]
+
+    def _quick(self) -> torch.autocast:
+        """Half precision where it is quick: emulated, it takes ten times as long as float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=usual_dtype(self.device) == "bfloat16")
+
+    def _on_device(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
 
     def _save(self, optimizer: torch.optim.Optimizer | None) -> None:
         beside = self.checkpoint.with_suffix(".part")
@@ -446,31 +582,16 @@ class Course:
         beside.replace(self.checkpoint)
 
 
-def _use_quick_attention(model: Qwen2_5_VLForConditionalGeneration) -> None:
-    """Plain causal attention by matrix products, some rows at a time: twice as fast on a CPU as the fused one.
+def _as_it_is(item: Any) -> Any:
+    """A worker's item goes through a pipe as arrays: torch would put tensors into shared memory, which may be small."""
+    return item
 
-    Rows together are multiplied with no key that is later than all of them: half of the work is left out.
-    """
 
-    def rows(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        size, seen = query.shape[1], key.shape[1]
-        future = torch.full((size, seen), -1e4, dtype=query.dtype, device=query.device).triu(1 + seen - size)
-        scores = torch.baddbmm(future.expand(len(key), -1, -1), query, key.transpose(1, 2))
-        return torch.bmm(torch._softmax(scores, -1, False), value)  # in half precision: no copy in float32
-
-    def attend(
-        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, *, scaling: float, **_: object
-    ) -> tuple[Tensor, None]:
-        groups, shape = module.num_key_value_groups, query.shape
-        query = (query * scaling).flatten(0, 1)
-        key, value = (part.repeat_interleave(groups, 1).flatten(0, 1) for part in (key, value))
-        ends = range(_ROWS_TOGETHER, shape[2] + _ROWS_TOGETHER, _ROWS_TOGETHER)
-        mixed = [rows(query[:, end - _ROWS_TOGETHER : end], key[:, :end], value[:, :end]) for end in ends]
-        return torch.cat(mixed, 1).view(shape).transpose(1, 2), None
-
-    AttentionInterface.register("quick_causal", attend)
-    AttentionMaskInterface.register("quick_causal", lambda *_, **__: None)
-    model.model.language_model.config._attn_implementation = "quick_causal"
+def _use_little(_: int) -> None:
+    """Of a worker: one core, and that only when the training itself does not need it."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    os.nice(5)
 
 
 class Log:
@@ -479,17 +600,24 @@ class Log:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.started = time.time()
-        self.values: dict[str, list[float]] = defaultdict(list)
+        self.noted: list[tuple[Sequence[str], Tensor]] = []
 
-    def add(self, names: Sequence[str], values: Sequence[float]) -> None:
-        """Note a value under each name."""
-        for name, value in zip(names, values, strict=True):
-            self.values[name].append(value)
+    def add(self, names: Sequence[str], values: Tensor) -> None:
+        """Note a value under each name. They stay on their device until they are written."""
+        self.noted.append((names, values))
+
+    def clear(self) -> None:
+        """Forget what is not written."""
+        self.noted.clear()
 
     def write(self, **fields: float | str) -> None:
         """Write the means since the last call."""
-        means = {name: round(float(np.mean(values)), 4) for name, values in sorted(self.values.items())}
+        values: dict[str, list[float]] = defaultdict(list)
+        for names, figures in self.noted:
+            for name, figure in zip(names, figures.tolist(), strict=True):
+                values[name].append(figure)
+        means = {name: round(float(np.mean(figures)), 4) for name, figures in sorted(values.items())}
         line = {**fields, "seconds": round(time.time() - self.started, 1), **means}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        self.values.clear()
+        self.clear()
