@@ -253,11 +253,11 @@ def test_a_finished_run_is_read_and_nothing_is_asked(run, settings, tmp_path):
 
 
 def test_a_changed_setting_is_refused_by_name(run, settings, tmp_path):
-    overrides = ["video.clip_seconds=4", "frames=[4]", "benchmark.limit=1", "arms=[{method: blind}]", "seed=1"]
+    overrides = ["video.clip_seconds=4", "frames=[4]", "benchmark.name=mlvu", "arms=[{method: blind}]", "seed=1"]
     for chosen in (overrides, overrides[:1]):
         line = refusal(copy_of(run, tmp_path / str(len(chosen))), load_run_config(settings, chosen))
         assert {
-            name for name in ("video.clip_seconds", "frames", "benchmark.limit", "arms", "seed") if f"{name}: " in line
+            name for name in ("video.clip_seconds", "frames", "benchmark.name", "arms", "seed") if f"{name}: " in line
         } == {override.partition("=")[0] for override in chosen}
         assert "video.clip_seconds: 8.0, now 4.0" in line
 
@@ -266,6 +266,16 @@ def test_where_the_work_is_done_may_change(run, settings, tmp_path):
     changes = ["workers=3", "ray_address=h:1", "gpus_per_worker=1", "allow_missing=true", "model.device=cuda"]
     config = load_run_config(settings, [*changes, "store={folder: elsewhere, memory_mib: 9}", "video.stall_seconds=9"])
     assert results(evaluate(config, copy_of(run, tmp_path)).rows) == results(run.rows)
+
+
+def test_a_run_may_go_on_with_more_questions(run, settings, tmp_path):
+    few = ["benchmark.videos=1", "benchmark.limit=1", "arms=[{method: blind}]"]
+    begun = evaluate(load_run_config(settings, few), tmp_path / "run")
+    whole = evaluate(load_run_config(settings, few[2:]), tmp_path / "run")
+    assert (begun.num_questions, whole.num_questions) == (1, FILMS * QUESTIONS)
+    assert whole.rows[:1] == begun.rows and len(whole.rows) == FILMS * QUESTIONS
+    asked = [row for row in run.rows if row["arm"] == "blind"]
+    assert results(whole.rows) == results(asked)
 
 
 def test_two_processes_do_not_write_one_run(settings, tmp_path):

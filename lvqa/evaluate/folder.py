@@ -46,13 +46,15 @@ FREE_KEYS = (
     "ray_address",
     "gpus_per_worker",
     "allow_missing",
+    "benchmark.videos",
+    "benchmark.limit",
     "model.device",
     "store",
     "video.threads",
     "video.stall_seconds",
     "rerank.memory_mib",
 )
-"""Settings that may differ when a run goes on: they change no answer. "store" is all keys below it."""
+"""Settings that may differ when a run goes on: they change no answer, or how many. "store" is all keys below it."""
 PACKAGES = ("torch", "transformers", "av", "numpy", "faiss-cpu", "ray")
 
 
