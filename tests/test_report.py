@@ -15,6 +15,8 @@ from lvqa.evaluate import load_run_config
 from lvqa.evaluate.rows import to_line
 from lvqa.records import LvqaError
 from lvqa.report import write_report
+from lvqa.report.cells import cells_of, read_runs
+from lvqa.report.plots import looks_of
 from lvqa.report.tables import Entry, Table, amount, p_text, to_markdown
 
 UNIFORM, FREERET, BLIND = {"method": "uniform"}, {"method": "freeret"}, {"method": "blind"}
@@ -319,7 +321,7 @@ def many_rows(arms: list[str], budgets: tuple[int, ...]) -> list[dict]:
 
 
 @pytest.mark.parametrize("budgets", [(16,), (8, 16, 32, 64)], ids=["1 budget", "4 budgets"])
-@pytest.mark.parametrize("more", [0, 6], ids=["2 arms", "8 arms"])
+@pytest.mark.parametrize("more", [0, 6, 9], ids=["2 arms", "8 arms", "11 arms"])
 def test_the_page_holds_the_tables_and_five_plots_and_needs_no_other_file(run, tmp_path, budgets, more):
     more_arms = [{"name": f"arm {number}", "method": "topk"} for number in range(more)]
     rows = many_rows(["uniform", "freeret", *(arm["name"] for arm in more_arms)], budgets)
@@ -336,6 +338,14 @@ def test_the_page_holds_the_tables_and_five_plots_and_needs_no_other_file(run, t
     for line in lines_of(told)[2:]:
         assert line[0].startswith("--") or line[0] in seen.text
     assert [file.name for file in page.parent.iterdir()] == ["r.html"]
+
+
+def test_many_arms_are_told_apart(run):
+    arms = [{"method": "topk", "name": f"arm {number}"} for number in range(30)]
+    rows = [row(arm["name"], budget, 0) for arm in arms for budget in (16, 64)]
+    folder = run("r", rows, [UNIFORM, *arms], frames=(16, 64))
+    looks = looks_of(cells_of(read_runs([folder])))
+    assert len({(look.colour, look.marker) for look in looks.values()}) == 30
 
 
 def test_a_run_that_is_shown_no_frames_has_a_page(run, tmp_path):
