@@ -14,6 +14,8 @@ from lvqa.cli.films import make_films_shown
 from lvqa.cli.terminal import Progress, one_line, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lvqa.evaluate import Run, RunConfig
 
 
@@ -51,7 +53,6 @@ def evaluate(
     """
     if setup.file is not None:
         raise click.UsageError("eval takes its settings as CONFIG, and no -c")
-    from lvqa.evaluate import joined, load_run_config
     from lvqa.evaluate.run import check_run
     from lvqa.evaluate.run import evaluate as run_benchmark
 
@@ -66,12 +67,11 @@ def evaluate(
         "store.folder": setup.store and str(setup.store),
     }
     given = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
-    configs = {_title(file): load_run_config(file, [*setup.settings, *given]) for file in files}
-    config = joined(configs) if len(configs) > 1 else configs[_title(files[0])]
+    config = _configured(files, [*setup.settings, *given])
     check_run(config)
     _make_lacking_films(config, quiet=setup.quiet)
     prepare = functools.partial(silence, downloads=setup.shows_downloads)
-    name = files[0].stem if len(configs) == 1 else files[0].absolute().parent.name
+    name = files[0].stem if len(files) == 1 else files[0].absolute().parent.name
     with Progress(quiet=setup.quiet) as progress:
         run = run_benchmark(config, folder or Path("runs") / name, progress=progress, prepare=prepare)
     failed = sum(row["error"] is not None for row in run.rows)
@@ -80,9 +80,18 @@ def evaluate(
         click.get_current_context().exit(1 if failed == len(run.rows) else 3)
 
 
-def _title(file: Path) -> str:
-    """What its arms are called by beside those of other files: "2_pool_size.yaml" is "pool size"."""
-    return file.stem.lstrip("0123456789").strip("_").replace("_", " ") or file.stem
+def _configured(files: Sequence[Path], overrides: Sequence[str]) -> RunConfig:
+    """The run of these files. Of several, the arms of "2_pool_size.yaml" are named "pool size: ..."."""
+    from lvqa.evaluate import joined, load_run_config
+    from lvqa.records import LvqaError
+
+    configs: dict[str, RunConfig] = {}
+    for file in files:
+        title = file.stem.lstrip("0123456789").strip("_").replace("_", " ") or file.stem
+        if title in configs:
+            raise LvqaError(f"{file}: another file's arms are named {title!r} too; give it another name")
+        configs[title] = load_run_config(file, overrides)
+    return joined(configs) if len(configs) > 1 else configs[title]
 
 
 def _make_lacking_films(config: RunConfig, *, quiet: bool) -> None:
