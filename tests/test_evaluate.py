@@ -253,11 +253,11 @@ def test_a_finished_run_is_read_and_nothing_is_asked(run, settings, tmp_path):
 
 
 def test_a_changed_setting_is_refused_by_name(run, settings, tmp_path):
-    overrides = ["video.clip_seconds=4", "frames=[4]", "benchmark.name=mlvu", "arms=[{method: blind}]", "seed=1"]
+    overrides = ["video.clip_seconds=4", "frames=[4]", "rerank.pool=2", "arms=[{method: blind}]", "seed=1"]
     for chosen in (overrides, overrides[:1]):
         line = refusal(copy_of(run, tmp_path / str(len(chosen))), load_run_config(settings, chosen))
         assert {
-            name for name in ("video.clip_seconds", "frames", "benchmark.name", "arms", "seed") if f"{name}: " in line
+            name for name in ("video.clip_seconds", "frames", "rerank.pool", "arms", "seed") if f"{name}: " in line
         } == {override.partition("=")[0] for override in chosen}
         assert "video.clip_seconds: 8.0, now 4.0" in line
 
