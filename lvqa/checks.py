@@ -20,6 +20,7 @@ from lvqa.selection import (
     is_selections_name,
     make_selector,
 )
+from lvqa.sound import read_sound
 from lvqa.video import DECODERS, GRIDS
 
 CONTROLS = ("oracle", "blind")
@@ -90,10 +91,12 @@ def check_count(count: int, *, name: str = "frames") -> int:
 
 
 def check_question(question: Question, *, is_search: bool = False) -> None:
-    """Raises LvqaError for a question that can't be asked. A search needs no text beside a picture."""
+    """Raises LvqaError for a question that can't be asked. No text is needed with a voice, or to search a picture."""
     if question.image is not None:
         read_image(question.image)
-    if not question.text.strip() and not (is_search and question.image):
+    if question.voice is not None:
+        read_sound(question.voice)
+    if not question.text.strip() and not question.voice and not (is_search and question.image):
         raise LvqaError("the question is empty; ask something, for example: What happened after the door closed?")
     length = len(question.text) + sum(map(len, question.options))
     if length > MAX_QUESTION_CHARACTERS:

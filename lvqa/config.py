@@ -228,6 +228,14 @@ def to_dict(config: Config) -> dict[str, Any]:
     return tree
 
 
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones: {"a": {"b": 1}} -> {"a.b": 1}. A list is one value."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
 def to_yaml(config: Config) -> str:
     """The text of a YAML file that load_config reads back to the same configuration."""
     import yaml

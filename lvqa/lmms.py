@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +78,18 @@ class Lvqa(lmms):  # type: ignore[misc]
         self, context: str, _: object, doc_to_visual: Callable[[Any], object], doc_id: Any, task: str, split: str
     ) -> tuple[str, Question]:
         """The video's path and the question of a request."""
-        visuals = doc_to_visual(self.task_dict[task][split][doc_id])
+        doc = self.task_dict[task][split][doc_id]
+        visuals = doc_to_visual(doc)
         if not isinstance(visuals, list) or len(visuals) != 1 or not isinstance(visuals[0], str | Path):
             raise LvqaError(f"task {shown(task)}: lvqa needs the path of one video a question, got {shown(visuals)}")
-        return str(visuals[0]), parse_question(context)
+        return str(visuals[0]), parse_question(_from_question_on(context, doc))
+
+
+def _from_question_on(context: str, doc: Any) -> str:
+    """The prompt without the instruction that some tasks put before the question, which is not to be searched for."""
+    question = doc.get("question") if isinstance(doc, Mapping) else None
+    start = context.find(question.strip()) if isinstance(question, str) else 0
+    return context[max(0, start) :]
 
 
 def parse_question(context: str) -> Question:

@@ -17,7 +17,7 @@ import numpy as np
 
 import lvqa
 from lvqa import prompts
-from lvqa.answering import Answerer
+from lvqa.answering import Answerer, Reply
 from lvqa.backbones import Backbone, load_backbone
 from lvqa.backbones.beginnings import Beginnings
 from lvqa.backbones.prompt import Prompt, VisualBlock
@@ -36,6 +36,7 @@ from lvqa.records import (
     Video,
 )
 from lvqa.selection import Selector, SelectorInput, evenly_spaced, grid_features, grid_scores
+from lvqa.sound import read_sound
 from lvqa.video import GRIDS, Grid, cut_clips, probe, scene_changes
 from lvqa.visual import VisualTokens, image_block, pairs_of_clip, pairs_of_frames
 
@@ -70,9 +71,11 @@ class OpenVideo:
     tokens: VisualTokens
     beginnings: Beginnings
     """What the model has read of its clips, for the questions to come."""
+    replies: dict[tuple[object, ...], Reply]
+    """By question, its files, frames and how they are shown: methods that choose the same frames are answered once."""
     index: ClipIndex | None = None
     rankings: dict[tuple[object, ...], Ranking] = field(default_factory=dict)
-    """By question and picture, so that asking again at another budget ranks nothing again."""
+    """By question, picture and voice, so that asking again at another budget ranks nothing again."""
 
 
 class LastVideo:
@@ -165,19 +168,23 @@ class LongVideoQA:
         *,
         options: Sequence[str] = (),
         image: str | Path | None = None,
+        voice: str | Path | None = None,
         frames: int | None = None,
         method: str | None = None,
     ) -> Answer:
         """The answer to a question about a video, with its evidence. Two to twenty options, or none (free answer).
 
-        `image` is a picture that belongs to the question: it is searched for, and shown with the question.
+        `image` is a picture that belongs to the question: it is searched for, and shown with the question. `voice` is
+        a sound file that asks it, for a model that hears; the text may then be empty.
         """
-        asked = dataclasses.replace(_query(question, image), options=tuple(options))
+        asked = dataclasses.replace(
+            _query(question, image), options=tuple(options), voice=None if voice is None else Path(voice)
+        )
         return self.answer(path, asked, frames=frames, method=method)
 
     def answer(
         self,
-        path: str | Path,
+        path: str | Path | Video,
         question: Question,
         *,
         frames: int | None = None,
@@ -187,7 +194,8 @@ class LongVideoQA:
         """Index once, find candidates, look closer, choose frames, answer.
 
         `frames`, `method` and `selection` stand above the configuration's: answers that differ in these alone share
-        what was found for the question.
+        what was found for the question, and the reply if the same frames were chosen. A probed video is not probed
+        again.
         """
         config = self.config if selection is None else dataclasses.replace(self.config, selection=selection)
         method = method or config.method
@@ -199,7 +207,7 @@ class LongVideoQA:
 
         with clock.stage("open"):
             opened = self.open(path)
-            image = self._image(question)
+            image = self._beside(question)
         use: IndexUse | None = None
         ranking: Ranking | None = None
         if selector.needs_scores or selector.needs_features:
@@ -209,8 +217,7 @@ class LongVideoQA:
         with clock.stage("select"):
             chosen = self._select(opened, question, selector, ranking, budget=budget)
         with clock.stage("answer"):
-            pairs = pairs_of_frames(opened.grid.frame_at(seconds) for seconds in chosen.times_seconds)
-            reply = self._answerer.answer(self.backbone, question, pairs, opened.tokens, image=image)
+            reply = self._reply(opened, question, chosen, image)
         return Answer(
             question=question,
             text=reply.text,
@@ -231,7 +238,7 @@ class LongVideoQA:
         return self._index_of(self.open(path), rebuild=rebuild)
 
     def search(
-        self, path: str | Path, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
+        self, path: str | Path | Video, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
     ) -> list[Candidate]:
         """The clips that fit a query best, best first; reranked as the configuration says.
 
@@ -242,7 +249,7 @@ class LongVideoQA:
         check_count(top, name="top")
         opened = self.open(path)
         self._index_of(opened)
-        return list(self._ranking(opened, question, self._image(question)).candidates[:top])
+        return list(self._ranking(opened, question, self._beside(question)).candidates[:top])
 
     def search_library(
         self, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
@@ -251,7 +258,7 @@ class LongVideoQA:
         question = _query(query, image)
         check_question(question, is_search=True)
         check_count(top, name="top")
-        vector = self.embedder.query(self.backbone, prompts.query(question), image=self._image(question))
+        vector = self.embedder.query(self.backbone, prompts.query(question), image=self._beside(question))
         known = list(self._store.all())
         mine = [index for index in known if index.stamp.items() >= self._maker.items()]
         if not mine:
@@ -281,9 +288,15 @@ class LongVideoQA:
 
     # --- the stages -------------------------------------------------------------------------------------------------
 
-    def open(self, path: str | Path) -> OpenVideo:
+    def open(self, path: str | Path | Video) -> OpenVideo:
         """The probed video; the last one stays open, with its tokens, so that the next question is cheap."""
-        return self._opened(probe(path))
+        return self._opened(path if isinstance(path, Video) else probe(path))
+
+    @property
+    def sight(self) -> tuple[object, ...]:
+        """The settings that decide how a frame looks to the model: pipelines that share them share visual tokens."""
+        video = self.config.video
+        return video.grid, video.frames_per_second, self.config.model.max_pixels, video.decoder
 
     def _opened(self, video: Video) -> OpenVideo:
         return self._last_video.part(video, self.config.retrieval, lambda: self._make_open(video))
@@ -305,14 +318,14 @@ class LongVideoQA:
                 memory_bytes=config.store.memory_mib << 20,
             )
 
-        sight = (settings.grid, settings.frames_per_second, config.model.max_pixels, settings.decoder)
         # The pool changes how many clips are read, and nothing about one of them.
-        reading = (sight, dataclasses.replace(config.rerank, pool=None))
+        reading = (self.sight, dataclasses.replace(config.rerank, pool=None))
         return OpenVideo(
             video,
             grid,
-            self._last_video.part(video, sight, make_tokens),
+            self._last_video.part(video, self.sight, make_tokens),
             self._last_video.part(video, reading, lambda: Beginnings(config.rerank.memory_mib << 20)),
+            self._last_video.part(video, ("replies", self.sight), dict),
         )
 
     def _open_again(self, video: Video) -> OpenVideo:
@@ -379,17 +392,21 @@ class LongVideoQA:
                 left -= len(chunk)
             yield np.concatenate(vectors)
 
-    def _image(self, question: Question) -> Prompt:
-        """What shows the question's picture; nothing if it has none."""
-        if question.image is None:
-            return ()
-        return (prompts.IMAGE, image_block(question.image, self.backbone, max_pixels=self.config.model.max_pixels))
+    def _beside(self, question: Question) -> Prompt:
+        """What shows the question's picture and lets its voice be heard; nothing if it has neither."""
+        shown: Prompt = ()
+        if question.image is not None:
+            block = image_block(question.image, self.backbone, max_pixels=self.config.model.max_pixels)
+            shown += (prompts.IMAGE, block)
+        if question.voice is not None:
+            shown += (prompts.VOICE, self.backbone.encode_sound(read_sound(question.voice)))
+        return shown
 
     def _ranking(self, opened: OpenVideo, question: Question, image: Prompt, *, clock: _Clock | None = None) -> Ranking:
         """The clips ranked by how well they fit the question."""
         clock = clock or _Clock()
         text = prompts.query(question, with_options=self.config.embedding.with_options)
-        key = (text, question.image and (question.image, question.image.stat().st_mtime_ns))
+        key = (text, _files_key(question))
         if key in opened.rankings:
             return opened.rankings[key]
         with clock.stage("search"):
@@ -425,6 +442,14 @@ class LongVideoQA:
             done += len(group)
             self._progress(stage, done, total)
             yield block
+
+    def _reply(self, opened: OpenVideo, question: Question, chosen: FrameSelection, image: Prompt) -> Reply:
+        """What the model says to the question and these frames."""
+        key = (self._answerer, question.text, question.options, _files_key(question), chosen.times_seconds)
+        if key not in opened.replies:
+            pairs = pairs_of_frames(opened.grid.frame_at(seconds) for seconds in chosen.times_seconds)
+            opened.replies[key] = self._answerer.answer(self.backbone, question, pairs, opened.tokens, image=image)
+        return opened.replies[key]
 
     def _select(
         self,
@@ -465,6 +490,11 @@ def _query(query: str | Question, image: str | Path | None) -> Question:
     return query if isinstance(query, Question) else Question(query, image=None if image is None else Path(image))
 
 
+def _files_key(question: Question) -> object:
+    """What tells the question's picture and voice from others."""
+    return tuple(path and (path, path.stat().st_mtime_ns) for path in (question.image, question.voice))
+
+
 def _of_the_evidence(times: np.ndarray, question: Question, budget: int) -> np.ndarray:
     """The oracle's grid times: evenly spaced ones inside the question's evidence, at least one.
 
@@ -499,12 +529,11 @@ class _Clock:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
-def index_together(pipelines: Sequence[LongVideoQA], path: str | Path) -> list[IndexUse]:
+def index_together(pipelines: Sequence[LongVideoQA], video: Video) -> list[IndexUse]:
     """Make the indexes of one video that several settings need, those that are lacking in one reading of the film.
 
     The pipelines are `beside` each other. Which of the indexes were there before, in the pipelines' order.
     """
-    video = probe(path)
     places, lacking = [], dict[Path, LongVideoQA]()
     for qa in pipelines:
         opened = qa._opened(video)

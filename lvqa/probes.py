@@ -1,12 +1,13 @@
 """FreeRet's diagnostics of a model (arXiv 2509.24621), taken on the clips of a video.
 
-What its sub-layers do to a state (section 3.2, Figure 2a), which word it would say of a clip (Figure 3, A.3), and
-whether it prefers a label before it has seen anything (section 3.4, Figure 4, A.4).
+What its sub-layers do to a state (section 3.2, Figure 2a), which word it would say of a clip (Figure 3, A.3), whether
+it prefers a label before it has seen anything (section 3.4, Figure 4, A.4), and how well it judges under each framing
+(Figure 4).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ import numpy as np
 
 from lvqa import prompts
 from lvqa.backbones import Backbone
+from lvqa.backbones.beginnings import Beginnings
 from lvqa.backbones.prompt import Prompt, VisualBlock
 from lvqa.embedding import Embedder
-from lvqa.pipeline import LongVideoQA
-from lvqa.records import LvqaError
+from lvqa.pipeline import LongVideoQA, OpenVideo
+from lvqa.records import Candidate, Clip, LvqaError, Question
+from lvqa.rerank import MultipleChoice
 from lvqa.visual import pairs_of_clip
 
 TOP_WORDS = 8
@@ -68,6 +71,30 @@ class Bias:
     """Standard deviations over the clips; 0 without any."""
 
 
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How the model judges clips of which it is known whether they match, in one framing of reranking.
+
+    Of each question the clip in the middle of its evidence, and the one half a film away.
+    """
+
+    labels: tuple[str, str]
+    matching: tuple[float, ...]
+    """Scores, a question each: how likely the label that says that the clip matches."""
+    others: tuple[float, ...]
+    """Those of the other clips, in the same order."""
+
+    @property
+    def right(self) -> tuple[bool, ...]:
+        """Of every clip, whether the model said of it what is true: those that match first."""
+        return (*(score > 0.5 for score in self.matching), *(score < 0.5 for score in self.others))
+
+    @property
+    def preferred(self) -> tuple[bool, ...]:
+        """Of every question, whether the clip that matches has the higher score: a liking for a label cancels."""
+        return tuple(one > other for one, other in zip(self.matching, self.others, strict=True))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Probes:
     """All of it."""
@@ -82,6 +109,8 @@ class Probes:
     """Of the clips, and of the query if there is one."""
     words: tuple[Words, ...]
     bias: tuple[Bias, ...]
+    framings: tuple[Framing, ...]
+    """Empty where no questions are known."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -91,10 +120,18 @@ class Probes:
         return plain
 
 
-def probe_model(qa: LongVideoQA, path: str | Path, *, query: str | None = None, num_clips: int = 16) -> Probes:
+def probe_model(
+    qa: LongVideoQA,
+    path: str | Path,
+    *,
+    query: str | None = None,
+    num_clips: int = 16,
+    questions: Sequence[Question] = (),
+) -> Probes:
     """The diagnostics on evenly spaced clips of a video, fewer if it has fewer; nothing is indexed.
 
-    Depth is probed under the prompt of the settings, words under FreeRet's and E5-V's.
+    Depth is probed under the prompt of the settings, words under FreeRet's and E5-V's, framings on those of the
+    questions whose evidence is no longer than a clip.
     """
     backbone, opened = qa.backbone, qa.open(path)
     cut = [*qa.cut(opened.video)]
@@ -113,6 +150,9 @@ def probe_model(qa: LongVideoQA, path: str | Path, *, query: str | None = None, 
         depth=depth,
         words=tuple(_words(backbone, blocks, query)),
         bias=(*_bias_of_words(backbone), *_bias_of_options(backbone, blocks)),
+        framings=tuple(
+            _framings(qa, opened, cut, [q for q in questions if _is_local(q, qa.config.video.clip_seconds)])
+        ),
     )
 
 
@@ -193,6 +233,45 @@ def _bias_of_options(backbone: Backbone, blocks: Sequence[VisualBlock]) -> list[
         found.append(_bias(labels, f"reranking, {asked}, no clip", bare[:, tokens]))
         found.append(_bias(labels, f"reranking, {asked}, each clip", clips[:, tokens]))
     return found
+
+
+def _is_local(question: Question, seconds: float) -> bool:
+    span = question.evidence_seconds
+    return span is not None and span[1] - span[0] <= seconds
+
+
+def _framings(
+    qa: LongVideoQA, opened: OpenVideo, clips: Sequence[Clip], questions: Sequence[Question]
+) -> Iterator[Framing]:
+    """Figure 4, left: every framing on the same clips. A pair of labels that begin alike is left out."""
+    read = Beginnings(qa.config.rerank.memory_mib << 20)
+    pairs = [(question, _matching_and_other(clips, question)) for question in questions]
+
+    def blocks_of(clips: Sequence[Clip]) -> Iterator[VisualBlock]:
+        return opened.tokens.blocks([pairs_of_clip(clip, opened.grid) for clip in clips])
+
+    for name, labels in prompts.LABELS.items():
+        try:
+            qa.backbone.first_tokens(labels)
+        except LvqaError:
+            continue
+        reranker = MultipleChoice(labels=name, layout=qa.backbone.rerank_layout)
+        scores: list[tuple[float, float]] = []
+        for question, (matching, other) in pairs:
+            candidates = [Candidate(matching, 0.0), Candidate(other, 0.0)]
+            found = reranker.rerank(qa.backbone, question.text, candidates, blocks_of, read)
+            of_clip = {candidate.clip: candidate.rerank_score or 0.0 for candidate in found}
+            scores.append((of_clip[matching], of_clip[other]))
+        if scores:
+            yield Framing(labels, *zip(*scores, strict=True))
+
+
+def _matching_and_other(clips: Sequence[Clip], question: Question) -> tuple[Clip, Clip]:
+    """The clip in the middle of the question's evidence, and the one half a film away."""
+    assert question.evidence_seconds is not None
+    middle = sum(question.evidence_seconds) / 2
+    place = max(place for place, clip in enumerate(clips) if clip.start_seconds <= middle or place == 0)
+    return clips[place], clips[(place + len(clips) // 2) % len(clips)]
 
 
 def _bias(labels: tuple[str, str], context: str, probabilities: np.ndarray) -> Bias:

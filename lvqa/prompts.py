@@ -48,11 +48,14 @@ IMAGE = "Given image:"
 """What stands before the picture that belongs to a query, wherever that is shown."""
 
 
+VOICE = "Spoken question:"
+"""What stands before a question that is asked by voice."""
+
+
 def query(question: Question, *, with_options: bool = False) -> str:
-    """What is searched for: the question, with its options if asked; without a text, what its picture shows."""
-    return (question.text or "what the given image shows") + (
-        "\n" + options(question.options) if with_options and question.options else ""
-    )
+    """What is searched for: the question, with its options if asked; without a text, what it holds instead."""
+    instead = "what the given image shows" if question.voice is None else "what the spoken question asks for"
+    return (question.text or instead) + ("\n" + options(question.options) if with_options and question.options else "")
 
 
 def options(texts: Sequence[str]) -> str:

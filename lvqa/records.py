@@ -89,6 +89,8 @@ class Question:
     """Texts of the options, without letters; empty for a free question."""
     image: Path | None = None
     """A picture that belongs to the question."""
+    voice: Path | None = None
+    """A sound file that asks the question, or goes on with it."""
     id: str = ""
     video_id: str = ""
     answer: str | None = None

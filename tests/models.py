@@ -26,7 +26,7 @@ from transformers import (
 from lvqa.backbones.checkpoint import TINY
 
 OTHER_TOKENS = ["<img>", "</img>", "<IMG_CONTEXT>", "<image>", "<video>"]
-OTHER_TOKENS += ["<|VIDEO|>", "<|vision_bos|>", "<|vision_eos|>"]
+OTHER_TOKENS += ["<|VIDEO|>", "<|vision_bos|>", "<|vision_eos|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
 """Special tokens of the models that are not Qwen-VLs, behind those of the embedded tokenizer."""
 NUM_TOKENS = len(AutoTokenizer.from_pretrained(TINY))
 OTHER_IDS = {token: NUM_TOKENS + place for place, token in enumerate(OTHER_TOKENS)}
@@ -60,10 +60,16 @@ def qwen2_5_vl() -> Qwen2_5_VLForConditionalGeneration:
 
 
 def qwen2_5_omni() -> Qwen2_5OmniForConditionalGeneration:
-    """With ears, which nobody uses, and without a mouth."""
+    """With ears, and without a mouth."""
     audio = {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 48, "output_dim": 64}
-    ids = {"video_token_index": OTHER_IDS["<|VIDEO|>"], "image_token_index": 6, "audio_token_index": 5}
+    audio |= {"initializer_range": 0.2}
+    ids = {
+        "video_token_index": OTHER_IDS["<|VIDEO|>"],
+        "image_token_index": 6,
+        "audio_token_index": OTHER_IDS["<|AUDIO|>"],
+    }
     ids |= {"vision_start_token_id": OTHER_IDS["<|vision_bos|>"], "vision_end_token_id": OTHER_IDS["<|vision_eos|>"]}
+    ids |= {"audio_start_token_id": OTHER_IDS["<|audio_bos|>"], "audio_end_token_id": OTHER_IDS["<|audio_eos|>"]}
     thinker = {"text_config": TEXT, "vision_config": WINDOWED, "audio_config": audio, **ids}
     return Qwen2_5OmniForConditionalGeneration(Qwen2_5OmniConfig(thinker_config=thinker, enable_audio_output=False))
 

@@ -18,7 +18,7 @@ LIBRARIES = {
     "ray": {"workers"},
     "faiss": {"index"},
     "pyarrow": {"index", "benchmarks"},
-    "av": {"video", "tiny"},
+    "av": {"sound", "tiny", "video"},
     "decord": {"video"},
     "click": {"cli"},
     "yaml": {"config"},
@@ -33,7 +33,7 @@ LIBRARIES = {
 
 # room -> the rooms that it may import. The package itself (its lazy names) is the room "lvqa".
 STAGE = {"backbones", "prompts", "records"}
-CHECKED = {"config", "image", "plugins", "records", "rerank", "selection", "video"}
+CHECKED = {"config", "image", "plugins", "records", "rerank", "selection", "sound", "video"}
 PIPELINE = STAGE | CHECKED | {"answering", "checks", "embedding", "index", "visual"}
 ARROWS = {
     "records": set(),
@@ -41,6 +41,7 @@ ARROWS = {
     "prompts": {"records"},
     "video": {"records"},
     "image": {"records"},
+    "sound": {"records"},
     "index": {"records"},
     "plugins": {"records"},
     "selection": {"plugins", "records"},
@@ -56,7 +57,7 @@ ARROWS = {
     "library": {"checks", "config", "index", "pipeline", "records", "workers"},
     "evaluate": {"benchmarks", "checks", "config", "pipeline", "plugins", "records", "video", "workers"},
     "lmms": {"benchmarks", "config", "pipeline", "records"},
-    "probes": STAGE | {"embedding", "pipeline", "visual"},
+    "probes": STAGE | {"embedding", "pipeline", "rerank", "visual"},
     "report": {"evaluate", "image", "probes", "records", "video"},
     "bench": STAGE | {"answering", "embedding", "rerank", "video", "visual"},
     "tiny": STAGE | {"video", "visual"},

@@ -171,7 +171,7 @@ def test_a_message_is_one_line_that_a_terminal_only_shows(text, line):
 # --- a good question -------------------------------------------------------------------------------------------------
 
 KEYS = [
-    *("question", "image", "answer", "option", "option_scores", "model", "method", "frames_budget", "frames"),
+    *("question", "image", "voice", "answer", "option", "option_scores", "model", "method", "frames_budget", "frames"),
     *("evidence", "index", "counts", "seconds"),
 ]
 """As the design names them, and the picture."""
@@ -210,7 +210,7 @@ def test_json_is_complete(lvqa, film, store):
 def test_a_free_question_has_no_option(answered, short):
     told = answered(short, "What is seen?", "--method", "uniform")
     assert (told["option"], told["option_scores"], told["index"], told["evidence"]) == (None, [], None, [])
-    assert told["image"] is None
+    assert told["image"] is told["voice"] is None
     assert isinstance(told["answer"], str)
 
 

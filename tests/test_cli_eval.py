@@ -76,6 +76,21 @@ def test_a_run_from_films_to_report(lvqa, config, films, tmp_path):
     assert "video.clip_seconds: 16.0, now 4.0" in line and "runs/small" in line
 
 
+def test_several_files_are_one_run_with_one_table(lvqa, config, tmp_path):
+    other = tmp_path / "2_other_way.yaml"
+    changed = json.loads(config.read_text()) | {
+        "frames": [2],
+        "arms": [{"name": "a"}, {"name": "b", "method": "random"}],
+    }
+    other.write_text(json.dumps(changed | {"baseline": "a"}))
+    told = lvqa("eval", config, other, "--limit", 1)
+    arms = [line.split(" | ")[0].strip("| ") for line in told.stdout.splitlines()[2:7]]
+    assert arms == ["small: uniform", "small: freeret", "small: blind", "other way: a", "other way: b"]
+    assert told.stdout.splitlines()[6].split(" | ")[-1].strip("| ") == "other way: a"
+    assert len(read_run(tmp_path / "runs" / tmp_path.name).rows) == 5
+    assert "named 'small' too" in lvqa("eval", config, config, code=1).stderr
+
+
 def test_options_stand_above_settings_and_these_above_the_file(lvqa, config, tmp_path):
     out = tmp_path / "out"
     arms = "arms=[{method: blind}]"

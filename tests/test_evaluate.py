@@ -207,6 +207,19 @@ def test_arms_that_index_otherwise_share_pixels_and_settings_of_the_answer_share
             assert row["seconds"]["rank"] == same["seconds"]["rank"]
 
 
+def test_arms_that_show_the_same_frames_share_the_reply_and_each_row_counts_it(settings, tmp_path):
+    """With all frames as the budget every method shows the same; shown otherwise, they are answered again."""
+    arms = "arms=[{method: uniform}, {method: topk}, {name: b, settings: {answer.time_encoding: mrope}}]"
+    given = [arms, f"frames=[{2 * PAIRS}]", "benchmark.limit=1", f"store.folder={tmp_path / 'store'}"]
+    rows = evaluate(load_run_config(settings, given), tmp_path / "run").rows
+    assert len(rows) == 3 * FILMS
+    for uniform, topk, mrope in (rows[:3], rows[3:]):
+        assert uniform["option_scores"] == topk["option_scores"] != mrope["option_scores"]
+        assert uniform["seconds"]["answer"] == topk["seconds"]["answer"] > 0
+        spent = [row["counts"]["tokens_prefilled"] for row in (mrope, uniform, topk)]
+        assert 0 < spent[0] != spent[1] < spent[2]  # the last one with its ranking
+
+
 def test_evidence_is_found_at_every_stage(run):
     found = evidence_recall([row for row in run.rows if row["arm"] == "freeret" and row["budget"] == 4])
     assert {share.n for share in found.values()} == {FILMS * QUESTIONS}
@@ -240,11 +253,11 @@ def test_a_finished_run_is_read_and_nothing_is_asked(run, settings, tmp_path):
 
 
 def test_a_changed_setting_is_refused_by_name(run, settings, tmp_path):
-    overrides = ["video.clip_seconds=4", "frames=[4]", "benchmark.limit=1", "arms=[{method: blind}]", "seed=1"]
+    overrides = ["video.clip_seconds=4", "frames=[4]", "rerank.pool=2", "arms=[{method: blind}]", "seed=1"]
     for chosen in (overrides, overrides[:1]):
         line = refusal(copy_of(run, tmp_path / str(len(chosen))), load_run_config(settings, chosen))
         assert {
-            name for name in ("video.clip_seconds", "frames", "benchmark.limit", "arms", "seed") if f"{name}: " in line
+            name for name in ("video.clip_seconds", "frames", "rerank.pool", "arms", "seed") if f"{name}: " in line
         } == {override.partition("=")[0] for override in chosen}
         assert "video.clip_seconds: 8.0, now 4.0" in line
 
@@ -253,6 +266,16 @@ def test_where_the_work_is_done_may_change(run, settings, tmp_path):
     changes = ["workers=3", "ray_address=h:1", "gpus_per_worker=1", "allow_missing=true", "model.device=cuda"]
     config = load_run_config(settings, [*changes, "store={folder: elsewhere, memory_mib: 9}", "video.stall_seconds=9"])
     assert results(evaluate(config, copy_of(run, tmp_path)).rows) == results(run.rows)
+
+
+def test_a_run_may_go_on_with_more_questions(run, settings, tmp_path):
+    few = ["benchmark.videos=1", "benchmark.limit=1", "arms=[{method: blind}]"]
+    begun = evaluate(load_run_config(settings, few), tmp_path / "run")
+    whole = evaluate(load_run_config(settings, few[2:]), tmp_path / "run")
+    assert (begun.num_questions, whole.num_questions) == (1, FILMS * QUESTIONS)
+    assert whole.rows[:1] == begun.rows and len(whole.rows) == FILMS * QUESTIONS
+    asked = [row for row in run.rows if row["arm"] == "blind"]
+    assert results(whole.rows) == results(asked)
 
 
 def test_two_processes_do_not_write_one_run(settings, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from lvqa.benchmarks import VideoTask
 from lvqa.config import ConfigError, load_config
-from lvqa.evaluate import RunConfig, arms_of, load_run_config
+from lvqa.evaluate import RunConfig, arms_of, joined, load_run_config
 from lvqa.evaluate.run import Schedule, check_run, for_workers
 from lvqa.records import Question
 from lvqa.selection import SELECTORS
@@ -44,15 +44,41 @@ def test_an_ablation_is_one_run_on_held_out_films_with_a_baseline(path):
     check_run(config)
     assert path.read_text().startswith(f"# lvqa eval configs/ablations/{path.name} && lvqa report runs/{path.stem}\n")
     (baseline,) = (arm for arm in arms_of(config) if arm.name == config.baseline)
-    shared = load_config(None, ["model.name=tiny", f"rerank.name={config.rerank.name}"])
-    assert (baseline.method, baseline.config) == ("freeret", shared)  # as it comes, so the others show what it brings
+    given = ["model.name=tiny", f"rerank.name={config.rerank.name}", f"rerank.pool={config.rerank.pool}"]
+    # As it comes, but for the pool's proportion to the film, so that the others show what it brings.
+    assert (baseline.method, baseline.config) == ("freeret", load_config(None, given))
     assert len({(arm.method, arm.config) for arm in arms_of(config)}) == len(config.arms)
     assert config.benchmark.make.seed >= HELD_OUT_SEEDS
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("ablations/*.yaml")), ids=lambda path: path.name)
-def test_the_arms_of_the_ablations_are_allowed(path):
-    check_run(load_run_config(path))
+def test_several_runs_are_joined_to_one_whose_arms_are_as_they_were():
+    configs = {path.stem: load_run_config(path) for path in sorted(CONFIGS.glob("ablations/*.yaml"))}
+    run = joined(configs)
+    check_run(run)
+    apart = [(name, arm) for name, config in configs.items() for arm in arms_of(config)]
+    assert [(arm.name, arm.method, arm.budgets, arm.config) for arm in arms_of(run)] == [
+        (f"{name}: {arm.name}", arm.method, arm.budgets, arm.config) for name, arm in apart
+    ]
+    assert [arm.baseline for arm in arms_of(run)] == [f"{name}: {configs[name].baseline}" for name, _ in apart]
+    assert run.benchmark == next(iter(configs.values())).benchmark
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        (
+            "benchmark.make={films: 3}",
+            "benchmark.make.films of b must be null as in a, with which it is one run, got 3",
+        ),
+        ("model.name=other", "model.name of b must be 'tiny' as in a, with which it is one run, got 'other'"),
+        ("workers=2", "workers of b must be 0 as in a"),
+    ],
+)
+def test_runs_that_differ_in_more_than_arms_are_not_joined(override, named):
+    first = load_run_config(None, ["model.name=tiny"])
+    with pytest.raises(ConfigError) as refused:
+        joined({"a": first, "b": load_run_config(None, ["model.name=tiny", override])})
+    assert str(refused.value).startswith(named)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +101,7 @@ def test_the_arms_of_the_ablations_are_allowed(path):
         ("arms=[{method: topk}, {method: topk}]", ("the name of an arm", "'topk'")),
         ("arms=[{method: blind, frames: [4]}]", ("frames must be left out",)),
         ("baseline=best", ("baseline must be null or an arm: uniform, freeret", "'best'")),
+        ("arms=[{baseline: best}]", ("baseline must be null or an arm: freeret", "'best'")),
         ("arms=[{frames: [0]}]", ("arms[0].frames must be", "[0]")),
         ("arms=[{frames: [8, 8]}]", ("arms[0].frames must be", "[8, 8]")),
         ("frames=[]", ("frames must be one or more",)),

@@ -117,6 +117,18 @@ def test_replies_come_in_the_order_of_the_requests(
     assert opened[:5] == sorted(opened[:5]), "a video's questions follow each other"
 
 
+def test_what_a_task_puts_before_the_question_is_not_searched_for(room: ModuleType, films: list[Path]) -> None:
+    model = room.Lvqa(device="cpu", **{"model.name": "tiny"})
+    (request,) = requests([(films[0], f"Select the best answer.\n{CHOICE}")], model)
+    (doc,) = model.task_dict["lvbench"]["train"]
+    assert model._asked(*request.args)[1].text == "Select the best answer.\nWhat colour is the ball?"
+    for question in ("What colour is the ball?", CHOICE.rpartition("\n")[0] + "\n"):
+        doc["question"] = question
+        assert model._asked(*request.args)[1] == room.parse_question(CHOICE)
+    doc["question"] = "Another one?"
+    assert model._asked(*request.args)[1].text.startswith("Select")
+
+
 def test_what_lvqa_does_not_do_is_refused(room: ModuleType, films: list[Path], tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(LvqaError, match="unknown key"):
         room.Lvqa(**{"model.name": "tiny", "selection.frame": 4})

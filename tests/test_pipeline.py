@@ -376,12 +376,12 @@ def test_pipelines_beside_each_other_decode_and_encode_each_pair_once(make, tmp_
     qa = make(f"store.memory_mib={memory_mib}", "video.clip_seconds=2")
     pipelines = [qa, *(qa.beside(with_overrides(qa.config, *other)) for other in OTHERS)]
     before = dataclasses.replace(backbone.counts)
-    uses = index_together(pipelines, film)
+    uses = index_together(pipelines, probe(film))
     spent = backbone.counts - before
     assert (spent.frames_decoded, spent.pairs_encoded) == (480, 240)
     assert [use.reused for use in uses] == [False] * 6 and len({use.path for use in uses}) == 5
     assert [use.clips for use in uses] == [240, 240, 240, 240, 120, 120]
-    assert [use.reused for use in index_together(pipelines, film)] == [True] * 6
+    assert [use.reused for use in index_together(pipelines, probe(film))] == [True] * 6
 
 
 def with_overrides(config, *overrides):
@@ -392,7 +392,7 @@ def with_overrides(config, *overrides):
 def test_what_is_shared_changes_no_answer(make, film, question, tmp_path):
     alone = make("video.clip_seconds=2")
     pipelines = [alone.beside(with_overrides(alone.config, *other)) for other in OTHERS]
-    index_together(pipelines, film)
+    index_together(pipelines, probe(film))
     for qa, other in zip(pipelines, OTHERS, strict=True):
         together = qa.answer(film, question, frames=4)
         fresh = make("video.clip_seconds=2", *other, f"store.folder={tmp_path / 'other'}").answer(

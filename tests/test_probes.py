@@ -18,6 +18,7 @@ from lvqa.cli import door
 from lvqa.config import load_config
 from lvqa.pipeline import LongVideoQA
 from lvqa.probes import LABELS, TOP_WORDS, depth_of, probe_model
+from lvqa.records import Question
 from lvqa.report import write_probes
 from lvqa.tiny.films import make_films
 
@@ -26,7 +27,7 @@ QUERY = "What colour is the boat?"
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory) -> Path:
-    (path,) = make_films(tmp_path_factory.mktemp("films"), num_films=1, minutes=1, num_questions=1, seed=11)
+    (path,) = make_films(tmp_path_factory.mktemp("films"), num_films=1, minutes=1, num_questions=6, seed=11)
     return path
 
 
@@ -112,18 +113,41 @@ def test_the_files_are_pictures_and_json(probes, tmp_path):
     assert told["query"] == QUERY and len(told["words"]) == 4
 
 
+def test_every_framing_judges_the_clip_of_the_evidence_and_one_half_a_film_away(qa, film):
+    """Scores are those of reranking: the softmax over the two labels."""
+    from lvqa import prompts
+
+    asked = [Question("Is it red?", evidence_seconds=(20, 23)), Question("What is it about?", evidence_seconds=(0, 60))]
+    framings = probe_model(qa, film, num_clips=1, questions=asked).framings
+    assert {framing.labels for framing in framings} == {*prompts.LABELS.values()}
+    opened = qa.open(film)
+    for framing in framings:
+        (name,) = (name for name, labels in prompts.LABELS.items() if labels == framing.labels)
+        before, after = prompts.rerank("Is it red?", labels=name, clip_first=True)
+        for first_second, score in ((16, framing.matching[0]), (48, framing.others[0])):
+            (block,) = opened.tokens.blocks([[(k, k + 1) for k in range(first_second, first_second + 8, 2)]])
+            logits = qa.backbone.next_token_logits([(before, block, after)], framing.labels)
+            assert score == pytest.approx(float(logits.softmax(1)[0, 0]), abs=1e-4)
+        assert framing.right == (framing.matching[0] > 0.5, framing.others[0] < 0.5)
+        assert framing.preferred == (framing.matching[0] > framing.others[0],)
+
+
 def test_the_command_writes_them(film, tmp_path):
-    out = tmp_path / "out"
-    done = CliRunner().invoke(
-        door.door, ["probe", str(film), "--clips", "2", "--out", str(out), "--model", "tiny", "--quiet"]
-    )
+    out, folder = tmp_path / "out", film.parent.parent
+    words = ["--clips", "2", "--out", str(out), "--model", "tiny", "--quiet", "--questions", str(folder)]
+    done = CliRunner().invoke(door.door, ["probe", str(film), *words])
     assert done.exit_code == 0, done.output
-    assert len(list(out.iterdir())) == 4 and "alpha" in done.output
+    assert len(list(out.iterdir())) == 5 and "alpha" in done.output and "A/B: " in done.output
+    assert (out / "framing.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
     ("words", "named"),
-    [(["--clips", "0"], "clips must be a whole number, 1 or more"), (["--query", " "], "the question is empty")],
+    [
+        (["--clips", "0"], "clips must be a whole number, 1 or more"),
+        (["--query", " "], "the question is empty"),
+        (["--questions", "nowhere"], "nowhere"),
+    ],
 )
 def test_what_makes_no_sense_is_refused_before_a_model_is_loaded(film, tmp_path, words, named):
     done = CliRunner().invoke(door.door, ["probe", str(film), "--out", str(tmp_path / "out"), *words])

@@ -15,6 +15,8 @@ from lvqa.evaluate import load_run_config
 from lvqa.evaluate.rows import to_line
 from lvqa.records import LvqaError
 from lvqa.report import write_report
+from lvqa.report.cells import cells_of, read_runs
+from lvqa.report.plots import looks_of
 from lvqa.report.tables import Entry, Table, amount, p_text, to_markdown
 
 UNIFORM, FREERET, BLIND = {"method": "uniform"}, {"method": "freeret"}, {"method": "blind"}
@@ -164,6 +166,26 @@ def test_arms_are_paired_with_the_arm_that_the_run_names(run):
     assert line[:2] == ["uniform", "16"] and line[2].startswith("-50.0 (") and line[3:5] == ["1", "7"]
 
 
+def test_an_arm_may_name_its_own_baseline(run):
+    rows = [*compared(), *(row("oracle", 16, number, right=True, video=f"v{number // 4}") for number in range(12))]
+    arms = [UNIFORM, FREERET, {"method": "oracle", "baseline": "freeret"}]
+    told = write_report([run("r", rows, arms)])
+    assert [(line[0], line[5].partition(" ")[0], line[6]) for line in lines_of(section(told, "Overview"))[2:]] == [
+        ("uniform", "", ""),
+        ("freeret", "+50.0", "uniform frames"),
+        ("oracle", "+25.0", "freeret"),
+    ]
+
+
+def test_the_overview_has_a_line_for_each_cell(run):
+    rows = [row("uniform", 16, 0, right=True), row("uniform", 16, 1), row("blind", 0, 0)]
+    told = write_report([run("r", rows, [UNIFORM, BLIND])])
+    accuracy, evidence, tokens, difference, to = one(told, "Overview", "uniform", "16")
+    assert (accuracy, difference, to) == ("50.0 (9.5-90.5; n 2)", "", "")
+    assert evidence.endswith("n 2)") and tokens == "1,160"
+    assert one(told, "Overview", "blind", "none")[1] == "-"
+
+
 @pytest.mark.parametrize("rows", [[row("freeret", 16, 0)], [row("freeret", 16, 0), row("uniform", 32, 0)]])
 def test_nothing_is_compared_without_a_uniform_arm_at_the_budget(run, rows):
     told = write_report([run("r", rows, [UNIFORM, FREERET], frames=(16, 32))])
@@ -299,7 +321,7 @@ def many_rows(arms: list[str], budgets: tuple[int, ...]) -> list[dict]:
 
 
 @pytest.mark.parametrize("budgets", [(16,), (8, 16, 32, 64)], ids=["1 budget", "4 budgets"])
-@pytest.mark.parametrize("more", [0, 6], ids=["2 arms", "8 arms"])
+@pytest.mark.parametrize("more", [0, 6, 9], ids=["2 arms", "8 arms", "11 arms"])
 def test_the_page_holds_the_tables_and_five_plots_and_needs_no_other_file(run, tmp_path, budgets, more):
     more_arms = [{"name": f"arm {number}", "method": "topk"} for number in range(more)]
     rows = many_rows(["uniform", "freeret", *(arm["name"] for arm in more_arms)], budgets)
@@ -316,6 +338,14 @@ def test_the_page_holds_the_tables_and_five_plots_and_needs_no_other_file(run, t
     for line in lines_of(told)[2:]:
         assert line[0].startswith("--") or line[0] in seen.text
     assert [file.name for file in page.parent.iterdir()] == ["r.html"]
+
+
+def test_many_arms_are_told_apart(run):
+    arms = [{"method": "topk", "name": f"arm {number}"} for number in range(30)]
+    rows = [row(arm["name"], budget, 0) for arm in arms for budget in (16, 64)]
+    folder = run("r", rows, [UNIFORM, *arms], frames=(16, 64))
+    looks = looks_of(cells_of(read_runs([folder])))
+    assert len({(look.colour, look.marker) for look in looks.values()}) == 30
 
 
 def test_a_run_that_is_shown_no_frames_has_a_page(run, tmp_path):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lvqa.backbones.beginnings import Beginning
     from lvqa.backbones.head import LanguageHead
-    from lvqa.backbones.prompt import Prompt
+    from lvqa.backbones.prompt import Prompt, SoundBlock
 
 
 class Backbone(Protocol):
@@ -49,6 +49,10 @@ class Backbone(Protocol):
 
     def encode_pairs(self, pixels: np.ndarray) -> Tensor:
         """(n, tokens, width) visual tokens of (n, 2, height, width, 3) uint8 pixels; the model knows the width."""
+        ...
+
+    def encode_sound(self, samples: np.ndarray) -> SoundBlock:
+        """What is heard of (samples,) float32, 16,000 a second. LvqaError where the model does not hear."""
         ...
 
     def last_states(self, prompts: Sequence[Prompt], *, state: str = ..., final_norm: bool = ...) -> Tensor:

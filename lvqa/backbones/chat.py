@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lvqa.backbones.positions import Cells, position_ids
+from lvqa.backbones.positions import Cells, Heard, position_ids
 from lvqa.backbones.prompt import Prompt, VisualBlock
 from lvqa.records import LvqaError
 
@@ -25,8 +25,8 @@ class Special:
     text: str
 
 
-Shown = str | Special | Cells
-"""What stands for a block in the sequence: plain text, special tokens, and the places of its visual tokens."""
+Shown = str | Special | Cells | Heard
+"""What stands for a block in the sequence: plain text, special tokens, and the places of its visual or sound tokens."""
 Show = Callable[[VisualBlock], Iterable[Shown]]
 
 
@@ -35,11 +35,11 @@ class Sequence3D:
     """One prompt, ready for the model."""
 
     ids: Tensor
-    """(sequence,) int64; the pad id where a visual token goes."""
+    """(sequence,) int64; the pad id where a visual token goes, or one of sound."""
     positions: Tensor
     """(3, sequence) int64."""
     visual: Tensor
-    """(sequence,) bool: the places of visual tokens."""
+    """(sequence,) bool: the places of what is not text."""
     blocks: tuple[VisualBlock, ...]
     """What goes there, in order."""
 
@@ -63,7 +63,8 @@ class Batch:
 
 
 class ChatFormat:
-    """The tokenizer and its chat template; `show` says what stands for a block, `pad` where a visual token goes.
+    """The tokenizer and its chat template; `show` says what stands for a block, `pad` where a visual token goes, and
+    `sound_pad` where one of sound does.
 
     `after` is the text between a block and whatever follows it.
 
@@ -71,14 +72,23 @@ class ChatFormat:
     """
 
     def __init__(
-        self, tokenizer: Any, *, show: Show, pad: Special, others: Sequence[Special] = (), after: str = ""
+        self,
+        tokenizer: Any,
+        *,
+        show: Show,
+        pad: Special,
+        sound_pad: Special | None = None,
+        others: Sequence[Special] = (),
+        after: str = "",
     ) -> None:
         self.tokenizer = tokenizer
         specials = [token.content for token in tokenizer.added_tokens_decoder.values()]
-        lacking = [token.text for token in (pad, *others) if token.text not in specials]
+        pads = (pad,) if sound_pad is None else (pad, sound_pad)
+        lacking = [token.text for token in (*pads, *others) if token.text not in specials]
         if lacking:
             raise LvqaError(f"the tokenizer in {tokenizer.name_or_path} has no token {lacking[0]}")
-        self._show, self._pad, self._after = show, self._id(pad), after
+        self._show, self._after = show, after
+        self._pads = dict(zip((Cells, Heard), map(self._id, pads), strict=False))
         before, after = self._render(SENTINEL)
         # The template's own text next to the content is tokenised together with it, as the library would.
         head = max(before.rfind(token) + len(token) for token in specials if token in before)
@@ -129,11 +139,11 @@ class ChatFormat:
     def _sequence(self, head: list[int], content: Sequence[Shown], tail: list[int], prompt: Prompt) -> Sequence3D:
         ids = list(head)
         visual = [False] * len(ids)
-        runs: list[int | Cells] = [len(ids)]
+        runs: list[int | Cells | Heard] = [len(ids)]
 
-        def add(tokens: list[int], run: int | Cells) -> None:
+        def add(tokens: list[int], run: int | Cells | Heard) -> None:
             ids.extend(tokens)
-            visual.extend([isinstance(run, Cells)] * len(tokens))
+            visual.extend([not isinstance(run, int)] * len(tokens))
             runs.append(run)
 
         for is_text, group in itertools.groupby(content, key=lambda part: isinstance(part, str)):
@@ -142,8 +152,8 @@ class ChatFormat:
                 add(tokens, len(tokens))
                 continue
             for part in group:
-                if isinstance(part, Cells):
-                    add([self._pad] * len(part), part)
+                if isinstance(part, Cells | Heard):
+                    add([self._pads[type(part)]] * len(part), part)
                 elif isinstance(part, Special):
                     add([self._id(part)], 1)
         add(tail, len(tail))

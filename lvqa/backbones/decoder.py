@@ -24,7 +24,7 @@ from lvqa.backbones.chat import Batch, ChatFormat, Sequence3D, Shown, Special, c
 from lvqa.backbones.checkpoint import find_checkpoint
 from lvqa.backbones.enhancement import VisualEnhancement
 from lvqa.backbones.head import LanguageHead
-from lvqa.backbones.prompt import Prompt, VisualBlock
+from lvqa.backbones.prompt import Prompt, SoundBlock, VisualBlock
 from lvqa.records import Counts, LvqaError
 
 PATCHES_PER_TOKEN = 4
@@ -48,6 +48,8 @@ class Decoder(ABC):
     model_type: ClassVar[str]
     pad: ClassVar[Special]
     """What holds the place of a visual token."""
+    sound_pad: ClassVar[Special | None] = None
+    """What holds the place of a token of sound; None: the model does not hear."""
     delimiters: ClassVar[tuple[Special, ...]]
     """The other special tokens that blocks are shown with."""
     library_class: ClassVar[Any] = AutoModelForImageTextToText
@@ -66,7 +68,14 @@ class Decoder(ABC):
         self.answer_reading = str(getattr(model.config, "answer_reading", "logits"))
         self._model = model
         self._text = model.model.language_model
-        self._chat = ChatFormat(tokenizer, show=self.show, pad=self.pad, others=self.delimiters, after=self.after_block)
+        self._chat = ChatFormat(
+            tokenizer,
+            show=self.show,
+            pad=self.pad,
+            sound_pad=self.sound_pad,
+            others=self.delimiters,
+            after=self.after_block,
+        )
         self.head = LanguageHead(self._text.norm, model.lm_head.weight, self._chat)
         self._pixel_budget = TokenBudget(max_batch_tokens)
         self._prompt_budget = TokenBudget(max_batch_tokens)
@@ -177,6 +186,10 @@ class Decoder(ABC):
         self.counts.pairs_encoded += n
         return tokens
 
+    def encode_sound(self, samples: np.ndarray) -> SoundBlock:
+        """What is heard of (samples,) float32 at `lvqa.sound`'s rate. LvqaError where the model does not hear."""
+        raise LvqaError(f"model {self.name!r} does not hear; ask in words, or ask a Qwen2.5-Omni")
+
     def last_states(self, prompts: Sequence[Prompt], *, state: str = "attention", final_norm: bool = False) -> Tensor:
         """(n, dim) float32: the residual stream at each prompt's last position, where the reply begins.
 
@@ -271,7 +284,7 @@ class Decoder(ABC):
         """(replies,) float32: the log-probability that the reply is exactly this text. The prompt is read once."""
         batch = collate([self._chat.encode(prompt)])
         cache = DynamicCache(config=self._text.config)
-        before = self._read(batch, cache)[:, -1:].expand(len(replies), -1, -1)
+        before = self._read(batch, cache).expand(len(replies), -1, -1)
         cache.batch_repeat_interleave(len(replies))
         said = [torch.tensor([*self._chat.text_ids(reply), self._chat.tokenizer.eos_token_id]) for reply in replies]
         ids = pad_sequence(said, batch_first=True, padding_value=-1).to(self.device)  # (replies, longest)
@@ -360,9 +373,13 @@ class Decoder(ABC):
         return last + layer.mlp(layer.post_attention_layernorm(last))  # type: ignore[no-any-return]
 
     def _read(self, batch: Batch, cache: DynamicCache) -> Tensor:
-        """(batch, sequence, dim) after the final norm; what follows can go on from the cache."""
-        states, _ = self._through(batch, layers=len(self._text.layers), cache=cache)
-        return self._text.norm(states)  # type: ignore[no-any-return]
+        """(batch, 1, dim) of the last position, after the final norm, without padding; the cache holds all of them."""
+        states, rotary = self._through(batch, layers=len(self._text.layers) - 1, cache=cache)
+        layer = self._text.layers[-1]
+        keys_values = _keys_and_values(layer.self_attn, layer.input_layernorm(states), rotary=rotary)
+        cache.update(*keys_values, len(self._text.layers) - 1)
+        last = states[:, -1] + _attend_from_last(layer, states, rotary=rotary, padding=None)
+        return self._text.norm(last + layer.mlp(layer.post_attention_layernorm(last)))[:, None]  # type: ignore[no-any-return]
 
     def _go_on(self, ids: Tensor, position: int, cache: DynamicCache) -> Tensor:
         """(batch, sequence, dim) after the final norm, of (batch, sequence) tokens that follow what was read."""

@@ -16,6 +16,16 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """The tokens of a sound, which go on along all axes as text does."""
+
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+
+@dataclass(frozen=True, slots=True)
 class Cells:
     """The visual tokens that stand together, in position space."""
 
@@ -28,8 +38,8 @@ class Cells:
         return len(self.temporal) * self.rows * self.cols
 
 
-def position_ids(runs: Sequence[int | Cells]) -> Tensor:
-    """(3, sequence) int64: a run is a number of text tokens, delimiters included, or visual tokens.
+def position_ids(runs: Sequence[int | Cells | Heard]) -> Tensor:
+    """(3, sequence) int64: a run is a number of text tokens, delimiters included, or visual tokens, or a sound's.
 
     >>> position_ids([2, 1]).tolist()
     [[0, 1, 2], [0, 1, 2], [0, 1, 2]]
@@ -37,14 +47,16 @@ def position_ids(runs: Sequence[int | Cells]) -> Tensor:
     pieces = [torch.zeros(3, 0, dtype=torch.long)]
     start = 0
     for run in runs:
-        offsets = torch.arange(run).expand(3, -1) if isinstance(run, int) else _offsets(run)  # (3, tokens)
+        offsets = _offsets(run)  # (3, tokens)
         pieces.append(offsets + start)
         if offsets.numel():
             start += int(offsets.max()) + 1
     return torch.cat(pieces, dim=1)
 
 
-def _offsets(cells: Cells) -> Tensor:
-    """(3, pairs * rows * cols): positions of cells relative to their start, row by row."""
-    axes = (torch.tensor(cells.temporal), torch.arange(cells.rows), torch.arange(cells.cols))
+def _offsets(run: int | Cells | Heard) -> Tensor:
+    """(3, tokens): positions relative to their start; of cells pair by pair and row by row."""
+    if not isinstance(run, Cells):
+        return torch.arange(run if isinstance(run, int) else len(run)).expand(3, -1)
+    axes = (torch.tensor(run.temporal), torch.arange(run.rows), torch.arange(run.cols))
     return torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)

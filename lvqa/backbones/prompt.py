@@ -36,6 +36,10 @@ class VisualBlock:
         return len(self.tokens)
 
 
+class SoundBlock(VisualBlock):
+    """Sound, already encoded: each of its tokens in the place of a pair of one cell."""
+
+
 Part = str | VisualBlock
 Prompt = tuple[Part, ...]
 """The content of the one user turn, in order."""

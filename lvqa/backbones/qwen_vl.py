@@ -22,7 +22,8 @@ class Qwen2VL(Decoder):
 
     model_type: ClassVar[str] = "qwen2_vl"
     start, end = Special("<|vision_start|>"), Special("<|vision_end|>")
-    pad, delimiters = Special("<|video_pad|>"), (start, end)
+    pad: ClassVar[Special] = Special("<|video_pad|>")
+    delimiters: ClassVar[tuple[Special, ...]] = (start, end)
     colours: ClassVar[Colours] = CLIP_COLOURS
 
     def __init__(self, model: Any, tokenizer: Any, **about: Any) -> None:

@@ -22,9 +22,12 @@ EVIDENCE_LINES = 5
 
 @click.command()
 @click.argument("video", type=click.Path(path_type=Path))
-@click.argument("question")
+@click.argument("question", default="")
 @click.option("--option", "options", metavar="TEXT", multiple=True, help="One possible answer; two to twenty, or none.")
 @click.option("--image", type=click.Path(path_type=Path), help="A picture that belongs to the question.")
+@click.option(
+    "--voice", type=click.Path(path_type=Path), help="A sound file that asks, for a model that hears; QUESTION may go."
+)
 @click.option("--frames", type=int, help="How many frames the answer may look at.  [default: 16]")
 @click.option(
     "--method",
@@ -41,6 +44,7 @@ def ask(
     question: str,
     options: tuple[str, ...],
     image: Path | None,
+    voice: Path | None,
     frames: int | None,
     method: str | None,
     as_json: bool,
@@ -54,7 +58,7 @@ def ask(
         config = dataclasses.replace(config, selection=dataclasses.replace(config.selection, frames=frames))
     if method is not None:
         config = dataclasses.replace(config, method=method)
-    asked = Question(question, options, image=image)
+    asked = Question(question, options, image=image, voice=voice)
     probed = checked(video, asked)
     started = time.perf_counter()
     with setup.loaded(config) as qa:
@@ -99,10 +103,11 @@ def candidate_json(candidate: Candidate) -> dict[str, object]:
 def _answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, object]:
     use = answer.index
     index = use and {"reused": use.reused, "clips": use.clips, "path": None if use.path is None else str(use.path)}
-    image = answer.question.image
+    image, voice = answer.question.image, answer.question.voice
     return {
         "question": answer.question.text,
         "image": None if image is None else str(image),
+        "voice": None if voice is None else str(voice),
         "answer": answer.text,
         "option": answer.option,
         "option_scores": answer.option_scores,

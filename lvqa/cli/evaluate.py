@@ -14,13 +14,18 @@ from lvqa.cli.films import make_films_shown
 from lvqa.cli.terminal import Progress, one_line, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lvqa.evaluate import Run, RunConfig
 
 
 @click.command("eval")
-@click.argument("config_file", metavar="CONFIG", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, metavar="CONFIG ...", type=click.Path(path_type=Path))
 @click.option(
-    "--folder", metavar="DIR", type=click.Path(path_type=Path), help="The run folder.  [default: runs/CONFIG]"
+    "--folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The run folder.  [default: runs/ and the name of CONFIG, or of the folder of several]",
 )
 @click.option("--limit", metavar="N", type=int, help="Only the first N questions about each video.")
 @click.option("--workers", metavar="N", type=int, help="Processes over Ray; 0: no Ray.")
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
 def evaluate(
     setup: Setup,
     *,
-    config_file: Path,
+    files: tuple[Path, ...],
     folder: Path | None,
     limit: int | None,
     workers: int | None,
@@ -41,12 +46,13 @@ def evaluate(
 ) -> None:
     """Ask a benchmark's questions in the arms of CONFIG, a YAML file; a run that was cut short goes on.
 
+    Several files are one run of all their arms, which does once what they have in common: eval configs/ablations/*.
+
     Every answer is a row of answers.jsonl in the run folder. Options stand above -s, and -s above CONFIG. A method that
     is a Python file (own.py) is a selector of your own: its code is run.
     """
     if setup.file is not None:
         raise click.UsageError("eval takes its settings as CONFIG, and no -c")
-    from lvqa.evaluate import load_run_config
     from lvqa.evaluate.run import check_run
     from lvqa.evaluate.run import evaluate as run_benchmark
 
@@ -61,16 +67,31 @@ def evaluate(
         "store.folder": setup.store and str(setup.store),
     }
     given = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
-    config = load_run_config(config_file, [*setup.settings, *given])
+    config = _configured(files, [*setup.settings, *given])
     check_run(config)
     _make_lacking_films(config, quiet=setup.quiet)
     prepare = functools.partial(silence, downloads=setup.shows_downloads)
+    name = files[0].stem if len(files) == 1 else files[0].absolute().parent.name
     with Progress(quiet=setup.quiet) as progress:
-        run = run_benchmark(config, folder or Path("runs") / config_file.stem, progress=progress, prepare=prepare)
+        run = run_benchmark(config, folder or Path("runs") / name, progress=progress, prepare=prepare)
     failed = sum(row["error"] is not None for row in run.rows)
     click.echo(_summary(run, failed))
     if failed:
         click.get_current_context().exit(1 if failed == len(run.rows) else 3)
+
+
+def _configured(files: Sequence[Path], overrides: Sequence[str]) -> RunConfig:
+    """The run of these files. Of several, the arms of "2_pool_size.yaml" are named "pool size: ..."."""
+    from lvqa.evaluate import joined, load_run_config
+    from lvqa.records import LvqaError
+
+    configs: dict[str, RunConfig] = {}
+    for file in files:
+        title = file.stem.lstrip("0123456789").strip("_").replace("_", " ") or file.stem
+        if title in configs:
+            raise LvqaError(f"{file}: another file's arms are named {title!r} too; give it another name")
+        configs[title] = load_run_config(file, overrides)
+    return joined(configs) if len(configs) > 1 else configs[title]
 
 
 def _make_lacking_films(config: RunConfig, *, quiet: bool) -> None:
@@ -94,9 +115,9 @@ def _make_lacking_films(config: RunConfig, *, quiet: bool) -> None:
 def _summary(run: Run, failed: int) -> str:
     """The accuracies, and where the rest is."""
     from lvqa.report.cells import NamedRun, cells_of
-    from lvqa.report.tables import accuracy_table, to_markdown
+    from lvqa.report.tables import overview_table, to_markdown
 
-    table = to_markdown(accuracy_table(cells_of([NamedRun(run.folder.name, run)])))
+    table = to_markdown(overview_table(cells_of([NamedRun(run.folder.name, run)])))
     told = f"{run.num_questions} questions, {len(run.rows)} answers, {failed} of them failed and so wrong"
     told += f"; {len(run.missing)} videos are missing" if run.missing else ""
     return f"{table}\n\n{told}; more: lvqa report {one_line(run.folder)}"

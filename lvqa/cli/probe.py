@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lvqa.cli.door import Setup, common
 from lvqa.cli.terminal import one_line
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lvqa.records import Question
+
 
 @click.command()
 @click.argument("video", type=click.Path(path_type=Path))
 @click.option("--query", metavar="TEXT", help="A question whose states are probed beside the clips'.")
+@click.option(
+    "--questions",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A folder in LVBench's layout with questions on VIDEO whose time is annotated: how well each framing judges.",
+)
 @click.option("--clips", type=int, default=16, show_default=True, help="How many clips of VIDEO, evenly spaced.")
 @click.option(
     "--out", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where the files go."
 )
 @common
-def probe(setup: Setup, *, video: Path, query: str | None, clips: int, out: Path) -> None:
-    """Look into the model as it reads clips of VIDEO, as FreeRet's authors did: three plots and their figures.
+def probe(setup: Setup, *, video: Path, query: str | None, questions: Path | None, clips: int, out: Path) -> None:
+    """Look into the model as it reads clips of VIDEO, as FreeRet's authors did: plots and their figures.
 
     depth.png: what each sub-layer does to the state. words.png: the one word that it would say. bias.png: whether it
-    prefers a label that nothing speaks for. probes.json: all of it in numbers.
+    prefers a label that nothing speaks for. framing.png: with --questions, how well it judges under each pair of
+    labels. probes.json: all of it in numbers.
     """
     from lvqa.checks import check_count, check_question
     from lvqa.probes import probe_model
@@ -35,8 +48,9 @@ def probe(setup: Setup, *, video: Path, query: str | None, clips: int, out: Path
         check_question(Question(query))
     config = setup.config()
     film = probe_video(video)
+    asked = () if questions is None else _questions_on(film.path, questions)
     with setup.loaded(config) as qa:
-        probes = probe_model(qa, film.path, query=query, num_clips=clips)
+        probes = probe_model(qa, film.path, query=query, num_clips=clips, questions=asked)
     for name, depth in probes.depth.items():
         attention, mlp = depth.similarity[:, -2:].mean(axis=0)
         click.echo(
@@ -50,4 +64,22 @@ def probe(setup: Setup, *, video: Path, query: str | None, clips: int, out: Path
     for bias in probes.bias:
         shares = ", ".join(f"{label} {100 * p:.1f}%" for label, p in zip(bias.labels, bias.probabilities, strict=True))
         click.echo(f"bias      {shares}  ({bias.context})")
+    for framing in probes.framings:
+        right, preferred = (100 * sum(hits) / len(hits) for hits in (framing.right, framing.preferred))
+        click.echo(
+            f"framing   {'/'.join(framing.labels)}: {right:.1f}% of {len(framing.right)} clips judged rightly; "
+            f"the clip that matches has the higher score in {preferred:.1f}% of {len(framing.preferred)} pairs"
+        )
     click.echo(f"written   {' '.join(one_line(path) for path in write_probes(probes, out))}")
+
+
+def _questions_on(video: Path, folder: Path) -> Sequence[Question]:
+    """The questions of the folder that are about this file."""
+    from lvqa.benchmarks import load_benchmark
+    from lvqa.records import LvqaError
+
+    tasks = load_benchmark("lvbench", folder).tasks
+    for task in tasks:
+        if task.path.resolve() == video.resolve():
+            return task.questions
+    raise LvqaError(f"{folder} has no questions on {video}; it has some on {len(tasks)} videos, {tasks[0].path} first")

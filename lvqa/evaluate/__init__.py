@@ -10,6 +10,7 @@ from lvqa.evaluate.settings import (
     MadeFilms,
     RunConfig,
     arms_of,
+    joined,
     load_run_config,
 )
 from lvqa.evaluate.statistics import (
@@ -46,6 +47,7 @@ __all__ = [
     "evidence_recall",
     "index_cost",
     "is_right",
+    "joined",
     "load_run_config",
     "official_accuracy",
     "read_run",

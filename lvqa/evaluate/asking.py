@@ -15,7 +15,8 @@ from lvqa.config import Config
 from lvqa.evaluate.rows import Row
 from lvqa.evaluate.settings import Arm, RunConfig, arms_of
 from lvqa.pipeline import LongVideoQA, index_together
-from lvqa.records import Answer, Candidate, Counts, LvqaError, Question
+from lvqa.records import Answer, Candidate, Counts, LvqaError, Question, Video
+from lvqa.video import probe
 
 DECIMALS = 6
 """Of scores in rows."""
@@ -54,7 +55,8 @@ class Asker:
         return Done(tuple(self._rows(work)), self._first.backbone.revision)
 
     def _rows(self, work: Work) -> Iterator[Row]:
-        indexes, rankings = self._indexes(work), dict[Config, _Cost]()
+        video = probe(work.path)
+        indexes, rankings, replies = self._indexes(work, video), dict[Config, _Cost](), dict[object, _Cost]()
         for arm in self._arms:
             qa, ranking = self._pipelines[arm.before_selection], arm.config.retrieval
             selector = selector_of(arm.config, arm.method)
@@ -63,9 +65,9 @@ class Asker:
                 try:
                     if selector.needs_scores and ranking not in rankings:
                         with _measured(self._first) as rankings[ranking]:
-                            qa.search(work.path, work.question, top=1)
+                            qa.search(video, work.question, top=1)
                     answer = qa.answer(
-                        work.path,
+                        video,
                         work.question,
                         frames=max(1, budget),
                         method=arm.method,
@@ -74,19 +76,22 @@ class Asker:
                 except LvqaError as error:
                     yield row | {"error": str(error)}
                 else:
-                    yield row | _answered(answer, arm, rankings[ranking] if selector.needs_scores else None)
+                    # Frames that an earlier arm has shown in the same way have its reply, and cost what it did.
+                    spent = _Cost(dataclasses.asdict(answer.counts), answer.seconds["answer"])
+                    reply = replies.setdefault((qa.sight, arm.config.answer, answer.frames), spent)
+                    yield row | _answered(answer, arm, reply, rankings[ranking] if selector.needs_scores else None)
 
-    def _indexes(self, work: Work) -> dict[str, dict[str, object]]:
+    def _indexes(self, work: Work, video: Video) -> dict[str, dict[str, object]]:
         """Arm -> what making the indexes that were lacking has cost, all together, or that its own was there.
 
-        Of the arms that need one. Even where none does, a video that can't be opened is found out here.
+        Of the arms that need one.
         """
         asked = {name for name, _ in work.cells}
         selectors = {arm: selector_of(arm.config, arm.method) for arm in self._arms if arm.name in asked}
         searching = [arm for arm, selector in selectors.items() if selector.needs_scores or selector.needs_features]
         pipelines = [self._pipelines[arm.before_selection] for arm in searching]
         with _measured(self._first) as cost:
-            uses = index_together(pipelines, work.path)
+            uses = index_together(pipelines, video)
         return {
             arm.name: {"reused": use.reused, **dataclasses.asdict(_Cost() if use.reused else cost)}
             for arm, use in zip(searching, uses, strict=True)
@@ -118,12 +123,12 @@ def blank_row(work: Work, arm: str, budget: int) -> Row:
     }
 
 
-def _answered(answer: Answer, arm: Arm, ranking: _Cost | None) -> Row:
-    """What a row says of an answer; the budgets of an arm share one ranking, and each row counts it."""
+def _answered(answer: Answer, arm: Arm, reply: _Cost, ranking: _Cost | None) -> Row:
+    """What a row says of an answer; arms and budgets may share a ranking and a reply, and each row counts them."""
     pool = answer.evidence[: arm.config.rerank.num_shown]
     by_embedding = sorted(pool, key=lambda candidate: -candidate.embed_score)
     reranked = [candidate for candidate in pool if candidate.rerank_score is not None]
-    counts, seconds = dataclasses.asdict(answer.counts), dict(answer.seconds)
+    counts, seconds = reply.counts, {**answer.seconds, "answer": reply.seconds}
     if ranking is not None:
         counts = {name: count + ranking.counts[name] for name, count in counts.items()}
         seconds = {"rank": ranking.seconds, **seconds}

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import lvqa
-from lvqa.config import in_yaml, to_dict, to_yaml
+from lvqa.config import flat, in_yaml, to_dict, to_yaml
 from lvqa.evaluate.rows import (
     Check,
     Key,
@@ -46,13 +46,15 @@ FREE_KEYS = (
     "ray_address",
     "gpus_per_worker",
     "allow_missing",
+    "benchmark.videos",
+    "benchmark.limit",
     "model.device",
     "store",
     "video.threads",
     "video.stall_seconds",
     "rerank.memory_mib",
 )
-"""Settings that may differ when a run goes on: they change no answer. "store" is all keys below it."""
+"""Settings that may differ when a run goes on: they change no answer, or how many. "store" is all keys below it."""
 PACKAGES = ("torch", "transformers", "av", "numpy", "faiss-cpu", "ray")
 
 
@@ -155,7 +157,7 @@ def open_run(folder: Path, config: RunConfig) -> Iterator[RunFolder]:
 
 
 def _check_same(folder: Path, config: RunConfig) -> None:
-    before, now = _flat(to_dict(load_run_config(folder / CONFIG))), _flat(to_dict(config))
+    before, now = flat(to_dict(load_run_config(folder / CONFIG))), flat(to_dict(config))
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key) and not _is_free(key)]
     if differing:
         told = "; ".join(f"{key}: {in_yaml(before.get(key))}, now {in_yaml(now.get(key))}" for key in differing)
@@ -164,14 +166,6 @@ def _check_same(folder: Path, config: RunConfig) -> None:
 
 def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones: {"a": {"b": 1}} -> {"a.b": 1}. A list is one value."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _note_session(folder: Path, config: RunConfig) -> None:

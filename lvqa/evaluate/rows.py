@@ -1,8 +1,8 @@
 """The rows of `answers.jsonl`: what stands in one, and how they are read back.
 
 A row is one answer, or why there is none; statistics need nothing else. `counts` and `seconds` are what the answer
-would have cost alone on an indexed video: budgets of one arm share one ranking, and each row counts it. Frames and
-pairs that were in memory already cost nothing, so they depend on what was asked before.
+would have cost alone on an indexed video: where arms or budgets share a ranking, or the reply to the same frames, each
+row counts it. Frames and pairs that were in memory already cost nothing, so they depend on what was asked before.
 """
 
 from __future__ import annotations

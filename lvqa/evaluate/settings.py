@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lvqa.config import Config, SelectionConfig, load_config, require, with_settings
+from lvqa.config import Config, SelectionConfig, flat, in_yaml, load_config, require, to_dict, with_settings
 
 BLIND = "blind"
 """The method that shows no frames, and so has no budget."""
@@ -17,6 +17,8 @@ NO_BUDGET = 0
 """What stands for the budget of such an arm."""
 NO_SETTINGS = ("method", "selection.frames", "model.name", "model.device", "model.dtype", "store.folder")
 """What an arm's settings can't change: it has keys of its own for the first two, and the model is loaded once."""
+OF_A_RUN = ("model", "store", "seed", "benchmark", "workers", "ray_address", "gpus_per_worker", "allow_missing")
+"""What runs that are joined must have in common."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,8 @@ class ArmConfig:
     """Its budgets; null: the run's."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What differs from the run's settings, {rerank.name: none}."""
+    baseline: str | None = None
+    """The arm that a report measures it against; null: the run's `baseline`."""
 
     def __post_init__(self) -> None:
         if self.frames is not None:
@@ -81,7 +85,7 @@ class RunConfig(Config):
     arms: tuple[ArmConfig, ...] = (ArmConfig(method="uniform"), ArmConfig(method="freeret"))
     """What is compared."""
     baseline: str | None = None
-    """The arm that a report measures the others against; null: one of uniform frames."""
+    """The arm that a report measures the others against if they name none; null: one of uniform frames."""
     frames: tuple[int, ...] = (16, 32, 64)
     """The budgets of every arm that names none."""
     workers: int = 0
@@ -102,8 +106,9 @@ class RunConfig(Config):
         names = [arm.name for arm in arms_of(self)]
         twice = [name for name in names if names.count(name) > 1]
         require(not twice, "the name of an arm", twice[0] if twice else "", "its own (give it a `name`)")
-        known = self.baseline is None or self.baseline in names
-        require(known, "baseline", self.baseline, f"null or an arm: {', '.join(names)}")
+        for baseline in (self.baseline, *(arm.baseline for arm in self.arms)):
+            known = baseline is None or baseline in names
+            require(known, "baseline", baseline, f"null or an arm: {', '.join(names)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,8 @@ class Arm:
     budgets: tuple[int, ...]
     config: Config
     """The settings of its answers, but for the method: arms that differ in nothing else have the same."""
+    baseline: str | None
+    """The arm that it is measured against; None: one of uniform frames."""
 
     @property
     def complete(self) -> Config:
@@ -132,6 +139,37 @@ def load_run_config(path: Path | None = None, overrides: Sequence[str] = ()) -> 
     return load_config(path, overrides, kind=RunConfig)
 
 
+def joined(configs: Mapping[str, RunConfig]) -> RunConfig:
+    """The arms of several runs as one run, which does once what they have in common; the mapping names the runs.
+
+    Arm "50" of run "pool" becomes "pool: 50", with the settings that it had there, and is measured against the baseline
+    that it had there. ConfigError where the runs differ in more than their arms and the settings of answers.
+    """
+    (first, run), *others = configs.items()
+    shared = dataclasses.replace(RunConfig(), **{key: getattr(run, key) for key in OF_A_RUN})
+    wanted = flat(to_dict(run))
+    for name, other in others:
+        given = flat(to_dict(other))
+        for key in (key for key in {**wanted, **given} if key.partition(".")[0] in OF_A_RUN):
+            told = f"{in_yaml(wanted.get(key))} as in {first}, with which it is one run"
+            require(given.get(key) == wanted.get(key), f"{key} of {name}", given.get(key), told)
+    base = flat(to_dict(arms_of(shared)[0].config))
+    arms = []
+    for name, config in configs.items():
+        for arm in arms_of(config):
+            own = {key: value for key, value in flat(to_dict(arm.config)).items() if base.get(key, ...) != value}
+            arms.append(
+                ArmConfig(
+                    name=f"{name}: {arm.name}",
+                    method=arm.method,
+                    frames=None if arm.budgets == (NO_BUDGET,) else arm.budgets,
+                    settings={key: value for key, value in own.items() if key not in NO_SETTINGS},
+                    baseline=arm.baseline and f"{name}: {arm.baseline}",
+                )
+            )
+    return dataclasses.replace(shared, arms=tuple(arms))
+
+
 def arms_of(config: RunConfig) -> tuple[Arm, ...]:
     """The arms in their order. Raises ConfigError for a setting that is not known or not allowed."""
     shared = Config(**{key.name: getattr(config, key.name) for key in dataclasses.fields(Config)})
@@ -146,7 +184,7 @@ def _arm(arm: ArmConfig, config: RunConfig, shared: Config) -> Arm:
     for key in NO_SETTINGS:
         get = operator.attrgetter(key)
         require(get(own) == get(shared), f"settings of arm {name!r}", key, f"without {', '.join(NO_SETTINGS)}")
-    return Arm(name, method, budgets, own)
+    return Arm(name, method, budgets, own, arm.baseline or config.baseline)
 
 
 def _require_budgets(frames: tuple[int, ...]) -> None:

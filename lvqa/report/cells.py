@@ -64,8 +64,8 @@ class Cell:
     """Frames; 0 for an arm that is shown none."""
     rows: tuple[Row, ...]
     baseline: tuple[Row, ...] | None
-    """What it is measured against, at the same budget: the arm that its run names as the baseline, or else the uniform
-    arm of its run, or of another run of the same benchmark.
+    """What it is measured against, at the same budget: the baseline that it or its run names, or else the uniform arm
+    of its run, or of another run of the same benchmark.
 
     None where there is none, where no frames are shown, and in the baseline itself.
     """
@@ -87,7 +87,8 @@ def read_runs(folders: Sequence[Path]) -> list[NamedRun]:
 
 def cells_of(runs: Sequence[NamedRun]) -> list[Cell]:
     """All cells that have an answer, run by run, in the order of the arms; budgets ascending."""
-    methods = {(named.name, arm.name): arm.method for named in runs for arm in arms_of(named.run.config)}
+    arms = {(named.name, arm.name): arm for named in runs for arm in arms_of(named.run.config)}
+    methods = {key: arm.method for key, arm in arms.items()}
     times = Counter(arm for _, arm in methods)
     rows: dict[tuple[str, str, int], list[Row]] = {}
     for named in runs:
@@ -97,16 +98,14 @@ def cells_of(runs: Sequence[NamedRun]) -> list[Cell]:
     order = sorted(rows, key=lambda key: (places.get(key[:2], len(places)), key[2]))
     benchmarks = {named.name: named.benchmark for named in runs}
 
-    named_arms = {named.name: named.run.config.baseline for named in runs}
-
     def shown(run: str, arm: str) -> str:
         return clean(arm) if times[arm] < 2 else f"{run}: {clean(arm)}"
 
     def baseline(cell: tuple[str, str, int]) -> tuple[str, str, int] | None:
         run, _, budget = cell
         rivals = [key for key in order if key[2] == budget != NO_BUDGET]
-        if named_arms[run] is not None:
-            rivals = [key for key in rivals if key[:2] == (run, named_arms[run])]
+        if (named := arms[cell[:2]].baseline if cell[:2] in arms else None) is not None:
+            rivals = [key for key in rivals if key[:2] == (run, named)]
         else:
             rivals = [key for key in rivals if methods.get(key[:2]) == BASELINE]
             rivals = [key for key in rivals if benchmarks[key[0]] == benchmarks[run]]

@@ -68,7 +68,9 @@ def looks_of(cells: Sequence[Cell]) -> dict[str, Look]:
     looks, used = {}, 0
     for place, (arm, mine) in enumerate(by_arm(cells).items()):
         grey = mine[0].method == BASELINE
-        looks[arm] = Look(GREY if grey else COLOURS[used % len(COLOURS)], MARKERS[place % len(MARKERS)], shortened(arm))
+        # Where the colours begin again, the markers are one further, so that no two of 64 arms look the same.
+        marker = MARKERS[(place + used // len(COLOURS)) % len(MARKERS)]
+        looks[arm] = Look(GREY if grey else COLOURS[used % len(COLOURS)], marker, shortened(arm))
         used += not grey
     return looks
 
@@ -80,11 +82,12 @@ def shortened(label: str) -> str:
 
 
 def accuracy_figure(cells: Sequence[Cell], published: Sequence[Published] = ()) -> bytes:
-    """Accuracy with its interval: by budget as lines, or a line an arm where all have one budget."""
+    """Accuracy with its interval: by budget as curves, or a line an arm where all have one budget or arms are many."""
     budgets = sorted({cell.budget for cell in cells if cell.budget})
     looks = looks_of(cells)
     if len(budgets) > 1:
-        return _accuracy_by_budget(cells, looks, budgets, published)
+        draw = _accuracy_by_budget if len(looks) <= len(COLOURS) else _accuracy_in_panels
+        return draw(cells, looks, budgets, published)
     with drawing(height=0.9 + 0.3 * (len(cells) + len(published))) as figure:
         axes = figure.subplots()
         for place, cell in enumerate(cells):
@@ -99,6 +102,27 @@ def accuracy_figure(cells: Sequence[Cell], published: Sequence[Published] = ()) 
         _rows(axes, names + [f"{_published_label(theirs)}, {frames_text(budgets[0])}" for theirs in published])
         axes.margins(x=0.08)
         axes.set_xlabel("accuracy, percent (95% interval)")
+        return rendered(figure, "svg")
+
+
+def _accuracy_in_panels(
+    cells: Sequence[Cell], looks: dict[str, Look], budgets: Sequence[int], published: Sequence[Published]
+) -> bytes:
+    """A panel a budget, a line an arm. What is shown no frames stands in every panel."""
+    arms = list(looks)
+    with drawing(height=1.0 + 0.24 * len(arms)) as figure:
+        panels = figure.subplots(1, len(budgets), sharex=True, sharey=True)
+        for axes, budget in zip(panels, budgets, strict=True):
+            axes.set_title(frames_text(budget))
+            for cell in (cell for cell in cells if cell.budget in (0, budget)):
+                found, place = accuracy(cell.rows), arms.index(cell.arm)
+                _spread(axes, place, found, looks[cell.arm])
+                _annotate(axes, 100 * found.high, place, percent(found.value))
+                for theirs in (p for p in published if p.method == cell.method and budget in p.accuracy):
+                    axes.plot([theirs.accuracy[budget]], [place], **_hollow(theirs, cells, looks))
+            _rows(axes, [looks[arm].label for arm in arms])
+            axes.margins(x=0.12)
+        figure.supxlabel("accuracy, percent (95% interval)", fontsize=9, color=INK)
         return rendered(figure, "svg")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lvqa.evaluate import Share
 from lvqa.report.cells import clean
 from lvqa.report.page import rendered, write_whole
 from lvqa.report.plots import COLOURS, GREY, drawing, shortened
@@ -16,19 +17,24 @@ from lvqa.report.plots import COLOURS, GREY, drawing, shortened
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from lvqa.probes import Bias, Depth, Probes, Words
+    from lvqa.probes import Bias, Depth, Framing, Probes, Words
 
 LOOKS = {"clips": (COLOURS[0], "o"), "query": (COLOURS[1], "s")}
 
 
 def write_probes(probes: Probes, folder: Path) -> list[Path]:
-    """depth.png, words.png, bias.png and probes.json in this folder. Raises LvqaError if they can't be written."""
+    """depth.png, words.png, bias.png, probes.json, and framing.png if framings were probed, in this folder.
+
+    Raises LvqaError if they can't be written.
+    """
     files = {
         "depth.png": depth_figure(probes.depth),
         "words.png": words_figure(probes.words),
         "bias.png": bias_figure(probes.bias),
         "probes.json": (json.dumps(probes.to_dict(), indent=1) + "\n").encode(),
     }
+    if probes.framings:
+        files["framing.png"] = framing_figure(probes.framings)
     for name, content in files.items():
         write_whole(folder / name, content)
     return [folder / name for name in files]
@@ -103,4 +109,29 @@ def bias_figure(bias: Sequence[Bias]) -> bytes:
         axes.set_yticks(range(len(bias)), [f"{'/'.join(found.labels)}: {found.context}" for found in bias])
         axes.set(xlim=(0, 100), xlabel="probability as the reply's first word, percent (grey: any other word)")
         axes.invert_yaxis()
+        return rendered(figure, "png")
+
+
+def framing_figure(framings: Sequence[Framing]) -> bytes:
+    """Two panels, a line a framing, with 95% intervals: clips judged rightly, and the clip that matches put first."""
+    with drawing(height=1.2 + 0.42 * len(framings)) as figure:
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, name, what in zip(
+            panels,
+            ("right", "preferred"),
+            ("clips judged rightly", "the clip that matches has the higher score"),
+            strict=True,
+        ):
+            for place, framing in enumerate(framings):
+                share = Share.of(getattr(framing, name))
+                axes.plot([100 * share.low, 100 * share.high], [place, place], color=COLOURS[0], lw=1.6, alpha=0.55)
+                axes.plot([100 * share.value], [place], "o", color=COLOURS[0])
+                axes.annotate(
+                    f"{100 * share.value:.1f}", (100 * share.value, place), (0, 6), textcoords="offset points"
+                )
+            axes.axvline(50, color=GREY, lw=1, ls=":")
+            axes.set(xlim=(0, 100), xlabel=f"{what}, percent (n {len(getattr(framings[0], name))})")
+            axes.grid(axis="x")
+        panels[0].set_yticks(range(len(framings)), ["/".join(framing.labels) for framing in framings])
+        panels[0].set_ylim(len(framings) - 0.5, -0.7)
         return rendered(figure, "png")

@@ -45,10 +45,21 @@ def _sections(runs: Sequence[NamedRun], cells: Sequence[Cell]) -> list[Section]:
     """All that there is something to say about."""
     sections = []
     if cells:
-        sections = [_accuracy(runs, cells), _published(runs), _abilities(cells), _recall(cells), _paired(cells)]
+        sections = [_overview(cells), _accuracy(runs, cells), _published(runs), _abilities(cells)]
+        sections += [_recall(cells), _paired(cells)]
         sections += [_cost(runs, cells), _official(runs, cells)]
     sections.append(_failures(runs))
     return [section for section in sections if section.tables or section.lines]
+
+
+def _overview(cells: Sequence[Cell]) -> Section:
+    return Section(
+        "Overview",
+        "Accuracy: percent of all questions asked. Evidence: percent of the questions with an annotated time of which "
+        "a frame was shown. Tokens: read for a question, ranking and answer, the video being indexed. Difference: in "
+        "points of accuracy on the same questions. Intervals are 95%; the sections below say how they are taken.",
+        [tables.overview_table(cells)],
+    )
 
 
 def _accuracy(runs: Sequence[NamedRun], cells: Sequence[Cell]) -> Section:

@@ -61,6 +61,26 @@ def to_markdown(table: Table) -> str:
     return "\n".join([*caption, *(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))])
 
 
+def overview_table(cells: Sequence[Cell]) -> Table:
+    """A line a cell: accuracy, evidence among the frames shown, tokens, and the paired difference to its baseline."""
+    head = ("arm", "frames", "accuracy", "evidence shown", "tokens", "difference, points", "to")
+    lines = []
+    for cell in cells:
+        found = None if cell.baseline is None else compare(cell.rows, cell.baseline)
+        lines.append(
+            (
+                Entry(cell.arm),
+                Entry(str(cell.budget or "none")),
+                share(accuracy(cell.rows)),
+                share(selection_recall(cell)),
+                Entry(amount(cost(cell.rows).tokens_prefilled)),
+                Entry("") if found is None else Entry(points(found.difference), _interval(found)),
+                Entry(cell.baseline_name),
+            )
+        )
+    return Table(head, tuple(lines))
+
+
 def accuracy_table(cells: Sequence[Cell]) -> Table:
     """Arm by budget: all questions asked, a failure is wrong."""
     return _by_budget(cells, lambda cell: share(accuracy(cell.rows)))
