@@ -6,7 +6,7 @@ Qwen encodes an image. The vision tower attends only inside a pair, so its token
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,7 +67,7 @@ def image_block(path: Path, backbone: Backbone, *, max_pixels: int | None = None
 
 
 class VisualTokens:
-    """A bounded in-memory store of one video's pairs, filled on demand."""
+    """A bounded in-memory store of one video's pairs, filled on demand, in the memory of the model's device."""
 
     def __init__(
         self,
@@ -98,6 +98,13 @@ class VisualTokens:
         """What the backbone has spent so far, decoding included."""
         return self._backbone.counts
 
+    def keep(self, tokens: Mapping[Pair, Tensor]) -> None:
+        """Hold these pairs' tokens, (rows * cols, dim) each, as far as the memory goes."""
+        for pair, held in tokens.items():
+            if self._held.get(pair) is None:
+                # A copy: a row of a batch would keep the whole batch alive.
+                self._held.keep(pair, held.clone())
+
     def stream(self, groups: Sequence[Sequence[Pair]]) -> Iterator[list[Tensor]]:
         """For each group its pairs' tokens, (rows * cols, dim) each. Groups ascend in time: the film is read once."""
         missing = [[pair for pair in group if pair not in self._held] for group in groups]
@@ -111,7 +118,7 @@ class VisualTokens:
                 ready.update(self._encode(new, pixels))
                 if late:
                     ready.update(self._encode(late, self._pixels(sorted({k for pair in late for k in pair}))))
-                self._keep(ready)
+                self.keep(ready)
                 self.on_pairs(len(group))
                 yield [ready[pair] for pair in group]
         finally:
@@ -142,13 +149,7 @@ class VisualTokens:
         if not pairs:
             return {}
         stack = np.stack([np.stack([pixels.frame(frame) for frame in pair]) for pair in pairs])
-        return dict(zip(pairs, self._backbone.encode_pairs(stack).cpu().unbind(0), strict=True))
-
-    def _keep(self, tokens: dict[Pair, Tensor]) -> None:
-        for pair, held in tokens.items():
-            if self._held.get(pair) is None:
-                # A copy: a row of a batch would keep the whole batch alive.
-                self._held.keep(pair, held.clone())
+        return dict(zip(pairs, self._backbone.encode_pairs(stack).unbind(0), strict=True))
 
 
 class _PixelReader:
