@@ -69,8 +69,13 @@ class TokenBudget:
         return [rows[place] for place in range(len(shapes))]
 
     def _first_batch(self, waiting: Sequence[int], sizes: Sequence[int]) -> list[int]:
-        """The longest start of `waiting` that fits, at least one item; sizes rise along it."""
+        """The longest start of `waiting` that fits, at least one item; sizes rise along it.
+
+        Items of one size are shared out evenly: 16 of which 15 fit are 8 and 8.
+        """
         count = 1
         while count < len(waiting) and (count + 1) * sizes[waiting[count]] <= self.tokens:
             count += 1
+        if sizes[waiting[0]] == sizes[waiting[-1]]:
+            count = math.ceil(len(waiting) / math.ceil(len(waiting) / count))
         return list(waiting[:count])

@@ -31,6 +31,8 @@ from lvqa.records import Counts, LvqaError
 PATCHES_PER_TOKEN = 4
 """All these models merge two by two patches into a token."""
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+BATCH_TOKENS = {"cuda": 16384, "cpu": 4096}
+"""A GPU is kept busy by large batches; on a CPU they leave the cache, which costs the embedded model a third."""
 READ_BEFORE = 1 / 8
 """Of what a token costs, one that was read earlier costs: keys and values, and no states."""
 HEAD_ROWS = 16_384
@@ -38,6 +40,8 @@ HEAD_ROWS = 16_384
 STATES = {"attention": (1, False), "mlp": (1, True), "mlp-1": (2, True), "mlp-2": (3, True)}
 """A state's name -> the layer it leaves, counted from the end, and whether that layer's MLP is included."""
 
+Layer = Callable[..., Tensor]
+"""A layer of the decoder, as `through_layer`."""
 Note = Callable[[nn.Module, Tensor, Tensor, tuple[Tensor, Tensor]], None]
 """Called with a layer, the states before and after it, and the rotation."""
 
@@ -59,7 +63,7 @@ class Decoder(ABC):
     time_encoding = "text"
     max_pixels: int
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str, revision: str, max_batch_tokens: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, revision: str, max_batch_tokens: int | None) -> None:
         self.name = name
         self.revision = revision
         self.counts = Counts()
@@ -73,13 +77,14 @@ class Decoder(ABC):
         self._text = model.model.language_model
         self._chat = ChatFormat(tokenizer, show=self.show, pad=self.pad, others=self.delimiters, after=self.after_block)
         self.head = LanguageHead(self._text.norm, model.lm_head.weight, self._chat)
-        self._pixel_budget = TokenBudget(max_batch_tokens)
-        self._prompt_budget = TokenBudget(max_batch_tokens)
+        most = max_batch_tokens or BATCH_TOKENS[model.device.type]
+        self._pixel_budget, self._prompt_budget = TokenBudget(most), TokenBudget(most)
         self._enhancement: VisualEnhancement | None = None
+        self._through_layer: Layer = through_layer
 
     @classmethod
     def load(
-        cls, model: str, *, device: str | None = None, dtype: str | None = None, max_batch_tokens: int = 16384
+        cls, model: str, *, device: str | None = None, dtype: str | None = None, max_batch_tokens: int | None = None
     ) -> Self:
         """The model under a hub id, in a folder, or the embedded "tiny".
 
@@ -123,8 +128,7 @@ class Decoder(ABC):
 
     def compile(self) -> None:
         """Have the layers compiled when they are first used, which fuses what lies between their products."""
-        for layer in self._text.layers:
-            layer.compile(dynamic=True)
+        self._through_layer = torch.compile(through_layer, dynamic=True)
 
     # --- what an adapter says ---------------------------------------------------------------------------------------
 
@@ -157,6 +161,11 @@ class Decoder(ABC):
     def device(self) -> torch.device:
         """Where the weights lie."""
         return self._model.device  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights and the tokens."""
+        return self._model.dtype  # type: ignore[no-any-return]
 
     @property
     def library(self) -> Any:
@@ -398,13 +407,10 @@ class Decoder(ABC):
         rotary = self._text.rotary_emb(states, self._axes(sent(batch.positions, self.device)))
         for number, layer in enumerate(self._text.layers[:layers]):
             before = states
-            states = layer(
-                states,
-                attention_mask=mask,
-                position_embeddings=rotary,
-                past_key_values=cache,
-                use_cache=cache is not None,
-            )
+            if cache is None and self._enhancement is None:
+                states = self._through_layer(layer, states, mask, rotary)
+            else:  # each layer's place in a cache would be compiled anew, and hooks can't be
+                states = through_layer(layer, states, mask, rotary, cache)
             if note is not None:
                 note(layer, before, states, rotary)
             if number < len(added):
@@ -448,6 +454,23 @@ class Decoder(ABC):
         """The tokens that end a reply, by the model's generation settings and the tokenizer's."""
         ends = self._model.generation_config.eos_token_id
         return {self._chat.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+
+
+def through_layer(
+    layer: nn.Module,
+    states: Tensor,
+    mask: Any,
+    rotary: tuple[Tensor, Tensor],
+    cache: DynamicCache | None = None,
+) -> Tensor:
+    """(batch, sequence, dim) after a layer; keys and values go to the cache."""
+    return layer(  # type: ignore[no-any-return]
+        states,
+        attention_mask=mask,
+        position_embeddings=rotary,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    )
 
 
 def _attend_from_last(

@@ -85,7 +85,7 @@ def random_model(
     vision_layers: int | None = None,
     device: str | None = None,
     dtype: str | None = None,
-    max_batch_tokens: int = 16384,
+    max_batch_tokens: int | None = None,
 ) -> Qwen25VL:
     """A model of `real_config` with random weights and the embedded tokenizer.
 

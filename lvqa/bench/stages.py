@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import platform
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +20,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from lvqa import prompts
-from lvqa.answering import Answerer
+from lvqa.answering import Answerer, Asked
 from lvqa.backbones.beginnings import Beginnings
 from lvqa.backbones.prompt import VisualBlock
 from lvqa.backbones.qwen_vl import Qwen25VL
 from lvqa.bench.flops import LanguageCost, VisionCost
-from lvqa.bench.peers import PlainLoop, read_with_opencv
+from lvqa.bench.peers import PlainLoop, decode_with_ffmpeg, read_with_opencv, read_with_qwen_vl_utils
 from lvqa.embedding import Embedder
-from lvqa.records import Candidate, Clip, Counts, LvqaError, Question, Video
+from lvqa.records import Candidate, Clip, Counts, LvqaError, Question, Video, shown
 from lvqa.rerank import MultipleChoice
-from lvqa.video import Grid, cut_clips, decode_all, read_frames
+from lvqa.video import Grid, cut_clips, decode_all, read_frames, usual_threads
 from lvqa.visual import VisualTokens, pairs_of_clip, pairs_of_frames
 
 MATRIX, DECODE = "matrix product", "decode all"
@@ -51,6 +54,8 @@ class BenchSettings:
     """Of an answer."""
     repeats: int = 5
     peers: bool = True
+    only: tuple[str, ...] = ()
+    """Names of what is measured beside the machine's ceilings; none: everything."""
     max_pixels: int | None = None
 
     def __post_init__(self) -> None:
@@ -94,6 +99,8 @@ class Measured:
     seconds: float
     """Median over the rounds."""
     all_seconds: tuple[float, ...]
+    processor_seconds: float
+    """Of all threads and programs. On a CPU shares and ratios go by it: it suffers less from what else is running."""
     of_ceiling: float | None = None
     """Share of what the machine could do: of its operations a second, or of its decoding."""
 
@@ -138,6 +145,11 @@ def measure(
     jobs = [*_ceilings(backbone, material), *_stages(backbone, material, settings)]
     if settings.peers:
         jobs += _peers(backbone, material, settings)
+    unknown = set(settings.only) - {job.name for job in jobs}
+    if unknown:
+        raise LvqaError(f"nothing is called {shown(min(unknown))}; known: {'; '.join(job.name for job in jobs)}")
+    if settings.only:
+        jobs = [job for job in jobs if job.name in (MATRIX, DECODE, *settings.only)]
     counted = {}
     for job in jobs:
         before = replace(backbone.counts)
@@ -148,16 +160,21 @@ def measure(
             job.run()  # what is compiled is not compiled while it is counted
         tell(f"counted: {job.name}")
     seconds: dict[str, list[float]] = {job.name: [] for job in jobs}
+    processor: dict[str, list[float]] = {job.name: [] for job in jobs}
     for number in range(settings.repeats):
         for job in jobs:
             _finish(backbone)
-            started = time.perf_counter()
+            started, used = time.perf_counter(), _processor_seconds()
             job.run()
             _finish(backbone)
             seconds[job.name].append(time.perf_counter() - started)
+            processor[job.name].append(_processor_seconds() - used)
             took = f"{job.units} x {job.unit} in {seconds[job.name][-1]:.3f} s"
             tell(f"round {number + 1} of {settings.repeats}: {job.name}: {took}")
-    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    middle, middle_used = (
+        {name: statistics.median(values) for name, values in of.items()} for of in (seconds, processor)
+    )
+    compared = middle_used if backbone.device.type == "cpu" else middle
     by_name = {job.name: job for job in jobs}
     measured = tuple(
         Measured(
@@ -171,7 +188,8 @@ def measure(
             done_flops=counted[job.name][1],
             seconds=middle[job.name],
             all_seconds=tuple(seconds[job.name]),
-            of_ceiling=_share(job, by_name, middle),
+            processor_seconds=middle_used[job.name],
+            of_ceiling=_share(job, by_name, compared),
         )
         for job in jobs
     )
@@ -183,22 +201,23 @@ def measure(
         frame_size=(material.tokens.height, material.tokens.width),
         settings=settings,
         measured=measured,
-        ratios=_ratios({job.name: job for job in measured}),
+        ratios=_ratios(by_name, compared),
     )
 
 
 def _share(job: Job, by_name: dict[str, Job], seconds: dict[str, float]) -> float | None:
     if job.ceiling is None:
         return None
-    bound = by_name[job.ceiling]
+    bound, took = by_name[job.ceiling], max(seconds[job.name], 1e-9)
     if job.ceiling == DECODE:
-        return seconds[DECODE] / seconds[job.name]
-    return (job.flops / seconds[job.name]) / (bound.flops / seconds[bound.name])
+        return seconds[DECODE] / took
+    return (job.flops / took) / (bound.flops / max(seconds[bound.name], 1e-9))
 
 
 _PEERS = (
     ("read frames", "read frames: decord"),
     ("read frames", "read frames: OpenCV"),
+    ("read frames", "read frames: qwen-vl-utils"),
     ("index clips", "index clips: plain loop"),
     ("rerank, question first", "rerank: plain loop"),
     ("rerank, question first", "rerank: generated text"),
@@ -207,12 +226,10 @@ _PEERS = (
 )
 
 
-def _ratios(measured: dict[str, Measured]) -> dict[str, float]:
-    return {
-        f"{ours} to {peer}": measured[ours].units_per_second / measured[peer].units_per_second
-        for ours, peer in _PEERS
-        if peer in measured
-    }
+def _ratios(jobs: dict[str, Job], seconds: dict[str, float]) -> dict[str, float]:
+    rates = {name: job.units / max(seconds[name], 1e-9) for name, job in jobs.items()}
+    pairs = [(ours, peer) for ours, peer in _PEERS if {ours, peer} <= jobs.keys()]
+    return {f"{ours} to {peer}": rates[ours] / rates[peer] for ours, peer in pairs}
 
 
 # --- what is worked on ------------------------------------------------------------------------------------------------
@@ -296,7 +313,7 @@ def _decoding(material: _Material) -> list[Job]:
             name=DECODE,
             unit="frame wanted",
             units=num,
-            run=lambda: decode_all(material.video, material.times_seconds[-1]),
+            run=lambda: _decode_all(material),
         ),
         Job(
             name="read frames",
@@ -341,12 +358,11 @@ def _stages(backbone: Qwen25VL, material: _Material, settings: BenchSettings) ->
 
         return run
 
-    shown = pairs_of_frames(range(min(settings.frames, 16 * settings.clips)))
+    pairs = pairs_of_frames(range(min(settings.frames, 16 * settings.clips)))
     answerer = Answerer(read="logits")
 
     def answer() -> None:
-        for question in questions:
-            answerer.answer(backbone, question, shown, material.tokens)
+        answerer.answer(backbone, [Asked(question, pairs) for question in questions], material.tokens)
 
     whole = [
         len(backbone.encode_prompt((before, block, after)))
@@ -364,7 +380,7 @@ def _stages(backbone: Qwen25VL, material: _Material, settings: BenchSettings) ->
         for block in material.blocks
     ]
     behind = [total - read[place % len(read)] for place, total in enumerate(both)]
-    film = answerer.shown(shown, material.tokens)
+    film = answerer.shown(pairs, material.tokens)
     answered = [len(backbone.encode_prompt((*film, prompts.answer(question)))) for question in questions]
     num = len(questions) * len(material.clips)
     head = language.head(1, words=2)
@@ -462,7 +478,7 @@ def _reading_peers(material: _Material) -> list[Job]:
         return []
     size = {"height": material.tokens.height, "width": material.tokens.width}
     frames = len(material.times_seconds)
-    return [
+    jobs = [
         Job(name="read frames: decord", unit="frame", units=frames, run=lambda: _read(material, "decord")),
         Job(
             name="read frames: OpenCV",
@@ -471,6 +487,18 @@ def _reading_peers(material: _Material) -> list[Job]:
             run=lambda: read_with_opencv(material.video, material.times_seconds, **size),
         ),
     ]
+    if all(find_spec(name) for name in ("qwen_vl_utils", "torchvision")):
+        qwen = partial(read_with_qwen_vl_utils, material.video, material.times_seconds[-1], **size)
+        jobs.append(Job(name="read frames: qwen-vl-utils", unit="frame", units=frames, run=qwen))
+    return jobs
+
+
+def _decode_all(material: _Material) -> None:
+    """By FFmpeg's program with as many threads as reading has; without it by its libraries, in one."""
+    if shutil.which("ffmpeg"):
+        decode_with_ffmpeg(material.video, material.times_seconds[-1], threads=usual_threads())
+    else:
+        decode_all(material.video, material.times_seconds[-1])
 
 
 def _read(material: _Material, decoder: str = "pyav") -> None:
@@ -496,6 +524,11 @@ def counting() -> FlopCounterMode:
 
 def _bytes_of(module: torch.nn.Module) -> int:
     return sum(parameter.nbytes for parameter in module.parameters())
+
+
+def _processor_seconds() -> float:
+    """Of this process and its children."""
+    return time.process_time() + sum(os.times()[2:4])
 
 
 def _finish(backbone: Qwen25VL) -> None:

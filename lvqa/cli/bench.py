@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--frames", type=int, default=32, show_default=True, help="Of an answer.")
 @click.option("--repeats", type=int, default=5, show_default=True, help="Rounds; their median counts.")
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Measure the usual ways as well.")
+@click.option("--only", multiple=True, metavar="NAME", help="Measure this alone, by its name in the table; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--save", metavar="F.json", type=click.Path(path_type=Path), help="Write that object there as well.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -52,6 +53,7 @@ def bench(
     frames: int,
     repeats: int,
     peers: bool,
+    only: tuple[str, ...],
     as_json: bool,
     save: Path | None,
     quiet: bool,
@@ -72,6 +74,7 @@ def bench(
         frames=frames,
         repeats=repeats,
         peers=peers,
+        only=only,
     )
     film = None if video is None else probe(video)
     silence(downloads=False)
@@ -85,7 +88,7 @@ def bench(
         print_json(found.as_json())
         return
     click.echo(table(found))
-    if shape is not None:
+    if shape is not None and not only:
         click.echo("\n" + whole_benchmark(found, shape))
 
 
@@ -156,7 +159,7 @@ def table(bench: Bench) -> str:
         f"{one_line(bench.video)}, frames of {height} x {width}; {bench.model}",
         f"{bench.machine}, {bench.threads} threads; medians of {bench.settings.repeats}",
         "",
-        f"{'':26}{'units':>8} {'unit':18}{'seconds':>9}{'a second':>10}"
+        f"{'':26}{'units':>8} {'unit':18}{'seconds':>9}{'CPU s':>9}{'a second':>10}"
         f"{'MB in':>9}{'GFLOP must':>12}{'done':>9}{'of ceiling':>12}",
     ]
     lines += [_row(job) for job in bench.measured]
@@ -170,6 +173,6 @@ def _row(job: Measured) -> str:
     size = f"{job.must_bytes / 1e6:.1f}" if job.must_bytes else ""
     share = "" if job.of_ceiling is None else f"{job.of_ceiling:.0%}"
     return (
-        f"{job.name:26}{job.units:8} {job.unit:18}{job.seconds:9.3f}{job.units_per_second:10.2f}"
-        f"{size:>9}{must:>12}{done:>9}{share:>12}"
+        f"{job.name:26}{job.units:8} {job.unit:18}{job.seconds:9.3f}{job.processor_seconds:9.2f}"
+        f"{job.units_per_second:10.2f}{size:>9}{must:>12}{done:>9}{share:>12}"
     )
