@@ -339,11 +339,7 @@ class LongVideoQA:
                 threads=settings.threads,
                 stall_seconds=settings.stall_seconds,
                 memory_bytes=config.store.memory_mib << 20,
-                file=TokenFile(
-                    self._store.tokens_path({**seen, "video": video.id}),
-                    num_pairs=grid.num_pairs,
-                    most_bytes=config.store.disk_mib << 20,
-                ),
+                file=self._token_file({**seen, "video": video.id}, num_pairs=grid.num_pairs),
             )
 
         seen = {
@@ -366,6 +362,10 @@ class LongVideoQA:
             self._last_video.part(video, sight, make_tokens),
             self._last_video.part(video, reading, lambda: Beginnings(config.rerank.memory_mib << 20)),
         )
+
+    def _token_file(self, stamp: dict[str, object], *, num_pairs: int) -> TokenFile | None:
+        path, most_bytes = self._store.tokens_path(stamp), self.config.store.disk_mib << 20
+        return TokenFile(path, num_pairs=num_pairs, most_bytes=most_bytes) if most_bytes else None
 
     def _open_again(self, video: Video) -> OpenVideo:
         opened = self.open(video.path)
