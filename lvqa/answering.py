@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lvqa import prompts
 from lvqa.backbones import Backbone
 from lvqa.backbones.prompt import Part, Prompt
 from lvqa.records import LETTERS, Question
 from lvqa.visual import Pair, VisualTokens, runs_of_pairs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,16 @@ class Reply:
     option: str | None
     option_scores: tuple[float, ...]
     """Empty where text was generated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question with what is shown for it."""
+
+    question: Question
+    pairs: Sequence[Pair]
+    image: Prompt = ()
+    """What shows the question's picture, if it has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,31 +54,32 @@ class Answerer:
     read: str = "logits"
     max_new_tokens: int = 64
 
-    def answer(
-        self,
-        backbone: Backbone,
-        question: Question,
-        pairs: Sequence[Pair],
-        tokens: VisualTokens,
-        *,
-        image: Prompt = (),
-    ) -> Reply:
-        """Multiple choice as `read` says; generated text may name no letter, and then `option` is None.
+    def answer(self, backbone: Backbone, asked: Sequence[Asked], tokens: VisualTokens) -> list[Reply]:
+        """A reply to each question on a video; those that are read by the same letters are read in one prefill.
 
-        A free question: greedy text. `image` is what shows the question's picture, if it has one.
+        Multiple choice as `read` says; generated text may name no letter, and then `option` is None. A free question:
+        greedy text.
         """
-        film = [*self.shown(pairs, tokens), *image]
-        if not question.options or self.read == "text":
-            shown = (*film, prompts.answer(question))
-            text = backbone.generate(shown, max_new_tokens=self.max_new_tokens)
-            return Reply(text, named_letter(text, question.options), ())
-        if self.read == "likelihood":
-            logits = backbone.reply_log_probs((*film, prompts.short_answer(question)), question.options)
-        else:
-            logits = backbone.next_token_logits([(*film, prompts.answer(question))], list(question.letters))[0]
-        scores = logits.softmax(dim=0).tolist()
-        best = max(range(len(scores)), key=scores.__getitem__)
-        return Reply(question.options[best], question.letters[best], tuple(scores))
+        shown = [(*self.shown(one.pairs, tokens), *one.image) for one in asked]
+        replies: dict[int, Reply] = {}
+        by_letters: dict[str, list[int]] = {}
+        for number, (one, film) in enumerate(zip(asked, shown, strict=True)):
+            question = one.question
+            if not question.options or self.read == "text":
+                text = backbone.generate((*film, prompts.answer(question)), max_new_tokens=self.max_new_tokens)
+                replies[number] = Reply(text, named_letter(text, question.options), ())
+            elif self.read == "likelihood":
+                logits = backbone.reply_log_probs((*film, prompts.short_answer(question)), question.options)
+                replies[number] = _likeliest(question, logits)
+            else:
+                by_letters.setdefault(question.letters, []).append(number)
+        for letters, numbers in by_letters.items():
+            together = [(*shown[number], prompts.answer(asked[number].question)) for number in numbers]
+            rows = backbone.next_token_logits(together, list(letters))
+            replies |= {
+                number: _likeliest(asked[number].question, row) for number, row in zip(numbers, rows, strict=True)
+            }
+        return [replies[number] for number in range(len(asked))]
 
     def shown(self, pairs: Sequence[Pair], tokens: VisualTokens) -> list[Part]:
         """What stands before the question: nothing if no frame was chosen."""
@@ -78,6 +93,12 @@ class Answerer:
         for run, block in zip(runs, tokens.blocks(runs), strict=True):
             parts += [prompts.timestamp(tokens.grid.seconds_of(run[0][0])), block]
         return parts
+
+
+def _likeliest(question: Question, logits: Tensor) -> Reply:
+    scores = logits.softmax(dim=0).tolist()
+    best = max(range(len(scores)), key=scores.__getitem__)
+    return Reply(question.options[best], question.letters[best], tuple(scores))
 
 
 def named_letter(text: str, options: Sequence[str]) -> str | None:

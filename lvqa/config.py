@@ -36,6 +36,8 @@ class ModelConfig:
     """As torch names it ("cpu", "cuda:1"); null: the best there is."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """null: bfloat16 where the device is good at it."""
+    compile: bool = False
+    """Have the model's layers compiled, which takes half a minute; for long work on a GPU."""
     max_pixels: int | None = None
     """Most pixels of a frame as shown to the model; null: the default of the model's family."""
 
@@ -165,10 +167,13 @@ class StoreConfig:
     folder: Path | None = None
     """null: $LVQA_HOME or the user's cache folder."""
     memory_mib: int = 2048
-    """Bound on the visual tokens held for a video."""
+    """Bound on the visual tokens held for a video, in the memory of the model's device."""
+    disk_mib: int = 128
+    """Bound on a file of a video's visual tokens, for the next process; one that would be larger is not written."""
 
     def __post_init__(self) -> None:
         require(self.memory_mib >= 1, "memory_mib", self.memory_mib, "1 or more")
+        require(self.disk_mib >= 0, "disk_mib", self.disk_mib, "0 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

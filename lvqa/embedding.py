@@ -5,7 +5,8 @@ The model is asked to put the content into one word, and the state from which it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -13,6 +14,9 @@ import numpy as np
 from lvqa import prompts
 from lvqa.backbones import Backbone
 from lvqa.backbones.prompt import Prompt, VisualBlock
+
+CLIPS_AT_ONCE = 16
+"""Are read together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +31,13 @@ class Embedder:
     semantics: bool = True
     noise: bool = True
 
-    def clips(self, backbone: Backbone, blocks: Sequence[VisualBlock]) -> np.ndarray:
-        """(clips, dim) float32, unit length."""
-        return self._vectors(backbone, [self.clip_prompt(block) for block in blocks])
+    def clips(self, backbone: Backbone, blocks: Iterable[VisualBlock]) -> np.ndarray:
+        """(clips, dim) float32, unit length. A GPU is waited for at the end alone: as it works, more is decoded."""
+        return self._vectors(backbone, map(self.clip_prompt, blocks))
 
     def query(self, backbone: Backbone, text: str, *, image: Prompt = ()) -> np.ndarray:
         """(dim,) float32, unit length. `image` is what shows the query's picture, if it has one."""
-        vector: np.ndarray = self._vectors(backbone, [self.query_prompt(text, image=image)])[0]
+        vector: np.ndarray = self._vectors(backbone, iter([self.query_prompt(text, image=image)]))[0]
         return vector
 
     def clip_prompt(self, block: VisualBlock) -> Prompt:
@@ -57,7 +61,11 @@ class Embedder:
             return prompts.embedding_e5v(of)
         return prompts.embedding(of, task=self.task, semantics=self.semantics, noise=self.noise)
 
-    def _vectors(self, backbone: Backbone, shown: Sequence[Prompt]) -> np.ndarray:
-        states = backbone.last_states(shown, state=self.state, final_norm=self.final_norm)
-        states = states / states.norm(dim=1, keepdim=True)
-        return np.asarray(states.cpu().numpy(), dtype=np.float32)
+    def _vectors(self, backbone: Backbone, shown: Iterator[Prompt]) -> np.ndarray:
+        import torch
+
+        states = []
+        while some := list(itertools.islice(shown, CLIPS_AT_ONCE)):
+            states.append(backbone.last_states(some, state=self.state, final_norm=self.final_norm))
+        joined = torch.cat(states)
+        return np.asarray((joined / joined.norm(dim=1, keepdim=True)).cpu().numpy(), dtype=np.float32)

@@ -133,6 +133,10 @@ class Store:
         digest = hashlib.sha256(_canonical(stamp)).hexdigest()[:16]
         return self.folder / f"{_video_id(stamp)}-{digest}.parquet"
 
+    def tokens_path(self, stamp: Mapping[str, Any]) -> Path:
+        """Where the visual tokens are kept that this stamp tells from others."""
+        return self.path_of(stamp).with_suffix(".tokens")
+
     def load(self, stamp: Mapping[str, Any]) -> ClipIndex | None:
         """The index with exactly this stamp; None if there is none. A damaged file is refused with IndexFileError."""
         index = _read(self.path_of(stamp))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import logging
 import os
@@ -17,18 +18,19 @@ import numpy as np
 
 import lvqa
 from lvqa import prompts
-from lvqa.answering import Answerer, Reply
+from lvqa.answering import Answerer, Asked, Reply
 from lvqa.backbones import Backbone, load_backbone
 from lvqa.backbones.beginnings import Beginnings
 from lvqa.backbones.prompt import Prompt, VisualBlock
 from lvqa.checks import Control, check_count, check_question, check_settings, reranker_of, selector_of
 from lvqa.config import Config, SelectionConfig, load_config
-from lvqa.embedding import Embedder
+from lvqa.embedding import CLIPS_AT_ONCE, Embedder
 from lvqa.index import ClipIndex, Store, default_store
 from lvqa.records import (
     Answer,
     Candidate,
     Clip,
+    Counts,
     FrameSelection,
     IndexUse,
     LvqaError,
@@ -38,11 +40,9 @@ from lvqa.records import (
 from lvqa.selection import Selector, SelectorInput, evenly_spaced, grid_features, grid_scores
 from lvqa.sound import read_sound
 from lvqa.video import GRIDS, Grid, cut_clips, probe, scene_changes
-from lvqa.visual import VisualTokens, image_block, pairs_of_clip, pairs_of_frames
+from lvqa.visual import TokenFile, VisualTokens, image_block, pairs_of_clip, pairs_of_frames
 
 _log = logging.getLogger(__name__)
-
-CLIPS_AT_ONCE = 16
 
 SEGMENT_CLIPS, MAX_SEGMENTS = 2 * CLIPS_AT_ONCE, 16
 """A video is read and embedded in segments of so many clips, 8.5 minutes by default; of more if they were too many."""
@@ -149,6 +149,8 @@ class LongVideoQA:
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
         check_settings(config)
         backbone = load_backbone(config.model.name, device=config.model.device, dtype=config.model.dtype)
+        if config.model.compile:
+            backbone.compile()
         return cls(backbone, config, progress=progress)
 
     def beside(self, config: Config) -> LongVideoQA:
@@ -197,41 +199,69 @@ class LongVideoQA:
         what was found for the question, and the reply if the same frames were chosen. A probed video is not probed
         again.
         """
+        return self.answers(path, [question], frames=frames, method=method, selection=selection)[0]
+
+    def answers(
+        self,
+        path: str | Path | Video,
+        questions: Sequence[Question],
+        *,
+        frames: int | None = None,
+        method: str | None = None,
+        selection: SelectionConfig | None = None,
+    ) -> list[Answer]:
+        """The same for several questions on a video, whose answers the model reads together, as a batch.
+
+        What is done for all of them together stands in the first one's counts and seconds, so that the sums are right.
+        """
         config = self.config if selection is None else dataclasses.replace(self.config, selection=selection)
         method = method or config.method
         selector = selector_of(config, method)
         budget = check_count(config.selection.frames if frames is None else frames)
-        check_question(question)
-        clock = _Clock()
-        spent = dataclasses.replace(self.backbone.counts)
+        for question in questions:
+            check_question(question)
+        if not questions:
+            return []
+        clocks = [_Clock() for _ in questions]
+        began = dataclasses.replace(self.backbone.counts)
 
-        with clock.stage("open"):
+        with clocks[0].stage("open"):
             opened = self.open(path)
-            image = self._beside(question)
+            images = [self._beside(question) for question in questions]
         use: IndexUse | None = None
-        ranking: Ranking | None = None
         if selector.needs_scores or selector.needs_features:
-            use = self._index_of(opened, clock=clock)
-        if selector.needs_scores:
-            ranking = self._ranking(opened, question, image, clock=clock)
-        with clock.stage("select"):
-            chosen = self._select(opened, question, selector, ranking, budget=budget)
-        with clock.stage("answer"):
-            reply = self._reply(opened, question, chosen, image)
-        return Answer(
-            question=question,
-            text=reply.text,
-            option=reply.option,
-            option_scores=reply.option_scores,
-            model=self.backbone.name,
-            method=method,
-            frames_budget=budget,
-            frames=chosen.times_seconds,
-            evidence=ranking.candidates if ranking else (),
-            index=use,
-            counts=self.backbone.counts - spent,
-            seconds=clock.seconds,
-        )
+            use = self._index_of(opened, clock=clocks[0])
+        rankings: list[Ranking | None] = []
+        chosen: list[FrameSelection] = []
+        spent: list[Counts] = []
+        for question, image, clock in zip(questions, images, clocks, strict=True):
+            before = dataclasses.replace(self.backbone.counts)
+            rankings.append(self._ranking(opened, question, image, clock=clock) if selector.needs_scores else None)
+            with clock.stage("select"):
+                chosen.append(self._select(opened, question, selector, rankings[-1], budget=budget))
+            spent.append(self.backbone.counts - before)
+        with clocks[0].stage("answer"):
+            replies = self._replies(opened, questions, chosen, images)
+        spent[0] = functools.reduce(Counts.__sub__, spent[1:], self.backbone.counts - began)
+        return [
+            Answer(
+                question=question,
+                text=reply.text,
+                option=reply.option,
+                option_scores=reply.option_scores,
+                model=self.backbone.name,
+                method=method,
+                frames_budget=budget,
+                frames=of.times_seconds,
+                evidence=ranking.candidates if ranking else (),
+                index=use,
+                counts=counts,
+                seconds=clock.seconds,
+            )
+            for question, reply, of, ranking, counts, clock in zip(
+                questions, replies, chosen, rankings, spent, clocks, strict=True
+            )
+        ]
 
     def index(self, path: str | Path, *, rebuild: bool = False) -> IndexUse:
         """Make the video's index, or find it in the store."""
@@ -316,8 +346,20 @@ class LongVideoQA:
                 threads=settings.threads,
                 stall_seconds=settings.stall_seconds,
                 memory_bytes=config.store.memory_mib << 20,
+                file=self._token_file({**seen, "video": video.id}, num_pairs=grid.num_pairs),
             )
 
+        seen = {
+            "model": self.backbone.revision,
+            "dtype": str(self.backbone.dtype),
+            "size": self.backbone.frame_size(
+                video.height, video.width, max_pixels=config.model.max_pixels or self.backbone.max_pixels
+            ),
+            "grid": settings.grid,
+            "frames_per_second": settings.frames_per_second,
+            "decoder": settings.decoder,
+            "version": lvqa.__version__,
+        }
         # The pool changes how many clips are read, and nothing about one of them.
         reading = (self.sight, dataclasses.replace(config.rerank, pool=None))
         return OpenVideo(
@@ -327,6 +369,10 @@ class LongVideoQA:
             self._last_video.part(video, reading, lambda: Beginnings(config.rerank.memory_mib << 20)),
             self._last_video.part(video, ("replies", self.sight), dict),
         )
+
+    def _token_file(self, stamp: dict[str, object], *, num_pairs: int) -> TokenFile | None:
+        path, most_bytes = self._store.tokens_path(stamp), self.config.store.disk_mib << 20
+        return TokenFile(path, num_pairs=num_pairs, most_bytes=most_bytes) if most_bytes else None
 
     def _open_again(self, video: Video) -> OpenVideo:
         opened = self.open(video.path)
@@ -385,12 +431,7 @@ class LongVideoQA:
         """The vectors of clips in the order of time, part by part. Each part is read from the file on its own."""
         blocks = self._blocks_of(opened, clips, parts, stage="index")
         for part in parts:
-            vectors, left = [], len(clips[part])
-            while left > 0:
-                chunk = list(itertools.islice(blocks, min(left, CLIPS_AT_ONCE)))
-                vectors.append(self.embedder.clips(self.backbone, chunk))
-                left -= len(chunk)
-            yield np.concatenate(vectors)
+            yield self.embedder.clips(self.backbone, itertools.islice(blocks, len(clips[part])))
 
     def _beside(self, question: Question) -> Prompt:
         """What shows the question's picture and lets its voice be heard; nothing if it has neither."""
@@ -443,13 +484,26 @@ class LongVideoQA:
             self._progress(stage, done, total)
             yield block
 
-    def _reply(self, opened: OpenVideo, question: Question, chosen: FrameSelection, image: Prompt) -> Reply:
-        """What the model says to the question and these frames."""
-        key = (self._answerer, question.text, question.options, _files_key(question), chosen.times_seconds)
-        if key not in opened.replies:
-            pairs = pairs_of_frames(opened.grid.frame_at(seconds) for seconds in chosen.times_seconds)
-            opened.replies[key] = self._answerer.answer(self.backbone, question, pairs, opened.tokens, image=image)
-        return opened.replies[key]
+    def _replies(
+        self,
+        opened: OpenVideo,
+        questions: Sequence[Question],
+        chosen: Sequence[FrameSelection],
+        images: Sequence[Prompt],
+    ) -> list[Reply]:
+        """What the model says to each question and its frames; what it has said already it is not asked again."""
+        keys = [
+            (self._answerer, question.text, question.options, _files_key(question), of.times_seconds)
+            for question, of in zip(questions, chosen, strict=True)
+        ]
+        new = {
+            key: Asked(question, pairs_of_frames(map(opened.grid.frame_at, of.times_seconds)), image)
+            for key, question, of, image in zip(keys, questions, chosen, images, strict=True)
+            if key not in opened.replies
+        }
+        said = self._answerer.answer(self.backbone, list(new.values()), opened.tokens)
+        opened.replies.update(zip(new, said, strict=True))
+        return [opened.replies[key] for key in keys]
 
     def _select(
         self,

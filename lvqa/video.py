@@ -6,6 +6,7 @@ or before t. The files' own clocks (pts, time bases, start offsets, edit lists) 
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import math
 import os
@@ -14,6 +15,7 @@ import re
 import stat
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -51,23 +53,28 @@ class VideoError(LvqaError):
 
 
 def probe(path: str | Path) -> Video:
-    """What `path` holds. Reads every packet's header and decodes one frame: 0.4 s for an hour of film.
+    """What `path` holds. Reads every packet's header and decodes one frame, once in a process: 0.4 s an hour.
 
     Height and width are the stored pixels after rotation; pixels that are not square are left as they are. Of a
     truncated file the duration is that of the part that is there. Raises VideoError for whatever is not a film.
     """
     path = _regular_file(path)
+    status = path.stat()
     with _naming(path):
-        timeline = _timeline(path)
-        height, width = _shown_size(path)
-        return Video(
-            path=path,
-            id=_fingerprint(path),
-            duration_seconds=timeline.duration_seconds,
-            height=height,
-            width=width,
-            frames_per_second=len(timeline.shown) / timeline.duration_seconds,
-        )
+        return _probed(path, _timeline(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)  # each question on a film probes it
+def _probed(path: Path, timeline: _Timeline, size: int, modified_ns: int) -> Video:
+    height, width = _shown_size(path)
+    return Video(
+        path=path,
+        id=_fingerprint(path),
+        duration_seconds=timeline.duration_seconds,
+        height=height,
+        width=width,
+        frames_per_second=len(timeline.shown) / timeline.duration_seconds,
+    )
 
 
 def _regular_file(path: str | Path) -> Path:
@@ -274,7 +281,7 @@ class PyAVDecoder:
         with _naming(video.path):
             timeline = _timeline(video.path)
             render = _renderer(height=height, width=width)
-            with _Reader(video.path, timeline) as reader:
+            with _reader(video.path, timeline) as reader:
                 for times in runs:
                     found = _found(reader, timeline.ticks_at(times))
                     for seconds, (frame, substitute) in zip(times, found, strict=True):
@@ -618,7 +625,7 @@ class _Reader:
     """A film that is open, and where in its packets it is. Reading on is free; elsewhere it goes by a seek."""
 
     def __init__(self, path: Path, timeline: _Timeline) -> None:
-        self._path, self._timeline = path, timeline
+        self._path, self.timeline = path, timeline
         self._file = ExitStack()
         self._place = 0
         self._rest: Iterator[av.Packet[av.VideoStream]] = iter(())
@@ -626,19 +633,17 @@ class _Reader:
         self._seeks = True
         """Until a seek leads astray: MPEG-TS, for one, has no index of its key frames."""
 
-    def __enter__(self) -> Self:
         self._open()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._file.close()
 
     def frames(self, wanted: np.ndarray, lead: int) -> Iterator[tuple[int, av.VideoFrame, bool]]:
         """(tick, frame, whether damage hurt it) as presented: all wanted ones, and those decoded on the way."""
         frames: Iterable[tuple[int, av.VideoFrame, bool]]
-        if self._timeline.packets is None:
+        if self.timeline.packets is None:
             self._open()
-            shown = self._timeline.shown.tolist()
+            shown = self.timeline.shown.tolist()
             frames = ((tick, frame, False) for tick, frame in zip(shown, _all_frames(self._stream), strict=False))
         else:
             frames = self._needed_frames(wanted, lead)
@@ -650,9 +655,9 @@ class _Reader:
 
     def key_frame_near(self, tick: int) -> av.VideoFrame | None:
         """The last key frame before a tick that can be decoded, or else the first one after it."""
-        if self._timeline.packets is None:
+        if self.timeline.packets is None:
             return None
-        ticks = self._timeline.packets[self._timeline.keys]
+        ticks = self.timeline.packets[self.timeline.keys]
         for key in [*ticks[ticks < tick][::-1], *ticks[ticks >= tick]]:
             for found, frame, hurt in self.frames(np.array([key]), lead=0):
                 if found == key and not hurt:
@@ -663,7 +668,7 @@ class _Reader:
         """Decodes the needed packets: (tick, frame, whether a packet that it may lean on was refused)."""
         targets = set(wanted.tolist())
         suspects: set[int | None] = set()
-        for begin, end in _stretches(*self._timeline.spans(wanted, lead)):
+        for begin, end in _stretches(*self.timeline.spans(wanted, lead)):
             is_hurt = False
             # Emptied at the end: over a gap, the decoder would put the frames of open groups in a wrong order.
             for packet in itertools.chain(self._packets(begin, end), [None]):
@@ -701,7 +706,7 @@ class _Reader:
         """Whether a seek led to that packet, or to one before it that is no step back."""
         import av
 
-        ticks, sizes = self._timeline.packets, self._timeline.sizes
+        ticks, sizes = self.timeline.packets, self.timeline.sizes
         assert ticks is not None
         container = cast("av.container.InputContainer", self._stream.container)
         try:
@@ -722,6 +727,46 @@ class _Reader:
         self._file.close()
         self._stream = self._file.enter_context(_opened(self._path))
         self._place, self._rest = 0, _demuxed(self._stream)
+
+
+_idle: deque[_Reader] = deque()
+_idle_lock = threading.Lock()
+_MOST_IDLE = 8
+"""Files that are held open for the next reading: for a few threads that read one film."""
+
+
+@contextmanager
+def _reader(path: Path, timeline: _Timeline) -> Iterator[_Reader]:
+    """The film, open: as an earlier reading left it, or anew. A file that was changed has another timeline."""
+    with _idle_lock:
+        reader = next((idle for idle in _idle if idle.timeline is timeline), None)
+        if reader is not None:
+            _idle.remove(reader)
+    reader = reader or _Reader(path, timeline)
+    try:
+        yield reader
+    except GeneratorExit:  # no more is wanted
+        _put_aside(reader)
+        raise
+    except BaseException:
+        reader.close()
+        raise
+    else:
+        _put_aside(reader)
+
+
+@atexit.register
+def _close_idle() -> None:
+    """While the libraries are still there."""
+    while _idle:
+        _idle.popleft().close()
+
+
+def _put_aside(reader: _Reader) -> None:
+    with _idle_lock:
+        _idle.append(reader)
+        if len(_idle) > _MOST_IDLE:
+            _idle.popleft().close()
 
 
 DECODERS: dict[str, type[Decoder]] = {"pyav": PyAVDecoder, "decord": DecordDecoder}
@@ -757,13 +802,13 @@ def read_frames(
         np.asarray(times_seconds, dtype=np.float64),
         height=height,
         width=width,
-        threads=threads or _usual_threads(),
+        threads=threads or usual_threads(),
         stall_seconds=stall_seconds,
         batch_frames=batch_frames,
     )
 
 
-def _usual_threads() -> int:
+def usual_threads() -> int:
     """What the libraries that compute go by, so that a worker which has a share of the cores keeps to it."""
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return max(1, int(given)) if given.isdecimal() else num_cores()

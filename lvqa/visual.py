@@ -6,7 +6,12 @@ Qwen encodes an image. The vision tower attends only inside a pair, so its token
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,8 +71,54 @@ def image_block(path: Path, backbone: Backbone, *, max_pixels: int | None = None
     return VisualBlock(tokens, *backbone.grid_of(*pixels.shape[:2]), is_image=True)
 
 
+class TokenFile:
+    """The tokens of a grid's pairs on disk, a slot each, so that another process need not decode and encode them again.
+
+    A slot begins with the checksum of what it holds. One that was never written, or only in part, counts as empty; so
+    several processes may write at once, and a process may die. What can't be written is not kept, nor without a folder.
+    """
+
+    def __init__(self, path: Path, *, num_pairs: int, most_bytes: int) -> None:
+        """Nothing is kept if all pairs together take more than `most_bytes`."""
+        self._path, self._num_pairs, self._most_bytes = path, num_pairs, most_bytes
+
+    def has_room(self, pair_bytes: int) -> bool:
+        """For all of the pairs, each so large."""
+        return self._num_pairs * pair_bytes <= self._most_bytes
+
+    def write(self, slots: Mapping[int, bytes]) -> None:
+        """Fill some slots; all hold equally much."""
+        with suppress(OSError):
+            file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
+            try:
+                for slot, data in slots.items():
+                    size = _CHECKSUM.size + len(data)
+                    os.pwrite(file, _SIZE.pack(size), 0)
+                    os.pwrite(file, _checksum(slot, data) + data, _SIZE.size + slot * size)
+            finally:
+                os.close(file)
+
+    def read(self, slot: int) -> bytearray | None:
+        """What a slot holds, if it holds anything."""
+        with suppress(OSError, struct.error), self._path.open("rb") as file:
+            (size,) = _SIZE.unpack(file.read(_SIZE.size))
+            file.seek(_SIZE.size + slot * size)
+            held = file.read(size)
+            data = bytearray(held[_CHECKSUM.size :])
+            if data and held == _checksum(slot, data) + data:
+                return data
+        return None
+
+
+_SIZE, _CHECKSUM = struct.Struct("<Q"), struct.Struct("<I")
+
+
+def _checksum(slot: int, data: bytes | bytearray) -> bytes:
+    return _CHECKSUM.pack(zlib.crc32(data, slot))
+
+
 class VisualTokens:
-    """A bounded in-memory store of one video's pairs, filled on demand."""
+    """A bounded in-memory store of one video's pairs, filled on demand, in the memory of the model's device."""
 
     def __init__(
         self,
@@ -80,7 +131,9 @@ class VisualTokens:
         threads: int | None = None,
         stall_seconds: float = 30.0,
         memory_bytes: int = 2 << 30,
+        file: TokenFile | None = None,
     ) -> None:
+        """`file` is where pairs are kept for other processes."""
         self.video, self.grid = video, grid
         self.height, self.width = backbone.frame_size(
             video.height, video.width, max_pixels=max_pixels or backbone.max_pixels
@@ -92,26 +145,34 @@ class VisualTokens:
         self._backbone = backbone
         self._decoder, self._threads, self._stall_seconds = decoder, threads, stall_seconds
         self._held: Held[Pair, Tensor] = Held(memory_bytes)
+        self._file = file
 
     @property
     def counts(self) -> Counts:
         """What the backbone has spent so far, decoding included."""
         return self._backbone.counts
 
+    def keep(self, tokens: Mapping[Pair, Tensor]) -> None:
+        """Hold these pairs' tokens, (rows * cols, dim) each, as far as the memory goes."""
+        for pair, held in tokens.items():
+            if self._held.get(pair) is None:
+                # A copy: a row of a batch would keep the whole batch alive.
+                self._held.keep(pair, held.clone())
+
     def stream(self, groups: Sequence[Sequence[Pair]]) -> Iterator[list[Tensor]]:
         """For each group its pairs' tokens, (rows * cols, dim) each. Groups ascend in time: the film is read once."""
-        missing = [[pair for pair in group if pair not in self._held] for group in groups]
+        missing = [[pair for pair in group if not self._is_known(pair)] for group in groups]
         frames = sorted({frame for group in missing for pair in group for frame in pair})
         pixels = self._pixels(frames)
         try:
             for group, new in zip(groups, missing, strict=True):
-                ready = {pair: held for pair in group if (held := self._held.get(pair)) is not None}
+                ready = {pair: found for pair in group if (found := self._found(pair)) is not None}
                 # Held tokens may have made room for others since; what a group needs is asked for again.
                 late = [pair for pair in group if pair not in ready and pair not in new]
                 ready.update(self._encode(new, pixels))
                 if late:
                     ready.update(self._encode(late, self._pixels(sorted({k for pair in late for k in pair}))))
-                self._keep(ready)
+                self.keep(ready)
                 self.on_pairs(len(group))
                 yield [ready[pair] for pair in group]
         finally:
@@ -139,16 +200,46 @@ class VisualTokens:
         return _PixelReader(self, frames)
 
     def _encode(self, pairs: Sequence[Pair], pixels: _PixelReader) -> dict[Pair, Tensor]:
+        import torch
+
         if not pairs:
             return {}
         stack = np.stack([np.stack([pixels.frame(frame) for frame in pair]) for pair in pairs])
-        return dict(zip(pairs, self._backbone.encode_pairs(stack).cpu().unbind(0), strict=True))
+        encoded = self._backbone.encode_pairs(stack)
+        if self._file is not None and self._file.has_room(encoded[0].nbytes):
+            data = encoded.cpu().flatten(1).view(torch.uint8).numpy()
+            slots = map(self._slot, pairs)
+            self._file.write({slot: row.tobytes() for slot, row in zip(slots, data, strict=True) if slot is not None})
+        return dict(zip(pairs, encoded.unbind(0), strict=True))
 
-    def _keep(self, tokens: dict[Pair, Tensor]) -> None:
-        for pair, held in tokens.items():
-            if self._held.get(pair) is None:
-                # A copy: a row of a batch would keep the whole batch alive.
-                self._held.keep(pair, held.clone())
+    def _is_known(self, pair: Pair) -> bool:
+        return pair in self._held or self._in_file(pair) is not None
+
+    def _found(self, pair: Pair) -> Tensor | None:
+        from lvqa.backbones.transfer import sent
+
+        held = self._held.get(pair)
+        if held is not None:
+            return held
+        kept = self._in_file(pair)
+        return None if kept is None else sent(kept, self._backbone.device)
+
+    def _in_file(self, pair: Pair) -> Tensor | None:
+        """(rows * cols, width), if the file has this pair."""
+        import torch
+
+        slot = self._slot(pair)
+        data = None if self._file is None or slot is None else self._file.read(slot)
+        if data is None:
+            return None
+        cells = math.prod(self._backbone.grid_of(self.height, self.width))
+        return torch.frombuffer(data, dtype=self._backbone.dtype).view(cells, -1)
+
+    def _slot(self, pair: Pair) -> int | None:
+        """Which of the grid's pairs this is; None for a frame that is shown without its partner."""
+        first, second = pair
+        is_whole = first % 2 == 0 and second == min(first + 1, self.grid.num_frames - 1)
+        return first // 2 if is_whole else None
 
 
 class _PixelReader:

@@ -16,6 +16,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -53,6 +54,7 @@ def main() -> None:
         for name in names:
             with ProcessPoolExecutor(1, get_context("spawn")) as process:  # knows nothing of the film yet
                 costs[name].append(process.submit(measured, name, film).result())
+            print("{}: {:.3f} s, CPU {:.3f} s, {} frames".format(name, *costs[name][-1]), file=sys.stderr, flush=True)
     found: dict[str, dict[str, float]] = {
         name: dict(
             zip(("wall_seconds", "cpu_seconds", "frames"), map(statistics.median, zip(*runs, strict=True)), strict=True)

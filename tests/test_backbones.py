@@ -30,7 +30,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
-from lvqa.backbones import BACKBONES, load_backbone
+from lvqa.backbones import BACKBONES, gpu, load_backbone
 from lvqa.backbones.batching import TokenBudget
 from lvqa.backbones.beginnings import Beginnings
 from lvqa.backbones.chat import Batch, ChatFormat, collate
@@ -760,6 +760,22 @@ def test_the_published_architectures_at_full_width(size: str) -> None:
     assert torch.cosine_similarity(state, wanted["attention"].float()).min() > 0.999
     logits = model.next_token_logits([prompt], "AB")
     torch.testing.assert_close(logits, wanted["logits"][:, model.first_tokens("AB")].float(), atol=0.1, rtol=0.02)
+
+
+def test_a_model_fit_for_a_gpu_says_the_same() -> None:
+    """Of the real widths, for 3420 is no multiple of 8."""
+    model = random_model("3b", layers=2, vision_layers=1, dtype="float32")
+    frames = pixels(1, 56, 84)
+
+    def states() -> torch.Tensor:
+        return model.last_states([(VisualBlock(model.encode_pairs(frames), 2, 3), "one word")], state="mlp")
+
+    before = states()
+    gpu.fit(model.library)
+    norm, mlp = model.library.model.language_model.norm, model.library.model.visual.blocks[0].mlp
+    assert isinstance(norm, torch.nn.RMSNorm) and mlp.gate_proj.weight.shape == mlp.down_proj.weight.shape[::-1]
+    assert mlp.up_proj.weight.shape[0] == 3424
+    torch.testing.assert_close(states(), before, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.needs_gpu

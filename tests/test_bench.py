@@ -62,7 +62,7 @@ def test_every_peer_has_a_ratio(found):
 
 
 def test_a_plain_loop_does_far_more(found):
-    assert found.of("rerank: plain loop").done_flops / 2 > 1.5 * found.of("rerank, question first").must_flops / 6
+    assert found.of("rerank: plain loop").done_flops > 1.5 * found.of("rerank, question first").must_flops
 
 
 def material(tiny: Qwen25VL, rng: np.random.Generator) -> tuple[np.ndarray, VisualBlock]:
@@ -152,6 +152,15 @@ def test_the_command_prints_a_table_or_json(film):
     data = json.loads(CliRunner().invoke(door, [*few, "--no-peers", "--json"]).stdout)
     assert [job["name"] for job in data["measured"]][2:] == ["read frames", *STAGES]
     assert data["frame_size"] == [84, 112]
+
+
+def test_without_a_film_all_but_reading_is_measured_on_noise(tiny, tmp_path):
+    few = ["--clips", "2", "--questions", "1", "--frames", "4", "--peer-clips", "1", "--repeats", "1"]
+    told = CliRunner().invoke(door, ["bench", *few, "--save", str(tmp_path / "found.json")])
+    assert told.exit_code == 0, told.output
+    found = {job["name"]: job for job in json.loads((tmp_path / "found.json").read_text())["measured"]}
+    assert {*STAGES, "matrix product"} <= found.keys() and not any("read" in name for name in found)
+    assert (found["index clips"]["units"], found["index clips: plain loop"]["units"]) == (2, 1)
 
 
 @pytest.mark.parametrize(

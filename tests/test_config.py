@@ -24,7 +24,13 @@ def written(folder: Path, text: str) -> Path:
 def test_defaults_are_those_of_the_design():
     assert load_config(None, []) == Config()
     assert to_dict(Config()) == {
-        "model": {"name": "Qwen/Qwen2.5-VL-7B-Instruct", "device": None, "dtype": None, "max_pixels": None},
+        "model": {
+            "name": "Qwen/Qwen2.5-VL-7B-Instruct",
+            "device": None,
+            "dtype": None,
+            "compile": False,
+            "max_pixels": None,
+        },
         "video": {
             "decoder": "pyav",
             "grid": "exact",
@@ -56,7 +62,7 @@ def test_defaults_are_those_of_the_design():
         },
         "selection": {"frames": 16, "frames_per_clip": None, "uniform": "midpoint", "scores": None, "options": {}},
         "answer": {"time_encoding": None, "read": None, "max_new_tokens": 64},
-        "store": {"folder": None, "memory_mib": 2048},
+        "store": {"folder": None, "memory_mib": 2048, "disk_mib": 128},
         "method": "freeret",
         "seed": 0,
     }

@@ -194,6 +194,21 @@ def test_clips_that_were_read_score_as_those_read_anew(make, film, memory_mib):
     assert spent < 0.45 if memory_mib == 4096 else spent > 0.45
 
 
+@pytest.mark.parametrize("read", ["logits", "likelihood"])
+def test_questions_answered_together_are_answered_as_alone(make, film, read):
+    questions = ask_about(write_script(SEED, MINUTES), 3)
+    setting = f"answer.read={read}"
+    make(setting).index(film)
+    together, one_by_one = make(setting).answers(film, questions), make(setting)
+    alone = [one_by_one.answer(film, question) for question in questions]
+    for found, expected, question in zip(together, alone, questions, strict=True):
+        assert (found.question, found.option, found.frames) == (question, expected.option, expected.frames)
+        assert found.option_scores == pytest.approx(expected.option_scores, abs=1e-5)
+    spent = [sum(answer.counts.tokens_prefilled for answer in answers) for answers in (together, alone)]
+    assert spent[0] == spent[1] > 0
+    assert make().answers(film, []) == []
+
+
 def test_the_same_question_again_encodes_nothing(make, film, question):
     qa = make()
     first, again = qa.answer(film, question), qa.answer(film, question)
@@ -204,7 +219,7 @@ def test_the_same_question_again_encodes_nothing(make, film, question):
 
 def test_another_question_encodes_only_what_it_has_not_seen(make, film, question):
     make().index(film)
-    qa = make("rerank.pool=1")  # a fresh one: the index is there, no pair has been seen
+    qa = make("rerank.pool=1", "store.disk_mib=0")  # a fresh one: the index is there, no pair has been seen
     first = qa.answer(film, question, frames=2)
     assert first.index.reused is True
     assert first.counts.pairs_encoded == 8  # the one clip that was reranked; the answer's pair lies in it
@@ -217,6 +232,14 @@ def test_another_question_encodes_only_what_it_has_not_seen(make, film, question
     new = set(range(int(third.evidence[0].clip.start_seconds), int(third.evidence[0].clip.end_seconds))) - seen
     assert third.counts.frames_decoded == len(new)
     assert third.counts.pairs_encoded == len(new) // 2
+
+
+def test_a_new_process_decodes_nothing_of_an_indexed_film(make, film, question):
+    make().index(film)
+    fresh, plain = make().answer(film, question), make("store.disk_mib=0").answer(film, question)
+    assert (fresh.counts.frames_decoded, fresh.counts.pairs_encoded) == (0, 0)
+    assert plain.counts.pairs_encoded > 0
+    assert fresh.frames == plain.frames and fresh.option_scores == pytest.approx(plain.option_scores, abs=1e-5)
 
 
 def test_a_stored_index_gives_the_same_as_a_new_one(make, film, question):

@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from lvqa import LongVideoQA, prompts
-from lvqa.answering import Answerer
+from lvqa.answering import Answerer, Asked
 from lvqa.backbones.chat import ChatFormat
 from lvqa.backbones.positions import Cells, position_ids
 from lvqa.backbones.prompt import Prompt, VisualBlock
@@ -915,7 +915,7 @@ def test_lessons_of_questions_are_the_products_prompts(bench, task):
         stem, how = texts[-1].split("\n")
         is_word = how == "Answer with a word or a short phrase."
         question = Question(stem, ("one", "two") if is_word else ())
-        Answerer(time_encoding="text", read="likelihood").answer(bench.recorder, question, frames, bench.store)
+        Answerer(time_encoding="text", read="likelihood").answer(bench.recorder, [Asked(question, frames)], bench.store)
         bench.check(lesson)
         frames_show_their_film(bench, lesson, starts, num_pairs)
         for turn, (content, reply) in enumerate(bench.turns(lesson)):

@@ -17,7 +17,7 @@ import lvqa.visual
 from lvqa.backbones.qwen_vl import Qwen25VL
 from lvqa.records import Clip, Counts, Video
 from lvqa.video import Grid, cut_clips, probe
-from lvqa.visual import Pair, VisualTokens, pairs_of_clip, pairs_of_frames, runs_of_pairs
+from lvqa.visual import Pair, TokenFile, VisualTokens, pairs_of_clip, pairs_of_frames, runs_of_pairs
 
 CELL, CELLS = 16, 60
 PAIR_BYTES = CELLS * 2 * 4
@@ -292,3 +292,19 @@ def test_the_model_gives_the_same_tokens_in_every_order(film):
         for pair, token in zip(group, tokens, strict=True):
             fresh = next(VisualTokens(film, grid, backbone).stream([[pair]]))[0]
             torch.testing.assert_close(fresh, token, atol=1e-5, rtol=1e-4)
+
+
+def test_tokens_on_disk_are_whole_or_none(tmp_path):
+    path = tmp_path / "film.tokens"
+    file = TokenFile(path, num_pairs=4, most_bytes=4 * 8)
+    assert file.has_room(8) and not file.has_room(9)
+    assert file.read(0) is None
+    file.write({2: b"8 bytes.", 0: b"others.."})
+    assert (file.read(0), file.read(1), file.read(2), file.read(3)) == (b"others..", None, b"8 bytes.", None)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])  # torn
+    assert (file.read(0), file.read(2)) == (b"others..", None)
+    path.write_bytes(content.replace(b"others", b"Others"))
+    assert (file.read(0), file.read(2)) == (None, b"8 bytes.")
+    TokenFile(tmp_path / "no folder" / "film.tokens", num_pairs=4, most_bytes=32).write({0: b"8 bytes."})
+    assert not (tmp_path / "no folder").exists()

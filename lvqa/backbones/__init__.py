@@ -11,6 +11,7 @@ from lvqa.records import Counts, LvqaError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
     from lvqa.backbones.beginnings import Beginning
@@ -38,6 +39,20 @@ class Backbone(Protocol):
 
     head: LanguageHead
     """What turns its states into words."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is, and its tokens."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its tokens."""
+        ...
+
+    def compile(self) -> None:
+        """Have the layers compiled when they are first used."""
+        ...
 
     def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
         """Height and width to decode frames of this size at."""
@@ -95,7 +110,7 @@ class Backbone(Protocol):
 
 
 def load_backbone(
-    model: str, *, device: str | None = None, dtype: str | None = None, max_batch_tokens: int = 16384
+    model: str, *, device: str | None = None, dtype: str | None = None, max_batch_tokens: int | None = None
 ) -> Backbone:
     """The model under a hub id, in a folder, or the embedded "tiny"; its config.json says which family it is."""
     from lvqa.backbones.checkpoint import find_checkpoint

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from lvqa.backbones.transfer import sent
 from lvqa.records import LvqaError
 
 
@@ -39,14 +41,19 @@ class TokenBudget:
                 self.tokens = len(batch) // 2 * size
             else:
                 waiting = waiting[len(batch) :]
-        places = torch.tensor(order).argsort()
         joined = torch.cat(rows)
-        return joined[places.to(joined.device)]
+        return joined if order == sorted(order) else joined[sent(torch.tensor(order).argsort(), joined.device)]
 
-    def run_alike(self, shapes: Sequence[tuple[int, ...]], work: Callable[[list[int]], Tensor]) -> list[Tensor]:
+    def run_alike(
+        self,
+        shapes: Sequence[tuple[int, ...]],
+        work: Callable[[list[int]], Tensor],
+        *,
+        weights: tuple[float, ...] = (1,),
+    ) -> list[Tensor]:
         """The rows of `work` in the items' order; items of one shape alone come together, so that nothing is padded.
 
-        A shape is the lengths of an item's parts.
+        A shape is the lengths of an item's parts; `weights` are what a token of each part costs.
         """
         places: dict[tuple[int, ...], list[int]] = {}
         for place, shape in enumerate(shapes):
@@ -57,12 +64,18 @@ class TokenBudget:
             def work_on(batch: list[int], alike: list[int] = alike) -> Tensor:
                 return work([alike[place] for place in batch])
 
-            rows.update(zip(alike, self.run([sum(shape)] * len(alike), work_on), strict=True))
+            size = math.ceil(sum(weight * length for weight, length in zip(weights, shape, strict=True)))
+            rows.update(zip(alike, self.run([size] * len(alike), work_on), strict=True))
         return [rows[place] for place in range(len(shapes))]
 
     def _first_batch(self, waiting: Sequence[int], sizes: Sequence[int]) -> list[int]:
-        """The longest start of `waiting` that fits, at least one item; sizes rise along it."""
+        """The longest start of `waiting` that fits, at least one item; sizes rise along it.
+
+        Items of one size are shared out evenly: 16 of which 15 fit are 8 and 8.
+        """
         count = 1
         while count < len(waiting) and (count + 1) * sizes[waiting[count]] <= self.tokens:
             count += 1
+        if sizes[waiting[0]] == sizes[waiting[-1]]:
+            count = math.ceil(len(waiting) / math.ceil(len(waiting) / count))
         return list(waiting[:count])

@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer, DynamicCach
 from transformers.masking_utils import create_causal_mask
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
-from lvqa.backbones import ENHANCEMENTS
+from lvqa.backbones import ENHANCEMENTS, gpu
 from lvqa.backbones.batching import TokenBudget
 from lvqa.backbones.beginnings import Beginning
 from lvqa.backbones.chat import Batch, ChatFormat, Sequence3D, Shown, Special, collate
@@ -25,16 +25,23 @@ from lvqa.backbones.checkpoint import find_checkpoint
 from lvqa.backbones.enhancement import VisualEnhancement
 from lvqa.backbones.head import LanguageHead
 from lvqa.backbones.prompt import Prompt, SoundBlock, VisualBlock
+from lvqa.backbones.transfer import sent
 from lvqa.records import Counts, LvqaError
 
 PATCHES_PER_TOKEN = 4
 """All these models merge two by two patches into a token."""
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+BATCH_TOKENS = {"cuda": 16384, "cpu": 4096}
+"""A GPU is kept busy by large batches; on a CPU they leave the cache, which costs the embedded model a third."""
+READ_BEFORE = 1 / 8
+"""Of what a token costs, one that was read earlier costs: keys and values, and no states."""
 HEAD_ROWS = 16_384
 """Of the language head, in float32 at a time."""
 STATES = {"attention": (1, False), "mlp": (1, True), "mlp-1": (2, True), "mlp-2": (3, True)}
 """A state's name -> the layer it leaves, counted from the end, and whether that layer's MLP is included."""
 
+Layer = Callable[..., Tensor]
+"""A layer of the decoder, as `through_layer`."""
 Note = Callable[[nn.Module, Tensor, Tensor, tuple[Tensor, Tensor]], None]
 """Called with a layer, the states before and after it, and the rotation."""
 
@@ -58,10 +65,12 @@ class Decoder(ABC):
     time_encoding = "text"
     max_pixels: int
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str, revision: str, max_batch_tokens: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, revision: str, max_batch_tokens: int | None) -> None:
         self.name = name
         self.revision = revision
         self.counts = Counts()
+        if model.device.type == "cuda":
+            gpu.fit(model)
         self.dim = int(model.config.text_config.hidden_size)
         """Width of the states."""
         self.rerank_layout = str(getattr(model.config, "rerank_layout", "question_first"))
@@ -77,20 +86,21 @@ class Decoder(ABC):
             after=self.after_block,
         )
         self.head = LanguageHead(self._text.norm, model.lm_head.weight, self._chat)
-        self._pixel_budget = TokenBudget(max_batch_tokens)
-        self._prompt_budget = TokenBudget(max_batch_tokens)
+        most = max_batch_tokens or BATCH_TOKENS[model.device.type]
+        self._pixel_budget, self._prompt_budget = TokenBudget(most), TokenBudget(most)
         self._enhancement: VisualEnhancement | None = None
+        self._through_layer: Layer = through_layer
 
     @classmethod
     def load(
-        cls, model: str, *, device: str | None = None, dtype: str | None = None, max_batch_tokens: int = 16384
+        cls, model: str, *, device: str | None = None, dtype: str | None = None, max_batch_tokens: int | None = None
     ) -> Self:
         """The model under a hub id, in a folder, or the embedded "tiny".
 
         Without a device it is CUDA where there is one, else the CPU; without a dtype, bfloat16 on CUDA and on CPUs that
         multiply in it, else float32; a config.json can say `cpu_dtype`.
         """
-        place = _device(device)
+        place = best_device(device)
         if dtype is not None and dtype not in DTYPES:
             raise LvqaError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
         checkpoint = find_checkpoint(model)
@@ -125,6 +135,10 @@ class Decoder(ABC):
         loaded.eval().requires_grad_(False).to(place)
         return cls(loaded, tokenizer, name=model, revision=checkpoint.revision, max_batch_tokens=max_batch_tokens)
 
+    def compile(self) -> None:
+        """Have the layers compiled when they are first used, which fuses what lies between their products."""
+        self._through_layer = torch.compile(through_layer, dynamic=True)
+
     # --- what an adapter says ---------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -158,6 +172,11 @@ class Decoder(ABC):
         return self._model.device  # type: ignore[no-any-return]
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights and the tokens."""
+        return self._model.dtype  # type: ignore[no-any-return]
+
+    @property
     def library(self) -> Any:
         """The library's own model, whose weights these are."""
         return self._model
@@ -176,7 +195,8 @@ class Decoder(ABC):
         """(n, tokens, width) visual tokens of n frame pairs given as (n, 2, height, width, 3) uint8."""
 
         def work(batch: list[int]) -> Tensor:
-            return self.encode(torch.tensor(pixels[batch], device=self.device))
+            # Pairs are equally large, so those of a batch are neighbours.
+            return self.encode(sent(torch.from_numpy(pixels[batch[0] : batch[-1] + 1]), self.device))
 
         n, _, height, width, _ = pixels.shape
         if n == 0:
@@ -254,7 +274,7 @@ class Decoder(ABC):
             return self._last_state_after([beginnings[n] for n in batch], collate([sequences[n] for n in batch]))
 
         lengths = [(len(beginning), len(rest)) for beginning, rest in zip(beginnings, sequences, strict=True)]
-        states = torch.stack(self._prompt_budget.run_alike(lengths, work))
+        states = torch.stack(self._prompt_budget.run_alike(lengths, work, weights=(READ_BEFORE, 1)))
         self.counts.tokens_prefilled += sum(map(len, sequences))
         return self._logits(self._text.norm(states), rows)
 
@@ -333,7 +353,7 @@ class Decoder(ABC):
 
     def _last_states_by_depth(self, batch: Batch) -> Tensor:
         """(batch, 1 + 2 * layers, dim): the last position after every sub-layer."""
-        padding = None if batch.mask is None else batch.mask.to(self.device)
+        padding = None if batch.mask is None else sent(batch.mask, self.device)
         found: list[Tensor] = []
 
         def note(layer: nn.Module, before: Tensor, after: Tensor, rotary: tuple[Tensor, Tensor]) -> None:
@@ -347,7 +367,7 @@ class Decoder(ABC):
         """(batch, dim): whole layers up to the one that the state leaves, and of that one the last position."""
         from_end, with_mlp = STATES[state]
         states, rotary = self._through(batch, layers=len(self._text.layers) - from_end)
-        padding = None if batch.mask is None else batch.mask.to(self.device)
+        padding = None if batch.mask is None else sent(batch.mask, self.device)
         layer = self._text.layers[-from_end]
         last = states[:, -1] + _attend_from_last(layer, states, rotary=rotary, padding=padding)
         return last + layer.mlp(layer.post_attention_layernorm(last)) if with_mlp else last
@@ -396,45 +416,45 @@ class Decoder(ABC):
         self, batch: Batch, *, layers: int, cache: DynamicCache | None = None, note: Note | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """(batch, sequence, dim) after the first so many layers, and the rotation; keys and values go to the cache."""
-        states, added = self._embed(batch)
-        padding = None if batch.mask is None else batch.mask.to(self.device)
+        states, places, added = self._embed(batch)
+        padding = None if batch.mask is None else sent(batch.mask, self.device)
         mask = create_causal_mask(
             config=self._text.config, inputs_embeds=states, attention_mask=padding, past_key_values=cache
         )
-        rotary = self._text.rotary_emb(states, self._axes(batch.positions.to(self.device)))
+        rotary = self._text.rotary_emb(states, self._axes(sent(batch.positions, self.device)))
         for number, layer in enumerate(self._text.layers[:layers]):
             before = states
-            states = layer(
-                states,
-                attention_mask=mask,
-                position_embeddings=rotary,
-                past_key_values=cache,
-                use_cache=cache is not None,
-            )
+            if cache is None and self._enhancement is None:
+                states = self._through_layer(layer, states, mask, rotary)
+            else:  # each layer's place in a cache would be compiled anew, and hooks can't be
+                states = through_layer(layer, states, mask, rotary, cache)
             if note is not None:
                 note(layer, before, states, rotary)
             if number < len(added):
-                states[batch.visual.to(self.device)] += added[number]
+                states.flatten(0, 1).index_add_(0, places, added[number])
         return states, rotary
 
     def _axes(self, positions: Tensor) -> Tensor:
         """The (3, batch, sequence) positions as the decoder takes them."""
         return positions
 
-    def _embed(self, batch: Batch) -> tuple[Tensor, Sequence[Tensor]]:
+    def _embed(self, batch: Batch) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
         """(batch, sequence, dim): the words' embeddings, and the visual tokens in their places.
 
-        With it what is added in these places after the first layers, (places, dim) a layer.
+        With it these places in (batch * sequence), and what is added there after the first layers, (places, dim) a
+        layer.
         """
-        states: Tensor = self._text.embed_tokens(batch.ids.to(self.device))
+        states: Tensor = self._text.embed_tokens(sent(batch.ids, self.device))
+        # Found on the host: a GPU would be waited for until it has counted them.
+        places = sent(batch.visual.flatten().nonzero().squeeze(1), self.device)
         added: Sequence[Tensor] = ()
         if batch.blocks:
-            visual = torch.cat([self.rows(block).to(states) for block in batch.blocks])  # (places, width)
-            tokens, *added = torch.split(visual, self.dim, dim=1)
-            states[batch.visual.to(self.device)] = tokens
+            rows = [sent(self.rows(block), self.device).to(states.dtype) for block in batch.blocks]
+            tokens, *added = torch.split(torch.cat(rows), self.dim, dim=1)  # (places, dim) each
+            states.flatten(0, 1).index_copy_(0, places, tokens)
         if self._enhancement is not None:
             self._enhancement.see(batch, states)
-        return states, added
+        return states, places, added
 
     def _logits(self, states: Tensor, rows: Sequence[int] | None) -> Tensor:
         """(n, rows) float32, of (n, dim) states after the final norm: by some rows of the language head, or by all."""
@@ -451,6 +471,23 @@ class Decoder(ABC):
         """The tokens that end a reply, by the model's generation settings and the tokenizer's."""
         ends = self._model.generation_config.eos_token_id
         return {self._chat.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+
+
+def through_layer(
+    layer: nn.Module,
+    states: Tensor,
+    mask: Any,
+    rotary: tuple[Tensor, Tensor],
+    cache: DynamicCache | None = None,
+) -> Tensor:
+    """(batch, sequence, dim) after a layer; keys and values go to the cache."""
+    return layer(  # type: ignore[no-any-return]
+        states,
+        attention_mask=mask,
+        position_embeddings=rotary,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    )
 
 
 def _attend_from_last(
@@ -498,14 +535,14 @@ def _misfit(mismatched: tuple[str, Any, Any]) -> str:
 
 
 def usual_dtype(device: torch.device, cpu_dtype: str | None = None) -> str:
-    """bfloat16 where it is multiplied as such, float32 elsewhere; on a CPU what the model asks for comes first."""
+    """What is quick there: bfloat16 on CUDA and on CPUs that multiply in it, else float32; or a CPU's `cpu_dtype`."""
     if device.type == "cpu" and cpu_dtype in DTYPES:
         return cpu_dtype
     able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # young in torch
     return "bfloat16" if device.type == "cuda" or able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
 
 
-def _device(name: str | None) -> torch.device:
+def best_device(name: str | None) -> torch.device:
     """The named device, or the best one here."""
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from lvqa.backbones.chat import Shown, Special
 from lvqa.backbones.decoder import Decoder
 from lvqa.backbones.positions import Cells
 from lvqa.backbones.prompt import VisualBlock
-from lvqa.backbones.vision import CLIP_COLOURS, Colours, encode_pixels, target_size
+from lvqa.backbones.vision import CLIP_COLOURS, Block, Colours, encode_pixels, target_size, through_block
 
 MAX_CELLS = 128
 """A frame's default size limit: Qwen's own cap for LVBench. A config's `video_max_pixels` goes first."""
@@ -28,6 +29,7 @@ class Qwen2VL(Decoder):
 
     def __init__(self, model: Any, tokenizer: Any, **about: Any) -> None:
         super().__init__(model, tokenizer, **about)
+        self._through_block: Block = through_block
         vision = model.config.vision_config
         self.cell_pixels = int(vision.patch_size * vision.spatial_merge_size)
         self.max_pixels = int(getattr(model.config, "video_max_pixels", MAX_CELLS * self.cell_pixels**2))
@@ -43,7 +45,12 @@ class Qwen2VL(Decoder):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """The two frames of a pair become the same tokens."""
-        return encode_pixels(self._model.model.visual, pixels, colours=self.colours)
+        return encode_pixels(self._model.model.visual, pixels, colours=self.colours, through=self._through_block)
+
+    def compile(self) -> None:
+        """The vision tower's too."""
+        super().compile()
+        self._through_block = torch.compile(through_block, dynamic=True)
 
     def show(self, block: VisualBlock) -> Iterator[Shown]:
         """All pairs between one pair of delimiters."""

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from lvqa.backbones.checkpoint import TINY
-from lvqa.backbones.decoder import DTYPES
+from lvqa.backbones.decoder import DTYPES, best_device, usual_dtype
 from lvqa.backbones.qwen_vl import Qwen25VL
 from lvqa.records import LvqaError
 
@@ -83,9 +83,9 @@ def random_model(
     *,
     layers: int | None = None,
     vision_layers: int | None = None,
-    device: str = "cpu",
-    dtype: str = "bfloat16",
-    max_batch_tokens: int = 16384,
+    device: str | None = None,
+    dtype: str | None = None,
+    max_batch_tokens: int | None = None,
 ) -> Qwen25VL:
     """A model of `real_config` with random weights and the embedded tokenizer.
 
@@ -94,8 +94,9 @@ def random_model(
     config = real_config(shape, layers=layers, vision_layers=vision_layers)
     with torch.device("meta"):
         model: Any = Qwen2_5_VLForConditionalGeneration(config)
-    model.to(DTYPES[dtype])
-    model.to_empty(device=device)
+    place = best_device(device)
+    model.to(DTYPES[dtype or usual_dtype(place)])
+    model.to_empty(device=place)
     model.tie_weights()
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     _fill(model, num_words=len(tokenizer))

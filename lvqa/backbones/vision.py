@@ -1,12 +1,13 @@
 """The vision towers of the Qwen-VL family over a batch of frame pairs of one size.
 
 The weights are the library's modules, untouched. The library's own forwards loop over pairs or attention windows in
-Python and take one flat sequence; here pairs are a batch dimension, and the windows are a mask.
+Python and take one flat sequence; here pairs are a batch dimension, and so are the windows of one size.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights
+
+from lvqa.backbones.transfer import sent
 
 Colours = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Mean and standard deviation of red, green and blue, by which pixels are normalised."""
@@ -40,7 +43,13 @@ def target_size(height: int, width: int, *, max_pixels: int, min_pixels: int, fa
     return rows * factor, cols * factor
 
 
-def encode_pixels(visual: Any, pixels: Tensor, *, colours: Colours = CLIP_COLOURS) -> Tensor:
+Block = Callable[[Any, Tensor, tuple[Tensor, Tensor], list[tuple[int, int]]], Tensor]
+"""One layer of a tower, as `through_block`."""
+
+
+def encode_pixels(
+    visual: Any, pixels: Tensor, *, colours: Colours = CLIP_COLOURS, through: Block | None = None
+) -> Tensor:
     """(n, tokens, width) merged tokens of n frame pairs, each by itself; differentiable.
 
     `visual` is the library's tower of a Qwen2-VL, Qwen2.5-VL, Qwen2.5-Omni or Qwen3-VL; `pixels` are (n, 2, height,
@@ -57,23 +66,31 @@ def encode_pixels(visual: Any, pixels: Tensor, *, colours: Colours = CLIP_COLOUR
         states = states + _learned_positions(visual, rows, cols).to(states)
 
     places = _in_merge_order(torch.cartesian_prod(torch.arange(rows), torch.arange(cols)), rows, cols, merge)  # (S, 2)
-    places = places.to(pixels.device)
-    rotary = visual.rotary_pos_emb(states, places)
-    windows, everywhere = None, range(len(visual.blocks))
+    whole = windows = [(1, len(places))]
+    everywhere: Any = range(len(visual.blocks))
+    order = torch.arange(len(places))
     if hasattr(config, "window_size"):
-        windows = _window_mask(places, side=config.window_size // patch // merge * merge)
+        order, windows = _windows(places, side=config.window_size // patch // merge * merge)
         everywhere = config.fullatt_block_indexes
+    if windows != whole:
+        states = states[:, sent(order, pixels.device)]
+    rotary = visual.rotary_pos_emb(states, sent(places[order], pixels.device))
     deepstack = getattr(config, "deepstack_visual_indexes", ()), getattr(visual, "deepstack_merger_list", ())
     mergers = dict(zip(*deepstack, strict=True))
     features = []
     for number, block in enumerate(visual.blocks):
-        mask = None if number in everywhere else windows
-        states = states + _attend(block.attn, block.norm1(states), rotary=rotary, mask=mask)
-        states = states + block.mlp(block.norm2(states))
+        states = (through or through_block)(block, states, rotary, whole if number in everywhere else windows)
         if number in mergers:
             features.append(mergers[number](states))
-    merged = torch.cat([visual.merger(states), *features], dim=-1)  # (n * tokens, width)
-    return merged.view(n, -1, merged.shape[-1])
+    merged = torch.cat([visual.merger(states), *features], dim=-1).view(n, len(places) // merge**2, -1)
+    # The four patches of a token never part, so the tokens' order is that of their first ones.
+    return merged[:, sent(order[:: merge**2].argsort(), pixels.device)] if windows != whole else merged
+
+
+def through_block(block: Any, states: Tensor, rotary: tuple[Tensor, Tensor], windows: list[tuple[int, int]]) -> Tensor:
+    """(n, S, dim) after a layer that attends inside windows: so many of such a size, one after the other."""
+    states = states + _attend(block.attn, block.norm1(states), rotary=rotary, windows=windows)
+    return states + block.mlp(block.norm2(states))  # type: ignore[no-any-return]
 
 
 def cut_patches(pixels: Tensor, *, patch: int, merge: int, colours: Colours = CLIP_COLOURS) -> Tensor:
@@ -85,7 +102,7 @@ def cut_patches(pixels: Tensor, *, patch: int, merge: int, colours: Colours = CL
         raise ValueError(
             f"pixels of shape {tuple(pixels.shape)} are no pairs of frames in multiples of {patch * merge}"
         )
-    mean, std = (torch.tensor(values, device=pixels.device) for values in colours)
+    mean, std = (sent(torch.tensor(values), pixels.device) for values in colours)
     normal = (pixels.float() / 255 - mean) / std
     rows, cols = height // patch, width // patch
     cells = normal.view(n, 2, rows // merge, merge, patch, cols // merge, merge, patch, 3)
@@ -110,18 +127,32 @@ def _in_merge_order(cells: Tensor, rows: int, cols: int, merge: int) -> Tensor:
     return blocks.transpose(1, 2).reshape(rows * cols, -1)
 
 
-def _window_mask(places: Tensor, *, side: int) -> Tensor | None:
-    """(S, S) bool, true inside a window of `side` x `side` patches; None if one window covers everything."""
-    if int(places.max()) < side:
-        return None
-    window = places // side  # (S, 2)
-    return (window[:, None] == window).all(-1)
+def _windows(places: Tensor, *, side: int) -> tuple[Tensor, list[tuple[int, int]]]:
+    """An order of the patches in which windows of `side` x `side` follow each other, those of equal size together.
+
+    With it how many there are of each size, and the size: at the right and at the bottom edge they may be smaller.
+    """
+    corner = places // side  # (S, 2)
+    name = corner[:, 0] * (int(corner[:, 1].max()) + 1) + corner[:, 1]
+    sizes = name.bincount()
+    order = (sizes[name] * len(sizes) + name).argsort(stable=True)
+    of_size = sizes.bincount()
+    return order, [(int(of_size[size]), size) for size in of_size.nonzero().flatten().tolist()]
 
 
-def _attend(attn: Any, states: Tensor, *, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-    """(n, S, dim): the tower's attention, where the mask allows it."""
+def _attend(attn: Any, states: Tensor, *, rotary: tuple[Tensor, Tensor], windows: list[tuple[int, int]]) -> Tensor:
+    """(n, S, dim): the tower's attention inside each window."""
     qkv = attn.qkv(states) if hasattr(attn, "qkv") else torch.cat([attn.q(states), attn.k(states), attn.v(states)], -1)
     query, key, value = qkv.unflatten(-1, (3, attn.num_heads, -1)).unbind(2)  # (n, S, heads, head_dim)
     query, key = apply_rotary_pos_emb_vision(query, key, *rotary)
-    mixed = scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), mask)
-    return attn.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+    lengths = [number * size for number, size in windows]
+    parts = zip(windows, *(torch.split(one, lengths, dim=1) for one in (query, key, value)), strict=True)
+    mixed = [_inside(size, *part) for (_, size), *part in parts]
+    return attn.proj(torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0])  # type: ignore[no-any-return]
+
+
+def _inside(size: int, *part: Tensor) -> Tensor:
+    """(n, windows * size, heads * head_dim), attention inside each window, of (n, windows * size, heads, head_dim)."""
+    query, key, value = (one.reshape(-1, size, *one.shape[2:]).transpose(1, 2) for one in part)
+    mixed = scaled_dot_product_attention(query, key, value).transpose(1, 2)  # (n * windows, size, heads, head_dim)
+    return mixed.flatten(2).view(len(part[0]), part[0].shape[1], -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,21 @@ class PlainLoop:
                 device
             ),
         }
+
+
+def decode_with_ffmpeg(video: Video, until_seconds: float, *, threads: int) -> None:
+    """FFmpeg's own program: every frame up to a time, and nothing done with it."""
+    command = ["ffmpeg", "-v", "error", "-threads", str(threads), "-t", str(until_seconds), "-i", str(video.path)]
+    subprocess.run([*command, "-map", "0:v:0", "-f", "null", "-"], check=True, stdin=subprocess.DEVNULL)
+
+
+def read_with_qwen_vl_utils(video: Video, until_seconds: float, *, height: int, width: int) -> int:
+    """A frame a second up to a time as Qwen's own package reads them. It needs torchvision, which lvqa does not."""
+    from qwen_vl_utils import fetch_video
+
+    wanted = {"video": str(video.path), "video_start": 0.0, "video_end": until_seconds, "fps": 1.0}
+    size = {"resized_height": height, "resized_width": width, "max_frames": 1 << 20}
+    return len(fetch_video({**wanted, **size}))
 
 
 def read_with_opencv(video: Video, times_seconds: Sequence[float], *, height: int, width: int) -> int:

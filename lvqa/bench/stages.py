@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +20,22 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from lvqa import prompts
-from lvqa.answering import Answerer
+from lvqa.answering import Answerer, Asked
 from lvqa.backbones.beginnings import Beginnings
 from lvqa.backbones.prompt import VisualBlock
 from lvqa.backbones.qwen_vl import Qwen25VL
 from lvqa.bench.flops import LanguageCost, VisionCost
-from lvqa.bench.peers import PlainLoop, read_with_opencv
+from lvqa.bench.peers import PlainLoop, decode_with_ffmpeg, read_with_opencv, read_with_qwen_vl_utils
 from lvqa.embedding import Embedder
-from lvqa.records import Candidate, Clip, Counts, LvqaError, Question, Video
+from lvqa.records import Candidate, Clip, Counts, LvqaError, Question, Video, shown
 from lvqa.rerank import MultipleChoice
-from lvqa.video import Grid, cut_clips, decode_all, read_frames
+from lvqa.video import Grid, cut_clips, decode_all, read_frames, usual_threads
 from lvqa.visual import VisualTokens, pairs_of_clip, pairs_of_frames
 
 MATRIX, DECODE = "matrix product", "decode all"
 """The machine's own ceilings: a large product in the model's type; every frame decoded, none scaled."""
 _MATRIX_SIZE = {"cpu": 3072, "cuda": 8192}
+_PRODUCTS = {"cpu": 1, "cuda": 20}
 _GENERATED_TOKENS = 4
 
 
@@ -39,18 +44,22 @@ class BenchSettings:
     """How much is measured. A median of `repeats` rounds, each of which runs everything once."""
 
     minutes: float = 2.0
-    """Of the film, from its start."""
+    """Of the film, from its start, that are read."""
     clips: int = 4
     """That are embedded, and looked at again for every question."""
+    peer_clips: int = 4
+    """As many of them, at most, as the plain loops go through; they take each by itself, so more cost as much more."""
     questions: int = 15
     frames: int = 32
     """Of an answer."""
     repeats: int = 5
     peers: bool = True
+    only: tuple[str, ...] = ()
+    """Names of what is measured beside the machine's ceilings; none: everything."""
     max_pixels: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("minutes", "clips", "questions", "frames", "repeats"):
+        for name in ("minutes", "clips", "peer_clips", "questions", "frames", "repeats"):
             if not getattr(self, name) > 0:
                 raise LvqaError(f"{name} must be above 0, got {getattr(self, name)}")
 
@@ -90,6 +99,8 @@ class Measured:
     seconds: float
     """Median over the rounds."""
     all_seconds: tuple[float, ...]
+    processor_seconds: float
+    """Of all threads and programs. On a CPU shares and ratios go by it: it suffers less from what else is running."""
     of_ceiling: float | None = None
     """Share of what the machine could do: of its operations a second, or of its decoding."""
 
@@ -123,32 +134,47 @@ class Bench:
 
 
 def measure(
-    backbone: Qwen25VL, video: Video, settings: BenchSettings, *, on_round: Callable[[int], None] = lambda _: None
+    backbone: Qwen25VL, video: Video | None, settings: BenchSettings, *, tell: Callable[[str], None] = lambda _: None
 ) -> Bench:
     """Time every stage on the start of a film, between one warm-up round, which is counted, and the median of others.
 
-    Raises LvqaError if the film is shorter than the clips that are asked for.
+    Without a film the frames are noise of its usual size, and nothing is read. `tell` is told what is done. Raises
+    LvqaError if the film is shorter than the clips that are asked for.
     """
     material = _Material.of(backbone, video, settings)
     jobs = [*_ceilings(backbone, material), *_stages(backbone, material, settings)]
     if settings.peers:
         jobs += _peers(backbone, material, settings)
+    unknown = set(settings.only) - {job.name for job in jobs}
+    if unknown:
+        raise LvqaError(f"nothing is called {shown(min(unknown))}; known: {'; '.join(job.name for job in jobs)}")
+    if settings.only:
+        jobs = [job for job in jobs if job.name in (MATRIX, DECODE, *settings.only)]
     counted = {}
     for job in jobs:
         before = replace(backbone.counts)
         with counting() as flops:
             job.run()
         counted[job.name] = (backbone.counts - before, float(flops.get_total_flops()))
-    on_round(0)
+        if backbone.device.type == "cuda":
+            job.run()  # what is compiled is not compiled while it is counted
+        tell(f"counted: {job.name}")
     seconds: dict[str, list[float]] = {job.name: [] for job in jobs}
+    processor: dict[str, list[float]] = {job.name: [] for job in jobs}
     for number in range(settings.repeats):
         for job in jobs:
-            started = time.perf_counter()
+            _finish(backbone)
+            started, used = time.perf_counter(), _processor_seconds()
             job.run()
             _finish(backbone)
             seconds[job.name].append(time.perf_counter() - started)
-        on_round(number + 1)
-    middle = {name: statistics.median(values) for name, values in seconds.items()}
+            processor[job.name].append(_processor_seconds() - used)
+            took = f"{job.units} x {job.unit} in {seconds[job.name][-1]:.3f} s"
+            tell(f"round {number + 1} of {settings.repeats}: {job.name}: {took}")
+    middle, middle_used = (
+        {name: statistics.median(values) for name, values in of.items()} for of in (seconds, processor)
+    )
+    compared = middle_used if backbone.device.type == "cpu" else middle
     by_name = {job.name: job for job in jobs}
     measured = tuple(
         Measured(
@@ -162,34 +188,36 @@ def measure(
             done_flops=counted[job.name][1],
             seconds=middle[job.name],
             all_seconds=tuple(seconds[job.name]),
-            of_ceiling=_share(job, by_name, middle),
+            processor_seconds=middle_used[job.name],
+            of_ceiling=_share(job, by_name, compared),
         )
         for job in jobs
     )
     return Bench(
         model=backbone.name,
-        video=video.path.name,
+        video=material.video.path.name,
         machine=_machine(backbone),
         threads=torch.get_num_threads(),
         frame_size=(material.tokens.height, material.tokens.width),
         settings=settings,
         measured=measured,
-        ratios=_ratios({job.name: job for job in measured}),
+        ratios=_ratios(by_name, compared),
     )
 
 
 def _share(job: Job, by_name: dict[str, Job], seconds: dict[str, float]) -> float | None:
     if job.ceiling is None:
         return None
-    bound = by_name[job.ceiling]
+    bound, took = by_name[job.ceiling], max(seconds[job.name], 1e-9)
     if job.ceiling == DECODE:
-        return seconds[DECODE] / seconds[job.name]
-    return (job.flops / seconds[job.name]) / (bound.flops / seconds[bound.name])
+        return seconds[DECODE] / took
+    return (job.flops / took) / (bound.flops / max(seconds[bound.name], 1e-9))
 
 
 _PEERS = (
     ("read frames", "read frames: decord"),
     ("read frames", "read frames: OpenCV"),
+    ("read frames", "read frames: qwen-vl-utils"),
     ("index clips", "index clips: plain loop"),
     ("rerank, question first", "rerank: plain loop"),
     ("rerank, question first", "rerank: generated text"),
@@ -198,12 +226,10 @@ _PEERS = (
 )
 
 
-def _ratios(measured: dict[str, Measured]) -> dict[str, float]:
-    return {
-        f"{ours} to {peer}": measured[ours].units_per_second / measured[peer].units_per_second
-        for ours, peer in _PEERS
-        if peer in measured
-    }
+def _ratios(jobs: dict[str, Job], seconds: dict[str, float]) -> dict[str, float]:
+    rates = {name: job.units / max(seconds[name], 1e-9) for name, job in jobs.items()}
+    pairs = [(ours, peer) for ours, peer in _PEERS if {ours, peer} <= jobs.keys()]
+    return {f"{ours} to {peer}": rates[ours] / rates[peer] for ours, peer in pairs}
 
 
 # --- what is worked on ------------------------------------------------------------------------------------------------
@@ -214,6 +240,8 @@ class _Material:
     """The start of a film as the stages need it."""
 
     video: Video
+    is_film: bool
+    """Or noise."""
     grid: Grid
     tokens: VisualTokens
     times_seconds: tuple[float, ...]
@@ -224,7 +252,8 @@ class _Material:
     blocks: tuple[VisualBlock, ...]
 
     @classmethod
-    def of(cls, backbone: Qwen25VL, video: Video, settings: BenchSettings) -> _Material:
+    def of(cls, backbone: Qwen25VL, film: Video | None, settings: BenchSettings) -> _Material:
+        video = film or Video(Path("noise"), "noise", 16.0 * settings.clips, 360, 640, 25.0)
         grid = Grid.of(video, 1.0)
         tokens = VisualTokens(video, grid, backbone, max_pixels=settings.max_pixels, memory_bytes=4 << 30)
         whole = [clip for clip in cut_clips(video, grid, 16.0) if len(pairs_of_clip(clip, grid)) == 8]
@@ -232,12 +261,18 @@ class _Material:
             raise LvqaError(f"{video.path}: has {len(whole)} clips of 16 s, {settings.clips} are to be measured")
         clips = tuple(whole[: settings.clips])
         times = [grid.seconds_of(k) for k in range(grid.num_frames) if grid.seconds_of(k) < settings.minutes * 60]
-        in_clips = [grid.seconds_of(k) for k in range(16 * settings.clips)]
-        batches = read_frames(video, in_clips, height=tokens.height, width=tokens.width)
-        frames = np.concatenate([batch.pixels for batch in batches])
-        pixels = frames.reshape(settings.clips, 8, 2, *frames.shape[1:])
-        blocks = tuple(tokens.blocks([pairs_of_clip(clip, grid) for clip in clips]))
-        return cls(video, grid, tokens, tuple(times), clips, tuple(pixels), blocks)
+        shape = (settings.clips, 8, 2, tokens.height, tokens.width, 3)
+        if film is None:
+            pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        else:
+            in_clips = [grid.seconds_of(k) for k in range(16 * settings.clips)]
+            batches = read_frames(video, in_clips, height=tokens.height, width=tokens.width)
+            pixels = np.concatenate([batch.pixels for batch in batches]).reshape(shape)
+        groups = [pairs_of_clip(clip, grid) for clip in clips]
+        encoded = backbone.encode_pairs(pixels.reshape(-1, *shape[2:]))
+        tokens.keep(dict(zip(itertools.chain.from_iterable(groups), encoded, strict=True)))
+        blocks = tuple(tokens.blocks(groups))
+        return cls(video, film is not None, grid, tokens, tuple(times), clips, tuple(pixels), blocks)
 
     @property
     def pairs(self) -> int:
@@ -258,14 +293,36 @@ def _questions(num: int) -> list[Question]:
 def _ceilings(backbone: Qwen25VL, material: _Material) -> list[Job]:
     size = _MATRIX_SIZE[backbone.device.type]
     left, right = (torch.randn(size, size, device=backbone.device).to(backbone.library.dtype) for _ in range(2))
-    seconds = material.times_seconds[-1]
+    products = _PRODUCTS[backbone.device.type]
+
+    def multiply() -> None:
+        for _ in range(products):
+            left @ right
+
+    product = Job(name=MATRIX, unit="product", units=products, run=multiply, flops=2.0 * products * size**3)
+    return [product, *_decoding(material)]
+
+
+def _decoding(material: _Material) -> list[Job]:
+    if not material.is_film:
+        return []
+    share = material.times_seconds[-1] / material.video.duration_seconds
+    num = len(material.times_seconds)
     return [
-        Job(name=MATRIX, unit="product", units=1, run=lambda: left @ right, flops=2.0 * size**3),
         Job(
             name=DECODE,
             unit="frame wanted",
-            units=len(material.times_seconds),
-            run=lambda: decode_all(material.video, seconds),
+            units=num,
+            run=lambda: _decode_all(material),
+        ),
+        Job(
+            name="read frames",
+            unit="frame",
+            units=num,
+            must=Counts(frames_decoded=num),
+            num_bytes=round(material.video.path.stat().st_size * share),
+            run=lambda: _read(material),
+            ceiling=DECODE,
         ),
     ]
 
@@ -276,7 +333,6 @@ def _stages(backbone: Qwen25VL, material: _Material, settings: BenchSettings) ->
     embedder, questions = Embedder(), _questions(settings.questions)
     towers = _bytes_of(backbone.library.model.visual), _bytes_of(backbone.library.model.language_model.layers)
     token_bytes = sum(block.tokens.nbytes for block in material.blocks)
-    share = material.times_seconds[-1] / material.video.duration_seconds
     height, width = material.tokens.height, material.tokens.width
     clip_length = [len(backbone.encode_prompt((block, prompts.embedding(prompts.CLIP)))) for block in material.blocks]
     encoding = material.pairs * vision.pair(height, width)
@@ -292,7 +348,7 @@ def _stages(backbone: Qwen25VL, material: _Material, settings: BenchSettings) ->
     candidates = [Candidate(clip, 0.0) for clip in material.clips]
     length_of = dict(zip(material.clips, material.blocks, strict=True))
 
-    def rerank(layout: str) -> Callable[[], None]:
+    def rerank(layout: str, questions: Sequence[Question]) -> Callable[[], None]:
         def run() -> None:
             reranker, beginnings = MultipleChoice(layout=layout), Beginnings(8 << 30)
             for question in questions:
@@ -302,17 +358,15 @@ def _stages(backbone: Qwen25VL, material: _Material, settings: BenchSettings) ->
 
         return run
 
-    shown = pairs_of_frames(range(min(settings.frames, 16 * settings.clips)))
+    pairs = pairs_of_frames(range(min(settings.frames, 16 * settings.clips)))
     answerer = Answerer(read="logits")
 
     def answer() -> None:
-        for question in questions:
-            answerer.answer(backbone, question, shown, material.tokens)
+        answerer.answer(backbone, [Asked(question, pairs) for question in questions], material.tokens)
 
     whole = [
         len(backbone.encode_prompt((before, block, after)))
-        for question in questions
-        for before, after in [prompts.rerank(question.text)]
+        for before, after in [prompts.rerank(questions[0].text)]
         for block in material.blocks
     ]
     read = [
@@ -326,20 +380,11 @@ def _stages(backbone: Qwen25VL, material: _Material, settings: BenchSettings) ->
         for block in material.blocks
     ]
     behind = [total - read[place % len(read)] for place, total in enumerate(both)]
-    film = answerer.shown(shown, material.tokens)
+    film = answerer.shown(pairs, material.tokens)
     answered = [len(backbone.encode_prompt((*film, prompts.answer(question)))) for question in questions]
     num = len(questions) * len(material.clips)
-    heads = language.head(1, words=2) * num
+    head = language.head(1, words=2)
     return [
-        Job(
-            name="read frames",
-            unit="frame",
-            units=len(material.times_seconds),
-            must=Counts(frames_decoded=len(material.times_seconds)),
-            num_bytes=round(material.video.path.stat().st_size * share),
-            run=lambda: _read(material),
-            ceiling=DECODE,
-        ),
         Job(
             name="encode pairs",
             unit="pair",
@@ -373,11 +418,11 @@ def _stages(backbone: Qwen25VL, material: _Material, settings: BenchSettings) ->
         Job(
             name="rerank, question first",
             unit="question and clip",
-            units=num,
+            units=len(whole),  # of one question: each costs the same
             must=Counts(tokens_prefilled=sum(whole)),
-            flops=sum(map(language.last_position, whole)) + heads,
+            flops=sum(map(language.last_position, whole)) + head * len(whole),
             num_bytes=token_bytes + towers[1],
-            run=rerank("question_first"),
+            run=rerank("question_first", questions[:1]),
             ceiling=MATRIX,
         ),
         Job(
@@ -387,9 +432,9 @@ def _stages(backbone: Qwen25VL, material: _Material, settings: BenchSettings) ->
             must=Counts(tokens_prefilled=sum(read) + sum(behind)),
             flops=sum(map(language.keys_values, read))
             + sum(language.last_position(n, past=read[place % len(read)]) for place, n in enumerate(behind))
-            + heads,
+            + head * num,
             num_bytes=token_bytes + towers[1],
-            run=rerank("clip_first"),
+            run=rerank("clip_first", questions),
             ceiling=MATRIX,
         ),
         Job(
@@ -408,17 +453,10 @@ def _stages(backbone: Qwen25VL, material: _Material, settings: BenchSettings) ->
 def _peers(backbone: Qwen25VL, material: _Material, settings: BenchSettings) -> list[Job]:
     plain = PlainLoop(backbone)
     (question,) = _questions(1)
-    of_clips = material.pixels, material.blocks
-    size = {"height": material.tokens.height, "width": material.tokens.width}
-    num, frames = len(material.clips), len(material.times_seconds)
+    of_clips = material.pixels[: settings.peer_clips], material.blocks[: settings.peer_clips]
+    num = len(of_clips[0])
     return [
-        Job(name="read frames: decord", unit="frame", units=frames, run=lambda: _read(material, "decord")),
-        Job(
-            name="read frames: OpenCV",
-            unit="frame",
-            units=frames,
-            run=lambda: read_with_opencv(material.video, material.times_seconds, **size),
-        ),
+        *_reading_peers(material),
         Job(name="index clips: plain loop", unit="clip", units=num, run=lambda: plain.embed(*of_clips)),
         Job(
             name="rerank: plain loop",
@@ -435,6 +473,34 @@ def _peers(backbone: Qwen25VL, material: _Material, settings: BenchSettings) -> 
     ]
 
 
+def _reading_peers(material: _Material) -> list[Job]:
+    if not material.is_film:
+        return []
+    size = {"height": material.tokens.height, "width": material.tokens.width}
+    frames = len(material.times_seconds)
+    jobs = [
+        Job(name="read frames: decord", unit="frame", units=frames, run=lambda: _read(material, "decord")),
+        Job(
+            name="read frames: OpenCV",
+            unit="frame",
+            units=frames,
+            run=lambda: read_with_opencv(material.video, material.times_seconds, **size),
+        ),
+    ]
+    if all(find_spec(name) for name in ("qwen_vl_utils", "torchvision")):
+        qwen = partial(read_with_qwen_vl_utils, material.video, material.times_seconds[-1], **size)
+        jobs.append(Job(name="read frames: qwen-vl-utils", unit="frame", units=frames, run=qwen))
+    return jobs
+
+
+def _decode_all(material: _Material) -> None:
+    """By FFmpeg's program with as many threads as reading has; without it by its libraries, in one."""
+    if shutil.which("ffmpeg"):
+        decode_with_ffmpeg(material.video, material.times_seconds[-1], threads=usual_threads())
+    else:
+        decode_all(material.video, material.times_seconds[-1])
+
+
 def _read(material: _Material, decoder: str = "pyav") -> None:
     size = {"height": material.tokens.height, "width": material.tokens.width}
     for _ in read_frames(material.video, material.times_seconds, decoder=decoder, **size):
@@ -445,17 +511,24 @@ def _read(material: _Material, decoder: str = "pyav") -> None:
 
 
 def counting() -> FlopCounterMode:
-    """torch's counter of operations, which leaves out the attention kernel of CPUs unless it is told."""
+    """torch's counter of operations, told about all attention kernels, and that they share keys among query heads."""
 
     def attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
-        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+        shared = [(*query[:2], *shape[2:]) for shape in (key, value)]
+        return int(sdpa_flop_count(query, *shared))  # type: ignore[no-untyped-call]
 
-    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return FlopCounterMode(display=False, custom_mapping={kernel: attention})
+    kernels = ("flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention")
+    told = {getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}"): attention for kernel in kernels}
+    return FlopCounterMode(display=False, custom_mapping=told)
 
 
 def _bytes_of(module: torch.nn.Module) -> int:
     return sum(parameter.nbytes for parameter in module.parameters())
+
+
+def _processor_seconds() -> float:
+    """Of this process and its children."""
+    return time.process_time() + sum(os.times()[2:4])
 
 
 def _finish(backbone: Qwen25VL) -> None:
