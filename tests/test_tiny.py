@@ -34,9 +34,10 @@ from lvqa.rerank import MultipleChoice
 from lvqa.tiny.build import WEIGHTS, build_model, build_tokenizer
 from lvqa.tiny.films import ask_about, benchmark_line, make_films, write_film, write_script
 from lvqa.tiny.lessons import COLUMNS, ROWS, Lesson, Part, Teacher, alone
+from lvqa.tiny.material import Batch, Stage, pack, random_takes
 from lvqa.tiny.questions import Asker
 from lvqa.tiny.script import EVENTS, Film, Shot, Take, frame_at
-from lvqa.tiny.training import Batch, Course, Stage, lesson_loss, pack, random_takes
+from lvqa.tiny.training import Course, lesson_loss
 from lvqa.tiny.world import ATTRIBUTES, HEIGHT, WIDTH, Thing, draw, draw_thing, nearest_things, random_scene
 from lvqa.video import Grid, probe, read_frames
 from lvqa.visual import Pair, VisualTokens, runs_of_pairs
@@ -1168,7 +1169,8 @@ made_optimizers: list[torch.optim.Optimizer] = []
 def one_tokenizer(built) -> Iterator[None]:
     """Built once for all courses."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lvqa.tiny.training.build_tokenizer", lambda: built)
+        for room in ("material", "training"):
+            patch.setattr(f"lvqa.tiny.{room}.build_tokenizer", lambda: built)
         yield
 
 
