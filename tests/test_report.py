@@ -186,6 +186,13 @@ def test_the_overview_has_a_line_for_each_cell(run):
     assert one(told, "Overview", "blind", "none")[1] == "-"
 
 
+def test_many_baselines_are_named_in_the_overview_alone(run):
+    arms = [{"name": name, "method": "topk", "baseline": base} for name, base in zip("abc", "bca", strict=True)]
+    told = write_report([run("r", [row(name, 16, 0) for name in "abc"], arms)])
+    assert [line[6] for line in lines_of(section(told, "Overview"))[2:]] == ["b", "c", "a"]
+    assert "## Paired difference to the arm's baseline\n" in told
+
+
 @pytest.mark.parametrize("rows", [[row("freeret", 16, 0)], [row("freeret", 16, 0), row("uniform", 32, 0)]])
 def test_nothing_is_compared_without_a_uniform_arm_at_the_budget(run, rows):
     told = write_report([run("r", rows, [UNIFORM, FREERET], frames=(16, 32))])

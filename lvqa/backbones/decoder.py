@@ -399,7 +399,8 @@ class Decoder(ABC):
         keys_values = _keys_and_values(layer.self_attn, layer.input_layernorm(states), rotary=rotary)
         cache.update(*keys_values, len(self._text.layers) - 1)
         last = states[:, -1] + _attend_from_last(layer, states, rotary=rotary, padding=None)
-        return self._text.norm(last + layer.mlp(layer.post_attention_layernorm(last)))[:, None]  # type: ignore[no-any-return]
+        last = last + layer.mlp(layer.post_attention_layernorm(last))
+        return self._text.norm(last[:, None])  # type: ignore[no-any-return]
 
     def _go_on(self, ids: Tensor, position: int, cache: DynamicCache) -> Tensor:
         """(batch, sequence, dim) after the final norm, of (batch, sequence) tokens that follow what was read."""

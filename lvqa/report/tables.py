@@ -143,8 +143,9 @@ def comparisons(cells: Sequence[Cell]) -> list[tuple[Cell, Comparison]]:
 
 
 def baseline_names(compared: Sequence[tuple[Cell, Comparison]]) -> str:
-    """What was compared with: "uniform frames", or the arm; several if runs have baselines of their own."""
-    return " or ".join(dict.fromkeys(cell.baseline_name for cell, _ in compared))
+    """What was compared with: "uniform frames", or an arm, or two; where they are more, the overview names them."""
+    names = dict.fromkeys(cell.baseline_name for cell, _ in compared)
+    return " or ".join(names) if len(names) <= 2 else "the arm's baseline"
 
 
 def comparison_table(compared: Sequence[tuple[Cell, Comparison]]) -> Table:
