@@ -75,7 +75,7 @@ class TokenFile:
     """The tokens of a grid's pairs on disk, a slot each, so that another process need not decode and encode them again.
 
     A slot begins with the checksum of what it holds. One that was never written, or only in part, counts as empty; so
-    several processes may write at once, and a process may die. What can't be written is not kept, nor without a folder.
+    several processes may write at once, and a process may die. Where not all can be written, nothing is kept.
     """
 
     def __init__(self, path: Path, *, num_pairs: int, most_bytes: int) -> None:
@@ -88,7 +88,7 @@ class TokenFile:
 
     def write(self, slots: Mapping[int, bytes]) -> None:
         """Fill some slots; all hold equally much."""
-        with suppress(OSError):
+        try:
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
             try:
                 for slot, data in slots.items():
@@ -97,6 +97,9 @@ class TokenFile:
                     os.pwrite(file, _checksum(slot, data) + data, _SIZE.size + slot * size)
             finally:
                 os.close(file)
+        except OSError:  # no folder, no room
+            with suppress(OSError):
+                self._path.unlink()
 
     def read(self, slot: int) -> bytearray | None:
         """What a slot holds, if it holds anything."""

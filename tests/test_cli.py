@@ -94,6 +94,11 @@ def files_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
 
 
+def indexes_in(folder: Path) -> list[Path]:
+    """All files but those of visual tokens, of which every finished pair is good."""
+    return [path for path in files_in(folder) if path.suffix != ".tokens"]
+
+
 def process(script: str, *words: object, **options) -> subprocess.Popen:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", script, *map(str, words)]
@@ -197,7 +202,7 @@ def test_json_is_complete(lvqa, film, store):
     ] * 4
     reranked = [candidate["rerank_score"] for candidate in told["evidence"]]
     assert reranked == sorted(reranked, reverse=True)
-    assert told["index"] == {"reused": False, "clips": 4, "path": str(files_in(store)[0])}
+    assert told["index"] == {"reused": False, "clips": 4, "path": str(indexes_in(store)[0])}
     assert {*told["counts"]} == {"frames_decoded", "pairs_encoded", "tokens_prefilled"}
     assert all(seconds >= 0 for seconds in told["seconds"].values())
     # A second process finds the index, and says the same.
@@ -464,14 +469,14 @@ def test_a_disk_that_fills_up_leaves_nothing(short, store):
 
 def test_a_stale_index_is_made_anew_and_said(lvqa, short, store):
     lvqa("index", short, *TINY, "--quiet")
-    (old,) = files_in(store)
+    (old,) = indexes_in(store)
     content = old.read_bytes()
     result = lvqa("ask", short, "Where?", *TINY, "-s", "video.clip_seconds=4", "--json")
     told = json.loads(result.stdout)
     assert (told["index"]["reused"], told["index"]["clips"]) == (False, 5)
     assert result.stderr.splitlines()[0] == f"lvqa: {short}: index made anew because settings or model changed"
     assert old.read_bytes() == content
-    assert len(files_in(store)) == 2
+    assert len(indexes_in(store)) == 2
     again = lvqa("ask", short, "Where?", *TINY, "--json")
     assert json.loads(again.stdout)["index"] == {"reused": True, "clips": 2, "path": str(old)}
     assert "made anew" not in again.stderr
@@ -480,7 +485,7 @@ def test_a_stale_index_is_made_anew_and_said(lvqa, short, store):
 @pytest.mark.parametrize("harm", ["flip", "cut", "empty"])
 def test_a_damaged_index_is_refused_and_can_be_mended(lvqa, short, store, harm):
     lvqa("index", short, *TINY, "--quiet")
-    (path,) = files_in(store)
+    (path,) = indexes_in(store)
     data = bytearray(path.read_bytes())
     data[data.index(Store(store).read(path).halves.tobytes()[:64])] ^= 1
     path.write_bytes({"flip": data, "cut": data[: len(data) // 2], "empty": b""}[harm])
@@ -489,7 +494,7 @@ def test_a_damaged_index_is_refused_and_can_be_mended(lvqa, short, store, harm):
         assert str(path) in line
         assert "lvqa index --rebuild" in line
     assert "indexed in" in lvqa("index", short, "--rebuild", *TINY).stdout
-    assert files_in(store) == [path]
+    assert indexes_in(store) == [path]
     assert json.loads(lvqa("ask", short, "Where?", *TINY, "--json").stdout)["index"]["reused"] is True
 
 
@@ -504,9 +509,9 @@ def test_ctrl_c_while_indexing_leaves_nothing_and_the_next_run_works(lvqa, film,
     out, err = running.communicate(timeout=30)
     assert (running.returncode, out, err) == (130, "", "lvqa: interrupted\n")
     assert time.monotonic() - interrupted < 10
-    assert files_in(store) == []
+    assert indexes_in(store) == []
     assert "4 clips, indexed in" in lvqa(*words).stdout
-    assert len(files_in(store)) == 1
+    assert len(indexes_in(store)) == 1
 
 
 def test_a_decoder_that_hangs_does_not_keep_the_process(short, store):

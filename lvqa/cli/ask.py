@@ -22,7 +22,7 @@ EVIDENCE_LINES = 5
 
 @click.command()
 @click.argument("video", type=click.Path(path_type=Path))
-@click.argument("question", default="")
+@click.argument("question", required=False)
 @click.option("--option", "options", metavar="TEXT", multiple=True, help="One possible answer; two to twenty, or none.")
 @click.option("--image", type=click.Path(path_type=Path), help="A picture that belongs to the question.")
 @click.option(
@@ -41,7 +41,7 @@ def ask(
     setup: Setup,
     *,
     video: Path,
-    question: str,
+    question: str | None,
     options: tuple[str, ...],
     image: Path | None,
     voice: Path | None,
@@ -53,12 +53,14 @@ def ask(
     """Answer QUESTION about VIDEO, with the evidence: when, how sure, which frames."""
     from lvqa.records import Question
 
+    if question is None and voice is None:
+        raise click.UsageError("Missing argument 'QUESTION'.")
     config = setup.config()
     if frames is not None:
         config = dataclasses.replace(config, selection=dataclasses.replace(config.selection, frames=frames))
     if method is not None:
         config = dataclasses.replace(config, method=method)
-    asked = Question(question, options, image=image, voice=voice)
+    asked = Question(question or "", options, image=image, voice=voice)
     probed = checked(video, asked)
     started = time.perf_counter()
     with setup.loaded(config) as qa:
