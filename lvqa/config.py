@@ -74,8 +74,8 @@ class VideoConfig:
 class EmbeddingConfig:
     """How clips and questions become vectors."""
 
-    state: str = "attention"
-    """Which hidden state is the vector, as embedding.py names them."""
+    state: Literal["attention", "mlp", "mlp-1", "mlp-2"] = "attention"
+    """Which hidden state is the vector: after the last attention, the last MLP, or the MLP one or two layers before."""
     final_norm: bool = False
     """Apply the model's final norm to it."""
     prompt: Literal["freeret", "e5v"] = "freeret"
