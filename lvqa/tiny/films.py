@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,7 +31,7 @@ def write_film(film: Film, path: Path, on_second: Callable[[], None] = lambda: N
             stream.options = {"preset": "veryfast", "crf": "27", "g": "80"}
             stream.codec_context.thread_count = 1
             stream.time_base = Fraction(1, FRAMES_PER_SECOND)
-            for number, pixels in enumerate(frames_of(film)):
+            for number, pixels in enumerate(_ahead(frames_of(film))):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
                 if number % FRAMES_PER_SECOND == 0:
                     on_second()
@@ -37,6 +39,15 @@ def write_film(film: Film, path: Path, on_second: Callable[[], None] = lambda: N
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _ahead(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same frames, drawn in a thread while earlier ones are encoded."""
+    with ThreadPoolExecutor(max_workers=1) as drawing:
+        drawn = deque(drawing.submit(next, frames, None) for _ in range(FRAMES_PER_SECOND))
+        while (frame := drawn.popleft().result()) is not None:
+            drawn.append(drawing.submit(next, frames, None))
+            yield frame
 
 
 def make_films(
