@@ -122,4 +122,4 @@ def test_a_model_without_ears_says_so(voice: Path, tmp_path: Path) -> None:
     assert done.exit_code == 1 and "'tiny' does not hear" in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "store").exists()
     silent = CliRunner().invoke(door, words)
-    assert silent.exit_code == 1 and "the question is empty" in silent.stderr
+    assert silent.exit_code == 2 and "Missing argument 'QUESTION'" in silent.stderr
