@@ -64,8 +64,9 @@ class Embedder:
     def _vectors(self, backbone: Backbone, shown: Iterator[Prompt]) -> np.ndarray:
         import torch
 
-        states = []
+        vectors = []
         while some := list(itertools.islice(shown, CLIPS_AT_ONCE)):
-            states.append(backbone.last_states(some, state=self.state, final_norm=self.final_norm))
-        joined = torch.cat(states)
-        return np.asarray((joined / joined.norm(dim=1, keepdim=True)).cpu().numpy(), dtype=np.float32)
+            states = backbone.last_states(some, state=self.state, final_norm=self.final_norm)
+            # Here and not at the end: how a norm is rounded depends on how many there are.
+            vectors.append(states / states.norm(dim=1, keepdim=True))
+        return np.asarray(torch.cat(vectors).cpu().numpy(), dtype=np.float32)
