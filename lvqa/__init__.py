@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Products on a CPU are rounded alike wherever their numbers lie in memory: otherwise MKL lets two processes differ in
+# the last digit, and an index would tell which of them made it. It reads this at its first product.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 __version__ = "0.1.0"
 __all__ = ["Answer", "LongVideoQA", "LvqaError", "Question", "__version__"]
