@@ -1,8 +1,7 @@
 """The lessons: conversations about takes, as token sequences with the places where the model is to be right.
 
 Every sequence has the form the product uses: the chat template, the prompts of `prompts.py`, and visual blocks of frame
-pairs. A lesson holds scenes, not pixels: training turns them into visual tokens, either ideal ones made of word vectors
-(before the vision tower can see) or the tower's own.
+pairs. A lesson holds scenes, not pixels: training puts what the vision tower sees of them in their places.
 """
 
 from __future__ import annotations
