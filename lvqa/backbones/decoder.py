@@ -18,6 +18,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from lvqa.backbones import ENHANCEMENTS, gpu
+from lvqa.backbones.attention import SHARED_KEYS
 from lvqa.backbones.batching import TokenBudget
 from lvqa.backbones.beginnings import Beginning
 from lvqa.backbones.chat import Batch, ChatFormat, Sequence3D, Shown, Special, collate
@@ -77,6 +78,7 @@ class Decoder(ABC):
         self.answer_reading = str(getattr(model.config, "answer_reading", "logits"))
         self._model = model
         self._text = model.model.language_model
+        self._text.config._attn_implementation = SHARED_KEYS
         self._chat = ChatFormat(
             tokenizer,
             show=self.show,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lvqa.backbones.beginnings import Beginnings
     from lvqa.backbones.prompt import Prompt
 
-CHUNK = 16
+CHUNK = 64
 """Clips in hand at a time."""
 
 

@@ -1,0 +1,46 @@
+"""Attention behind what was read earlier, without a copy of its keys for every query head that shares them.
+
+The library's `sdpa` repeats keys and values for each head of a group as soon as there is a mask. Behind a long
+beginning that is most of the memory traffic, so that here the heads of a group stand below each other, as more queries
+on the same keys: the same sums. Everything else is left to the library.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+SHARED_KEYS = "sdpa_shared_keys"
+"""The name under which the library finds it."""
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """(batch, queries, heads, head_dim), of (batch, heads, queries, head_dim) and keys and values with their own heads.
+
+    The library's contract of an attention function; nothing is dropped out.
+    """
+    batch, heads, length, _ = query.shape
+    group = heads // key.shape[1]
+    if attention_mask is None or group == 1 or length == key.shape[2]:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **others)
+    below = query.reshape(batch, key.shape[1], group * length, -1)
+    mixed = scaled_dot_product_attention(below, key, value, attention_mask.repeat(1, 1, group, 1), scale=scaling)
+    return mixed.reshape(batch, heads, length, -1).transpose(1, 2), None
+
+
+AttentionInterface.register(SHARED_KEYS, attend)
+AttentionMaskInterface.register(SHARED_KEYS, sdpa_mask)
