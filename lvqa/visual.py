@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,17 +167,21 @@ class VisualTokens:
         missing = [[pair for pair in group if not self._is_known(pair)] for group in groups]
         frames = sorted({frame for group in missing for pair in group for frame in pair})
         pixels = self._pixels(frames)
+        at_once = self._backbone.pairs_at_once(self.height, self.width)
         try:
-            for group, new in zip(groups, missing, strict=True):
-                ready = {pair: found for pair in group if (found := self._found(pair)) is not None}
+            for part in _batches(groups, at_once):
+                wanted = list(dict.fromkeys(chain.from_iterable(groups[part])))
+                new = list(dict.fromkeys(chain.from_iterable(missing[part])))
+                ready = {pair: found for pair in wanted if (found := self._found(pair)) is not None}
                 # Held tokens may have made room for others since; what a group needs is asked for again.
-                late = [pair for pair in group if pair not in ready and pair not in new]
-                ready.update(self._encode(new, pixels))
+                late = [pair for pair in wanted if pair not in ready and pair not in new]
+                ready.update(self._encode([pair for pair in new if pair not in ready], pixels))
                 if late:
                     ready.update(self._encode(late, self._pixels(sorted({k for pair in late for k in pair}))))
                 self.keep(ready)
-                self.on_pairs(len(group))
-                yield [ready[pair] for pair in group]
+                for group in groups[part]:
+                    self.on_pairs(len(group))
+                    yield [ready[pair] for pair in group]
         finally:
             pixels.close()
 
@@ -243,6 +247,18 @@ class VisualTokens:
         first, second = pair
         is_whole = first % 2 == 0 and second == min(first + 1, self.grid.num_frames - 1)
         return first // 2 if is_whole else None
+
+
+def _batches(groups: Sequence[Sequence[Pair]], most: int) -> Iterator[slice]:
+    """Runs of groups that have so many pairs together, or of a single group with more."""
+    first, pairs = 0, 0
+    for number, group in enumerate(groups):
+        if number > first and pairs + len(group) > most:
+            yield slice(first, number)
+            first, pairs = number, 0
+        pairs += len(group)
+    if first < len(groups):
+        yield slice(first, len(groups))
 
 
 class _PixelReader:

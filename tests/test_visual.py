@@ -33,12 +33,16 @@ class NumberBackbone:
         self.counts = Counts()
         self.encoded: list[Pair] = []
         self.calls = 0
+        self.at_once = 12
 
     def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
         return height, width
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         return height // CELL, width // CELL
+
+    def pairs_at_once(self, height: int, width: int) -> int:
+        return self.at_once
 
     def encode_pairs(self, pixels: np.ndarray) -> Tensor:
         numbers = [tuple(films.number_of(frame) for frame in pair) for pair in pixels]
@@ -194,6 +198,21 @@ def test_a_stream_reads_the_film_once_and_encodes_a_group_together(store, monkey
     assert [len(times) for times in openings] in ([80], [80, 0])
 
 
+@pytest.mark.parametrize(("at_once", "batches"), [(1, 5), (15, 5), (16, 3), (23, 3), (24, 2), (1000, 1)])
+def test_groups_are_encoded_together_as_far_as_they_fill_a_batch(store, at_once, batches):
+    store._backbone.at_once = at_once
+    groups = [pairs(*range(first, first + 16, 2)) for first in range(0, 80, 16)]
+    assert read(store, groups) == groups
+    assert store._backbone.calls == batches
+    assert store._backbone.encoded == pairs(*range(0, 80, 2))
+
+
+def test_a_pair_of_two_groups_is_encoded_once(store):
+    store._backbone.at_once = 1000
+    assert read(store, [pairs(0, 2), pairs(2, 4)]) == [pairs(0, 2), pairs(2, 4)]
+    assert store._backbone.encoded == pairs(0, 2, 4)
+
+
 def test_the_work_is_done_as_it_is_asked_for(store):
     stream = store.stream([pairs(*range(first, first + 16, 2)) for first in range(0, 80, 16)])
     assert store.counts == Counts()
@@ -233,6 +252,7 @@ def test_what_was_used_last_stays(film):
 
 def test_tokens_that_left_during_a_stream_are_made_again(film):
     store = made(film, memory_bytes=2 * PAIR_BYTES)
+    store._backbone.at_once = 3
     read(store, [pairs(40)])
     groups = [pairs(0, 2, 4), pairs(40), pairs(60)]
     assert read(store, groups) == groups

@@ -62,6 +62,10 @@ class Backbone(Protocol):
         """How many rows and columns of visual tokens a pair of frames of this size has."""
         ...
 
+    def pairs_at_once(self, height: int, width: int) -> int:
+        """How many pairs of such frames fill a batch; fewer leave the device idle."""
+        ...
+
     def encode_pairs(self, pixels: np.ndarray) -> Tensor:
         """(n, tokens, width) visual tokens of (n, 2, height, width, 3) uint8 pixels; the model knows the width."""
         ...

@@ -192,6 +192,10 @@ class Decoder(ABC):
         """The token sequence that a prompt becomes; without `is_whole`, the beginning of one."""
         return self._chat.encode(prompt, is_whole=is_whole)
 
+    def pairs_at_once(self, height: int, width: int) -> int:
+        """How many pairs of such frames fill a batch; fewer leave the device idle."""
+        return max(1, self._pixel_budget.tokens // self._patches(height, width))
+
     @torch.no_grad()
     def encode_pairs(self, pixels: np.ndarray) -> Tensor:
         """(n, tokens, width) visual tokens of n frame pairs given as (n, 2, height, width, 3) uint8."""
@@ -203,10 +207,13 @@ class Decoder(ABC):
         n, _, height, width, _ = pixels.shape
         if n == 0:
             raise ValueError("there are no frame pairs to encode")
-        patches = PATCHES_PER_TOKEN * math.prod(self.grid_of(height, width))
-        tokens = self._pixel_budget.run([patches] * n, work)
+        tokens = self._pixel_budget.run([self._patches(height, width)] * n, work)
         self.counts.pairs_encoded += n
         return tokens
+
+    def _patches(self, height: int, width: int) -> int:
+        """Of a pair of such frames."""
+        return PATCHES_PER_TOKEN * math.prod(self.grid_of(height, width))
 
     def encode_sound(self, samples: np.ndarray) -> SoundBlock:
         """What is heard of (samples,) float32 at `lvqa.sound`'s rate. LvqaError where the model does not hear."""

@@ -340,9 +340,8 @@ def _stages(backbone: Qwen25VL, material: _Material, settings: BenchSettings) ->
     stacked = np.concatenate(material.pixels)
 
     def index() -> None:
-        blocks = []
-        for pixels, block in zip(material.pixels, material.blocks, strict=True):
-            blocks.append(VisualBlock(backbone.encode_pairs(pixels), block.rows, block.cols, block.seconds))
+        encoded = torch.split(backbone.encode_pairs(stacked), [len(pixels) for pixels in material.pixels])
+        blocks = [replace(block, tokens=of) for block, of in zip(material.blocks, encoded, strict=True)]
         embedder.clips(backbone, blocks)
 
     candidates = [Candidate(clip, 0.0) for clip in material.clips]
