@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain, pairwise
+from itertools import chain, pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ Pair = tuple[int, int]
 def pairs_of_clip(clip: Clip, grid: Grid) -> list[Pair]:
     """The pairs that lie in a clip; the last pair of an odd grid shows its frame twice."""
     first = grid.frame_at(clip.start_seconds)
-    firsts = [k for k in range(first, grid.num_frames, 2) if grid.seconds_of(k) < clip.end_seconds]
+    firsts = takewhile(lambda k: grid.seconds_of(k) < clip.end_seconds, range(first, grid.num_frames, 2))
     return [(k, min(k + 1, grid.num_frames - 1)) for k in firsts]
 
 
