@@ -126,7 +126,9 @@ def test_every_selector_is_a_dataclass_of_keywords_with_defaults(name, selector)
     assert SELECTORS[name].__doc__ and not SELECTORS[name].__doc__.startswith(SELECTORS[name].__name__)
 
 
-@pytest.mark.parametrize("name", ["aks", "aks_released", "bolt", "bolt_released", "nms", "focus", "tstar"])
+@pytest.mark.parametrize(
+    "name", ["topk", "nms", "aks", "aks_released", "bolt", "bolt_released", "qframe", "focus", "tstar"]
+)
 def test_without_a_difference_in_scores_frames_are_evenly_spaced(name):
     for n, m in itertools.product((5, 16, 61), (1, 3, 16)):
         grid = SelectorInput(np.arange(n), m, scores=np.full(n, 0.3))

@@ -24,7 +24,8 @@ class QFrameSelector(ByScores):
     Of `candidates` evenly spaced frames (all of the budget, if that is more) frames are drawn without replacement with
     chances softmax(logit_scale * score / temperature), by Gumbel's trick. The scale of the scores decides how much is
     left to chance: the default turns cosines into CLIP's logits. The paper's three resolutions are left out, so that
-    equal budgets are equal numbers of frames; the released code draws without a seed.
+    equal budgets are equal numbers of frames; the released code draws without a seed. Evenly spaced frames if all
+    scores are equal.
     """
 
     logit_scale: float = 100.0
@@ -39,6 +40,8 @@ class QFrameSelector(ByScores):
         require_whole(self.candidates, "candidates")
 
     def select(self, grid: SelectorInput) -> FrameSelection:
+        if grid.is_flat:
+            return grid.even()
         candidates = evenly_spaced(len(grid), max(self.candidates, grid.budget))
         # Relative to the best finite one, so that a frame without a score comes last and no two infinities meet.
         best = np.max(grid.scores, where=np.isfinite(grid.scores), initial=-np.inf)

@@ -51,9 +51,14 @@ class RandomSelector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopKSelector(ByScores):
-    """The frames with the best scores. With one score a clip that is the best clip from its start, then the next."""
+    """The frames with the best scores. With one score a clip that is the best clip from its start, then the next.
+
+    Evenly spaced frames if all scores are equal.
+    """
 
     def select(self, grid: SelectorInput) -> FrameSelection:
+        if grid.is_flat:
+            return grid.even()
         return grid.selection(grid.best_first()[: grid.budget])
 
 
