@@ -322,6 +322,9 @@ def test_segments_are_cut_at_the_largest_changes():
         "How does the mood change throughout the film?",
         "Which title fits the whole story best?",
         "What does this documentary mainly introduce?",
+        "Which animal is seen most in the video?",
+        "What is the most frequent colour in this documentary?",
+        "Which of these places does the film show most?",
     ],
 )
 def test_a_question_about_all_keeps_uniform_frames(text):
@@ -341,6 +344,8 @@ def test_a_question_about_all_keeps_uniform_frames(text):
         "What color top is the second contestant wearing?",
         "What is the main character doing when the door closes?",
         "Who is the main guest?",
+        "What are most of the guests wearing in the video?",
+        "Which film wins the most prizes?",
         "What happens to the whole cake in the video? Before that, who baked it?",
     ],
 )

@@ -20,6 +20,9 @@ _WHOLE = re.compile(
     | \b(main|central|overall|general|primary|key)\ (\w+\ )?
       (topic|theme|subject|idea|message|content|purpose|storyline|plot|point)s?\b
     | \b(what|which)\ (type|kind|genre|sort|category)\ of\ (video|film|movie|documentary|programme|program|show)\b
+    | \bmost\ (common|frequent|often)(ly)?\b .* \b(video|film|movie|documentary|programme|program|episode|vlog)\b
+    | \b(seen|shown|heard|used|mentioned)\ (the\ )?most\b .* \b(video|film|movie|documentary|programme|program|vlog)\b
+    | \b(video|film|movie|documentary|programme|program|vlog)\ (shows?|features?|mentions?)\b .* \bmost\W*$
     | \b(summari[sz]e|summary|sum\ up|synopsis)\b
     | ^what\ is\ (the|this)\ (video|film|movie|documentary)\ (mainly\ )?about\b
     | ^what\ (happens|is\ shown|is\ the\ content)\ (in|of)\ (the|this)\ (video|film|movie|documentary)\W*$
@@ -45,7 +48,7 @@ class RouterSelector:
     """Evenly spaced frames for a question about the whole video, those of `otherwise` for all others.
 
     After DIG (arXiv 2512.04000), which asks a language model what kind of question it is; here its words tell
-    (`is_about_all`): those of 23 of LVBench's questions, and 19 of these are annotated with the whole video. A question
+    (`is_about_all`): those of 25 of LVBench's questions, and 21 of these are annotated with the whole video. A question
     without text goes to `otherwise`.
     """
 
