@@ -8,8 +8,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/lvqa demo
 
+# Two processes of one thread each: most tests wait for programs that they start, or multiply small matrices.
 test: .venv/ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check .
