@@ -147,7 +147,10 @@ class VisualTokens:
         """Called with a number of pairs as they become ready."""
         self._backbone = backbone
         self._decoder, self._threads, self._stall_seconds = decoder, threads, stall_seconds
+        self._memory_bytes = memory_bytes
         self._held: Held[Pair, Tensor] = Held(memory_bytes)
+        self._room: Tensor | None = None
+        """(pairs, rows * cols, width) in which the held ones lie."""
         self._file = file
 
     @property
@@ -159,8 +162,20 @@ class VisualTokens:
         """Hold these pairs' tokens, (rows * cols, dim) each, as far as the memory goes."""
         for pair, held in tokens.items():
             if self._held.get(pair) is None:
-                # A copy: a row of a batch would keep the whole batch alive.
-                self._held.keep(pair, held.clone())
+                self._held.keep(pair, self._copy(pair, held))
+
+    def _copy(self, pair: Pair, tokens: Tensor) -> Tensor:
+        """A copy: a row of a batch would keep the whole batch alive.
+
+        On a CPU where all pairs may be held, it is a row of one piece of memory: thousands of small pieces between what
+        comes and goes leave the heap full of holes, and a process would grow with the film by several times their size.
+        """
+        slot = self._slot(pair)
+        if tokens.device.type != "cpu" or slot is None or self.grid.num_pairs * tokens.nbytes > self._memory_bytes:
+            return tokens.clone()
+        if self._room is None:
+            self._room = tokens.new_empty((self.grid.num_pairs, *tokens.shape))
+        return self._room[slot].copy_(tokens)
 
     def stream(self, groups: Sequence[Sequence[Pair]]) -> Iterator[list[Tensor]]:
         """For each group its pairs' tokens, (rows * cols, dim) each. Groups ascend in time: the film is read once."""
