@@ -103,13 +103,20 @@ class TokenFile:
 
     def read(self, slot: int) -> bytearray | None:
         """What a slot holds, if it holds anything."""
-        with suppress(OSError, struct.error), self._path.open("rb") as file:
+        held = self._beginning_of(slot)
+        data = None if held is None else bytearray(held[_CHECKSUM.size :])
+        return data if data and held == _checksum(slot, data) + data else None
+
+    def seems_to_hold(self, slot: int) -> bool:
+        """Whether a slot was written, be it in part: what it costs little to know."""
+        return any(self._beginning_of(slot, _CHECKSUM.size) or ())
+
+    def _beginning_of(self, slot: int, num_bytes: int | None = None) -> bytes | None:
+        """All of a slot, or so many bytes."""
+        with suppress(OSError, struct.error), self._path.open("rb", buffering=0) as file:
             (size,) = _SIZE.unpack(file.read(_SIZE.size))
-            file.seek(_SIZE.size + slot * size)
-            held = file.read(size)
-            data = bytearray(held[_CHECKSUM.size :])
-            if data and held == _checksum(slot, data) + data:
-                return data
+            if size <= os.fstat(file.fileno()).st_size:  # or it is no such file
+                return os.pread(file.fileno(), num_bytes or size, _SIZE.size + slot * size)
         return None
 
 
@@ -235,7 +242,8 @@ class VisualTokens:
         return dict(zip(pairs, encoded.unbind(0), strict=True))
 
     def _is_known(self, pair: Pair) -> bool:
-        return pair in self._held or self._in_file(pair) is not None
+        slot = self._slot(pair)
+        return pair in self._held or (self._file is not None and slot is not None and self._file.seems_to_hold(slot))
 
     def _found(self, pair: Pair) -> Tensor | None:
         from lvqa.backbones.transfer import sent
