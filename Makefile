@@ -10,7 +10,7 @@ demo: .venv/ready
 
 # Two processes of one thread each: most tests wait for programs that they start, or multiply small matrices.
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: .venv/ready
 	$(BIN)/ruff check .

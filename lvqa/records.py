@@ -20,11 +20,11 @@ class LvqaError(Exception):
 
 
 def shown(value: object) -> str:
-    """A value for a message: on one line, and short."""
+    """A value for a message: on one line, and short; of a long one its ends, for a path ends with its name."""
     if isinstance(value, int) and abs(value) > 10**20:  # Python refuses to write thousands of digits
         return "a very large number"
     text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= 80 else f"{text[:37]}...{text[-40:]}"
 
 
 def num_cores() -> int:

@@ -750,11 +750,11 @@ def test_the_room_opens_without_torch() -> None:
 @pytest.mark.parametrize("size", SHAPES)
 def test_the_published_architectures_at_full_width(size: str) -> None:
     model = random_model(size, layers=2, vision_layers=2)
-    frames = pixels(2, 336, 588)
-    tokens = model.encode_pairs(frames)[1:]  # (1, 252, dim)
+    frames = pixels(2, 168, 308)  # windows of three sizes
+    tokens = model.encode_pairs(frames)[1:]  # (1, 66, dim)
     expected = library_tower(model, frames[1:])
     assert torch.cosine_similarity(tokens[0].float(), expected.float()).min() > 0.999
-    prompt = ("Which option?", VisualBlock(tokens, 12, 21), "Answer with a letter.")
+    prompt = ("Which option?", VisualBlock(tokens, 6, 11), "Answer with a letter.")
     wanted = library_states(model, prompt)
     state = model.last_states([prompt])
     assert torch.cosine_similarity(state, wanted["attention"].float()).min() > 0.999
