@@ -750,7 +750,7 @@ def test_the_room_opens_without_torch() -> None:
 @pytest.mark.parametrize("size", SHAPES)
 def test_the_published_architectures_at_full_width(size: str) -> None:
     model = random_model(size, layers=2, vision_layers=2)
-    frames = pixels(2, 168, 308)  # windows of three sizes
+    frames = pixels(2, 168, 308)  # windows of several sizes
     tokens = model.encode_pairs(frames)[1:]  # (1, 66, dim)
     expected = library_tower(model, frames[1:])
     assert torch.cosine_similarity(tokens[0].float(), expected.float()).min() > 0.999
