@@ -19,7 +19,7 @@ from lvqa.backbones.prompt import Prompt, VisualBlock
 from lvqa.checks import check_settings, reranker_of
 from lvqa.config import load_config
 from lvqa.records import Candidate, LvqaError
-from lvqa.rerank import RERANKERS, MultipleChoice, make_reranker
+from lvqa.rerank import RERANKERS, MultipleChoice, make_reranker, reading
 from lvqa.rerank.contract import CHECKS, blocks_for, candidates_like
 from lvqa.rerank.retllm import MOST_OF_A_TIE, PaperRetLLM, ReleasedRetLLM, RetLLM, written_score
 
@@ -321,6 +321,17 @@ def test_the_paper_asks_again_about_those_with_the_highest_score(backbone, candi
     scores = [one.rerank_score for one in sorted(found, key=lambda one: one.start_seconds)]
     assert scores == pytest.approx(expected, rel=1e-9)
     assert found[-1].start_seconds == 0.0
+
+
+@pytest.mark.parametrize("layout", ["question_first", "clip_first"])
+@pytest.mark.parametrize("both_orders", [False, True])
+@pytest.mark.parametrize("in_hand", [1, 3])
+def test_scores_do_not_depend_on_how_many_clips_are_in_hand(scores, monkeypatch, layout, both_orders, in_hand):
+    reranker = MultipleChoice(layout=layout, both_orders=both_orders)
+    at_once = scores(reranker)
+    monkeypatch.setattr(reading, "CHUNK", in_hand)
+    assert scores(reranker) == pytest.approx(at_once, abs=1e-5)
+    assert scores(reranker, beginnings=Beginnings(1 << 30)) == pytest.approx(at_once, abs=1e-5)
 
 
 # --- the contract --------------------------------------------------------------------------------------------------

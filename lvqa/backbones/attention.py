@@ -33,13 +33,23 @@ def attend(
 
     The library's contract of an attention function; nothing is dropped out.
     """
-    batch, heads, length, _ = query.shape
-    group = heads // key.shape[1]
-    if attention_mask is None or group == 1 or length == key.shape[2]:
+    if attention_mask is None or query.shape[1] == key.shape[1] or query.shape[2] == key.shape[2]:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **others)
-    below = query.reshape(batch, key.shape[1], group * length, -1)
-    mixed = scaled_dot_product_attention(below, key, value, attention_mask.repeat(1, 1, group, 1), scale=scaling)
-    return mixed.reshape(batch, heads, length, -1).transpose(1, 2), None
+    return attend_sharing_keys(query, key, value, attention_mask, scaling=scaling).transpose(1, 2), None
+
+
+def attend_sharing_keys(
+    query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, scaling: float | None = None
+) -> Tensor:
+    """(batch, heads, queries, head_dim), of queries like that, and of keys and values with fewer heads.
+
+    `attention_mask` is (batch, 1, queries, keys); without one every query sees every key.
+    """
+    batch, heads, _, head_dim = query.shape
+    kv_heads = key.shape[1]
+    below = query.reshape(batch, kv_heads, -1, head_dim)  # of each kv_head all queries of its first head, of its second
+    mask = None if attention_mask is None else attention_mask.repeat(1, 1, heads // kv_heads, 1)
+    return scaled_dot_product_attention(below, key, value, mask, scale=scaling).reshape(query.shape)
 
 
 AttentionInterface.register(SHARED_KEYS, attend)

@@ -11,14 +11,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import linear
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForImageTextToText, AutoTokenizer, DynamicCache, ProcessorMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from lvqa.backbones import ENHANCEMENTS, gpu
-from lvqa.backbones.attention import SHARED_KEYS
+from lvqa.backbones.attention import SHARED_KEYS, attend_sharing_keys
 from lvqa.backbones.batching import TokenBudget
 from lvqa.backbones.beginnings import Beginning
 from lvqa.backbones.chat import Batch, ChatFormat, Sequence3D, Shown, Special, collate
@@ -519,9 +519,8 @@ def _attend_from_last(
         key, value = torch.cat([before[0], key], dim=2), torch.cat([before[1], value], dim=2)
     query = _heads(attn, "q", normal[:, -1:])  # (batch, heads, 1, head_dim)
     query, _ = apply_rotary_pos_emb(query, query, *(angles[:, -1:] for angles in rotary))
-    grouped = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)  # (batch, kv_heads, heads per kv_head, head_dim)
     mask = None if padding is None else padding[:, None, None]  # (batch, 1, 1, sequence)
-    mixed = scaled_dot_product_attention(grouped, key, value, mask)
+    mixed = attend_sharing_keys(query, key, value, mask)
     return attn.o_proj(mixed.flatten(1))  # type: ignore[no-any-return]
 
 

@@ -42,7 +42,7 @@ def target_size(height: int, width: int, *, max_pixels: int, min_pixels: int, fa
     return rows * factor, cols * factor
 
 
-Block = Callable[[Any, Tensor, tuple[Tensor, Tensor], list[tuple[int, int]]], Tensor]
+Block = Callable[[Any, Tensor, Tensor, list[tuple[int, int]]], Tensor]
 """One layer of a tower, as `through_block`."""
 
 
@@ -73,12 +73,12 @@ def encode_pixels(
         everywhere = config.fullatt_block_indexes
     if windows != whole:
         states = states[:, sent(order, pixels.device)]
-    rotary = visual.rotary_pos_emb(states, sent(places[order], pixels.device))
+    turn = _turn(*visual.rotary_pos_emb(states, sent(places[order], pixels.device)))
     deepstack = getattr(config, "deepstack_visual_indexes", ()), getattr(visual, "deepstack_merger_list", ())
     mergers = dict(zip(*deepstack, strict=True))
     features = []
     for number, block in enumerate(visual.blocks):
-        states = (through or through_block)(block, states, rotary, whole if number in everywhere else windows)
+        states = (through or through_block)(block, states, turn, whole if number in everywhere else windows)
         if number in mergers:
             features.append(mergers[number](states))
     merged = torch.cat([visual.merger(states), *features], dim=-1).view(n, len(places) // merge**2, -1)
@@ -86,9 +86,12 @@ def encode_pixels(
     return merged[:, sent(order[:: merge**2].argsort(), pixels.device)] if windows != whole else merged
 
 
-def through_block(block: Any, states: Tensor, rotary: tuple[Tensor, Tensor], windows: list[tuple[int, int]]) -> Tensor:
-    """(n, S, dim) after a layer that attends inside windows: so many of such a size, one after the other."""
-    states = states + _attend(block.attn, block.norm1(states), rotary=rotary, windows=windows)
+def through_block(block: Any, states: Tensor, turn: Tensor, windows: list[tuple[int, int]]) -> Tensor:
+    """(n, S, dim) after a layer that attends inside windows: so many of such a size, one after the other.
+
+    `turn` is (S, head_dim / 2) complex: how queries and keys are turned at each place.
+    """
+    states = states + _attend(block.attn, block.norm1(states), turn=turn, windows=windows)
     return states + block.mlp(block.norm2(states))  # type: ignore[no-any-return]
 
 
@@ -139,11 +142,11 @@ def _windows(places: Tensor, *, side: int) -> tuple[Tensor, list[tuple[int, int]
     return order, [(int(of_size[size]), size) for size in of_size.nonzero().flatten().tolist()]
 
 
-def _attend(attn: Any, states: Tensor, *, rotary: tuple[Tensor, Tensor], windows: list[tuple[int, int]]) -> Tensor:
+def _attend(attn: Any, states: Tensor, *, turn: Tensor, windows: list[tuple[int, int]]) -> Tensor:
     """(n, S, dim): the tower's attention inside each window."""
     qkv = attn.qkv(states) if hasattr(attn, "qkv") else torch.cat([attn.q(states), attn.k(states), attn.v(states)], -1)
     parts_of_qkv = qkv.unflatten(-1, (3, attn.num_heads, -1))  # (n, S, 3, heads, head_dim)
-    query, key = _turned(parts_of_qkv[:, :, :2], *rotary).unbind(2)  # (n, S, heads, head_dim)
+    query, key = _turned(parts_of_qkv[:, :, :2], turn).unbind(2)  # (n, S, heads, head_dim)
     value = parts_of_qkv[:, :, 2]
     lengths = [number * size for number, size in windows]
     parts = zip(windows, *(torch.split(one, lengths, dim=1) for one in (query, key, value)), strict=True)
@@ -151,16 +154,23 @@ def _attend(attn: Any, states: Tensor, *, rotary: tuple[Tensor, Tensor], windows
     return attn.proj(torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0])  # type: ignore[no-any-return]
 
 
+def _turn(cos: Tensor, sin: Tensor) -> Tensor:
+    """(S, head_dim / 2) complex64, of the (S, head_dim) cosine and sine of the angles, which stand there twice."""
+    half = cos.shape[-1] // 2
+    return torch.complex(cos[:, :half].float(), sin[:, :half].float())
+
+
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # it cannot fuse complex numbers
-def _turned(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(n, S, 2, heads, head_dim) queries and keys with their rotation, by the (S, head_dim) angles' cosine and sine.
+def _turned(states: Tensor, turn: Tensor) -> Tensor:
+    """(n, S, 2, heads, head_dim) queries and keys with their rotation.
 
     In float32, as the library has it, but in three passes over the memory: its dozen took half of a GPU's time.
     """
-    half = cos.shape[-1] // 2  # the other half of the angles is the same
-    turn = torch.complex(cos[:, :half].float(), sin[:, :half].float())[:, None, None]
-    plane = states.view(*states.shape[:-1], 2, half).transpose(-2, -1)  # each pair of numbers is turned by an angle
-    turned = torch.view_as_complex(plane.to(torch.float32, copy=True, memory_format=torch.contiguous_format)) * turn
+    plane = states.view(*states.shape[:-1], 2, turn.shape[-1]).transpose(
+        -2, -1
+    )  # each pair of numbers is turned by an angle
+    turned = torch.view_as_complex(plane.to(torch.float32, copy=True, memory_format=torch.contiguous_format))
+    turned = turned * turn[:, None, None]
     back = torch.view_as_real(turned).transpose(-2, -1)
     return back.to(states.dtype, copy=True, memory_format=torch.contiguous_format).flatten(-2)
 

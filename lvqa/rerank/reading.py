@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lvqa.backbones.prompt import Prompt
 
 CHUNK = 64
-"""Clips in hand at a time."""
+"""Clips in hand at a time: a usual pool at once, for in small batches a GPU waits for Python."""
 
 
 def next_token_logits(

@@ -12,17 +12,18 @@ from lvqa.records import FrameSelection
 from lvqa.selection.grid import Selector, SelectorInput
 from lvqa.selection.simple import UniformSelector
 
+_FILM = "video|film|movie|documentary|programme|program|vlog"
 _WHOLE = re.compile(
-    r"""
-    \b(whole|entire|full|overall)\b .* \b(video|film|movie|story|documentary|programme|program|show|episode|vlog)\b
-    | \b(video|film|movie|documentary|programme|program|episode|vlog)\b .* \b(mainly|overall|as\ a\ whole|all\ about)\b
-    | \b(throughout|over\ the\ course\ of)\ (the|this)\ (\w+\ )?(video|film|movie|documentary|programme|program|vlog)\b
+    rf"""
+    \b(whole|entire|full|overall)\b .* \b({_FILM}|story|show|episode)\b
+    | \b({_FILM}|episode)\b .* \b(mainly|overall|as\ a\ whole|all\ about)\b
+    | \b(throughout|over\ the\ course\ of)\ (the|this)\ (\w+\ )?({_FILM})\b
     | \b(main|central|overall|general|primary|key)\ (\w+\ )?
       (topic|theme|subject|idea|message|content|purpose|storyline|plot|point)s?\b
     | \b(what|which)\ (type|kind|genre|sort|category)\ of\ (video|film|movie|documentary|programme|program|show)\b
-    | \bmost\ (common|frequent|often)(ly)?\b .* \b(video|film|movie|documentary|programme|program|episode|vlog)\b
-    | \b(seen|shown|heard|used|mentioned)\ (the\ )?most\b .* \b(video|film|movie|documentary|programme|program|vlog)\b
-    | \b(video|film|movie|documentary|programme|program|vlog)\ (shows?|features?|mentions?)\b .* \bmost\W*$
+    | \bmost\ (common|frequent|often)(ly)?\b .* \b({_FILM}|episode)\b
+    | \b(seen|shown|heard|used|mentioned)\ (the\ )?most\b .* \b({_FILM})\b
+    | \b({_FILM})\ (shows?|features?|mentions?)\b .* \bmost\W*$
     | \b(summari[sz]e|summary|sum\ up|synopsis)\b
     | ^what\ is\ (the|this)\ (video|film|movie|documentary)\ (mainly\ )?about\b
     | ^what\ (happens|is\ shown|is\ the\ content)\ (in|of)\ (the|this)\ (video|film|movie|documentary)\W*$
