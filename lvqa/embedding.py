@@ -37,8 +37,12 @@ class Embedder:
 
     def query(self, backbone: Backbone, text: str, *, image: Prompt = ()) -> np.ndarray:
         """(dim,) float32, unit length. `image` is what shows the query's picture, if it has one."""
-        vector: np.ndarray = self._vectors(backbone, iter([self.query_prompt(text, image=image)]))[0]
+        vector: np.ndarray = self.queries(backbone, [(text, image)])[0]
         return vector
+
+    def queries(self, backbone: Backbone, asked: Iterable[tuple[str, Prompt]]) -> np.ndarray:
+        """(queries, dim) float32, unit length: of texts, each with what shows its picture."""
+        return self._vectors(backbone, (self.query_prompt(text, image=image) for text, image in asked))
 
     def clip_prompt(self, block: VisualBlock) -> Prompt:
         """What asks for a clip's vector."""

@@ -125,8 +125,10 @@ def default_store() -> Path:
 class Store:
     """A folder of indexes. Safe to share: a file appears whole or not at all."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "index"
+    def __init__(self, folder: Path | None = None) -> None:
+        """By default in `default_store`."""
+        self.folder = (folder or default_store()) / "index"
+        """Where the indexes lie, and what else is kept of films."""
 
     def path_of(self, stamp: Mapping[str, Any]) -> Path:
         """Where the index with this stamp lies, or would."""

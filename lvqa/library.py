@@ -14,7 +14,7 @@ import numpy as np
 
 from lvqa.checks import check_settings
 from lvqa.config import Config
-from lvqa.index import ClipIndex, Store, default_store
+from lvqa.index import ClipIndex, Store
 from lvqa.pipeline import LongVideoQA, Progress, log_if_stale, segments
 from lvqa.records import Clip, IndexUse, LvqaError, Video
 from lvqa.workers import Pool, Prepare
@@ -99,7 +99,7 @@ class _Library:
 
     def __init__(self, config: Config, pool: Pool[_Step, Any], *, rebuild: bool, progress: Progress) -> None:
         self._pool, self._rebuild, self._progress = pool, rebuild, progress
-        self._store = Store(config.store.folder or default_store())
+        self._store = Store(config.store.folder)
         self._films: dict[Path, _Film] = {}  # by where the index will lie
 
     def index(self, paths: Sequence[Path]) -> Iterator[Indexed]:

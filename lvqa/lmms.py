@@ -48,23 +48,33 @@ class Lvqa(lmms):  # type: ignore[misc]
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """A reply to each request: the letter where its text holds options, else the text of the answer.
 
-        The questions on a video are asked one after the other, so that it is indexed and read once. A video that fails
-        is logged, and its replies are empty, which is a wrong answer.
+        The questions on a video are asked together, so that it is indexed and read once. One that fails is logged, and
+        its reply is empty, which is a wrong answer.
         """
         from tqdm import tqdm
 
         asked = [self._asked(*request.args) for request in requests]
         replies = [""] * len(asked)
-        by_video = sorted(range(len(asked)), key=lambda number: asked[number][0])
-        for number in tqdm(by_video, desc="lvqa", disable=self.rank != 0):
-            path, question = asked[number]
-            try:
-                answer = self._qa.answer(path, question)
-            except LvqaError as error:
-                _log.error("no answer to %s: %s", shown(question.text), error)
-            else:
-                replies[number] = answer.option or answer.text
+        by_video: dict[str, list[int]] = {}
+        for number, (path, _) in enumerate(asked):
+            by_video.setdefault(path, []).append(number)
+        with tqdm(total=len(asked), desc="lvqa", disable=self.rank != 0) as progress:
+            for path, numbers in by_video.items():
+                of_video = self._replies(path, [asked[number][1] for number in numbers])
+                for number, reply in zip(numbers, of_video, strict=True):
+                    replies[number] = reply
+                progress.update(len(numbers))
         return replies
+
+    def _replies(self, path: str, questions: Sequence[Question]) -> list[str]:
+        try:
+            answers = self._qa.answers(path, questions)
+        except LvqaError as error:
+            if len(questions) > 1:  # perhaps one of them is at fault
+                return [reply for question in questions for reply in self._replies(path, [question])]
+            _log.error("no answer to %s: %s", shown(questions[0].text), error)
+            return [""]
+        return [answer.option or answer.text for answer in answers]
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Not for a model that chooses its frames by the question."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import logging
 import os
@@ -25,7 +24,7 @@ from lvqa.backbones.prompt import Prompt, VisualBlock
 from lvqa.checks import Control, check_count, check_question, check_settings, reranker_of, selector_of
 from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.embedding import CLIPS_AT_ONCE, Embedder
-from lvqa.index import ClipIndex, Store, default_store
+from lvqa.index import ClipIndex, Store
 from lvqa.records import (
     Answer,
     Candidate,
@@ -37,6 +36,7 @@ from lvqa.records import (
     Question,
     Video,
 )
+from lvqa.rerank import Sought, rerank_each
 from lvqa.selection import Selector, SelectorInput, evenly_spaced, grid_features, grid_scores
 from lvqa.sound import read_sound
 from lvqa.video import GRIDS, Grid, cut_clips, probe, scene_changes
@@ -115,7 +115,7 @@ class LongVideoQA:
         self.backbone = backbone
         self.config = config
         self._progress = progress or (lambda *_: None)
-        self._store = Store(config.store.folder or default_store())
+        self._store = Store(config.store.folder)
         self._last_video = last_video or LastVideo()
         e, a = config.embedding, config.answer
         self.embedder = Embedder(
@@ -210,9 +210,9 @@ class LongVideoQA:
         method: str | None = None,
         selection: SelectionConfig | None = None,
     ) -> list[Answer]:
-        """The same for several questions on a video, whose answers the model reads together, as a batch.
+        """The same for several questions on a video, which are looked for and answered together, in batches.
 
-        What is done for all of them together stands in the first one's counts and seconds, so that the sums are right.
+        What is done for all of them stands in the first one's counts and seconds.
         """
         config = self.config if selection is None else dataclasses.replace(self.config, selection=selection)
         method = method or config.method
@@ -222,27 +222,24 @@ class LongVideoQA:
             check_question(question)
         if not questions:
             return []
-        clocks = [_Clock() for _ in questions]
-        began = dataclasses.replace(self.backbone.counts)
-
-        with clocks[0].stage("open"):
+        clock, began = _Clock(), dataclasses.replace(self.backbone.counts)
+        with clock.stage("open"):
             opened = self.open(path)
             images = [self._beside(question) for question in questions]
         use: IndexUse | None = None
         if selector.needs_scores or selector.needs_features:
-            use = self._index_of(opened, clock=clocks[0])
-        rankings: list[Ranking | None] = []
-        chosen: list[FrameSelection] = []
-        spent: list[Counts] = []
-        for question, image, clock in zip(questions, images, clocks, strict=True):
-            before = dataclasses.replace(self.backbone.counts)
-            rankings.append(self._ranking(opened, question, image, clock=clock) if selector.needs_scores else None)
-            with clock.stage("select"):
-                chosen.append(self._select(opened, question, selector, rankings[-1], budget=budget))
-            spent.append(self.backbone.counts - before)
-        with clocks[0].stage("answer"):
+            use = self._index_of(opened, clock=clock)
+        rankings: Sequence[Ranking | None] = [None for _ in questions]
+        if selector.needs_scores:
+            rankings = self._rankings(opened, questions, images, clock=clock)
+        with clock.stage("select"):
+            chosen = [
+                self._select(opened, question, selector, ranking, budget=budget)
+                for question, ranking in zip(questions, rankings, strict=True)
+            ]
+        with clock.stage("answer"):
             replies = self._replies(opened, questions, chosen, images)
-        spent[0] = functools.reduce(Counts.__sub__, spent[1:], self.backbone.counts - began)
+        spent = self.backbone.counts - began
         return [
             Answer(
                 question=question,
@@ -255,11 +252,11 @@ class LongVideoQA:
                 frames=of.times_seconds,
                 evidence=ranking.candidates if ranking else (),
                 index=use,
-                counts=counts,
-                seconds=clock.seconds,
+                counts=Counts() if number else spent,
+                seconds={} if number else clock.seconds,
             )
-            for question, reply, of, ranking, counts, clock in zip(
-                questions, replies, chosen, rankings, spent, clocks, strict=True
+            for number, (question, reply, of, ranking) in enumerate(
+                zip(questions, replies, chosen, rankings, strict=True)
             )
         ]
 
@@ -279,7 +276,8 @@ class LongVideoQA:
         check_count(top, name="top")
         opened = self.open(path)
         self._index_of(opened)
-        return list(self._ranking(opened, question, self._beside(question)).candidates[:top])
+        (ranking,) = self._rankings(opened, [question], [self._beside(question)])
+        return list(ranking.candidates[:top])
 
     def search_library(
         self, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
@@ -320,7 +318,11 @@ class LongVideoQA:
 
     def open(self, path: str | Path | Video) -> OpenVideo:
         """The probed video; the last one stays open, with its tokens, so that the next question is cheap."""
-        return self._opened(path if isinstance(path, Video) else probe(path))
+        return self._opened(path if isinstance(path, Video) else self.probe(path))
+
+    def probe(self, path: str | Path) -> Video:
+        """What the file holds; kept in the store, so that another process need not read it through again."""
+        return probe(path, kept_in=self._store.folder)
 
     @property
     def sight(self) -> tuple[object, ...]:
@@ -443,29 +445,45 @@ class LongVideoQA:
             shown += (prompts.VOICE, self.backbone.encode_sound(read_sound(question.voice)))
         return shown
 
-    def _ranking(self, opened: OpenVideo, question: Question, image: Prompt, *, clock: _Clock | None = None) -> Ranking:
-        """The clips ranked by how well they fit the question."""
+    def _rankings(
+        self,
+        opened: OpenVideo,
+        questions: Sequence[Question],
+        images: Sequence[Prompt],
+        *,
+        clock: _Clock | None = None,
+    ) -> list[Ranking]:
+        """For each question the clips ranked by how well they fit it; those that are new are looked for together."""
         clock = clock or _Clock()
-        text = prompts.query(question, with_options=self.config.embedding.with_options)
-        key = (text, _files_key(question))
-        if key in opened.rankings:
-            return opened.rankings[key]
-        with clock.stage("search"):
-            query = self.embedder.query(self.backbone, text, image=image)
-            ranked = self._searched(opened).search(query)
-        with clock.stage("rerank"):
-            pool = ranked[: self.config.rerank.pool]
-            if pool:
-                pool = self._reranker.rerank(
-                    self.backbone,
-                    text,
-                    pool,
-                    lambda clips: self._blocks_of(opened, clips, stage="rerank"),
-                    opened.beginnings,
-                    image=image,
-                )
-        opened.rankings[key] = Ranking((*pool, *ranked[len(pool) :]), query)
-        return opened.rankings[key]
+        texts = [prompts.query(question, with_options=self.config.embedding.with_options) for question in questions]
+        keys = [(text, _files_key(question)) for text, question in zip(texts, questions, strict=True)]
+        shown = zip(keys, zip(texts, images, strict=True), strict=True)
+        new = {key: asked for key, asked in shown if key not in opened.rankings}
+        if new:
+            with clock.stage("search"):
+                vectors = self.embedder.queries(self.backbone, new.values())
+                index = self._searched(opened)
+                found = [index.search(vector) for vector in vectors]
+            with clock.stage("rerank"):
+                pools = self._reranked(opened, list(new.values()), found)
+            for key, vector, ranked, pool in zip(new, vectors, found, pools, strict=True):
+                opened.rankings[key] = Ranking((*pool, *ranked[len(pool) :]), vector)
+        return [opened.rankings[key] for key in keys]
+
+    def _reranked(
+        self, opened: OpenVideo, asked: Sequence[tuple[str, Prompt]], found: Sequence[list[Candidate]]
+    ) -> list[list[Candidate]]:
+        """For each query its pool, the best of what the embedding has found, in the reranker's order."""
+        pool = self.config.rerank.pool
+        if pool == 0:
+            return [[] for _ in found]
+        return rerank_each(
+            self._reranker,
+            self.backbone,
+            [Sought(text, ranked[:pool], image) for (text, image), ranked in zip(asked, found, strict=True)],
+            lambda clips: self._blocks_of(opened, clips, stage="rerank"),
+            opened.beginnings,
+        )
 
     def _searched(self, opened: OpenVideo) -> ClipIndex:
         """The index as it is searched."""

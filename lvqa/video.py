@@ -15,18 +15,21 @@ import re
 import stat
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache, partial
 from hashlib import blake2b
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 import numpy as np
 
+import lvqa
 from lvqa.records import Clip, Frames, LvqaError, Video, num_cores
 
 if TYPE_CHECKING:
@@ -52,27 +55,23 @@ class VideoError(LvqaError):
 # --- probing -------------------------------------------------------------------------------------------------------
 
 
-def probe(path: str | Path) -> Video:
+def probe(path: str | Path, *, kept_in: Path | None = None) -> Video:
     """What `path` holds. Reads every packet's header and decodes one frame, once in a process: 0.4 s an hour.
 
-    Height and width are the stored pixels after rotation; pixels that are not square are left as they are. Of a
-    truncated file the duration is that of the part that is there. Raises VideoError for whatever is not a film.
+    Once for all processes with a folder to keep it in. Height and width are the stored pixels after rotation; pixels
+    that are not square are left as they are. Of a truncated file the duration is that of the part that is there. Raises
+    VideoError for whatever is not a film.
     """
     path = _regular_file(path)
-    status = path.stat()
     with _naming(path):
-        return _probed(path, _timeline(path), status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=4)  # each question on a film probes it
-def _probed(path: Path, timeline: _Timeline, size: int, modified_ns: int) -> Video:
-    height, width = _shown_size(path)
+        film = _film(path, kept_in)
+    timeline = film.timeline
     return Video(
         path=path,
-        id=_fingerprint(path),
+        id=film.id,
         duration_seconds=timeline.duration_seconds,
-        height=height,
-        width=width,
+        height=film.height,
+        width=film.width,
         frames_per_second=len(timeline.shown) / timeline.duration_seconds,
     )
 
@@ -399,6 +398,9 @@ def decode_all(video: Video, until_seconds: float = math.inf) -> int:
 # --- what a file holds -----------------------------------------------------------------------------------------------
 
 
+_no_ticks = partial(np.zeros, 0, dtype=np.int64)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Timeline:
     """Every frame's place in time, known before anything is decoded. A tick is the file's own unit of time."""
@@ -408,14 +410,35 @@ class _Timeline:
     end: Fraction
     """The tick at which the last of them ends."""
     tick_seconds: Fraction
-    packets: np.ndarray | None
+    packets: np.ndarray | None = None
     """(packets,) int64 ticks in decode order; None if only decoding tells the times."""
-    sizes: np.ndarray
-    """(packets,) bytes, which tell packets of the same tick apart."""
-    keys: np.ndarray
+    sizes: np.ndarray = field(default_factory=_no_ticks)
+    """(packets,) int64 bytes, which tell packets of the same tick apart."""
+    keys: np.ndarray = field(default_factory=_no_ticks)
     """Ascending places in `packets` where decoding can begin."""
-    by_tick: np.ndarray
+    by_tick: np.ndarray = field(init=False)
     """The places in `packets`, by tick."""
+
+    def __post_init__(self) -> None:
+        by_tick = _no_ticks() if self.packets is None else np.argsort(self.packets, kind="stable")
+        object.__setattr__(self, "by_tick", by_tick)
+
+    def is_sound(self) -> bool:
+        """Whether it can be that of a film."""
+        columns = [column for column in (self.shown, self.packets, self.sizes, self.keys) if column is not None]
+        if any(column.dtype != np.int64 or column.ndim != 1 for column in columns) or not len(self.shown):
+            return False
+        if self.tick_seconds <= 0 or self.end <= int(self.shown[-1]) or np.any(np.diff(self.shown) <= 0):
+            return False
+        if self.packets is None:
+            return True
+        first, last = (int(place) for place in self.keys[[0, -1]])
+        return bool(
+            len(self.sizes) == len(self.packets)
+            and np.all(np.diff(self.keys) > 0)
+            and 0 <= first <= last < len(self.packets)
+            and np.isin(self.shown, self.packets[first:]).all()
+        )
 
     @property
     def duration_seconds(self) -> float:
@@ -467,13 +490,87 @@ _RUN_PACKETS, _FRAME_PACKETS = 512, 8
 what a run costs of its own. A frame that is scaled and handed on costs as much as so many packets."""
 
 
-def _timeline(path: Path) -> _Timeline:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Film:
+    """What it takes to read a file as a film."""
+
+    id: str
+    height: int
+    width: int
+    timeline: _Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file as it is now: one that was changed is another."""
+
+    path: Path
+    size: int
+    modified_ns: int
+    kept_in: Path | None = field(default=None, compare=False)
+
+
+def _film(path: Path, kept_in: Path | None = None) -> _Film:
     status = path.stat()
-    return _read_timeline(path, status.st_size, status.st_mtime_ns)
+    return _read_film(_File(path, status.st_size, status.st_mtime_ns, kept_in))
 
 
-@lru_cache(maxsize=4)  # scattered reads of one film demux it once
-def _read_timeline(path: Path, size: int, modified_ns: int) -> _Timeline:
+def _timeline(path: Path) -> _Timeline:
+    return _film(path).timeline
+
+
+@lru_cache(maxsize=4)  # each question on a film probes it, and scattered reads demux it once
+def _read_film(file: _File) -> _Film:
+    video_id = _fingerprint(file.path)
+    # What FFmpeg's libraries say of a file may change with them.
+    stamp = f"lvqa {lvqa.__version__}, av {version('av')}, {video_id} of {file.modified_ns}"
+    kept = file.kept_in and file.kept_in / f"{video_id}.film"
+    if kept is not None and (known := _kept_film(kept, video_id, stamp)):
+        return known
+    timeline = _read_timeline(file.path)
+    film = _Film(video_id, *_shown_size(file.path), timeline)
+    if kept is not None:
+        _keep(film, kept, stamp)
+    return film
+
+
+def _keep(film: _Film, path: Path, stamp: str) -> None:
+    """For other processes, whole or not at all; where there is no room for it they read the film again."""
+    timeline = film.timeline
+    numbers = [film.height, film.width, *timeline.end.as_integer_ratio(), *timeline.tick_seconds.as_integer_ratio()]
+    columns: dict[str, Any] = {"shown": timeline.shown}
+    if timeline.packets is not None:
+        columns |= {"packets": timeline.packets, "sizes": timeline.sizes, "keys": timeline.keys}
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    with suppress(OSError, OverflowError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with beside.open("xb") as file:
+                np.savez(file, stamp=np.array(stamp), numbers=np.array(numbers, dtype=np.int64), **columns)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _kept_film(path: Path, video_id: str, stamp: str) -> _Film | None:
+    """What was kept under this stamp. The file may be anyone's, so it counts only if it is whole and makes sense."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for its writer for ever
+            return None
+        with np.load(path, allow_pickle=False) as file:  # which tells damage by its checksums
+            if sum(part.file_size for part in file.zip.infolist()) > path.stat().st_size or file["stamp"] != stamp:
+                return None
+            height, width, *ratios = file["numbers"].tolist()
+            end, tick_seconds = Fraction(*ratios[:2]), Fraction(*ratios[2:])
+            columns = {name: file[name] for name in ("shown", "packets", "sizes", "keys") if name in file}
+            timeline = _Timeline(end=end, tick_seconds=tick_seconds, **columns)
+            is_sound = timeline.is_sound() and height > 0 and width > 0
+    except Exception:  # no file, or one that is no such file in one of many ways
+        return None
+    return _Film(video_id, height, width, timeline) if is_sound else None
+
+
+def _read_timeline(path: Path) -> _Timeline:
     with _opened(path) as stream:
         timeline = _timeline_of_packets(stream)
     if timeline is None:
@@ -505,7 +602,7 @@ def _timeline_of_packets(stream: av.VideoStream) -> _Timeline | None:
     shown = np.unique(ticks[places])
     last = places[np.argmax(ticks[places])]
     end = _end_of(shown, int(packets["length"][last]), stream, tick_seconds)
-    return _Timeline(shown, end, tick_seconds, ticks, packets["size"], keys, np.argsort(ticks, kind="stable"))
+    return _Timeline(shown, end, tick_seconds, ticks, packets["size"], keys)
 
 
 def _packet_row(packet: av.Packet[av.VideoStream]) -> tuple[int, int, int, int, bool, bool]:
@@ -537,8 +634,7 @@ def _timeline_by_decoding(stream: av.VideoStream) -> _Timeline | None:
     shown = np.array(sorted(tick for tick in set(ticks) if tick is not None), dtype=np.int64)
     if len(shown) < len(ticks):
         shown, tick_seconds = np.arange(len(ticks)), 1 / Fraction(stream.average_rate or 25)
-    none = np.zeros(0, dtype=np.int64)
-    return _Timeline(shown, _end_of(shown, 0, stream, tick_seconds), tick_seconds, None, none, none, none)
+    return _Timeline(shown, _end_of(shown, 0, stream, tick_seconds), tick_seconds)
 
 
 # --- FFmpeg ----------------------------------------------------------------------------------------------------------
@@ -547,11 +643,13 @@ def _timeline_by_decoding(stream: av.VideoStream) -> _Timeline | None:
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Whatever FFmpeg or the system say about the file becomes one line with its name."""
-    import av
-
     try:
         yield
-    except (av.error.FFmpegError, OSError) as error:
+    except Exception as error:
+        import av  # only now: of a film that is known nothing need be read
+
+        if not isinstance(error, av.error.FFmpegError | OSError):
+            raise
         reason = f"not readable as video ({error.strerror or error})"
         raise VideoError(
             f"{path}: {reason}; expected a video file (mp4, mkv, webm, ...), no playlist and no picture"

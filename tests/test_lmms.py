@@ -16,7 +16,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from lvqa.pipeline import LongVideoQA
-from lvqa.records import LvqaError
+from lvqa.records import Answer, LvqaError, Question
 from lvqa.tiny.films import make_films
 
 TASK = {"task": "lvbench", "split": "train"}
@@ -103,18 +103,26 @@ def test_replies_come_in_the_order_of_the_requests(
     monkeypatch.setenv("LVQA_HOME", str(tmp_path))
     settings = {"model.name": "tiny", "selection.frames": 4, "video.clip_seconds": 8.0}
     model = room.Lvqa(device="cpu", batch_size=1, max_batch_size=None, **settings)
-    opened: list[Path] = []
-    answer = LongVideoQA.answer
-    monkeypatch.setattr(LongVideoQA, "answer", lambda qa, path, *more: opened.append(path) or answer(qa, path, *more))
+    asked: list[tuple[str, int]] = []
+    answers = LongVideoQA.answers
+
+    def noted(qa: LongVideoQA, path: str, questions: list[Question], **more: object) -> list[Answer]:
+        asked.append((path, len(questions)))
+        return answers(qa, path, questions, **more)
+
+    monkeypatch.setattr(LongVideoQA, "answers", noted)
     one, two = films
     nowhere = tmp_path / "nowhere.mp4"
-    docs = [(one, CHOICE), (two, CHOICE), (nowhere, CHOICE), (one, "What is seen?"), (two, CHOICE)]
+    endless = "Why? " * 2000
+    docs = [(one, CHOICE), (two, CHOICE), (nowhere, CHOICE), (one, "What is seen?"), (two, endless), (two, CHOICE)]
     replies = model.generate_until(requests(docs, model))
-    again = [model._qa.answer(path, room.parse_question(text)) for path, text in docs if path != nowhere]
-    assert replies[:2] + replies[3:] == [said.option or said.text for said in again]
-    assert replies[2] == "" and "nowhere.mp4" in caplog.text
-    assert {*replies[:2], replies[4]} <= {"A", "B", "C"}
-    assert opened[:5] == sorted(opened[:5]), "a video's questions follow each other"
+    videos = [(str(one), 2), (str(two), 3), *[(str(two), 1)] * 3, (str(nowhere), 1)]
+    assert asked == videos, "a video's questions are asked together, and each alone if one of them fails"
+    answered = [0, 1, 3, 5]
+    again = [model._qa.answer(docs[n][0], room.parse_question(docs[n][1])) for n in answered]
+    assert [replies[n] for n in answered] == [said.option or said.text for said in again]
+    assert replies[2] == replies[4] == "" and "nowhere.mp4" in caplog.text and "Why? Why?" in caplog.text
+    assert {replies[0], replies[1], replies[5]} <= {"A", "B", "C"}
 
 
 def test_what_a_task_puts_before_the_question_is_not_searched_for(room: ModuleType, films: list[Path]) -> None:

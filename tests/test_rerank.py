@@ -19,7 +19,7 @@ from lvqa.backbones.prompt import Prompt, VisualBlock
 from lvqa.checks import check_settings, reranker_of
 from lvqa.config import load_config
 from lvqa.records import Candidate, LvqaError
-from lvqa.rerank import RERANKERS, MultipleChoice, make_reranker, reading
+from lvqa.rerank import RERANKERS, MultipleChoice, Sought, make_reranker, reading, rerank_each
 from lvqa.rerank.contract import CHECKS, blocks_for, candidates_like
 from lvqa.rerank.retllm import MOST_OF_A_TIE, PaperRetLLM, ReleasedRetLLM, RetLLM, written_score
 
@@ -332,6 +332,32 @@ def test_scores_do_not_depend_on_how_many_clips_are_in_hand(scores, monkeypatch,
     monkeypatch.setattr(reading, "CHUNK", in_hand)
     assert scores(reranker) == pytest.approx(at_once, abs=1e-5)
     assert scores(reranker, beginnings=Beginnings(1 << 30)) == pytest.approx(at_once, abs=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["question_first", "clip_first"])
+@pytest.mark.parametrize("both_orders", [False, True])
+@pytest.mark.parametrize("in_hand", [1, 64])
+def test_queries_together_are_scored_as_alone(backbone, monkeypatch, layout, both_orders, in_hand):
+    """A clip of several pools is shown once; clip first, it is read once, even if nothing can be held."""
+    monkeypatch.setattr(reading, "CHUNK", in_hand)
+    reranker, pool, shown = MultipleChoice(layout=layout, both_orders=both_orders), candidates_like(5), []
+    sought = [Sought(QUERY, pool[:4]), Sought("Who sings in the rain, and why?", pool[1:]), Sought("Why?", pool[:1])]
+
+    def blocks_of(clips):
+        shown.extend(clips)
+        return blocks_for(backbone)(clips)
+
+    before = backbone.counts.tokens_prefilled
+    together = rerank_each(reranker, backbone, sought, blocks_of, Beginnings(0))
+    spent = backbone.counts.tokens_prefilled - before
+    assert sorted(shown) == sorted({one.clip for one in pool})
+    kept, begun = Beginnings(1 << 30), backbone.counts.tokens_prefilled
+    for one, found in zip(sought, together, strict=True):
+        alone = reranker.rerank(backbone, one.query, one.candidates, blocks_for(backbone), kept)
+        scores = [{each.clip: each.rerank_score for each in some} for some in (found, alone)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+        assert [each.rerank_score for each in found] == sorted(scores[0].values(), reverse=True)
+    assert spent == backbone.counts.tokens_prefilled - begun
 
 
 # --- the contract --------------------------------------------------------------------------------------------------

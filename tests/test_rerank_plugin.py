@@ -119,7 +119,7 @@ def test_what_is_wrong_is_said_in_one_line(write, source, named):
                 "    beginnings.keep('seen', read)\n"
                 "return [replace(one, rerank_score=known) for one in candidates]"
             ),
-            {"the same after other questions"},
+            {"the same after other questions", "the same beside other questions"},
             "what was read before",
         ),
         (

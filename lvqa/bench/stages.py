@@ -28,7 +28,7 @@ from lvqa.bench.flops import LanguageCost, VisionCost
 from lvqa.bench.peers import PlainLoop, decode_with_ffmpeg, read_with_opencv, read_with_qwen_vl_utils
 from lvqa.embedding import Embedder
 from lvqa.records import Candidate, Clip, Counts, LvqaError, Question, Video, shown
-from lvqa.rerank import MultipleChoice
+from lvqa.rerank import MultipleChoice, Sought, rerank_each
 from lvqa.video import Grid, cut_clips, decode_all, read_frames, usual_threads
 from lvqa.visual import VisualTokens, pairs_of_clip, pairs_of_frames
 
@@ -345,15 +345,13 @@ def _stages(backbone: Qwen25VL, material: _Material, settings: BenchSettings) ->
         embedder.clips(backbone, blocks)
 
     candidates = [Candidate(clip, 0.0) for clip in material.clips]
-    length_of = dict(zip(material.clips, material.blocks, strict=True))
+    block_of = dict(zip(material.clips, material.blocks, strict=True))
 
     def rerank(layout: str, questions: Sequence[Question]) -> Callable[[], None]:
         def run() -> None:
+            sought = [Sought(question.text, candidates) for question in questions]
             reranker, beginnings = MultipleChoice(layout=layout), Beginnings(8 << 30)
-            for question in questions:
-                reranker.rerank(
-                    backbone, question.text, candidates, lambda clips: (length_of[clip] for clip in clips), beginnings
-                )
+            rerank_each(reranker, backbone, sought, lambda clips: map(block_of.__getitem__, clips), beginnings)
 
         return run
 

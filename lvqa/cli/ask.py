@@ -61,7 +61,7 @@ def ask(
     if method is not None:
         config = dataclasses.replace(config, method=method)
     asked = Question(question or "", options, image=image, voice=voice)
-    probed = checked(video, asked)
+    probed = checked(video, asked, config)
     started = time.perf_counter()
     with setup.loaded(config) as qa:
         load_seconds = time.perf_counter() - started
@@ -78,13 +78,14 @@ def ask(
         click.echo(_answer_text(answer, evidence))
 
 
-def checked(path: Path, question: Question, *, is_search: bool = False) -> Video:
+def checked(path: Path, question: Question, config: Config, *, is_search: bool = False) -> Video:
     """The probed video. What is wrong with it or the question is said before a model is loaded."""
     from lvqa.checks import check_question
+    from lvqa.index import Store
     from lvqa.video import probe
 
     check_question(question, is_search=is_search)
-    return probe(path)
+    return probe(path, kept_in=Store(config.store.folder).folder)
 
 
 def _looked_at(answer: Answer, config: Config) -> tuple[Candidate, ...]:

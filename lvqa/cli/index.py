@@ -96,9 +96,10 @@ def videos_in(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]
 
 
 def _in_this_process(setup: Setup, config: Config, path: Path, *, rebuild: bool) -> Generator[Indexed]:
+    from lvqa.index import Store
     from lvqa.video import probe
 
-    probe(path)  # before a model is loaded
+    probe(path, kept_in=Store(config.store.folder).folder)  # before a model is loaded
     from lvqa.library import Indexed
     from lvqa.records import LvqaError
 

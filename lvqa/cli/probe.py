@@ -38,6 +38,7 @@ def probe(setup: Setup, *, video: Path, query: str | None, questions: Path | Non
     labels. probes.json: all of it in numbers.
     """
     from lvqa.checks import check_count, check_question
+    from lvqa.index import Store
     from lvqa.probes import probe_model
     from lvqa.records import Question
     from lvqa.report import write_probes
@@ -47,7 +48,7 @@ def probe(setup: Setup, *, video: Path, query: str | None, questions: Path | Non
     if query is not None:
         check_question(Question(query))
     config = setup.config()
-    film = probe_video(video)
+    film = probe_video(video, kept_in=Store(config.store.folder).folder)
     asked = () if questions is None else _questions_on(film.path, questions)
     with setup.loaded(config) as qa:
         probes = probe_model(qa, film.path, query=query, num_clips=clips, questions=asked)

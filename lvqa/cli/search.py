@@ -43,7 +43,7 @@ def search(
         with setup.loaded(config) as qa:
             found = [(index.video_path, candidate) for index, candidate in qa.search_library(asked, top=top)]
     else:
-        probed = checked(Path(video_and_query[0]), asked, is_search=True)
+        probed = checked(Path(video_and_query[0]), asked, config, is_search=True)
         with setup.loaded(config) as qa:
             found = [(probed.path, candidate) for candidate in qa.search(probed.path, asked, top=top)]
     if as_json:

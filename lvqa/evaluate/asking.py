@@ -16,7 +16,6 @@ from lvqa.evaluate.rows import Row
 from lvqa.evaluate.settings import Arm, RunConfig, arms_of
 from lvqa.pipeline import LongVideoQA, index_together
 from lvqa.records import Answer, Candidate, Counts, LvqaError, Question, Video
-from lvqa.video import probe
 
 DECIMALS = 6
 """Of scores in rows."""
@@ -55,7 +54,7 @@ class Asker:
         return Done(tuple(self._rows(work)), self._first.backbone.revision)
 
     def _rows(self, work: Work) -> Iterator[Row]:
-        video = probe(work.path)
+        video = self._first.probe(work.path)
         indexes, rankings, replies = self._indexes(work, video), dict[Config, _Cost](), dict[object, _Cost]()
         for arm in self._arms:
             qa, ranking = self._pipelines[arm.before_selection], arm.config.retrieval

@@ -12,10 +12,20 @@ from typing import Any
 from lvqa.plugins import PluginPoint
 from lvqa.rerank.freeret import MultipleChoice
 from lvqa.rerank.plugin import UserReranker
-from lvqa.rerank.protocol import BlocksOf, NoReranker, Reranker, best_first
+from lvqa.rerank.protocol import BlocksOf, NoReranker, Reranker, Sought, best_first, rerank_each
 from lvqa.rerank.retllm import PaperRetLLM, ReleasedRetLLM, RetLLM
 
-__all__ = ["RERANKER", "RERANKERS", "BlocksOf", "MultipleChoice", "Reranker", "best_first", "make_reranker"]
+__all__ = [
+    "RERANKER",
+    "RERANKERS",
+    "BlocksOf",
+    "MultipleChoice",
+    "Reranker",
+    "Sought",
+    "best_first",
+    "make_reranker",
+    "rerank_each",
+]
 
 RERANKERS: dict[str, Callable[..., Reranker]] = {
     "none": NoReranker,

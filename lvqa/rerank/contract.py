@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lvqa.backbones import Backbone, load_backbone
 from lvqa.plugins import problems
 from lvqa.records import Candidate, Clip, LvqaError
-from lvqa.rerank.protocol import Reranker, fault
+from lvqa.rerank.protocol import Reranker, Sought, fault, rerank_each
 
 if TYPE_CHECKING:
     from lvqa.backbones.beginnings import Beginnings
@@ -120,11 +120,31 @@ def _read_before(make: Make) -> str | None:
     return "scores depend on what was read before (beginnings)" if _scores_differ(plain, after) else None
 
 
+def _together(make: Make) -> str | None:
+    """Several queries at once, over pools that share clips, give what each gives alone."""
+    from lvqa.backbones.beginnings import Beginnings
+
+    backbone, candidates = _backbone(BATCH_TOKENS[0]), candidates_like(5)
+    sought = [
+        Sought("What does the man in the red coat do?", candidates[:4]),
+        Sought("Where is the dog?", candidates[1:]),
+        Sought("What happens after the door has closed?", candidates[2:3]),
+    ]
+    found = rerank_each(make(), backbone, sought, blocks_for(backbone), Beginnings(1 << 30))
+    for one, pool in zip(sought, found, strict=True):
+        if wrong := fault(one.candidates, pool):
+            raise LvqaError(f"for one of several queries it gives {wrong}")
+        if _scores_differ(_reranked(make, one.candidates, query=one.query), pool):
+            return "a query among others has other scores than alone"
+    return None
+
+
 CHECKS: dict[str, Callable[[Make], str | None]] = {
     "the same clips, best first": _same_clips,
     "the same again": _same_again,
     "the same in any batch": _any_batch,
     "the same after other questions": _read_before,
+    "the same beside other questions": _together,
 }
 """Each gives None, or what is wrong."""
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from lvqa import prompts
 from lvqa.backbones import Backbone
 from lvqa.plugins import require_bool, require_one_of
-from lvqa.records import Candidate
-from lvqa.rerank.protocol import BlocksOf, best_first, in_time
-from lvqa.rerank.reading import next_token_logits
+from lvqa.records import Candidate, Clip
+from lvqa.rerank.protocol import BlocksOf, Sought, best_first
+from lvqa.rerank.reading import Reading, next_token_logits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,27 +57,56 @@ class MultipleChoice:
         *,
         image: Prompt = (),
     ) -> list[Candidate]:
-        ordered, clip_first = in_time(candidates), self.layout == "clip_first"
-        orders = (False, True) if self.both_orders else (False,)
-        texts = [prompts.rerank(query, labels=self.labels, swapped=order, clip_first=clip_first) for order in orders]
-        before = texts[0][0]
-        matching = [prompts.rerank_labels(self.labels, swapped=order)[0] for order in orders]
+        (found,) = self.rerank_together(backbone, [Sought(query, candidates, image)], blocks_of, beginnings)
+        return found
+
+    def rerank_together(
+        self,
+        backbone: Backbone,
+        sought: Sequence[Sought],
+        blocks_of: BlocksOf,
+        beginnings: Beginnings | None = None,
+    ) -> list[list[Candidate]]:
+        """What `rerank` gives for each of them; a clip of several pools is shown once."""
+        matching = [prompts.rerank_labels(self.labels, swapped=swapped)[0] for swapped in self._orders]
         labels = list(prompts.LABELS[self.labels])
         whole = self.probability == "vocabulary"
         column = dict(zip(labels, backbone.first_tokens(labels) if whole else range(2), strict=True))
-        scores: list[float] = []
-        for logits in next_token_logits(
+        scores: list[dict[Clip, float]] = [{} for _ in sought]
+        for read, logits in next_token_logits(
             backbone,
-            [candidate.clip for candidate in ordered],
+            [self._reading(one) for one in sought],
             blocks_of,
-            before=(before,) if clip_first else (*image, before),
-            afters=[(*image, after) if clip_first else (after,) for _, after in texts],
             words=None if whole else labels,
-            beginnings=beginnings if clip_first else None,
+            beginnings=beginnings if self.layout == "clip_first" else None,
         ):
             probabilities = [_softmax(one)[:, column[label]] for one, label in zip(logits, matching, strict=True)]
-            scores += (sum(probabilities[1:], probabilities[0]) / len(orders)).tolist()
-        return best_first(replace(one, rerank_score=score) for one, score in zip(ordered, scores, strict=True))
+            mean = sum(probabilities[1:], probabilities[0]) / len(self._orders)
+            for (number, clip), score in zip(read, mean.tolist(), strict=True):
+                scores[number][clip] = score
+        return [
+            best_first(replace(one, rerank_score=of_clips[one.clip]) for one in wanted.candidates)
+            for wanted, of_clips in zip(sought, scores, strict=True)
+        ]
+
+    @property
+    def _orders(self) -> tuple[bool, ...]:
+        """Whether the labels are swapped, each time the model is asked."""
+        return (False, True) if self.both_orders else (False,)
+
+    def _reading(self, sought: Sought) -> Reading:
+        """What the model is shown for a query."""
+        clip_first = self.layout == "clip_first"
+        texts = [
+            prompts.rerank(sought.query, labels=self.labels, swapped=swapped, clip_first=clip_first)
+            for swapped in self._orders
+        ]
+        before = texts[0][0]
+        return Reading(
+            [candidate.clip for candidate in sought.candidates],
+            (before,) if clip_first else (*sought.image, before),
+            [(*sought.image, after) if clip_first else (after,) for _, after in texts],
+        )
 
 
 def _softmax(logits: Tensor) -> Tensor:

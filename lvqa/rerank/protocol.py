@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from lvqa.backbones import Backbone
 from lvqa.records import Candidate, Clip, shown
@@ -40,6 +40,46 @@ class Reranker(Protocol):
         query's picture, if it has one.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """A query, and the clips among which it is looked for."""
+
+    query: str
+    candidates: Sequence[Candidate]
+    image: Prompt = ()
+    """What shows the query's picture, if it has one."""
+
+
+@runtime_checkable
+class BatchReranker(Reranker, Protocol):
+    """A reranker that looks for several queries in one reading of their clips."""
+
+    def rerank_together(
+        self,
+        backbone: Backbone,
+        sought: Sequence[Sought],
+        blocks_of: BlocksOf,
+        beginnings: Beginnings | None = None,
+    ) -> list[list[Candidate]]:
+        """What `rerank` gives for each of them; a clip of several pools is shown once."""
+        ...
+
+
+def rerank_each(
+    reranker: Reranker,
+    backbone: Backbone,
+    sought: Sequence[Sought],
+    blocks_of: BlocksOf,
+    beginnings: Beginnings | None = None,
+) -> list[list[Candidate]]:
+    """The candidates of each query, at least one, reranked: together where the reranker knows how to."""
+    if isinstance(reranker, BatchReranker):
+        return reranker.rerank_together(backbone, sought, blocks_of, beginnings)
+    return [
+        reranker.rerank(backbone, one.query, one.candidates, blocks_of, beginnings, image=one.image) for one in sought
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from lvqa.backbones import ENHANCEMENTS, Backbone
 from lvqa.plugins import is_whole, require, require_number, require_one_of
 from lvqa.records import Candidate
 from lvqa.rerank.protocol import BlocksOf, best_first, in_time
-from lvqa.rerank.reading import next_token_logits
+from lvqa.rerank.reading import Reading, next_token_logits
 
 if TYPE_CHECKING:
     from lvqa.backbones.beginnings import Beginnings
@@ -146,13 +146,12 @@ def _verdicts(
     blocks_of: BlocksOf,
     beginnings: Beginnings | None = None,
 ) -> list[Verdict]:
-    """One for each candidate; `text` stands before and after the clip."""
+    """One for each candidate, which are in the order of time; `text` stands before and after the clip."""
     before, after = text
     true, _ = backbone.first_tokens([prompts.TRUE, prompts.FALSE])
-    clips, verdicts = [candidate.clip for candidate in candidates], list[Verdict]()
-    for (logits,) in next_token_logits(
-        backbone, clips, blocks_of, before=before, afters=[after], words=None, beginnings=beginnings
-    ):
+    reading = Reading([candidate.clip for candidate in candidates], before, [after])
+    verdicts: list[Verdict] = []
+    for _, (logits,) in next_token_logits(backbone, [reading], blocks_of, words=None, beginnings=beginnings):
         # In double precision: sure answers must not tie.
         log_probs = logits.double().log_softmax(dim=1)
         entropies = -(log_probs.exp() * log_probs).sum(dim=1) / math.log(log_probs.shape[1])
