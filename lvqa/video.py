@@ -557,7 +557,7 @@ def _kept_film(path: Path, video_id: str, stamp: str) -> _Film | None:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for its writer for ever
             return None
-        with np.load(path, allow_pickle=False) as file:  # which tells damage by its checksums
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # which tells damage by its checksums
             if sum(part.file_size for part in file.zip.infolist()) > path.stat().st_size or file["stamp"] != stamp:
                 return None
             height, width, *ratios = file["numbers"].tolist()

@@ -2,10 +2,9 @@
 
 Without FILM one is made and kept in `--folder`: 360p H.264 at 25 frames a second, groups of 250 with 3 B-frames,
 about 400 kb/s. Every way gives the frames of the grid at one a second (or what its name says), scaled to 448 x 252,
-and reads with one thread, on one core, unless its name says otherwise: with a second core free, decord's threads do
-not stand in each other's way. Every run is a fresh process; the ways take turns, and the table has the median of
-`--runs`. "CPU" is that of all threads; the ratios are of CPU time where the number of threads is the same, since it
-suffers less from what else the machine does.
+and reads with one thread, on one core, unless its name says otherwise. Every run is a fresh process; the ways take
+turns, and the table has the median of `--runs`. "CPU" is that of all threads; the ratios are of CPU time where the
+number of threads is the same, since it suffers less from what else the machine does.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ def main() -> None:
 
 def measured(name: str, film: Path) -> tuple[float, float, int]:
     """Wall seconds, CPU seconds of this process and its children, and the number of frames."""
-    if name not in ON_ALL_CORES and hasattr(os, "sched_setaffinity"):
+    if not name.endswith("2 threads") and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     work = WAYS[name](film)
     wall, cpu = time.perf_counter(), sum(os.times()[:4])
@@ -268,10 +267,8 @@ WAYS: dict[str, Callable[[Path], Work]] = {
     "full decode": full_decode,
     "full decode and scale": full_decode_and_scale,
     "decord": decord_batches,
-    "decord, cores free": decord_batches,
     "opencv": opencv_loop,
     "exact": grid_of(Grid.of),
-    "exact, cores free": grid_of(Grid.of),
     "exact, 2 threads": grid_of(Grid.of, threads=2),
     "keyframes": grid_of(Grid.of_key_frames),
     "keyframes, 2 threads": grid_of(Grid.of_key_frames, threads=2),
@@ -283,17 +280,9 @@ WAYS: dict[str, Callable[[Path], Work]] = {
     "probing": probing,
 }
 
-ON_ALL_CORES = {name for name in WAYS if name.endswith(("2 threads", "cores free"))}
-
 RATIOS = {
     "full decode to exact": ("full decode", "exact", "cpu_seconds", "1.4 or more"),
     "decord to exact": ("decord", "exact", "cpu_seconds", "3 or more"),
-    "decord to exact, with a core free for each thread": (
-        "decord, cores free",
-        "exact, cores free",
-        "cpu_seconds",
-        "told beside it",
-    ),
     "opencv to exact": ("opencv", "exact", "cpu_seconds", "1.4 or more"),
     "full decode to keyframes": ("full decode", "keyframes", "cpu_seconds", "15 or more"),
     "exact, 1 core to 2, wall": ("exact", "exact, 2 threads", "wall_seconds", "1.7 or more"),

@@ -292,6 +292,114 @@ def test_metadata_that_is_not_text_does_no_harm(folder: Path) -> None:
     assert probe(path).duration_seconds == 0.2
 
 
+@pytest.fixture
+def anew(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Video]:
+    """Probes as a new process does: what this one knows of films is forgotten."""
+
+    def anew(path: Path, kept_in: Path) -> Video:
+        lvqa.video._read_film.cache_clear()
+        return probe(path, kept_in=kept_in)
+
+    return anew
+
+
+def never(*_: object) -> None:
+    raise AssertionError("the film was read again")
+
+
+@pytest.mark.parametrize("name", ["irregular.mp4", "turned.mp4", "open_groups.ts", "h264.avi", "vp9.webm"])
+def test_a_film_that_was_probed_is_known_to_the_next_process(
+    name: str, folder: Path, tmp_path: Path, anew: Callable[..., Video], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(name, folder)
+    first = anew(path, tmp_path / "a" / "store")
+    times = Grid.of(first, 5.0).times_seconds.tolist()
+    pixels, _ = read(first, times)
+    with monkeypatch.context() as patched:
+        patched.setattr(lvqa.video, "_opened", never)
+        assert anew(path, tmp_path / "a" / "store") == first
+        keys = lvqa.video._timeline(path).key_seconds().tolist()
+    again, substituted = read(first, times)
+    assert np.array_equal(again, pixels) and not substituted.any()
+    assert anew(path, tmp_path / "b") == first
+    assert lvqa.video._timeline(path).key_seconds().tolist() == keys
+    assert len(list((tmp_path / "a" / "store").iterdir())) == 1, "no file is left beside it"
+
+
+def test_a_film_that_changed_is_not_the_one_that_was_kept(folder: Path, tmp_path: Path, anew) -> None:
+    path = films.write_film(folder / "kept_and_changed.mp4", 10)
+    assert anew(path, tmp_path).duration_seconds == 0.4
+    (kept,) = tmp_path.iterdir()
+    before = kept.read_bytes()
+    os.utime(path, ns=(1, 1))
+    assert anew(path, tmp_path).duration_seconds == 0.4
+    assert kept.read_bytes() != before, "another time of change: read again, and kept anew"
+    assert anew(films.write_film(path, 20), tmp_path).duration_seconds == 0.8
+
+
+def kept_with(path: Path, **changes: object) -> None:
+    """The file of a kept film with other content in it."""
+    with np.load(path) as file:
+        content = dict(file) | changes
+    with path.open("wb") as file:
+        np.savez(file, **{name: value for name, value in content.items() if value is not None})
+
+
+def compressed(path: Path) -> None:
+    with np.load(path) as file:
+        content = dict(file) | {"more": np.zeros(1 << 20)}
+    with path.open("wb") as file:
+        np.savez_compressed(file, **content)
+
+
+def flipped(path: Path) -> None:
+    with np.load(path) as file:
+        packets = file["packets"].tobytes()
+    content = path.read_bytes()
+    place = content.index(packets) + 8
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+
+
+SPOILT: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "a flipped bit": flipped,
+    "text": lambda path: path.write_text("hello"),
+    "an array": lambda path: (np.save(path.with_suffix(".npy"), np.arange(9)), path.with_suffix(".npy").replace(path)),
+    "objects": lambda path: kept_with(path, shown=np.array([{}, 0], dtype=object)),
+    "unfolds into more": compressed,
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a column is lacking": lambda path: kept_with(path, sizes=None),
+    "no frames": lambda path: kept_with(path, shown=np.zeros(0, dtype=np.int64)),
+    "frames that no packet holds": lambda path: kept_with(path, shown=np.arange(7)),
+    "times that descend": lambda path: kept_with(path, shown=np.arange(9)[::-1] * 512),
+    "times that are no whole numbers": lambda path: kept_with(path, shown=np.arange(9) * 512.0),
+    "keys outside": lambda path: kept_with(path, keys=np.array([0, 1 << 40])),
+    "no keys": lambda path: kept_with(path, keys=np.zeros(0, dtype=np.int64)),
+    "a clock that stands": lambda path: kept_with(path, numbers=np.array([96, 160, 1 << 40, 1, 0, 1])),
+    "a clock by zero": lambda path: kept_with(path, numbers=np.array([96, 160, 1 << 40, 1, 1, 0])),
+    "no height": lambda path: kept_with(path, numbers=np.array([0, 160, 1 << 40, 1, 1, 12800])),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_what_was_kept_and_makes_no_sense_is_read_again(
+    spoil: Callable[[Path], object], film: Video, tmp_path: Path, anew: Callable[..., Video]
+) -> None:
+    assert anew(film.path, tmp_path) == film
+    (kept,) = tmp_path.iterdir()
+    spoil(kept)
+    assert anew(film.path, tmp_path) == film
+    assert numbers(read(film, [0.0, 1.0])[0]) == [0, 25]
+
+
+def test_where_nothing_can_be_kept_films_are_probed_all_the_same(film: Video, tmp_path: Path, anew) -> None:
+    (tmp_path / "file").write_text("")
+    assert anew(film.path, tmp_path / "file") == film
+    assert anew(film.path, tmp_path / "file" / "below") == film
+
+
 def playlist(folder: Path, film: Video) -> dict[str, bytes]:
     """Texts that FFmpeg would follow to another file or to the network."""
     name = os.fsencode(film.path)
@@ -457,8 +565,8 @@ def test_key_frames_come_at_their_times_as_they_are(name: str, folder: Path) -> 
 def test_key_frames_are_decoded_alone(film: Video, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = []
     decoded = lvqa.video._decoded
-    monkeypatch.setattr(lvqa.video, "_decoded", lambda codec, packet: (sent.append(packet), decoded(codec, packet))[1])
     grid = Grid.of_key_frames(film, 100.0)
+    monkeypatch.setattr(lvqa.video, "_decoded", lambda codec, packet: (sent.append(packet), decoded(codec, packet))[1])
     assert numbers(read(film, grid.times_seconds.tolist())[0]) == [0, 10, 20, 30, 40]
     assert [packet.is_keyframe for packet in sent if packet is not None] == [True] * 5
 
