@@ -19,6 +19,7 @@ import pytest
 import lvqa.video
 from lvqa.records import Clip, LvqaError, Video, num_cores
 from lvqa.video import DECODERS, DecordDecoder, Grid, VideoError, cut_clips, probe, read_frames
+from lvqa.video.film import timeline_of
 
 STEPS = np.random.default_rng(0).choice([0.02, 0.04, 0.1, 0.4], 50)
 OPEN_GROUPS = {"g": "10", "bf": "3", "x264-params": "scenecut=0:open-gop=1:b-adapt=0"}
@@ -145,8 +146,8 @@ def test_frames_are_those_of_a_full_decode(decoder: str, name: str, folder: Path
 def test_threads_and_seeks_change_no_frame(
     name: str, near_packets: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lvqa.video, "_RUN_PACKETS", 1)  # every group of pictures is a run
-    monkeypatch.setattr(lvqa.video, "_NEAR_PACKETS", near_packets)
+    monkeypatch.setattr(lvqa.video.timeline, "_RUN_PACKETS", 1)  # every group of pictures is a run
+    monkeypatch.setattr(lvqa.video.reader, "_NEAR_PACKETS", near_packets)
     path = written(name, folder)
     video = probe(path)
     starts, pixels = all_frames(path)
@@ -161,7 +162,7 @@ def test_threads_and_seeks_change_no_frame(
 
 @pytest.mark.parametrize("name", ["constant.mp4", "cut.mp4", "later.mkv", "vp9.webm", "mpeg4.avi"])
 def test_a_far_frame_is_reached_by_a_seek(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lvqa.video, "_NEAR_PACKETS", 0)
+    monkeypatch.setattr(lvqa.video.reader, "_NEAR_PACKETS", 0)
     path = written(name, folder)
     video, (starts, pixels) = probe(path), all_frames(path)
     read_packets = 0
@@ -172,8 +173,8 @@ def test_a_far_frame_is_reached_by_a_seek(name: str, folder: Path, monkeypatch: 
             read_packets += 1
             yield packet
 
-    demuxed = lvqa.video._demuxed
-    monkeypatch.setattr(lvqa.video, "_demuxed", counted)
+    demuxed = lvqa.video.reader.demuxed
+    monkeypatch.setattr(lvqa.video.reader, "demuxed", counted)
     seconds = [video.duration_seconds - 0.02]
     np.testing.assert_array_equal(read(video, seconds)[0][0], pixels[shown_at(seconds, starts)[0]])
     assert read_packets <= 25  # of 45 or more
@@ -229,7 +230,7 @@ def test_a_stand_in_is_the_nearest_earlier_frame(folder: Path, film: Video) -> N
 
 @pytest.mark.parametrize("name", ["constant.mp4", "stream.ts", "open_groups_hevc.mp4", "later.mkv", "vp9.webm"])
 def test_threads_show_the_same_of_a_damaged_film(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lvqa.video, "_RUN_PACKETS", 1)
+    monkeypatch.setattr(lvqa.video.timeline, "_RUN_PACKETS", 1)
     for part in (0.15, 0.35, 0.55, 0.75):
         source = written(name, folder)
         path = films.damaged(source, folder / f"damaged_{part}_{name}", start=part, end=part + 0.03)
@@ -243,7 +244,7 @@ def test_threads_show_the_same_of_a_damaged_film(name: str, folder: Path, monkey
 
 
 def test_runs_that_are_lost_are_stood_in_for_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lvqa.video, "_RUN_PACKETS", 1)
+    monkeypatch.setattr(lvqa.video.timeline, "_RUN_PACKETS", 1)
     whole = films.write_film(folder / "index_first.mp4", container_options=SOON)
     video = probe(films.damaged(whole, folder / "half_lost.mp4", start=0.45, end=0.99))
     for seconds in (np.arange(50) / 25, np.array([0.0, 0.8, 1.3, 1.9])):
@@ -297,7 +298,7 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Video]:
     """Probes as a new process does: what this one knows of films is forgotten."""
 
     def anew(path: Path, kept_in: Path) -> Video:
-        lvqa.video._read_film.cache_clear()
+        lvqa.video.film._read_film.cache_clear()
         return probe(path, kept_in=kept_in)
 
     return anew
@@ -316,13 +317,14 @@ def test_a_film_that_was_probed_is_known_to_the_next_process(
     times = Grid.of(first, 5.0).times_seconds.tolist()
     pixels, _ = read(first, times)
     with monkeypatch.context() as patched:
-        patched.setattr(lvqa.video, "_opened", never)
+        patched.setattr(lvqa.video.film, "opened", never)
+        patched.setattr(lvqa.video.film, "read_timeline", never)
         assert anew(path, tmp_path / "a" / "store") == first
-        keys = lvqa.video._timeline(path).key_seconds().tolist()
+        keys = timeline_of(path).key_seconds().tolist()
     again, substituted = read(first, times)
     assert np.array_equal(again, pixels) and not substituted.any()
     assert anew(path, tmp_path / "b") == first
-    assert lvqa.video._timeline(path).key_seconds().tolist() == keys
+    assert timeline_of(path).key_seconds().tolist() == keys
     assert len(list((tmp_path / "a" / "store").iterdir())) == 1, "no file is left beside it"
 
 
@@ -564,9 +566,11 @@ def test_key_frames_come_at_their_times_as_they_are(name: str, folder: Path) -> 
 
 def test_key_frames_are_decoded_alone(film: Video, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = []
-    decoded = lvqa.video._decoded
+    decoded = lvqa.video.reader.decoded
     grid = Grid.of_key_frames(film, 100.0)
-    monkeypatch.setattr(lvqa.video, "_decoded", lambda codec, packet: (sent.append(packet), decoded(codec, packet))[1])
+    monkeypatch.setattr(
+        lvqa.video.reader, "decoded", lambda codec, packet: (sent.append(packet), decoded(codec, packet))[1]
+    )
     assert numbers(read(film, grid.times_seconds.tolist())[0]) == [0, 10, 20, 30, 40]
     assert [packet.is_keyframe for packet in sent if packet is not None] == [True] * 5
 
@@ -730,7 +734,7 @@ def test_threads_are_as_many_as_a_process_is_given(
 def test_closing_early_leaves_no_thread(
     decoder: str, threads: int, batches_read: int, film: Video, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lvqa.video, "_RUN_PACKETS", 1)
+    monkeypatch.setattr(lvqa.video.timeline, "_RUN_PACKETS", 1)
     times = [frame / 25 for frame in range(50)]
     batches = read_frames(film, times, height=48, width=80, decoder=decoder, threads=threads, batch_frames=2)
     for _ in range(batches_read):
