@@ -39,7 +39,7 @@ from lvqa.records import (
 from lvqa.rerank import Sought, rerank_each
 from lvqa.selection import Selector, SelectorInput, evenly_spaced, grid_features, grid_scores
 from lvqa.sound import read_sound
-from lvqa.video import GRIDS, Grid, cut_clips, probe, scene_changes
+from lvqa.video import GRIDS, Grid, cut_clips, keep_film, probe, scene_changes
 from lvqa.visual import TokenFile, VisualTokens, image_block, pairs_of_clip, pairs_of_frames
 
 _log = logging.getLogger(__name__)
@@ -321,7 +321,7 @@ class LongVideoQA:
         return self._opened(path if isinstance(path, Video) else self.probe(path))
 
     def probe(self, path: str | Path) -> Video:
-        """What the file holds; kept in the store, so that another process need not read it through again."""
+        """What the file holds; of an indexed film it is kept in the store, so that it need not be read through."""
         return probe(path, kept_in=self._store.folder)
 
     @property
@@ -408,6 +408,7 @@ class LongVideoQA:
                 if not rebuild:
                     log_if_stale(self._store, opened.video, stamp)
                 (index,) = _made_indexes([self], opened.video)
+            keep_film(opened.video.path, self._store.folder)
         opened.index = index
         opened.rankings.clear()
         return IndexUse(reused, len(index.clips), index.path)

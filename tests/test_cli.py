@@ -95,8 +95,8 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def indexes_in(folder: Path) -> list[Path]:
-    """All files but those of visual tokens, of which every finished pair is good."""
-    return [path for path in files_in(folder) if path.suffix != ".tokens"]
+    """All files but those of visual tokens, of which every finished pair is good, and of what is known of films."""
+    return [path for path in files_in(folder) if path.suffix not in (".tokens", ".film")]
 
 
 def process(script: str, *words: object, **options) -> subprocess.Popen:
@@ -150,7 +150,7 @@ def test_wrong_usage_is_code_2(lvqa, store, words):
 
 
 def test_a_bug_keeps_its_traceback(lvqa, monkeypatch, film):
-    def broken(path):
+    def broken(path, **_):
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("lvqa.pipeline.probe", broken)

@@ -18,7 +18,7 @@ import pytest
 
 import lvqa.video
 from lvqa.records import Clip, LvqaError, Video, num_cores
-from lvqa.video import DECODERS, DecordDecoder, Grid, VideoError, cut_clips, probe, read_frames
+from lvqa.video import DECODERS, DecordDecoder, Grid, VideoError, cut_clips, keep_film, probe, read_frames
 from lvqa.video.film import timeline_of
 
 STEPS = np.random.default_rng(0).choice([0.02, 0.04, 0.1, 0.4], 50)
@@ -294,7 +294,7 @@ def test_metadata_that_is_not_text_does_no_harm(folder: Path) -> None:
 
 
 @pytest.fixture
-def anew(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Video]:
+def anew() -> Callable[..., Video]:
     """Probes as a new process does: what this one knows of films is forgotten."""
 
     def anew(path: Path, kept_in: Path) -> Video:
@@ -309,34 +309,43 @@ def never(*_: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["irregular.mp4", "turned.mp4", "open_groups.ts", "h264.avi", "vp9.webm"])
-def test_a_film_that_was_probed_is_known_to_the_next_process(
+def test_a_film_that_is_kept_is_known_to_the_next_process(
     name: str, folder: Path, tmp_path: Path, anew: Callable[..., Video], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = written(name, folder)
-    first = anew(path, tmp_path / "a" / "store")
+    first, keys = anew(path, tmp_path), timeline_of(path).key_seconds().tolist()
     times = Grid.of(first, 5.0).times_seconds.tolist()
     pixels, _ = read(first, times)
+    assert not list(tmp_path.iterdir()), "probing writes nothing"
+    keep_film(path, tmp_path)
+    (kept,) = tmp_path.iterdir()
     with monkeypatch.context() as patched:
         patched.setattr(lvqa.video.film, "opened", never)
         patched.setattr(lvqa.video.film, "read_timeline", never)
-        assert anew(path, tmp_path / "a" / "store") == first
-        keys = timeline_of(path).key_seconds().tolist()
+        assert anew(path, tmp_path) == first
+        written_at = kept.stat().st_mtime_ns
+        keep_film(path, tmp_path)
+    assert kept.stat().st_mtime_ns == written_at
+    assert timeline_of(path).key_seconds().tolist() == keys
     again, substituted = read(first, times)
     assert np.array_equal(again, pixels) and not substituted.any()
-    assert anew(path, tmp_path / "b") == first
-    assert timeline_of(path).key_seconds().tolist() == keys
-    assert len(list((tmp_path / "a" / "store").iterdir())) == 1, "no file is left beside it"
 
 
 def test_a_film_that_changed_is_not_the_one_that_was_kept(folder: Path, tmp_path: Path, anew) -> None:
     path = films.write_film(folder / "kept_and_changed.mp4", 10)
-    assert anew(path, tmp_path).duration_seconds == 0.4
+    keep_film(path, tmp_path)
     (kept,) = tmp_path.iterdir()
-    before = kept.read_bytes()
+    with np.load(kept) as file:
+        content = dict(file)
+    shorter = content | {"shown": content["shown"][:5]}
+    with kept.open("wb") as file:
+        np.savez(file, **shorter)
+    assert anew(path, tmp_path).frames_per_second < 25.0, "what is kept is believed"
     os.utime(path, ns=(1, 1))
-    assert anew(path, tmp_path).duration_seconds == 0.4
-    assert kept.read_bytes() != before, "another time of change: read again, and kept anew"
-    assert anew(films.write_film(path, 20), tmp_path).duration_seconds == 0.8
+    assert anew(path, tmp_path).frames_per_second == 25.0, "but not of a file that was changed later"
+    keep_film(path, tmp_path)
+    with np.load(kept) as file:
+        assert len(file["shown"]) == 10 and file["stamp"] != content["stamp"]
 
 
 def kept_with(path: Path, **changes: object) -> None:
@@ -389,17 +398,20 @@ SPOILT: dict[str, Callable[[Path], object]] = {
 def test_what_was_kept_and_makes_no_sense_is_read_again(
     spoil: Callable[[Path], object], film: Video, tmp_path: Path, anew: Callable[..., Video]
 ) -> None:
-    assert anew(film.path, tmp_path) == film
+    keep_film(film.path, tmp_path)
     (kept,) = tmp_path.iterdir()
     spoil(kept)
     assert anew(film.path, tmp_path) == film
     assert numbers(read(film, [0.0, 1.0])[0]) == [0, 25]
 
 
-def test_where_nothing_can_be_kept_films_are_probed_all_the_same(film: Video, tmp_path: Path, anew) -> None:
+def test_where_nothing_can_be_kept_nothing_happens(film: Video, tmp_path: Path, anew) -> None:
     (tmp_path / "file").write_text("")
-    assert anew(film.path, tmp_path / "file") == film
-    assert anew(film.path, tmp_path / "file" / "below") == film
+    for folder in (tmp_path / "file", tmp_path / "nowhere"):
+        keep_film(film.path, folder)
+        assert anew(film.path, folder) == film
+    keep_film(tmp_path / "no_film.mp4", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def playlist(folder: Path, film: Video) -> dict[str, bytes]:

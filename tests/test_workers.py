@@ -216,7 +216,7 @@ def test_an_item_that_ends_its_process_fails_alone_and_soon(outcomes, tmp_path, 
     assert done[tried] == Outcome(tried, None, error)
     assert are_done(done)
     assert len(list(tmp_path.iterdir())) == 2
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 def test_how_often_an_item_is_tried_is_as_asked(outcomes, tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lvqa.video.container import VideoError
 from lvqa.video.decoders import DECODERS, DecordDecoder, PyAVDecoder, decode_all
-from lvqa.video.film import probe
+from lvqa.video.film import keep_film, probe
 from lvqa.video.grid import GRIDS, Grid, cut_clips
 from lvqa.video.reading import read_frames, usual_threads
 from lvqa.video.scenes import scene_changes
@@ -22,6 +22,7 @@ __all__ = [
     "VideoError",
     "cut_clips",
     "decode_all",
+    "keep_film",
     "probe",
     "read_frames",
     "scene_changes",

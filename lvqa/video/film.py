@@ -24,7 +24,7 @@ from lvqa.video.timeline import Timeline, read_timeline
 def probe(path: str | Path, *, kept_in: Path | None = None) -> Video:
     """What `path` holds. Reads every packet's header and decodes one frame, once in a process: 0.4 s an hour.
 
-    `kept_in` is a folder where what was found is kept for other processes. Height and width are the stored pixels after
+    Or in another one, if `keep_film` has kept it in the folder `kept_in`. Height and width are the stored pixels after
     rotation; pixels that are not square are left as they are. Of a truncated file the duration is that of the part that
     is there. Raises VideoError for whatever is not a film.
     """
@@ -86,6 +86,8 @@ class Film:
     height: int
     width: int
     timeline: Timeline
+    kept_in: Path | None = None
+    """The folder that it was found in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,38 +114,41 @@ def timeline_of(path: Path) -> Timeline:
 @lru_cache(maxsize=4)  # each question on a film probes it, and scattered reads demux it once
 def _read_film(file: _File) -> Film:
     video_id = _fingerprint(file.path)
-    # What FFmpeg's libraries say of a file may change with them.
-    stamp = f"lvqa {lvqa.__version__}, av {version('av')}, {video_id} of {file.modified_ns}"
-    kept = file.kept_in and file.kept_in / f"{video_id}.film"
-    if kept is not None and (known := _kept_film(kept, video_id, stamp)):
-        return known
+    if file.kept_in is not None and (kept := _kept_film(file.kept_in, video_id, file.modified_ns)):
+        return kept
     timeline = read_timeline(file.path)
-    film = Film(video_id, *_shown_size(file.path), timeline)
-    if kept is not None:
-        _keep(film, kept, stamp)
-    return film
+    return Film(video_id, *_shown_size(file.path), timeline)
 
 
-def _keep(film: Film, path: Path, stamp: str) -> None:
-    """For other processes, whole or not at all; where there is no room for it they read the film again."""
-    timeline = film.timeline
-    numbers = [film.height, film.width, *timeline.end.as_integer_ratio(), *timeline.tick_seconds.as_integer_ratio()]
-    columns: dict[str, Any] = {"shown": timeline.shown}
-    if timeline.packets is not None:
-        columns |= {"packets": timeline.packets, "sizes": timeline.sizes, "keys": timeline.keys}
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+def keep_film(path: Path, folder: Path) -> None:
+    """Keep what is known of a film, for `probe` in another process. Where there is no room it is not kept."""
     with suppress(OSError, OverflowError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        film, modified_ns = film_of(path, folder), path.stat().st_mtime_ns
+        if film.kept_in == folder:
+            return
+        timeline = film.timeline
+        numbers = [film.height, film.width, *timeline.end.as_integer_ratio(), *timeline.tick_seconds.as_integer_ratio()]
+        columns: dict[str, Any] = {"shown": timeline.shown}
+        if timeline.packets is not None:
+            columns |= {"packets": timeline.packets, "sizes": timeline.sizes, "keys": timeline.keys}
+        beside = folder / f".{film.id}.{uuid.uuid4().hex}.tmp"
         try:
             with beside.open("xb") as file:
-                np.savez(file, stamp=np.array(stamp), numbers=np.array(numbers, dtype=np.int64), **columns)
-            beside.replace(path)
+                stamp = np.array(_stamp(film.id, modified_ns))
+                np.savez(file, stamp=stamp, numbers=np.array(numbers, dtype=np.int64), **columns)
+            beside.replace(folder / f"{film.id}.film")
         finally:
             beside.unlink(missing_ok=True)
 
 
-def _kept_film(path: Path, video_id: str, stamp: str) -> Film | None:
-    """What was kept under this stamp. The file may be anyone's, so it counts only if it is whole and makes sense."""
+def _stamp(video_id: str, modified_ns: int) -> str:
+    """What FFmpeg's libraries say of a file may change with them."""
+    return f"lvqa {lvqa.__version__}, av {version('av')}, {video_id} of {modified_ns}"
+
+
+def _kept_film(folder: Path, video_id: str, modified_ns: int) -> Film | None:
+    """What was kept of this very file. It may be anyone's, so it counts only if it is whole and makes sense."""
+    path, stamp = folder / f"{video_id}.film", _stamp(video_id, modified_ns)
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for its writer for ever
             return None
@@ -157,4 +162,4 @@ def _kept_film(path: Path, video_id: str, stamp: str) -> Film | None:
             is_sound = timeline.is_sound() and height > 0 and width > 0
     except Exception:  # no file, or one that is no such file in one of many ways
         return None
-    return Film(video_id, height, width, timeline) if is_sound else None
+    return Film(video_id, height, width, timeline, kept_in=folder) if is_sound else None
