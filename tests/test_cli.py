@@ -4,6 +4,7 @@ Nothing here depends on how well the model was trained. `lvqa` runs in this proc
 """
 
 import base64
+import gc
 import io
 import json
 import os
@@ -19,7 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from lvqa.cli.door import door
+from lvqa.cli.door import door, uncollected
 from lvqa.cli.index import videos_in
 from lvqa.cli.terminal import Progress, one_line
 from lvqa.index import Store
@@ -147,6 +148,16 @@ def test_the_commands_are_those_of_the_design():
 def test_wrong_usage_is_code_2(lvqa, store, words):
     assert "Usage: " in lvqa(*words, code=2).stderr
     assert not store.exists()
+
+
+def test_garbage_is_looked_for_again_once_a_model_is_loaded():
+    try:
+        with pytest.raises(ZeroDivisionError), uncollected():
+            assert not gc.isenabled()
+            raise ZeroDivisionError
+        assert gc.isenabled() and gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
 
 
 def test_a_bug_keeps_its_traceback(lvqa, monkeypatch, film):

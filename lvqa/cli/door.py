@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import gc
 import importlib
 import logging
 import os
@@ -92,13 +93,16 @@ class Setup:
     @contextlib.contextmanager
     def loaded(self, config: Config) -> Iterator[LongVideoQA]:
         """The model behind the settings, with progress shown. The settings are checked before anything is loaded."""
-        from lvqa.checks import check_settings
-        from lvqa.pipeline import LongVideoQA
-
-        check_settings(config)
-        silence(downloads=self.shows_downloads)
+        uncollected = click.get_current_context().find_root().obj or contextlib.nullcontext
         with Progress(quiet=self.quiet) as progress:
-            yield LongVideoQA.load(config=config, progress=progress)
+            with uncollected():
+                from lvqa.checks import check_settings
+                from lvqa.pipeline import LongVideoQA
+
+                check_settings(config)
+                silence(downloads=self.shows_downloads)
+                qa = LongVideoQA.load(config=config, progress=progress)
+            yield qa
 
 
 def silence(*, downloads: bool) -> None:
@@ -144,13 +148,27 @@ def door() -> None:
     click.get_current_context().call_on_close(lambda: logger.removeHandler(handler))
 
 
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """For importing libraries and loading a model, at the start of a process: nothing of it is ever garbage.
+
+    To look for garbage there took a second while it grew, and another one when the process ended.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def main() -> None:
     """What the command `lvqa` runs."""
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's coding lacks is written out
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        door(prog_name="lvqa")
+        door(prog_name="lvqa", obj=uncollected)
     except SystemExit as end:
         if any(thread.name == "lvqa-decode" for thread in threading.enumerate()):
             # A decoder hangs. The interpreter would wait for it if it holds a lock; nothing of ours is unwritten.
