@@ -20,10 +20,11 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from lvqa.cli.door import door, uncollected
+from lvqa.cli.door import door
 from lvqa.cli.index import videos_in
 from lvqa.cli.terminal import Progress, one_line
 from lvqa.index import Store
+from lvqa.records import uncollected
 from lvqa.tiny.films import make_films
 
 SEED = 11

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import gc
 import importlib
 import logging
 import os
@@ -93,9 +92,11 @@ class Setup:
     @contextlib.contextmanager
     def loaded(self, config: Config) -> Iterator[LongVideoQA]:
         """The model behind the settings, with progress shown. The settings are checked before anything is loaded."""
-        uncollected = click.get_current_context().find_root().obj or contextlib.nullcontext
+        from lvqa.records import uncollected
+
+        is_own_process = click.get_current_context().find_root().obj is OWN_PROCESS
         with Progress(quiet=self.quiet) as progress:
-            with uncollected():
+            with uncollected() if is_own_process else contextlib.nullcontext():
                 from lvqa.checks import check_settings
                 from lvqa.pipeline import LongVideoQA
 
@@ -148,18 +149,8 @@ def door() -> None:
     click.get_current_context().call_on_close(lambda: logger.removeHandler(handler))
 
 
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """For importing libraries and loading a model, at the start of a process: nothing of it is ever garbage.
-
-    To look for garbage there took a second while it grew, and another one when the process ended.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
+OWN_PROCESS = object()
+"""The object of click's context where the process does nothing but this one command."""
 
 
 def main() -> None:
@@ -168,7 +159,7 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        door(prog_name="lvqa", obj=uncollected)
+        door(prog_name="lvqa", obj=OWN_PROCESS)
     except SystemExit as end:
         if any(thread.name == "lvqa-decode" for thread in threading.enumerate()):
             # A decoder hangs. The interpreter would wait for it if it holds a lock; nothing of ours is unwritten.

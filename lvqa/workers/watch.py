@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from lvqa.records import LvqaError
+from lvqa.records import LvqaError, uncollected
 
 _DYING_SECONDS = 10.0
 
@@ -174,7 +174,8 @@ def _serve(line: Connection, make: bytes) -> None:
     """The child's whole life: make the handler, say so, answer items until the line is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        handler = pickle.loads(make)()
+        with uncollected():
+            handler = pickle.loads(make)()
     except Exception as error:
         is_mendable = isinstance(error, LvqaError)
         line.send((is_mendable, str(error) if is_mendable else traceback.format_exc()))
