@@ -652,7 +652,8 @@ def test_make_film_makes_a_benchmark(lvqa, tmp_path):
         (("--minutes", 1, "--questions", 5000), ("5000", "longer")),
     ],
 )
-def test_films_that_cannot_be_made_are_refused(refused, tmp_path, words, names):
+def test_films_that_cannot_be_made_are_refused(refused, tmp_path, monkeypatch, words, names):
+    monkeypatch.setattr("lvqa.tiny.questions.MOST_MISSES", 20)  # it gives up sooner
     refused("make-film", tmp_path / "bench", *words, names=names)
     assert not (tmp_path / "bench").exists()
 

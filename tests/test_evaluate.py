@@ -438,7 +438,7 @@ def rows_in(folder: Path) -> int:
 def test_a_driver_killed_again_and_again_ends_with_each_answer_once(run, settings, tmp_path):
     """First while the model is loaded, then soon after it has answered something."""
     folder, lots, killed = tmp_path / "run", random.Random(3), 0
-    for num_questions in (0, 1, 1):
+    for num_questions in (0, 1):
         enough = rows_in(folder) + num_questions * len(CELLS)
         driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(settings), str(folder)])
         while driver.poll() is None and not ((folder / "answers.jsonl").exists() and rows_in(folder) >= enough):
@@ -446,7 +446,7 @@ def test_a_driver_killed_again_and_again_ends_with_each_answer_once(run, setting
         time.sleep(lots.uniform(0, 0.1))
         driver.kill()
         killed += driver.wait() == -signal.SIGKILL
-    assert killed >= 2 and rows_in(folder) > 0
+    assert killed == 2 and rows_in(folder) > 0
     with (folder / "answers.jsonl").open("ab") as file:
         file.write(b'{"video": "film')
     finished = evaluate(load_run_config(settings), folder)
