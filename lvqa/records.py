@@ -37,14 +37,15 @@ def num_cores() -> int:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """For what a process begins with, importing libraries and loading a model, of which nothing ever becomes garbage.
+    """For what a process begins with, importing libraries and loading a model: garbage is looked for once, at the end.
 
-    To look for garbage there took a second while it grew, and another one when the process ended.
+    What is there then is not looked at again. It took a second while it grew, and another one when the process ended.
     """
     gc.disable()
     try:
         yield
     finally:
+        gc.collect()
         gc.freeze()
         gc.enable()
 
