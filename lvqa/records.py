@@ -37,15 +37,14 @@ def num_cores() -> int:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """For what a process begins with, importing libraries and loading a model: garbage is looked for once, at the end.
+    """For what a process begins with, importing libraries: garbage is not looked for in what they make, now or later.
 
-    What is there then is not looked at again. It took a second while it grew, and another one when the process ended.
+    It took a second while they were imported, and another one when the process ended.
     """
     gc.disable()
     try:
         yield
     finally:
-        gc.collect()
         gc.freeze()
         gc.enable()
 

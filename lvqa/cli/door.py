@@ -95,15 +95,15 @@ class Setup:
         from lvqa.records import uncollected
 
         is_own_process = click.get_current_context().find_root().obj is OWN_PROCESS
-        with Progress(quiet=self.quiet) as progress:
-            with uncollected() if is_own_process else contextlib.nullcontext():
-                from lvqa.checks import check_settings
-                from lvqa.pipeline import LongVideoQA
+        with uncollected() if is_own_process else contextlib.nullcontext():
+            from lvqa.checks import check_settings
+            from lvqa.pipeline import LongVideoQA
 
-                check_settings(config)
-                silence(downloads=self.shows_downloads)
-                qa = LongVideoQA.load(config=config, progress=progress)
-            yield qa
+            check_settings(config)
+            silence(downloads=self.shows_downloads)
+            importlib.import_module("lvqa.backbones.decoder")  # and torch and transformers with it
+        with Progress(quiet=self.quiet) as progress:
+            yield LongVideoQA.load(config=config, progress=progress)
 
 
 def silence(*, downloads: bool) -> None:

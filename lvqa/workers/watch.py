@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -176,6 +177,7 @@ def _serve(line: Connection, make: bytes) -> None:
     try:
         with uncollected():
             handler = pickle.loads(make)()
+            gc.collect()  # it may have done more than import
     except Exception as error:
         is_mendable = isinstance(error, LvqaError)
         line.send((is_mendable, str(error) if is_mendable else traceback.format_exc()))
