@@ -169,8 +169,11 @@ class Store:
         """Makes the folder and tries to write there, so that a store that can't be written is known before the work."""
         probe = self.folder / f".{uuid.uuid4().hex}.tmp"
         with self._writing():
-            _write_whole(probe, b"lvqa")
-            probe.unlink()
+            try:
+                _write_whole(probe, b"lvqa")
+            finally:  # an interrupt may come between the two
+                with suppress(OSError):
+                    probe.unlink()
 
     def paths(self) -> list[Path]:
         """The files of all indexes, sorted by name."""
