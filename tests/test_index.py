@@ -14,6 +14,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+import lvqa.index
 from lvqa.index import ClipIndex, IndexFileError, Store, StoreError, default_store
 from lvqa.records import Clip, LvqaError, Video
 
@@ -506,3 +507,17 @@ def test_a_folder_without_permission(tmp_path):
 def test_prepare_makes_the_folder_and_leaves_nothing_in_it(tmp_path):
     Store(tmp_path / "a" / "b").prepare()
     assert (tmp_path / "a" / "b" / "index").is_dir() and everything_in(tmp_path) == set()
+
+
+def test_an_interrupt_while_a_store_is_tried_leaves_nothing_in_it(tmp_path, monkeypatch):
+    """Ctrl-C right after the file was written."""
+
+    def interrupted(path, content):
+        write_whole(path, content)
+        raise KeyboardInterrupt
+
+    write_whole = lvqa.index._write_whole
+    monkeypatch.setattr(lvqa.index, "_write_whole", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Store(tmp_path).prepare()
+    assert everything_in(tmp_path) == set()
