@@ -166,9 +166,8 @@ def _turned(states: Tensor, turn: Tensor) -> Tensor:
 
     In float32, as the library has it, but in three passes over the memory: its dozen took half of a GPU's time.
     """
-    plane = states.view(*states.shape[:-1], 2, turn.shape[-1]).transpose(
-        -2, -1
-    )  # each pair of numbers is turned by an angle
+    # Each pair of numbers is turned by an angle.
+    plane = states.view(*states.shape[:-1], 2, turn.shape[-1]).transpose(-2, -1)
     turned = torch.view_as_complex(plane.to(torch.float32, copy=True, memory_format=torch.contiguous_format))
     turned = turned * turn[:, None, None]
     back = torch.view_as_real(turned).transpose(-2, -1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.door import Setup, common
+from lvqa.cli.door import Setup, common, probed
 from lvqa.cli.terminal import one_line, print_json
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def ask(
     if method is not None:
         config = dataclasses.replace(config, method=method)
     asked = Question(question or "", options, image=image, voice=voice)
-    probed = checked(video, asked, config)
+    film = checked(video, asked, config)
     started = time.perf_counter()
     with setup.loaded(config) as qa:
         load_seconds = time.perf_counter() - started
@@ -71,7 +71,7 @@ def ask(
     if report is not None:
         from lvqa.report import write_page
 
-        write_page(report, answer, probed, evidence=evidence)
+        write_page(report, answer, film, evidence=evidence)
     if as_json:
         print_json(_answer_json(answer, evidence))
     else:
@@ -81,11 +81,9 @@ def ask(
 def checked(path: Path, question: Question, config: Config, *, is_search: bool = False) -> Video:
     """The probed video. What is wrong with it or the question is said before a model is loaded."""
     from lvqa.checks import check_question
-    from lvqa.index import Store
-    from lvqa.video import probe
 
     check_question(question, is_search=is_search)
-    return probe(path, kept_in=Store(config.store.folder).folder)
+    return probed(path, config)
 
 
 def _looked_at(answer: Answer, config: Config) -> tuple[Candidate, ...]:

@@ -27,6 +27,7 @@ from lvqa.cli.terminal import LogLines, Progress, say
 if TYPE_CHECKING:
     from lvqa.config import Config
     from lvqa.pipeline import LongVideoQA
+    from lvqa.records import Video
 
 
 class _Door(click.Group):
@@ -104,6 +105,14 @@ class Setup:
             importlib.import_module("lvqa.backbones.decoder")  # and torch and transformers with it
         with Progress(quiet=self.quiet) as progress:
             yield LongVideoQA.load(config=config, progress=progress)
+
+
+def probed(path: Path, config: Config) -> Video:
+    """What the file holds; of an indexed film it is known. Said, or refused, before a model is loaded."""
+    from lvqa.index import Store
+    from lvqa.video import probe
+
+    return probe(path, kept_in=Store(config.store.folder).folder)
 
 
 def silence(*, downloads: bool) -> None:

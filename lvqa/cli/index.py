@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvqa.cli.door import Setup, common, silence
+from lvqa.cli.door import Setup, common, probed, silence
 from lvqa.cli.terminal import Progress, one_line, print_json, say
 
 if TYPE_CHECKING:
@@ -96,10 +96,7 @@ def videos_in(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]
 
 
 def _in_this_process(setup: Setup, config: Config, path: Path, *, rebuild: bool) -> Generator[Indexed]:
-    from lvqa.index import Store
-    from lvqa.video import probe
-
-    probe(path, kept_in=Store(config.store.folder).folder)  # before a model is loaded
+    probed(path, config)
     from lvqa.library import Indexed
     from lvqa.records import LvqaError
 

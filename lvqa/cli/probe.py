@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.door import Setup, common
+from lvqa.cli.door import Setup, common, probed
 from lvqa.cli.terminal import one_line
 
 if TYPE_CHECKING:
@@ -38,17 +38,15 @@ def probe(setup: Setup, *, video: Path, query: str | None, questions: Path | Non
     labels. probes.json: all of it in numbers.
     """
     from lvqa.checks import check_count, check_question
-    from lvqa.index import Store
     from lvqa.probes import probe_model
     from lvqa.records import Question
     from lvqa.report import write_probes
-    from lvqa.video import probe as probe_video
 
     check_count(clips, name="clips")
     if query is not None:
         check_question(Question(query))
     config = setup.config()
-    film = probe_video(video, kept_in=Store(config.store.folder).folder)
+    film = probed(video, config)
     asked = () if questions is None else _questions_on(film.path, questions)
     with setup.loaded(config) as qa:
         probes = probe_model(qa, film.path, query=query, num_clips=clips, questions=asked)

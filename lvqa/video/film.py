@@ -124,8 +124,8 @@ def keep_film(path: Path, folder: Path) -> None:
     """Keep what is known of a film, for `probe` in another process. Where there is no room it is not kept."""
     with suppress(OSError, OverflowError):
         film, modified_ns = film_of(path, folder), path.stat().st_mtime_ns
-        if film.kept_in == folder:
-            return
+        if film.kept_in == folder or _kept_film(folder, film.id, modified_ns):
+            return  # every pipeline over the film asks for it
         timeline = film.timeline
         numbers = [film.height, film.width, *timeline.end.as_integer_ratio(), *timeline.tick_seconds.as_integer_ratio()]
         columns: dict[str, Any] = {"shown": timeline.shown}
