@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lvqa import prompts
-from lvqa.backbones import Backbone
-from lvqa.backbones.prompt import Part, Prompt
+from lvqa.models import Model
+from lvqa.models.prompt import Part, Prompt
 from lvqa.records import LETTERS, Question
-from lvqa.visual import Pair, VisualTokens, runs_of_pairs
+from lvqa.visual_tokens import Pair, VisualTokens, runs_of_pairs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,34 +54,34 @@ class Answerer:
     read: str = "logits"
     max_new_tokens: int = 64
 
-    def answer(self, backbone: Backbone, asked: Sequence[Asked], tokens: VisualTokens) -> list[Reply]:
+    def answer(self, model: Model, asked: Sequence[Asked], tokens: VisualTokens) -> list[Reply]:
         """A reply to each question on a video; those that are read by the same letters are read in one prefill.
 
         Multiple choice as `read` says; generated text may name no letter, and then `option` is None. A free question:
         greedy text.
         """
-        shown = [(*self.shown(one.pairs, tokens), *one.image) for one in asked]
+        shown = [(*self.frame_parts(one.pairs, tokens), *one.image) for one in asked]
         replies: dict[int, Reply] = {}
         by_letters: dict[str, list[int]] = {}
         for number, (one, film) in enumerate(zip(asked, shown, strict=True)):
             question = one.question
             if not question.options or self.read == "text":
-                text = backbone.generate((*film, prompts.answer(question)), max_new_tokens=self.max_new_tokens)
+                text = model.generate((*film, prompts.answer(question)), max_new_tokens=self.max_new_tokens)
                 replies[number] = Reply(text, named_letter(text, question.options), ())
             elif self.read == "likelihood":
-                logits = backbone.reply_log_probs((*film, prompts.short_answer(question)), question.options)
+                logits = model.reply_log_probs((*film, prompts.short_answer(question)), question.options)
                 replies[number] = _likeliest(question, logits)
             else:
                 by_letters.setdefault(question.letters, []).append(number)
         for letters, numbers in by_letters.items():
             together = [(*shown[number], prompts.answer(asked[number].question)) for number in numbers]
-            rows = backbone.next_token_logits(together, list(letters))
+            rows = model.next_token_logits(together, list(letters))
             replies |= {
                 number: _likeliest(asked[number].question, row) for number, row in zip(numbers, rows, strict=True)
             }
         return [replies[number] for number in range(len(asked))]
 
-    def shown(self, pairs: Sequence[Pair], tokens: VisualTokens) -> list[Part]:
+    def frame_parts(self, pairs: Sequence[Pair], tokens: VisualTokens) -> list[Part]:
         """What stands before the question: nothing if no frame was chosen."""
         if not pairs:
             return []

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
-from lvqa.records import LvqaError, shown
+from lvqa.records import LvqaError, shorten
 
 Section = TypeVar("Section")
 Settings = TypeVar("Settings", bound="Config")
@@ -51,8 +51,8 @@ class VideoConfig:
 
     decoder: str = "pyav"
     """A name in video.DECODERS."""
-    grid: str = "exact"
-    """A name in video.GRIDS: frames at an even step, or the film's own key frames, which are quick to skim."""
+    sampling: str = "exact"
+    """A name in video.SAMPLINGS: frames at an even step, or the film's own key frames, which are quick to skim."""
     frames_per_second: float = 1.0
     """Step of the grid; of the key frames, how many at most."""
     clip_seconds: float = 16.0
@@ -150,7 +150,7 @@ class AnswerConfig:
 
     time_encoding: Literal["text", "mrope", "index"] | None = None
     """How the model is told the time of a frame; null: text, but for a model that writes true seconds by itself."""
-    read: Literal["logits", "text", "likelihood"] | None = None
+    mode: Literal["logits", "text", "likelihood"] | None = None
     """Multiple choice: the letter with the largest logit, the letter that the generated text names, or the option
     likeliest as the answer to the bare question; null: the first, unless the model's own config.json says else."""
     max_new_tokens: int = 64
@@ -382,4 +382,4 @@ def _allowed(hint: Any) -> str:
 
 def in_yaml(value: object) -> str:
     """A value as it stands in YAML, for a message."""
-    return "null" if value is None else shown(value)
+    return "null" if value is None else shorten(value)

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from lvqa import prompts
-from lvqa.backbones import Backbone
-from lvqa.backbones.prompt import Prompt, VisualBlock
+from lvqa.models import Model
+from lvqa.models.prompt import ClipTokens, Prompt
 
 CLIPS_AT_ONCE = 16
 """Are read together."""
@@ -31,20 +31,20 @@ class Embedder:
     semantics: bool = True
     noise: bool = True
 
-    def clips(self, backbone: Backbone, blocks: Iterable[VisualBlock]) -> np.ndarray:
+    def clips(self, model: Model, blocks: Iterable[ClipTokens]) -> np.ndarray:
         """(clips, dim) float32, unit length. A GPU is waited for at the end alone: as it works, more is decoded."""
-        return self._vectors(backbone, map(self.clip_prompt, blocks))
+        return self._vectors(model, map(self.clip_prompt, blocks))
 
-    def query(self, backbone: Backbone, text: str, *, image: Prompt = ()) -> np.ndarray:
+    def query(self, model: Model, text: str, *, image: Prompt = ()) -> np.ndarray:
         """(dim,) float32, unit length. `image` is what shows the query's picture, if it has one."""
-        vector: np.ndarray = self.queries(backbone, [(text, image)])[0]
+        vector: np.ndarray = self.queries(model, [(text, image)])[0]
         return vector
 
-    def queries(self, backbone: Backbone, asked: Iterable[tuple[str, Prompt]]) -> np.ndarray:
+    def queries(self, model: Model, asked: Iterable[tuple[str, Prompt]]) -> np.ndarray:
         """(queries, dim) float32, unit length: of texts, each with what shows its picture."""
-        return self._vectors(backbone, (self.query_prompt(text, image=image) for text, image in asked))
+        return self._vectors(model, (self.query_prompt(text, image=image) for text, image in asked))
 
-    def clip_prompt(self, block: VisualBlock) -> Prompt:
+    def clip_prompt(self, block: ClipTokens) -> Prompt:
         """What asks for a clip's vector."""
         return block, self._text(prompts.CLIP)
 
@@ -65,12 +65,12 @@ class Embedder:
             return prompts.embedding_e5v(of)
         return prompts.embedding(of, task=self.task, semantics=self.semantics, noise=self.noise)
 
-    def _vectors(self, backbone: Backbone, shown: Iterator[Prompt]) -> np.ndarray:
+    def _vectors(self, model: Model, shown: Iterator[Prompt]) -> np.ndarray:
         import torch
 
         vectors = []
         while some := list(itertools.islice(shown, CLIPS_AT_ONCE)):
-            states = backbone.last_states(some, state=self.state, final_norm=self.final_norm)
+            states = model.last_hidden_states(some, state=self.state, final_norm=self.final_norm)
             # Here and not at the end: how a norm is rounded depends on how many there are.
             vectors.append(states / states.norm(dim=1, keepdim=True))
         return np.asarray(torch.cat(vectors).cpu().numpy(), dtype=np.float32)

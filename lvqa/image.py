@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lvqa.records import LvqaError, shown
+from lvqa.records import LvqaError, shorten
 
 MAX_RATIO = 200
 """Of one side to the other: Qwen's own limit."""
@@ -28,13 +28,13 @@ def read_image(path: Path, *, size_of: Callable[[int, int], tuple[int, int]] | N
             with Image.open(path) as opened:
                 picture = ImageOps.exif_transpose(opened).convert("RGB")
     except FileNotFoundError as error:
-        raise LvqaError(f"image {shown(str(path))}: there is no such file") from error
+        raise LvqaError(f"image {shorten(str(path))}: there is no such file") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise LvqaError(f"image {shown(str(path))} is larger than {Image.MAX_IMAGE_PIXELS:,} pixels") from error
+        raise LvqaError(f"image {shorten(str(path))} is larger than {Image.MAX_IMAGE_PIXELS:,} pixels") from error
     except (OSError, SyntaxError, ValueError) as error:  # a damaged PNG is a SyntaxError
-        raise LvqaError(f"image {shown(str(path))} cannot be read; give a picture: PNG, JPEG, WebP, ...") from error
+        raise LvqaError(f"image {shorten(str(path))} cannot be read; give a picture: PNG, JPEG, WebP, ...") from error
     if max(picture.size) > MAX_RATIO * min(picture.size):
         size = f"{picture.height} x {picture.width}"
-        raise LvqaError(f"image {shown(str(path))} is {size}: one side may be {MAX_RATIO} times the other at most")
+        raise LvqaError(f"image {shorten(str(path))} is {size}: one side may be {MAX_RATIO} times the other at most")
     height, width = size_of(picture.height, picture.width) if size_of else (picture.height, picture.width)
     return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))

@@ -14,10 +14,10 @@ from typing import Any
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 
-from lvqa.benchmarks.lvbench import split_options
 from lvqa.config import load_config
+from lvqa.datasets.lvbench import split_options
 from lvqa.pipeline import LongVideoQA
-from lvqa.records import LvqaError, Question, shown
+from lvqa.records import LvqaError, Question, shorten
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Lvqa(lmms):  # type: ignore[misc]
         except LvqaError as error:
             if len(questions) > 1:  # perhaps one of them is at fault
                 return [reply for question in questions for reply in self._replies(path, [question])]
-            _log.error("no answer to %s: %s", shown(questions[0].text), error)
+            _log.error("no answer to %s: %s", shorten(questions[0].text), error)
             return [""]
         return [answer.option or answer.text for answer in answers]
 
@@ -91,7 +91,9 @@ class Lvqa(lmms):  # type: ignore[misc]
         doc = self.task_dict[task][split][doc_id]
         visuals = doc_to_visual(doc)
         if not isinstance(visuals, list) or len(visuals) != 1 or not isinstance(visuals[0], str | Path):
-            raise LvqaError(f"task {shown(task)}: lvqa needs the path of one video a question, got {shown(visuals)}")
+            raise LvqaError(
+                f"task {shorten(task)}: lvqa needs the path of one video a question, got {shorten(visuals)}"
+            )
         return str(visuals[0]), parse_question(_from_question_on(context, doc))
 
 

@@ -18,13 +18,13 @@ import numpy as np
 import lvqa
 from lvqa import prompts
 from lvqa.answering import Answerer, Asked, Reply
-from lvqa.backbones import Backbone, load_backbone
-from lvqa.backbones.beginnings import Beginnings
-from lvqa.backbones.prompt import Prompt, VisualBlock
-from lvqa.checks import Control, check_count, check_question, check_settings, reranker_of, selector_of
+from lvqa.audio import read_audio
 from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.embedding import CLIPS_AT_ONCE, Embedder
 from lvqa.index import ClipIndex, Store
+from lvqa.models import Model, load_model
+from lvqa.models.prefix import PrefixCache
+from lvqa.models.prompt import ClipTokens, Prompt
 from lvqa.records import (
     Answer,
     Candidate,
@@ -36,11 +36,11 @@ from lvqa.records import (
     Question,
     Video,
 )
-from lvqa.rerank import Sought, rerank_each
-from lvqa.selection import Selector, SelectorInput, evenly_spaced, grid_features, grid_scores
-from lvqa.sound import read_sound
-from lvqa.video import GRIDS, Grid, cut_clips, keep_film, probe, scene_changes
-from lvqa.visual import TokenFile, VisualTokens, image_block, pairs_of_clip, pairs_of_frames
+from lvqa.rerank import RerankRequest, rerank_each
+from lvqa.selection import Selector, SelectorInput, evenly_spaced, frame_features, frame_scores
+from lvqa.validation import Control, check_count, check_question, check_settings, reranker_of, selector_of
+from lvqa.video import SAMPLINGS, FrameGrid, cut_clips, inspect_video, scene_changes, store_metadata
+from lvqa.visual_tokens import TokenFile, VisualTokens, image_tokens, pairs_of_clip, pairs_of_frames
 
 _log = logging.getLogger(__name__)
 
@@ -63,13 +63,13 @@ class Ranking:
 
 
 @dataclass(slots=True)
-class OpenVideo:
+class VideoSession:
     """A probed video with its grid, its tokens, and its index once it is needed."""
 
     video: Video
-    grid: Grid
+    grid: FrameGrid
     tokens: VisualTokens
-    beginnings: Beginnings
+    beginnings: PrefixCache
     """What the model has read of its clips, for the questions to come."""
     replies: dict[tuple[object, ...], Reply]
     """By question, its files, frames and how they are shown: methods that choose the same frames are answered once."""
@@ -78,7 +78,7 @@ class OpenVideo:
     """By question, picture and voice, so that asking again at another budget ranks nothing again."""
 
 
-class LastVideo:
+class SessionCache:
     """What pipelines over one model hold of the video that one of them opened last, and of no other."""
 
     def __init__(self) -> None:
@@ -105,27 +105,27 @@ class LongVideoQA:
 
     def __init__(
         self,
-        backbone: Backbone,
+        model: Model,
         config: Config,
         *,
         progress: Progress | None = None,
-        last_video: LastVideo | None = None,
+        last_video: SessionCache | None = None,
     ) -> None:
-        """`last_video` is shared by pipelines over one backbone; see `beside`."""
-        self.backbone = backbone
+        """`last_video` is shared by pipelines over one model; see `beside`."""
+        self.model = model
         self.config = config
         self._progress = progress or (lambda *_: None)
         self._store = Store(config.store.folder)
-        self._last_video = last_video or LastVideo()
+        self._last_video = last_video or SessionCache()
         e, a = config.embedding, config.answer
         self.embedder = Embedder(
             state=e.state, final_norm=e.final_norm, prompt=e.prompt, task=e.task, semantics=e.semantics, noise=e.noise
         )
         check_settings(config)
-        self._reranker = reranker_of(config, layout=backbone.rerank_layout)
+        self._reranker = reranker_of(config, layout=model.rerank_layout)
         self._answerer = Answerer(
-            time_encoding=a.time_encoding or backbone.time_encoding,
-            read=a.read or backbone.answer_reading,
+            time_encoding=a.time_encoding or model.time_encoding,
+            read=a.mode or model.answer_mode,
             max_new_tokens=a.max_new_tokens,
         )
 
@@ -148,10 +148,10 @@ class LongVideoQA:
         if model is not None:
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
         check_settings(config)
-        backbone = load_backbone(config.model.name, device=config.model.device, dtype=config.model.dtype)
+        loaded = load_model(config.model.name, device=config.model.device, dtype=config.model.dtype)
         if config.model.compile:
-            backbone.compile()
-        return cls(backbone, config, progress=progress)
+            loaded.compile()
+        return cls(loaded, config, progress=progress)
 
     def beside(self, config: Config) -> LongVideoQA:
         """A pipeline with other settings over the same model. Where the two see a video alike they share its tokens.
@@ -159,7 +159,7 @@ class LongVideoQA:
         So many settings can be compared on one video, and each of its pairs is decoded and encoded once. Raises
         LvqaError for what is unknown.
         """
-        return LongVideoQA(self.backbone, config, progress=self._progress, last_video=self._last_video)
+        return LongVideoQA(self.model, config, progress=self._progress, last_video=self._last_video)
 
     # --- what a user calls ------------------------------------------------------------------------------------------
 
@@ -222,7 +222,7 @@ class LongVideoQA:
             check_question(question)
         if not questions:
             return []
-        clock, began = _Clock(), dataclasses.replace(self.backbone.counts)
+        clock, began = _Clock(), dataclasses.replace(self.model.counts)
         with clock.stage("open"):
             opened = self.open(path)
             images = [self._beside(question) for question in questions]
@@ -239,14 +239,14 @@ class LongVideoQA:
             ]
         with clock.stage("answer"):
             replies = self._replies(opened, questions, chosen, images)
-        spent = self.backbone.counts - began
+        spent = self.model.counts - began
         return [
             Answer(
                 question=question,
                 text=reply.text,
                 option=reply.option,
                 option_scores=reply.option_scores,
-                model=self.backbone.name,
+                model=self.model.name,
                 method=method,
                 frames_budget=budget,
                 frames=of.times_seconds,
@@ -286,12 +286,12 @@ class LongVideoQA:
         question = _query(query, image)
         check_question(question, is_search=True)
         check_count(top, name="top")
-        vector = self.embedder.query(self.backbone, prompts.query(question), image=self._beside(question))
+        vector = self.embedder.query(self.model, prompts.query(question), image=self._beside(question))
         known = list(self._store.all())
         mine = [index for index in known if index.stamp.items() >= self._maker.items()]
         if not mine:
             raise LvqaError(
-                f"no index in {self._store.folder} was made with {self.backbone.name} and these settings "
+                f"no index in {self._store.folder} was made with {self.model.name} and these settings "
                 f"({len(known)} with others); index some videos first: lvqa index PATH ..."
             )
         found = [(index, candidate) for index in mine for candidate in index.search(vector, top)]
@@ -316,33 +316,33 @@ class LongVideoQA:
 
     # --- the stages -------------------------------------------------------------------------------------------------
 
-    def open(self, path: str | Path | Video) -> OpenVideo:
+    def open(self, path: str | Path | Video) -> VideoSession:
         """The probed video; the last one stays open, with its tokens, so that the next question is cheap."""
-        return self._opened(path if isinstance(path, Video) else self.probe(path))
+        return self._opened(path if isinstance(path, Video) else self.inspect_video(path))
 
-    def probe(self, path: str | Path) -> Video:
+    def inspect_video(self, path: str | Path) -> Video:
         """What the file holds; of an indexed film it is kept in the store, so that it need not be read through."""
-        return probe(path, kept_in=self._store.folder)
+        return inspect_video(path, kept_in=self._store.folder)
 
     @property
     def sight(self) -> tuple[object, ...]:
         """The settings that decide how a frame looks to the model: pipelines that share them share visual tokens."""
         video = self.config.video
-        return video.grid, video.frames_per_second, self.config.model.max_pixels, video.decoder
+        return video.sampling, video.frames_per_second, self.config.model.max_pixels, video.decoder
 
-    def _opened(self, video: Video) -> OpenVideo:
+    def _opened(self, video: Video) -> VideoSession:
         return self._last_video.part(video, self.config.retrieval, lambda: self._make_open(video))
 
-    def _make_open(self, video: Video) -> OpenVideo:
+    def _make_open(self, video: Video) -> VideoSession:
         """With the tokens, and what the model has read of them, of pipelines that see the video alike."""
         config, settings = self.config, self.config.video
-        grid = GRIDS[settings.grid](video, settings.frames_per_second)
+        grid = SAMPLINGS[settings.sampling](video, settings.frames_per_second)
 
         def make_tokens() -> VisualTokens:
             return VisualTokens(
                 video,
                 grid,
-                self.backbone,
+                self.model,
                 max_pixels=config.model.max_pixels,
                 decoder=settings.decoder,
                 threads=settings.threads,
@@ -352,23 +352,23 @@ class LongVideoQA:
             )
 
         seen = {
-            "model": self.backbone.revision,
-            "dtype": str(self.backbone.dtype),
-            "size": self.backbone.frame_size(
-                video.height, video.width, max_pixels=config.model.max_pixels or self.backbone.max_pixels
+            "model": self.model.revision,
+            "dtype": str(self.model.dtype),
+            "size": self.model.frame_size(
+                video.height, video.width, max_pixels=config.model.max_pixels or self.model.max_pixels
             ),
-            "grid": settings.grid,
+            "grid": settings.sampling,
             "frames_per_second": settings.frames_per_second,
             "decoder": settings.decoder,
             "version": lvqa.__version__,
         }
         # The pool changes how many clips are read, and nothing about one of them.
         reading = (self.sight, dataclasses.replace(config.rerank, pool=None))
-        return OpenVideo(
+        return VideoSession(
             video,
             grid,
             self._last_video.part(video, self.sight, make_tokens),
-            self._last_video.part(video, reading, lambda: Beginnings(config.rerank.memory_mib << 20)),
+            self._last_video.part(video, reading, lambda: PrefixCache(config.rerank.memory_mib << 20)),
             self._last_video.part(video, ("replies", self.sight), dict),
         )
 
@@ -376,7 +376,7 @@ class LongVideoQA:
         path, most_bytes = self._store.tokens_path(stamp), self.config.store.disk_mib << 20
         return TokenFile(path, num_pairs=num_pairs, most_bytes=most_bytes) if most_bytes else None
 
-    def _open_again(self, video: Video) -> OpenVideo:
+    def _open_again(self, video: Video) -> VideoSession:
         opened = self.open(video.path)
         if opened.video != video:
             raise LvqaError(f"{video.path}: the file was changed while it was being indexed; index it again")
@@ -386,9 +386,9 @@ class LongVideoQA:
     def _maker(self) -> dict[str, object]:
         """What of an index does not depend on the video: two of them with the same maker can be searched together."""
         return {
-            "model": {"revision": self.backbone.revision},
+            "model": {"revision": self.model.revision},
             "embedding": self.embedder.stamp,
-            "grid": self.config.video.grid,
+            "grid": self.config.video.sampling,
             "frames_per_second": self.config.video.frames_per_second,
             "clip_seconds": self.config.video.clip_seconds,
             "scene_cuts": self.config.video.scene_cuts,
@@ -396,7 +396,7 @@ class LongVideoQA:
             "version": lvqa.__version__,
         }
 
-    def _index_of(self, opened: OpenVideo, *, rebuild: bool = False, clock: _Clock | None = None) -> IndexUse:
+    def _index_of(self, opened: VideoSession, *, rebuild: bool = False, clock: _Clock | None = None) -> IndexUse:
         """Load the index under its stamp, or make and save it."""
         if opened.index is not None and not rebuild:
             return IndexUse(True, len(opened.index.clips), opened.index.path)
@@ -408,15 +408,15 @@ class LongVideoQA:
                 if not rebuild:
                     log_if_stale(self._store, opened.video, stamp)
                 (index,) = _made_indexes([self], opened.video)
-            keep_film(opened.video.path, self._store.folder)
+            store_metadata(opened.video.path, self._store.folder)
         opened.index = index
         opened.rankings.clear()
         return IndexUse(reused, len(index.clips), index.path)
 
-    def _stamp(self, opened: OpenVideo) -> dict[str, object]:
+    def _stamp(self, opened: VideoSession) -> dict[str, object]:
         return {**self._maker, "video": opened.video.id, "size": [opened.tokens.height, opened.tokens.width]}
 
-    def _cut(self, opened: OpenVideo) -> list[Clip]:
+    def _cut(self, opened: VideoSession) -> list[Clip]:
         settings = self.config.video
         cuts: list[float] = []
         if settings.scene_cuts:
@@ -427,28 +427,28 @@ class LongVideoQA:
                 threads=settings.threads,
                 stall_seconds=settings.stall_seconds,
             )
-            self.backbone.counts.frames_decoded += opened.grid.num_frames
+            self.model.counts.frames_decoded += opened.grid.num_frames
         return cut_clips(opened.video, opened.grid, settings.clip_seconds, cuts)
 
-    def _embed(self, opened: OpenVideo, clips: Sequence[Clip], parts: Sequence[slice]) -> Iterator[np.ndarray]:
+    def _embed(self, opened: VideoSession, clips: Sequence[Clip], parts: Sequence[slice]) -> Iterator[np.ndarray]:
         """The vectors of clips in the order of time, part by part. Each part is read from the file on its own."""
         blocks = self._blocks_of(opened, clips, parts, stage="index")
         for part in parts:
-            yield self.embedder.clips(self.backbone, itertools.islice(blocks, len(clips[part])))
+            yield self.embedder.clips(self.model, itertools.islice(blocks, len(clips[part])))
 
     def _beside(self, question: Question) -> Prompt:
         """What shows the question's picture and lets its voice be heard; nothing if it has neither."""
         shown: Prompt = ()
         if question.image is not None:
-            block = image_block(question.image, self.backbone, max_pixels=self.config.model.max_pixels)
+            block = image_tokens(question.image, self.model, max_pixels=self.config.model.max_pixels)
             shown += (prompts.IMAGE, block)
         if question.voice is not None:
-            shown += (prompts.VOICE, self.backbone.encode_sound(read_sound(question.voice)))
+            shown += (prompts.VOICE, self.model.encode_audio(read_audio(question.voice)))
         return shown
 
     def _rankings(
         self,
-        opened: OpenVideo,
+        opened: VideoSession,
         questions: Sequence[Question],
         images: Sequence[Prompt],
         *,
@@ -462,7 +462,7 @@ class LongVideoQA:
         new = {key: asked for key, asked in shown if key not in opened.rankings}
         if new:
             with clock.stage("search"):
-                vectors = self.embedder.queries(self.backbone, new.values())
+                vectors = self.embedder.queries(self.model, new.values())
                 index = self._searched(opened)
                 found = [index.search(vector) for vector in vectors]
             with clock.stage("rerank"):
@@ -472,7 +472,7 @@ class LongVideoQA:
         return [opened.rankings[key] for key in keys]
 
     def _reranked(
-        self, opened: OpenVideo, asked: Sequence[tuple[str, Prompt]], found: Sequence[list[Candidate]]
+        self, opened: VideoSession, asked: Sequence[tuple[str, Prompt]], found: Sequence[list[Candidate]]
     ) -> list[list[Candidate]]:
         """For each query its pool, the best of what the embedding has found, in the reranker's order."""
         pool = self.config.rerank.pool
@@ -480,20 +480,20 @@ class LongVideoQA:
             return [[] for _ in found]
         return rerank_each(
             self._reranker,
-            self.backbone,
-            [Sought(text, ranked[:pool], image) for (text, image), ranked in zip(asked, found, strict=True)],
+            self.model,
+            [RerankRequest(text, ranked[:pool], image) for (text, image), ranked in zip(asked, found, strict=True)],
             lambda clips: self._blocks_of(opened, clips, stage="rerank"),
             opened.beginnings,
         )
 
-    def _searched(self, opened: OpenVideo) -> ClipIndex:
+    def _searched(self, opened: VideoSession) -> ClipIndex:
         """The index as it is searched."""
         assert opened.index is not None
         return opened.index.centred() if self.config.embedding.centre else opened.index
 
     def _blocks_of(
-        self, opened: OpenVideo, clips: Sequence[Clip], parts: Sequence[slice] = (slice(None),), *, stage: str
-    ) -> Iterator[VisualBlock]:
+        self, opened: VideoSession, clips: Sequence[Clip], parts: Sequence[slice] = (slice(None),), *, stage: str
+    ) -> Iterator[ClipTokens]:
         """What the model sees of each clip, in time order, with progress reported in pairs."""
         groups = [pairs_of_clip(clip, opened.grid) for clip in clips]
         total, done = sum(map(len, groups)), 0
@@ -505,7 +505,7 @@ class LongVideoQA:
 
     def _replies(
         self,
-        opened: OpenVideo,
+        opened: VideoSession,
         questions: Sequence[Question],
         chosen: Sequence[FrameSelection],
         images: Sequence[Prompt],
@@ -520,13 +520,13 @@ class LongVideoQA:
             for key, question, of, image in zip(keys, questions, chosen, images, strict=True)
             if key not in opened.replies
         }
-        said = self._answerer.answer(self.backbone, list(new.values()), opened.tokens)
+        said = self._answerer.answer(self.model, list(new.values()), opened.tokens)
         opened.replies.update(zip(new, said, strict=True))
         return [opened.replies[key] for key in keys]
 
     def _select(
         self,
-        opened: OpenVideo,
+        opened: VideoSession,
         question: Question,
         selector: Selector | Control,
         ranking: Ranking | None,
@@ -541,8 +541,8 @@ class LongVideoQA:
             return FrameSelection(opened.video.id, tuple(_of_the_evidence(times, question, budget).tolist()))
         if selector.needs_features:
             index = self._searched(opened)
-            features = grid_features(times, index.clips, index.vectors)
-        of_frames = grid_scores(times, ranking.candidates if ranking else ())
+            features = frame_features(times, index.clips, index.vectors)
+        of_frames = frame_scores(times, ranking.candidates if ranking else ())
         return selector.select(
             SelectorInput(
                 times,

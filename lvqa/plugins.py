@@ -94,7 +94,7 @@ class PluginPoint(Generic[Plugin]):
 
         @functools.wraps(made, updated=())
         def make(**options: Any) -> Plugin:
-            with told_where(path):
+            with located_errors(path):
                 return self.guarded(path, made(**options))
 
         return make
@@ -129,7 +129,7 @@ def _executed(path: Path, changed: int) -> types.ModuleType:
     """The file's module; executed anew when the file has changed. Leaves no compiled copy beside it."""
     module = types.ModuleType(f"lvqa_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}")
     module.__file__ = str(path)
-    with told_where(path):
+    with located_errors(path):
         code = compile(path.read_bytes(), str(path), "exec")
         sys.modules[module.__name__] = module  # where dataclasses look for it
         exec(code, module.__dict__)
@@ -137,7 +137,7 @@ def _executed(path: Path, changed: int) -> types.ModuleType:
 
 
 @contextmanager
-def told_where(path: Path) -> Iterator[None]:
+def located_errors(path: Path) -> Iterator[None]:
     """Turns whatever goes wrong in the user's code into one line that says where."""
     try:
         yield

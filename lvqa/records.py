@@ -22,7 +22,7 @@ class LvqaError(Exception):
     """Something the user can mend. The message is one line: the value, what is allowed, where."""
 
 
-def shown(value: object) -> str:
+def shorten(value: object) -> str:
     """A value for a message: on one line, and short; of a long one its ends, for a path ends with its name."""
     if isinstance(value, int) and abs(value) > 10**20:  # Python refuses to write thousands of digits
         return "a very large number"
@@ -36,7 +36,7 @@ def num_cores() -> int:
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def paused_gc() -> Iterator[None]:
     """For what a process begins with, importing libraries: garbage is not looked for in what they make, now or later.
 
     It took a second while they were imported, and another one when the process ended.

@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from lvqa.benchmarks import VideoTask, load_benchmark
+from lvqa.datasets import VideoTask, load_benchmark
 from lvqa.records import LvqaError
 
 REPOSITORY = "zai-org/LVBench"

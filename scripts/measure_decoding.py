@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from lvqa.video import Grid, probe, read_frames
+from lvqa.video import Grid, inspect_video, read_frames
 
 HEIGHT, WIDTH = 252, 448
 SIZE = {"height": HEIGHT, "width": WIDTH}
@@ -163,12 +163,12 @@ def opencv_loop(film: Path) -> Work:
     return work
 
 
-def grid_of(kind: Callable[..., Grid], *, threads: int = 1) -> Callable[[Path], Work]:
+def token_grid(kind: Callable[..., Grid], *, threads: int = 1) -> Callable[[Path], Work]:
     """The grid as lvqa reads it, with all that it has to find out about the film."""
 
     def way(film: Path) -> Work:
         def work() -> int:
-            video = probe(film)
+            video = inspect_video(film)
             return frames_read(video, kind(video, 1.0).times_seconds, threads=threads)
 
         return work
@@ -189,10 +189,10 @@ def scattered(*, threads: int = 1, again: bool = True) -> Callable[[Path], Work]
     """64 frames all over the film; `again`: of a film that has been probed, as it has when it is asked about."""
 
     def way(film: Path) -> Work:
-        video = probe(film) if again else None
+        video = inspect_video(film) if again else None
 
         def work() -> int:
-            known = video or probe(film)
+            known = video or inspect_video(film)
             return frames_read(known, scattered_times(known), threads=threads)
 
         return work
@@ -216,7 +216,9 @@ def scattered_floor(film: Path) -> Work:
     keys = np.flatnonzero([packet.is_keyframe for packet in packets])
     shown = np.sort(ticks)
     seconds = (shown - shown[0]) * float(stream.time_base or 1)
-    wanted = set(shown[np.searchsorted(seconds, scattered_times(probe(film)) + 1e-6, side="right") - 1].tolist())
+    wanted = set(
+        shown[np.searchsorted(seconds, scattered_times(inspect_video(film)) + 1e-6, side="right") - 1].tolist()
+    )
     groups: dict[int, int] = {}
     """Place of a key frame -> place of the last packet that is wanted of its group."""
     for target in np.flatnonzero([tick in wanted for tick in ticks.tolist()]).tolist():
@@ -255,7 +257,7 @@ def probing(film: Path) -> Work:
     """All packets are looked at, and one frame decoded: what is done once for a film."""
 
     def work() -> int:
-        probe(film)
+        inspect_video(film)
         return 1
 
     return work
@@ -268,10 +270,10 @@ WAYS: dict[str, Callable[[Path], Work]] = {
     "full decode and scale": full_decode_and_scale,
     "decord": decord_batches,
     "opencv": opencv_loop,
-    "exact": grid_of(Grid.of),
-    "exact, 2 threads": grid_of(Grid.of, threads=2),
-    "keyframes": grid_of(Grid.of_key_frames),
-    "keyframes, 2 threads": grid_of(Grid.of_key_frames, threads=2),
+    "exact": token_grid(Grid.of),
+    "exact, 2 threads": token_grid(Grid.of, threads=2),
+    "keyframes": token_grid(Grid.of_key_frames),
+    "keyframes, 2 threads": token_grid(Grid.of_key_frames, threads=2),
     "64 scattered, floor": scattered_floor,
     "64 scattered": scattered(),
     "64 scattered, 2 threads": scattered(threads=2),

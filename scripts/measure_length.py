@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lvqa.tiny.films import make_films
+from lvqa.synthetic.videos import make_videos
 
 CHILD = "--index-this-file"
 
@@ -31,7 +31,7 @@ def main() -> None:
 
     found = []
     for minutes in arguments.minutes:
-        (film,) = make_films(arguments.folder, num_films=1, minutes=minutes, num_questions=1, seed=arguments.seed)
+        (film,) = make_videos(arguments.folder, num_videos=1, minutes=minutes, num_questions=1, seed=arguments.seed)
         measured = measured_in_a_child(film)
         found.append(measured)
         print(

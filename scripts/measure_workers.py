@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvqa.tiny.films import make_films
+from lvqa.synthetic.videos import make_videos
 
 CHILD = "--index-these"
 
@@ -50,7 +50,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def films(number: int, minutes: float) -> list[Path]:
-        return make_films(arguments.folder, num_films=number, minutes=minutes, num_questions=1, seed=arguments.seed)
+        return make_videos(arguments.folder, num_videos=number, minutes=minutes, num_questions=1, seed=arguments.seed)
 
     few, many = arguments.films
     if "speed" in arguments.what:

@@ -1,7 +1,7 @@
 """Train the embedded model: `python scripts/train_tiny.py`. It goes on where an interrupted run stopped.
 
-Writes `log.jsonl` and `checkpoint.pt` into --folder, and at the end the weights into --weights. lvqa/tiny/README.md has
-the recipe and what was measured.
+Writes `log.jsonl` and `checkpoint.pt` into --folder, and at the end the weights into --weights.
+lvqa/synthetic/README.md has the recipe and what was measured.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from lvqa.tiny.build import WEIGHTS, save
-from lvqa.tiny.training import CURRICULUM, Course
+from lvqa.synthetic.build import WEIGHTS, save
+from lvqa.synthetic.training import CURRICULUM, Course
 
 
 def main() -> None:

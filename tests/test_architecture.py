@@ -11,14 +11,14 @@ import pytest
 
 HOUSE = Path(__file__).parent.parent / "lvqa"
 
-MODEL_ROOMS = {"backbones", "bench", "embedding", "rerank", "answering", "pipeline", "tiny", "visual"}
+MODEL_ROOMS = {"models", "profiling", "embedding", "rerank", "answering", "pipeline", "synthetic", "visual_tokens"}
 
 # library -> the rooms that may import it. A library that is not here may be imported anywhere.
 LIBRARIES = {
     "ray": {"workers"},
     "faiss": {"index"},
-    "pyarrow": {"index", "benchmarks"},
-    "av": {"sound", "tiny", "video"},
+    "pyarrow": {"index", "datasets"},
+    "av": {"audio", "synthetic", "video"},
     "decord": {"video"},
     "click": {"cli"},
     "yaml": {"config"},
@@ -32,35 +32,35 @@ LIBRARIES = {
 }
 
 # room -> the rooms that it may import. The package itself (its lazy names) is the room "lvqa".
-STAGE = {"backbones", "prompts", "records"}
-CHECKED = {"config", "image", "plugins", "records", "rerank", "selection", "sound", "video"}
-PIPELINE = STAGE | CHECKED | {"answering", "checks", "embedding", "index", "visual"}
+STAGE = {"models", "prompts", "records"}
+CHECKED = {"config", "image", "plugins", "records", "rerank", "selection", "audio", "video"}
+PIPELINE = STAGE | CHECKED | {"answering", "validation", "embedding", "index", "visual_tokens"}
 ARROWS = {
     "records": set(),
     "config": {"records"},
     "prompts": {"records"},
     "video": {"records"},
     "image": {"records"},
-    "sound": {"records"},
+    "audio": {"records"},
     "index": {"records"},
     "plugins": {"records"},
     "selection": {"plugins", "records"},
-    "benchmarks": {"records"},
+    "datasets": {"records"},
     "workers": {"records"},
-    "backbones": {"prompts", "records"},
+    "models": {"prompts", "records"},
     "embedding": STAGE,
     "rerank": STAGE | {"plugins"},
-    "visual": {"backbones", "image", "records", "video"},
-    "answering": STAGE | {"visual"},
-    "checks": CHECKED,
+    "visual_tokens": {"models", "image", "records", "video"},
+    "answering": STAGE | {"visual_tokens"},
+    "validation": CHECKED,
     "pipeline": PIPELINE,
-    "library": {"checks", "config", "index", "pipeline", "records", "workers"},
-    "evaluate": {"benchmarks", "checks", "config", "pipeline", "plugins", "records", "video", "workers"},
-    "lmms": {"benchmarks", "config", "pipeline", "records"},
-    "probes": STAGE | {"embedding", "pipeline", "rerank", "visual"},
-    "report": {"evaluate", "image", "probes", "records", "video"},
-    "bench": STAGE | {"answering", "embedding", "rerank", "video", "visual"},
-    "tiny": STAGE | {"video", "visual"},
+    "library": {"validation", "config", "index", "pipeline", "records", "workers"},
+    "evaluation": {"datasets", "validation", "config", "pipeline", "plugins", "records", "video", "workers"},
+    "lmms": {"datasets", "config", "pipeline", "records"},
+    "diagnostics": STAGE | {"embedding", "pipeline", "rerank", "visual_tokens"},
+    "report": {"evaluation", "image", "diagnostics", "records", "video"},
+    "profiling": STAGE | {"answering", "embedding", "rerank", "video", "visual_tokens"},
+    "synthetic": STAGE | {"video", "visual_tokens"},
     "lvqa": {"pipeline", "records"},
 }
 # The door may open every room; nothing may import it.
@@ -144,9 +144,9 @@ def test_the_arrows_form_no_circle():
         ("index", "import lvqa.selection", "x.py:1: index may not import selection"),
         ("rerank", "from lvqa.embedding import embed", "x.py:1: rerank may not import embedding"),
         ("rerank", "from lvqa.config import Config", "x.py:1: rerank may not import config"),
-        ("backbones", "from lvqa.pipeline import LongVideoQA", "x.py:1: backbones may not import pipeline"),
+        ("models", "from lvqa.pipeline import LongVideoQA", "x.py:1: models may not import pipeline"),
         ("video", "from lvqa import LongVideoQA", "x.py:1: video may not import lvqa"),
-        ("evaluate", "from lvqa.cli import main", "x.py:1: evaluate may not import cli"),
+        ("evaluation", "from lvqa.cli.main import main", "x.py:1: evaluation may not import cli"),
         ("index", "from .records import Clip", "x.py:1: relative import of .records"),
         ("index", "from . import records", "x.py:1: relative import of ."),
         ("records", "if False:\n  try:\n    import a, yaml\n  finally: 0", "x.py:3: records may not import yaml"),
@@ -161,9 +161,9 @@ def test_a_planted_offence_is_named(room, source, offender):
     ("room", "source"),
     [
         ("index", "import faiss, pyarrow.parquet, numpy\nfrom lvqa.records import Clip\nfrom lvqa import __version__"),
-        ("pipeline", "import lvqa\nfrom lvqa.visual import VisualTokens"),
-        ("tiny", "import av, torch\nfrom lvqa.tiny.world import Scene\nfrom lvqa import prompts"),
-        ("cli", "import click\nfrom lvqa import evaluate, LongVideoQA"),
+        ("pipeline", "import lvqa\nfrom lvqa.visual_tokens import VisualTokens"),
+        ("synthetic", "import av, torch\nfrom lvqa.synthetic.world import Scene\nfrom lvqa import prompts"),
+        ("cli", "import click\nfrom lvqa import evaluation, LongVideoQA"),
         ("workers", "import ray.data"),
         ("records", "import rayon, avro"),
     ],

@@ -15,33 +15,33 @@ import sys
 import time
 from pathlib import Path
 
-import films
 import pytest
+import video_files
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from lvqa.cli.door import door
 from lvqa.cli.index import videos_in
+from lvqa.cli.main import COMMANDS, lvqa_command
 from lvqa.cli.terminal import Progress, one_line
 from lvqa.index import Store
-from lvqa.records import uncollected
-from lvqa.tiny.films import make_films
+from lvqa.records import paused_gc
+from lvqa.synthetic.videos import make_videos
 
 SEED = 11
 TINY = ("--model", "tiny", "--device", "cpu")
-LVQA = "from lvqa.cli import main; main()"
+LVQA = "from lvqa.cli.main import main; main()"
 
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory) -> Path:
     """A made film of a minute: 60 grid frames, 4 clips."""
-    return make_films(tmp_path_factory.mktemp("films"), num_films=1, minutes=1, num_questions=4, seed=SEED)[0]
+    return make_videos(tmp_path_factory.mktemp("films"), num_videos=1, minutes=1, num_questions=4, seed=SEED)[0]
 
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory) -> Path:
     """20 seconds at 5 frames a second, with a key frame every 2 seconds: 2 clips."""
-    return films.write_film(tmp_path_factory.mktemp("short") / "short.mkv", 100, fps=5)
+    return video_files.write_video(tmp_path_factory.mktemp("short") / "short.mkv", 100, fps=5)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def store(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def lvqa(store):
     def run(*words: object, code: int = 0) -> Result:
-        result = CliRunner().invoke(door, [str(word) for word in words])
+        result = CliRunner().invoke(lvqa_command, [str(word) for word in words])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == code, result.output
@@ -123,13 +123,13 @@ def test_help_is_quick_and_loads_nothing_heavy():
     assert min(seconds) < 0.3
 
 
-@pytest.mark.parametrize("command", sorted(door.commands))
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_explains_itself(lvqa, command):
     assert "--help" in lvqa(command, "--help").stdout
 
 
 def test_the_commands_are_those_of_the_design():
-    assert {*door.commands} >= {"ask", "search", "index", "make-film", "demo", "doctor"}
+    assert {*COMMANDS} >= {"ask", "search", "index", "make-videos", "demo", "doctor"}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_wrong_usage_is_code_2(lvqa, store, words):
 
 def test_garbage_is_looked_for_again_once_a_model_is_loaded():
     try:
-        with pytest.raises(ZeroDivisionError), uncollected():
+        with pytest.raises(ZeroDivisionError), paused_gc():
             assert not gc.isenabled()
             raise ZeroDivisionError
         assert gc.isenabled() and gc.get_freeze_count() > 0
@@ -292,9 +292,9 @@ def bad_file(folder: Path, name: str) -> Path:
     elif name == "text.mp4":
         path.write_text("this is no film\n" * 200)
     elif name == "sound.mp4":
-        films.write_sound(path)
+        video_files.write_sound(path)
     elif name == "headless.mp4":  # an mp4 ends with the table that says where its frames are
-        films.truncated(films.write_film(folder / "whole.mp4"), path)
+        video_files.truncated(video_files.write_video(folder / "whole.mp4"), path)
     elif name == "folder.mp4":
         path.mkdir()
         (path / "notes.txt").write_text("no film")
@@ -324,13 +324,13 @@ def test_a_name_that_no_system_allows(refused):
 
 
 def test_a_truncated_film_is_answered_from_what_is_there(answered, short, tmp_path):
-    told = answered(films.truncated(short, tmp_path / "cut.mkv"), "Where?", "--frames", 64)
+    told = answered(video_files.truncated(short, tmp_path / "cut.mkv"), "Where?", "--frames", 64)
     assert 3 <= len(told["frames"]) <= 14
     assert told["evidence"][0]["end_seconds"] < 14
 
 
 def test_damage_in_the_middle_costs_the_damaged_part_only(answered, short, tmp_path):
-    told = answered(films.damaged(short, tmp_path / "damaged.mkv"), "Where?", "--frames", 64)
+    told = answered(video_files.damaged(short, tmp_path / "damaged.mkv"), "Where?", "--frames", 64)
     times = [frame["time_seconds"] for frame in told["frames"]]
     assert min(times) == 0
     assert max(times) >= 18
@@ -352,7 +352,7 @@ def test_a_name_that_is_no_text_will_do(answered, short, tmp_path):
 
 @pytest.mark.parametrize(("num_frames", "frames"), [(1, [0]), (5, [0]), (75, [0, 1, 2])])
 def test_a_film_shorter_than_the_budget_shows_all_it_has(answered, lvqa, tmp_path, num_frames, frames):
-    path = films.write_film(tmp_path / "tiny.mp4", num_frames)
+    path = video_files.write_video(tmp_path / "tiny.mp4", num_frames)
     for method in ("freeret", "uniform"):
         told = answered(path, "Where?", "--method", method)
         assert [frame["time_seconds"] for frame in told["frames"]] == frames
@@ -555,7 +555,7 @@ def test_a_reader_that_stops_reading_gets_no_traceback(film):
     reading, writing = os.pipe()
     os.close(reading)
     # The film is there, so all that it does is print its name.
-    words = ("make-film", film.parent.parent, "--minutes", 1, "--questions", 4, "--seed", SEED)
+    words = ("make-videos", film.parent.parent, "--minutes", 1, "--questions", 4, "--seed", SEED)
     running = process(LVQA, *words, stdout=writing)
     os.close(writing)
     _, err = running.communicate(timeout=60)
@@ -633,7 +633,7 @@ def test_an_empty_library_is_named(refused, store):
 
 
 def test_make_film_makes_a_benchmark(lvqa, tmp_path):
-    made = lvqa("make-film", tmp_path / "bench", "--minutes", 1, "--questions", 3, "--seed", 5)
+    made = lvqa("make-videos", tmp_path / "bench", "--minutes", 1, "--questions", 3, "--seed", 5)
     assert [Path(line).is_file() for line in made.stdout.splitlines()] == [True]
     (line,) = (tmp_path / "bench" / "video_info.meta.jsonl").read_text().splitlines()
     assert len(json.loads(line)["qa"]) == 3
@@ -653,14 +653,14 @@ def test_make_film_makes_a_benchmark(lvqa, tmp_path):
     ],
 )
 def test_films_that_cannot_be_made_are_refused(refused, tmp_path, monkeypatch, words, names):
-    monkeypatch.setattr("lvqa.tiny.questions.MOST_MISSES", 20)  # it gives up sooner
-    refused("make-film", tmp_path / "bench", *words, names=names)
+    monkeypatch.setattr("lvqa.synthetic.questions.MOST_MISSES", 20)  # it gives up sooner
+    refused("make-videos", tmp_path / "bench", *words, names=names)
     assert not (tmp_path / "bench").exists()
 
 
 def test_a_folder_for_films_that_cannot_be_written_is_named(refused, tmp_path):
     (tmp_path / "taken").write_text("")
-    refused("make-film", tmp_path / "taken", "--minutes", 1, "--questions", 1, names=str(tmp_path / "taken"))
+    refused("make-videos", tmp_path / "taken", "--minutes", 1, "--questions", 1, names=str(tmp_path / "taken"))
 
 
 def test_the_demo_shows_the_whole_path(lvqa, tmp_path):

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from lvqa.cli.door import door
-from lvqa.evaluate import read_run
-from lvqa.tiny.films import make_films
+from lvqa.cli.main import lvqa_command
+from lvqa.evaluation import read_run
+from lvqa.synthetic.videos import make_videos
 
 MAKE = {"films": 1, "minutes": 1, "questions": 3, "seed": 11}
 NUM_ANSWERS = 3 * 3
@@ -24,7 +24,7 @@ NUM_ANSWERS = 3 * 3
 def films(tmp_path_factory) -> Path:
     """A made film of a minute with three questions."""
     folder = tmp_path_factory.mktemp("films")
-    make_films(folder, num_films=1, minutes=1, num_questions=3, seed=11)
+    make_videos(folder, num_videos=1, minutes=1, num_questions=3, seed=11)
     return folder
 
 
@@ -43,7 +43,7 @@ def lvqa(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(*words: object, code: int = 0) -> Result:
-        result = CliRunner().invoke(door, [str(word) for word in words])
+        result = CliRunner().invoke(lvqa_command, [str(word) for word in words])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == code, result.output
@@ -145,7 +145,7 @@ def test_missing_and_broken_videos(lvqa, config, films, tmp_path):
 
 
 def test_after_ctrl_c_the_run_goes_on_where_it_stopped(lvqa, config, tmp_path):
-    command = [sys.executable, "-c", "from lvqa.cli import main; main()", "eval", str(config), "--folder", "run"]
+    command = [sys.executable, "-c", "from lvqa.cli.main import main; main()", "eval", str(config), "--folder", "run"]
     answers = tmp_path / "run" / "answers.jsonl"
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while process.poll() is None and not (answers.exists() and answers.stat().st_size):

@@ -5,21 +5,21 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-import models
 import numpy as np
 import pytest
+import small_models
 import torch
 from PIL import Image
 from transformers import Qwen2VLImageProcessor
 
 from lvqa import prompts
-from lvqa.backbones import load_backbone
-from lvqa.backbones.vision import cut_patches, target_size
 from lvqa.image import read_image
+from lvqa.models import load_model
+from lvqa.models.vision import cut_patches, target_size
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import LvqaError, Question
-from lvqa.tiny.films import make_films
-from lvqa.visual import image_block
+from lvqa.synthetic.videos import make_videos
+from lvqa.visual_tokens import image_tokens
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_films(tmp_path_factory.mktemp("films"), num_films=1, minutes=1, num_questions=1, seed=3)[0]
+    return make_videos(tmp_path_factory.mktemp("films"), num_videos=1, minutes=1, num_questions=1, seed=3)[0]
 
 
 @pytest.fixture
@@ -59,19 +59,19 @@ def test_a_photo_stands_upright_and_transparency_is_dropped(tmp_path: Path) -> N
     assert (read_image(tmp_path / "turned.png") == (200, 0, 0)).all()
 
 
-@pytest.mark.parametrize("family", models.SMALL)
+@pytest.mark.parametrize("family", small_models.SMALL)
 def test_a_picture_is_a_pair_that_shows_it_twice(picture: Path, tmp_path: Path, family: str) -> None:
-    backbone = load_backbone(str(models.save(family, tmp_path)), device="cpu", dtype="float32")
-    block = image_block(picture, backbone)
-    height, width = backbone.frame_size(150, 200, max_pixels=backbone.max_pixels)
+    model = load_model(str(small_models.save(family, tmp_path)), device="cpu", dtype="float32")
+    block = image_tokens(picture, model)
+    height, width = model.frame_size(150, 200, max_pixels=model.max_pixels)
     pixels = read_image(picture, size_of=lambda *_: (height, width))
-    assert torch.equal(block.tokens, backbone.encode_pairs(np.stack([pixels, pixels])[None]))
-    assert (block.rows, block.cols, block.is_image) == (*backbone.grid_of(height, width), True)
+    assert torch.equal(block.tokens, model.encode_pairs(np.stack([pixels, pixels])[None]))
+    assert (block.rows, block.cols, block.is_image) == (*model.token_grid(height, width), True)
 
 
 def test_a_picture_is_no_larger_than_a_frame(picture: Path, tmp_path: Path) -> None:
-    backbone = load_backbone(str(models.save("qwen2_5_vl", tmp_path)), device="cpu", dtype="float32")
-    smaller = image_block(picture, backbone, max_pixels=6 * 28 * 28)
+    model = load_model(str(small_models.save("qwen2_5_vl", tmp_path)), device="cpu", dtype="float32")
+    smaller = image_tokens(picture, model, max_pixels=6 * 28 * 28)
     assert smaller.rows * smaller.cols <= 6
 
 
@@ -101,16 +101,16 @@ def test_the_picture_is_seen_in_every_stage(
 
         return noted
 
-    for name in ("last_states", "next_token_logits", "generate"):
-        monkeypatch.setattr(qa.backbone, name, noting(getattr(qa.backbone, name)))
-    after = qa.backbone.next_token_logits_after
+    for name in ("last_hidden_states", "next_token_logits", "generate"):
+        monkeypatch.setattr(qa.model, name, noting(getattr(qa.model, name)))
+    after = qa.model.score_with_prefix
     monkeypatch.setattr(
-        qa.backbone,
-        "next_token_logits_after",
+        qa.model,
+        "score_with_prefix",
         lambda begun, rests, words: shown.append(rests[0]) or after(begun, rests, words),
     )
     answer = qa.ask(film, "Where is this thing?", image=picture)
-    tokens = image_block(picture, qa.backbone).tokens
+    tokens = image_tokens(picture, qa.model).tokens
     seen = [
         prompt
         for prompt in shown

@@ -17,7 +17,7 @@ import pytest
 
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import Answer, LvqaError, Question
-from lvqa.tiny.films import make_films
+from lvqa.synthetic.videos import make_videos
 
 TASK = {"task": "lvbench", "split": "train"}
 
@@ -55,7 +55,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return make_films(tmp_path_factory.mktemp("films"), num_films=2, minutes=1, num_questions=1, seed=3)
+    return make_videos(tmp_path_factory.mktemp("films"), num_videos=2, minutes=1, num_questions=1, seed=3)
 
 
 CHOICE = "What colour is the ball?\n(A) red\n(B) blue\n(C) green\nAnswer the question with the option letter"

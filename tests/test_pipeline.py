@@ -7,19 +7,19 @@ import dataclasses
 import weakref
 from pathlib import Path
 
-import models
 import pytest
+import small_models
 import yaml
 
-from lvqa.backbones import BACKBONES, load_backbone
-from lvqa.checks import CONTROLS, METHODS
 from lvqa.config import load_config, with_settings
 from lvqa.index import Store
+from lvqa.models import MODELS, load_model
 from lvqa.pipeline import LongVideoQA, index_together
 from lvqa.records import LvqaError, Question
 from lvqa.rerank import RERANKERS
-from lvqa.tiny.films import ask_about, make_films, write_script
-from lvqa.video import Grid, probe
+from lvqa.synthetic.videos import ask_about, make_videos, write_script
+from lvqa.validation import CONTROLS, METHODS
+from lvqa.video import FrameGrid, inspect_video
 
 SEED, MINUTES = 11, 1
 FRAMES_IN_FILM = 60 * MINUTES
@@ -27,14 +27,14 @@ FRAMES_IN_FILM = 60 * MINUTES
 
 
 @pytest.fixture(scope="module")
-def backbone():
-    return load_backbone("tiny", device="cpu")
+def model():
+    return load_model("tiny", device="cpu")
 
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("films")
-    (path,) = make_films(folder, num_films=1, minutes=MINUTES, num_questions=1, seed=SEED)
+    (path,) = make_videos(folder, num_videos=1, minutes=MINUTES, num_questions=1, seed=SEED)
     return path
 
 
@@ -49,23 +49,23 @@ def store(tmp_path) -> Path:
 
 
 @pytest.fixture
-def make(backbone, store):
+def make(model, store):
     """Makes a fresh pipeline over the one loaded model, as a new process would."""
 
     def make(*overrides, **options) -> LongVideoQA:
         config = load_config(None, overrides)
         config = dataclasses.replace(config, store=dataclasses.replace(config.store, folder=store))
-        return LongVideoQA(backbone, config, **options)
+        return LongVideoQA(model, config, **options)
 
     return make
 
 
 @pytest.fixture(scope="module")
-def shared(backbone, tmp_path_factory) -> LongVideoQA:
+def shared(model, tmp_path_factory) -> LongVideoQA:
     """One pipeline whose film stays open, for tests that look at results alone."""
     config = load_config(None, ["video.clip_seconds=8"])
     folder = tmp_path_factory.mktemp("store")
-    return LongVideoQA(backbone, dataclasses.replace(config, store=dataclasses.replace(config.store, folder=folder)))
+    return LongVideoQA(model, dataclasses.replace(config, store=dataclasses.replace(config.store, folder=folder)))
 
 
 BUDGETS = {"freeret": (1, 2, 3, 16, 59, 60, 64), "uniform": (1, 2, 3, 16, 59, 60, 64)}
@@ -88,9 +88,9 @@ def test_every_method_shows_exactly_its_budget(shared, film, question, method, b
 
 
 @pytest.mark.parametrize("layout", ["question_first", "clip_first"])
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize("family", MODELS)
 def test_every_model_goes_the_whole_way(film, question, tmp_path, family, layout):
-    folder = models.save(family, tmp_path / "model")
+    folder = small_models.save(family, tmp_path / "model")
     settings = ["model.device=cpu", "video.clip_seconds=8", f"store.folder={tmp_path}", f"rerank.layout={layout}"]
     qa = LongVideoQA.load(str(folder), overrides=settings)
     choice = qa.answer(film, question, frames=8)
@@ -197,7 +197,7 @@ def test_clips_that_were_read_score_as_those_read_anew(make, film, memory_mib):
 @pytest.mark.parametrize("read", ["logits", "likelihood"])
 def test_questions_answered_together_are_answered_as_alone(make, film, read):
     questions = ask_about(write_script(SEED, MINUTES), 3)
-    setting = f"answer.read={read}"
+    setting = f"answer.mode={read}"
     make(setting).index(film)
     together, one_by_one = make(setting).answers(film, questions), make(setting)
     alone = [one_by_one.answer(film, question) for question in questions]
@@ -256,7 +256,7 @@ def test_a_stored_index_gives_the_same_as_a_new_one(make, film, question):
     [
         "video.clip_seconds=8",
         "video.frames_per_second=0.5",
-        "video.grid=keyframes",
+        "video.sampling=keyframes",
         "embedding.state=mlp",
         "embedding.noise=false",
     ],
@@ -275,8 +275,8 @@ def test_other_settings_never_use_an_old_index(make, film, caplog, setting):
 @pytest.mark.parametrize("encoding", ["text", "mrope"])
 @pytest.mark.parametrize("method", ["freeret", "uniform", "mmr"])
 def test_a_skimmed_film_is_answered_from_its_key_frames(make, film, question, method, encoding):
-    keys = set(Grid.of_key_frames(probe(film), 1.0).times_seconds.tolist())
-    qa = make("video.grid=keyframes", "video.threads=2", f"answer.time_encoding={encoding}")
+    keys = set(FrameGrid.of_key_frames(inspect_video(film), 1.0).times_seconds.tolist())
+    qa = make("video.sampling=keyframes", "video.threads=2", f"answer.time_encoding={encoding}")
     answer = qa.answer(film, question, method=method, frames=64)
     assert set(answer.frames) == keys
     assert answer.counts.frames_decoded == len(keys) < FRAMES_IN_FILM
@@ -298,7 +298,7 @@ def test_a_changed_film_has_another_index(make, film, tmp_path):
     copy.write_bytes(film.read_bytes())
     assert make().index(film).reused is False
     assert make().index(copy).reused is True  # the same bytes under another name
-    make_films(tmp_path, num_films=1, minutes=1, num_questions=1, seed=SEED + 1)[0].replace(copy)
+    make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=SEED + 1)[0].replace(copy)
     assert make().index(copy).reused is False
 
 
@@ -332,7 +332,7 @@ def test_search_gives_the_best_clips(make, film):
 
 
 def test_the_library_is_searched_under_one_maker(make, film, tmp_path):
-    other = make_films(tmp_path, num_films=1, minutes=1, num_questions=1, seed=SEED + 1)[0]
+    other = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=SEED + 1)[0]
     qa = make()
     for path in (film, other):
         qa.index(path)
@@ -343,9 +343,9 @@ def test_the_library_is_searched_under_one_maker(make, film, tmp_path):
     scores = [candidate.embed_score for _, candidate in found]
     assert scores == sorted(scores, reverse=True)
     assert [c for _, c in found[:3]] == [c for _, c in qa.search_library("the red fish", top=3)]
-    assert {candidate.clip.video_id for _, candidate in found} == {probe(film).id, probe(other).id}
+    assert {candidate.clip.video_id for _, candidate in found} == {inspect_video(film).id, inspect_video(other).id}
     for index, candidate in found:
-        assert candidate.clip.video_id == probe(index.video_path).id
+        assert candidate.clip.video_id == inspect_video(index.video_path).id
 
 
 def test_an_empty_library_says_so(make, film):
@@ -368,7 +368,7 @@ def test_progress_is_told_in_pairs(make, film, question):
     [
         ("video.decoder=vlc", "video.decoder must be one of pyav, decord, got 'vlc'"),
         ("rerank.name=best", f"rerank.name must be one of {', '.join(RERANKERS)}, or a file ending in .py, got 'best'"),
-        ("video.grid=best", "video.grid must be one of exact, keyframes, got 'best'"),
+        ("video.sampling=best", "video.sampling must be one of exact, keyframes, got 'best'"),
         ("method=best", f"method must be one of {', '.join(METHODS)}, or a file ending in .py or .json, got 'best'"),
     ],
 )
@@ -393,25 +393,25 @@ OTHERS = (
 def longer(tmp_path_factory) -> Path:
     """A film of several segments."""
     folder = tmp_path_factory.mktemp("longer")
-    (path,) = make_films(folder, num_films=1, minutes=4, num_questions=1, seed=SEED)
+    (path,) = make_videos(folder, num_videos=1, minutes=4, num_questions=1, seed=SEED)
     return path
 
 
 @pytest.mark.parametrize("memory_mib", [2048, 1])
-def test_pipelines_beside_each_other_decode_and_encode_each_pair_once(make, longer, backbone, memory_mib):
+def test_pipelines_beside_each_other_decode_and_encode_each_pair_once(make, longer, model, memory_mib):
     """One mebibyte holds the tokens of a segment, and not those of the film.
 
     The last two differ in what follows the embedding alone, so they have one index.
     """
     qa = make(f"store.memory_mib={memory_mib}", "video.clip_seconds=2")
     pipelines = [qa, *(qa.beside(with_overrides(qa.config, *other)) for other in OTHERS)]
-    before = dataclasses.replace(backbone.counts)
-    uses = index_together(pipelines, probe(longer))
-    spent = backbone.counts - before
+    before = dataclasses.replace(model.counts)
+    uses = index_together(pipelines, inspect_video(longer))
+    spent = model.counts - before
     assert (spent.frames_decoded, spent.pairs_encoded) == (240, 120)
     assert [use.reused for use in uses] == [False] * 6 and len({use.path for use in uses}) == 5
     assert [use.clips for use in uses] == [120, 120, 120, 120, 60, 60]
-    assert [use.reused for use in index_together(pipelines, probe(longer))] == [True] * 6
+    assert [use.reused for use in index_together(pipelines, inspect_video(longer))] == [True] * 6
 
 
 def with_overrides(config, *overrides):
@@ -422,7 +422,7 @@ def with_overrides(config, *overrides):
 def test_what_is_shared_changes_no_answer(make, film, question, tmp_path):
     alone = make("video.clip_seconds=2")
     pipelines = [alone.beside(with_overrides(alone.config, *other)) for other in OTHERS]
-    index_together(pipelines, probe(film))
+    index_together(pipelines, inspect_video(film))
     for qa, other in zip(pipelines, OTHERS, strict=True):
         together = qa.answer(film, question, frames=4)
         fresh = make("video.clip_seconds=2", *other, f"store.folder={tmp_path / 'other'}").answer(
@@ -435,7 +435,7 @@ def test_what_is_shared_changes_no_answer(make, film, question, tmp_path):
 
 
 def test_another_video_lets_go_of_the_last_ones_tokens(make, film, question, tmp_path):
-    (other,) = make_films(tmp_path, num_films=1, minutes=1, num_questions=1, seed=SEED + 1)
+    (other,) = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=SEED + 1)
     qa = make()
     beside = qa.beside(with_overrides(qa.config, "embedding.state=mlp"))
     tokens = weakref.ref(qa.open(film).tokens)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from lvqa.config import to_yaml
-from lvqa.evaluate import load_run_config
-from lvqa.evaluate.rows import to_line
+from lvqa.evaluation import load_run_config
+from lvqa.evaluation.rows import to_line
 from lvqa.records import LvqaError
 from lvqa.report import write_report
-from lvqa.report.cells import cells_of, read_runs
+from lvqa.report.conditions import conditions_of, read_runs
 from lvqa.report.plots import looks_of
 from lvqa.report.tables import Entry, Table, amount, p_text, to_markdown
 
@@ -25,14 +25,14 @@ UNIFORM, FREERET, BLIND = {"method": "uniform"}, {"method": "freeret"}, {"method
 def row(arm: str, budget: int, question: int, *, right: bool = False, video: str = "v1", **changes) -> dict:
     """An answer to one of the questions of a video, all about 100 s to 110 s; the right letter is A."""
     return {
-        "video": video,
-        "question": f"{video}-{question}",
+        "video_id": video,
+        "question_id": f"{video}-{question}",
         "arm": arm,
         "budget": budget,
         "tags": ["reasoning"],
-        "right": "A",
+        "target": "A",
         "evidence_seconds": [100.0, 110.0],
-        "letter": "A" if right else "B",
+        "prediction": "A" if right else "B",
         "text": "a car",
         "option_scores": [0.5, 0.5],
         "times_seconds": [] if budget == 0 else [105.0] if right else [5.0],
@@ -47,7 +47,7 @@ def row(arm: str, budget: int, question: int, *, right: bool = False, video: str
 
 
 def failed(arm: str, budget: int, question: int, error: str, **changes) -> dict:
-    nothing = {"letter": None, "text": "", "option_scores": [], "times_seconds": [], "seconds": {}, "error": error}
+    nothing = {"prediction": None, "text": "", "option_scores": [], "times_seconds": [], "seconds": {}, "error": error}
     return row(arm, budget, question, **(nothing | changes))
 
 
@@ -351,7 +351,7 @@ def test_many_arms_are_told_apart(run):
     arms = [{"method": "topk", "name": f"arm {number}"} for number in range(30)]
     rows = [row(arm["name"], budget, 0) for arm in arms for budget in (16, 64)]
     folder = run("r", rows, [UNIFORM, *arms], frames=(16, 64))
-    looks = looks_of(cells_of(read_runs([folder])))
+    looks = looks_of(conditions_of(read_runs([folder])))
     assert len({(look.colour, look.marker) for look in looks.values()}) == 30
 
 

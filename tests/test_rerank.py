@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from lvqa import prompts
-from lvqa.backbones import enhancement, load_backbone
-from lvqa.backbones.beginnings import Beginnings
-from lvqa.backbones.prompt import Prompt, VisualBlock
-from lvqa.checks import check_settings, reranker_of
 from lvqa.config import load_config
+from lvqa.models import enhancement, load_model
+from lvqa.models.prefix import PrefixCache
+from lvqa.models.prompt import ClipTokens, Prompt
 from lvqa.records import Candidate, LvqaError
-from lvqa.rerank import RERANKERS, MultipleChoice, Sought, make_reranker, reading, rerank_each, retllm
-from lvqa.rerank.contract import CHECKS, blocks_for, candidates_like
+from lvqa.rerank import RERANKERS, MultipleChoice, RerankRequest, make_reranker, reading, rerank_each, retllm
+from lvqa.rerank.contract import CHECKS, candidates_like, clip_tokens_for
 from lvqa.rerank.retllm import MOST_OF_A_TIE, PaperRetLLM, ReleasedRetLLM, RetLLM, written_score
+from lvqa.validation import check_settings, reranker_of
 
 QUERY = "Where is the dog?"
 FRAMINGS = {
@@ -33,8 +33,8 @@ FRAMINGS = {
 
 
 @pytest.fixture(scope="module")
-def backbone():
-    return load_backbone("tiny", device="cpu")
+def model():
+    return load_model("tiny", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -43,60 +43,60 @@ def candidates() -> list[Candidate]:
 
 
 @pytest.fixture(scope="module")
-def scores(backbone, candidates):
+def scores(model, candidates):
     """The scores of the candidates by a reranker, in the order of time."""
 
     def scores(reranker, **given) -> list[float | None]:
-        found = reranker.rerank(backbone, QUERY, candidates, blocks_for(backbone), **given)
+        found = reranker.rerank(model, QUERY, candidates, clip_tokens_for(model), **given)
         return [one.rerank_score for one in sorted(found, key=lambda one: one.start_seconds)]
 
     return scores
 
 
 @pytest.fixture(scope="module")
-def blocks(backbone, candidates) -> list[VisualBlock]:
+def blocks(model, candidates) -> list[ClipTokens]:
     """What is seen of the clips, in the order of time."""
-    return list(blocks_for(backbone)(sorted(candidate.clip for candidate in candidates)))
+    return list(clip_tokens_for(model)(sorted(candidate.clip for candidate in candidates)))
 
 
-def embedded(backbone, prompt: Prompt) -> tuple[Tensor, Tensor, Tensor]:
+def embedded(model, prompt: Prompt) -> tuple[Tensor, Tensor, Tensor]:
     """(1, sequence, dim) embeddings, (3, 1, sequence) positions and (sequence,) where it is visual, of one prompt."""
-    sequence = backbone._chat.encode(prompt)
-    states = backbone._model.get_input_embeddings()(sequence.ids[None])
+    sequence = model._chat.encode(prompt)
+    states = model._model.get_input_embeddings()(sequence.ids[None])
     states[0, sequence.visual] = torch.cat([part.tokens.flatten(0, 1) for part in prompt if not isinstance(part, str)])
     return states, sequence.positions[:, None], sequence.visual
 
 
 @torch.no_grad()
-def full_logits(backbone, prompt: Prompt) -> Tensor:
+def full_logits(model, prompt: Prompt) -> Tensor:
     """(vocabulary,) float64 logits of the reply's first token, by the library's own forward pass."""
-    states, positions, _ = embedded(backbone, prompt)
-    return backbone._model(inputs_embeds=states, position_ids=positions, use_cache=False).logits[0, -1].double()
+    states, positions, _ = embedded(model, prompt)
+    return model._model(inputs_embeds=states, position_ids=positions, use_cache=False).logits[0, -1].double()
 
 
-def token(backbone, word: str) -> int:
-    return backbone._chat.text_ids(word)[0]
+def token(model, word: str) -> int:
+    return model._chat.text_ids(word)[0]
 
 
 # --- FreeRet -------------------------------------------------------------------------------------------------------
 
 
-def expected(backbone, blocks, labels: str, swapped: bool, layout: str) -> tuple[list[float], list[float]]:
+def expected(model, blocks, labels: str, swapped: bool, layout: str) -> tuple[list[float], list[float]]:
     """P(it matches) of each clip, over the two labels and over the whole vocabulary, from the library's logits."""
     before, after = prompts.rerank(QUERY, labels=labels, swapped=swapped, clip_first=layout == "clip_first")
     match, other = FRAMINGS[labels]
     if swapped and labels == "letters":
         match, other = other, match
-    logits = [full_logits(backbone, (before, block, after)) for block in blocks]
-    yes, no = token(backbone, match), token(backbone, other)
+    logits = [full_logits(model, (before, block, after)) for block in blocks]
+    yes, no = token(model, match), token(model, other)
     of_two = [float(one[yes].exp() / (one[yes].exp() + one[no].exp())) for one in logits]
     return of_two, [float(one[yes].exp() / one.exp().sum()) for one in logits]
 
 
 @pytest.mark.parametrize("layout", ["question_first", "clip_first"])
 @pytest.mark.parametrize("labels", FRAMINGS)
-def test_every_framing_scores_as_the_librarys_logits_say(backbone, scores, blocks, labels, layout):
-    plain, swapped = (expected(backbone, blocks, labels, order, layout) for order in (False, True))
+def test_every_framing_scores_as_the_librarys_logits_say(model, scores, blocks, labels, layout):
+    plain, swapped = (expected(model, blocks, labels, order, layout) for order in (False, True))
     for number, probability in enumerate(("options", "vocabulary")):
         make = {"labels": labels, "probability": probability, "layout": layout}
         assert scores(MultipleChoice(**make)) == pytest.approx(plain[number], rel=1e-3, abs=0)
@@ -119,24 +119,24 @@ def test_the_framings_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize("layout", ["question_first", "clip_first"])
-def test_with_both_orders_a_clip_is_read_once(backbone, scores, blocks, layout):
+def test_with_both_orders_a_clip_is_read_once(model, scores, blocks, layout):
     spent = []
     for both_orders in (False, True):
-        before = backbone.counts.tokens_prefilled
-        scores(MultipleChoice(layout=layout, both_orders=both_orders), beginnings=Beginnings(1 << 30))
-        spent.append(backbone.counts.tokens_prefilled - before)
+        before = model.counts.tokens_prefilled
+        scores(MultipleChoice(layout=layout, both_orders=both_orders), beginnings=PrefixCache(1 << 30))
+        spent.append(model.counts.tokens_prefilled - before)
     _, after = prompts.rerank(QUERY, clip_first=layout == "clip_first")
-    rests = [len(backbone._chat.encode_rest(after, 0)) for _ in blocks]
+    rests = [len(model._chat.encode_suffix(after, 0)) for _ in blocks]
     assert spent[1] - spent[0] == pytest.approx(sum(rests), abs=2 * len(blocks))  # the texts differ by a few tokens
 
 
-def test_what_was_read_serves_every_question(backbone, candidates, blocks):
-    kept, reranker = Beginnings(1 << 30), MultipleChoice(layout="clip_first", both_orders=True)
+def test_what_was_read_serves_every_question(model, candidates, blocks):
+    kept, reranker = PrefixCache(1 << 30), MultipleChoice(layout="clip_first", both_orders=True)
     spent = []
     for _ in range(2):
-        before = backbone.counts.tokens_prefilled
-        reranker.rerank(backbone, QUERY, candidates, blocks_for(backbone), kept)
-        spent.append(backbone.counts.tokens_prefilled - before)
+        before = model.counts.tokens_prefilled
+        reranker.rerank(model, QUERY, candidates, clip_tokens_for(model), kept)
+        spent.append(model.counts.tokens_prefilled - before)
     assert len(list(kept)) == len(candidates)
     assert spent[0] - spent[1] == sum(map(len, kept.values()))
 
@@ -187,10 +187,10 @@ def verdict(logits: Tensor, true: int) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def enhanced_logits(backbone, prompt: Prompt, *, ratio: float, formula: str) -> tuple[Tensor, list[int]]:
+def enhanced_logits(model, prompt: Prompt, *, ratio: float, formula: str) -> tuple[Tensor, list[int]]:
     """(vocabulary,) float64 logits, and the layers enhanced: the formulas, on one prompt, layer by layer."""
-    model, text = backbone._model, backbone._model.model.language_model
-    states, positions, visual = embedded(backbone, prompt)
+    library, text = model._model, model._model.model.language_model
+    states, positions, visual = embedded(model, prompt)
     shown, rotary, length = states[0, visual], text.rotary_emb(states, positions), states.shape[1]
     causal = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
     enhanced, due = [], False
@@ -212,25 +212,25 @@ def enhanced_logits(backbone, prompt: Prompt, *, ratio: float, formula: str) -> 
             enhanced.append(number)
         states = states + memory
         if 5 / 28 < number / len(text.layers) < 16 / 28 and not enhanced:
-            largest = model.lm_head(states[0, -1]).sort(descending=True).values[:10]
+            largest = library.lm_head(states[0, -1]).sort(descending=True).values[:10]
             shares = largest.softmax(dim=0)
             due = float(-(shares * shares.log()).sum()) / math.log(10) > enhancement.SURE
-    return model.lm_head(text.norm(states[0, -1])).double(), enhanced
+    return library.lm_head(text.norm(states[0, -1])).double(), enhanced
 
 
-def test_without_enhancement_the_score_is_p_true(backbone, scores, blocks):
-    text, true = prompts.retllm_true(QUERY), token(backbone, "True")
-    expected = [verdict(full_logits(backbone, ("", block, text)), true)[0] for block in blocks]
+def test_without_enhancement_the_score_is_p_true(model, scores, blocks):
+    text, true = prompts.retllm_true(QUERY), token(model, "True")
+    expected = [verdict(full_logits(model, ("", block, text)), true)[0] for block in blocks]
     assert scores(RetLLM(ratio=0)) == pytest.approx(expected, rel=1e-3, abs=0)
 
 
 @pytest.mark.parametrize("formula", ["released", "paper"])
 @pytest.mark.parametrize("sure", [0.0, 0.3, 1.0])
-def test_enhanced_scores_follow_the_formulas(backbone, scores, blocks, monkeypatch, formula, sure):
+def test_enhanced_scores_follow_the_formulas(model, scores, blocks, monkeypatch, formula, sure):
     """At 0 the first layer that is watched is followed by the enhanced one; at 1 none is."""
     monkeypatch.setattr(enhancement, "SURE", sure)
-    text, true = prompts.retllm_true(QUERY), token(backbone, "True")
-    found = [enhanced_logits(backbone, ("", block, text), ratio=0.3, formula=formula) for block in blocks]
+    text, true = prompts.retllm_true(QUERY), token(model, "True")
+    found = [enhanced_logits(model, ("", block, text), ratio=0.3, formula=formula) for block in blocks]
     if sure != 0.3:  # in between it depends on the weights
         assert [layers for _, layers in found] == [[] if sure else [3]] * len(blocks)
     expected = [verdict(logits, true)[0] for logits, _ in found]
@@ -247,33 +247,33 @@ def test_a_published_depth_is_watched_as_published():
     assert watched == list(range(6, 16))
 
 
-def test_in_a_batch_each_prompt_has_its_own_trigger_and_means(backbone, blocks, monkeypatch):
+def test_in_a_batch_each_prompt_has_its_own_trigger_and_means(model, blocks, monkeypatch):
     """Prompts of different lengths, without and with visual tokens, padded to one batch: as one by one."""
     shown: list[Prompt] = [("", blocks[0], "Is it?"), ("no picture",), (blocks[3], blocks[1], "And this one here?")]
-    with backbone.visual_enhancement(ratio=0.0):
-        plain = backbone.next_token_logits(shown)
+    with model.visual_enhancement(ratio=0.0):
+        plain = model.next_token_logits(shown)
     for sure in (0.0, 0.5, 0.75):
         monkeypatch.setattr(enhancement, "SURE", sure)
-        with backbone.visual_enhancement(ratio=0.5):
-            singles = torch.cat([backbone.next_token_logits([prompt]) for prompt in shown])
-            torch.testing.assert_close(backbone.next_token_logits(shown), singles, atol=1e-3, rtol=1e-4)
+        with model.visual_enhancement(ratio=0.5):
+            singles = torch.cat([model.next_token_logits([prompt]) for prompt in shown])
+            torch.testing.assert_close(model.next_token_logits(shown), singles, atol=1e-3, rtol=1e-4)
             with pytest.raises(ValueError, match="before the question"):
-                backbone.read_beginnings([(blocks[0],)])
+                model.prefill_prefix([(blocks[0],)])
         if sure == 0.0:
             assert not torch.allclose(singles[0], plain[0], atol=1e-2)
         torch.testing.assert_close(singles[1], plain[1], atol=1e-3, rtol=1e-4)
-    assert torch.equal(backbone.next_token_logits(shown), plain)  # ratio 0, and afterwards: the same bits
+    assert torch.equal(model.next_token_logits(shown), plain)  # ratio 0, and afterwards: the same bits
 
 
-def test_a_reply_is_written_with_the_enhancement_too(backbone, blocks, monkeypatch):
+def test_a_reply_is_written_with_the_enhancement_too(model, blocks, monkeypatch):
     monkeypatch.setattr(enhancement, "SURE", 0.0)
     prompt, seen = ("", blocks[0], "Describe it."), []
-    hook = backbone._text.norm.register_forward_hook(lambda _, __, normed: seen.append(normed[0, -1]))
-    with backbone.visual_enhancement(ratio=0.5):
-        backbone.generate(prompt, max_new_tokens=1)
+    hook = model._text.norm.register_forward_hook(lambda _, __, normed: seen.append(normed[0, -1]))
+    with model.visual_enhancement(ratio=0.5):
+        model.generate(prompt, max_new_tokens=1)
     hook.remove()
-    expected, _ = enhanced_logits(backbone, prompt, ratio=0.5, formula="released")
-    torch.testing.assert_close(backbone._model.lm_head(seen[0]).double(), expected, atol=1e-3, rtol=1e-4)
+    expected, _ = enhanced_logits(model, prompt, ratio=0.5, formula="released")
+    torch.testing.assert_close(model._model.lm_head(seen[0]).double(), expected, atol=1e-3, rtol=1e-4)
 
 
 def test_only_the_best_are_looked_at(scores, candidates):
@@ -283,10 +283,10 @@ def test_only_the_best_are_looked_at(scores, candidates):
     assert None not in scores(RetLLM(top=None))
 
 
-def test_equal_scores_are_told_apart_by_entropy(backbone, scores, blocks):
+def test_equal_scores_are_told_apart_by_entropy(model, scores, blocks):
     """With no decimal all are cut to 0, and tie; the guarded rule leaves those that are not likely to match."""
-    text, true = prompts.retllm_true(QUERY), token(backbone, "True")
-    found = [verdict(full_logits(backbone, ("", block, text)), true) for block in blocks]
+    text, true = prompts.retllm_true(QUERY), token(model, "True")
+    found = [verdict(full_logits(model, ("", block, text)), true) for block in blocks]
     cut, sure = ReleasedRetLLM(decimals=0, ratio=0), [MOST_OF_A_TIE * (1 - entropy) for _, entropy in found]
     assert scores(cut) == pytest.approx(sure, rel=1e-3, abs=0)
     guarded = [more if p > 0.5 else 0.0 for more, (p, _) in zip(sure, found, strict=True)]
@@ -294,10 +294,10 @@ def test_equal_scores_are_told_apart_by_entropy(backbone, scores, blocks):
     assert scores(dataclasses.replace(cut, ties="none")) == [0.0] * len(blocks)
 
 
-def test_a_score_is_read_from_what_the_model_writes(backbone, candidates, monkeypatch):
+def test_a_score_is_read_from_what_the_model_writes(model, candidates, monkeypatch):
     written = iter(["Answer: 0.8231", "I think Answer: 0.91", "none", "Answer: 0.1"])
-    monkeypatch.setattr(backbone, "generate", lambda prompt, max_new_tokens: next(written))
-    found = RetLLM(score="generated", decimals=2).rerank(backbone, QUERY, candidates, blocks_for(backbone))
+    monkeypatch.setattr(model, "generate", lambda prompt, max_new_tokens: next(written))
+    found = RetLLM(score="generated", decimals=2).rerank(model, QUERY, candidates, clip_tokens_for(model))
     expected = [(16.0, 0.91), (0.0, 0.82), (48.0, 0.1), (32.0, 0.0)]
     assert [(one.start_seconds, one.rerank_score) for one in found] == expected
 
@@ -310,13 +310,13 @@ def test_a_written_score(text, score):
     assert written_score(text) == score
 
 
-def test_the_paper_asks_again_about_those_with_the_highest_score(backbone, candidates, blocks, monkeypatch):
+def test_the_paper_asks_again_about_those_with_the_highest_score(model, candidates, blocks, monkeypatch):
     written = iter(["Answer: 0.5", "Answer: 0.9", "Answer: 0.9", "Answer: 0.9"])
-    monkeypatch.setattr(backbone, "generate", lambda prompt, max_new_tokens: next(written))
-    found = PaperRetLLM(ratio=0).rerank(backbone, QUERY, candidates, blocks_for(backbone))
+    monkeypatch.setattr(model, "generate", lambda prompt, max_new_tokens: next(written))
+    found = PaperRetLLM(ratio=0).rerank(model, QUERY, candidates, clip_tokens_for(model))
     before, after = prompts.retllm_tie(QUERY)
-    true = token(backbone, "True")
-    entropies = [verdict(full_logits(backbone, (before, block, after)), true)[1] for block in blocks]
+    true = token(model, "True")
+    entropies = [verdict(full_logits(model, (before, block, after)), true)[1] for block in blocks]
     expected = [0.5, *(0.9 + MOST_OF_A_TIE * (1 - entropy) for entropy in entropies[1:])]
     scores = [one.rerank_score for one in sorted(found, key=lambda one: one.start_seconds)]
     assert scores == pytest.approx(expected, rel=1e-9)
@@ -331,33 +331,37 @@ def test_scores_do_not_depend_on_how_many_clips_are_in_hand(scores, monkeypatch,
     at_once = scores(reranker)
     monkeypatch.setattr(reading, "CHUNK", in_hand)
     assert scores(reranker) == pytest.approx(at_once, abs=1e-5)
-    assert scores(reranker, beginnings=Beginnings(1 << 30)) == pytest.approx(at_once, abs=1e-5)
+    assert scores(reranker, beginnings=PrefixCache(1 << 30)) == pytest.approx(at_once, abs=1e-5)
 
 
 @pytest.mark.parametrize("layout", ["question_first", "clip_first"])
 @pytest.mark.parametrize("both_orders", [False, True])
 @pytest.mark.parametrize("in_hand", [1, 64])
-def test_queries_together_are_scored_as_alone(backbone, monkeypatch, layout, both_orders, in_hand):
+def test_queries_together_are_scored_as_alone(model, monkeypatch, layout, both_orders, in_hand):
     """A clip of several pools is shown once; clip first, it is read once, even if nothing can be held."""
     monkeypatch.setattr(reading, "CHUNK", in_hand)
     reranker, pool, shown = MultipleChoice(layout=layout, both_orders=both_orders), candidates_like(5), []
-    sought = [Sought(QUERY, pool[:4]), Sought("Who sings in the rain, and why?", pool[1:]), Sought("Why?", pool[:1])]
+    sought = [
+        RerankRequest(QUERY, pool[:4]),
+        RerankRequest("Who sings in the rain, and why?", pool[1:]),
+        RerankRequest("Why?", pool[:1]),
+    ]
 
-    def blocks_of(clips):
+    def clip_tokens(clips):
         shown.extend(clips)
-        return blocks_for(backbone)(clips)
+        return clip_tokens_for(model)(clips)
 
-    before = backbone.counts.tokens_prefilled
-    together = rerank_each(reranker, backbone, sought, blocks_of, Beginnings(0))
-    spent = backbone.counts.tokens_prefilled - before
+    before = model.counts.tokens_prefilled
+    together = rerank_each(reranker, model, sought, clip_tokens, PrefixCache(0))
+    spent = model.counts.tokens_prefilled - before
     assert sorted(shown) == sorted({one.clip for one in pool})
-    kept, begun = Beginnings(1 << 30), backbone.counts.tokens_prefilled
+    kept, begun = PrefixCache(1 << 30), model.counts.tokens_prefilled
     for one, found in zip(sought, together, strict=True):
-        alone = reranker.rerank(backbone, one.query, one.candidates, blocks_for(backbone), kept)
+        alone = reranker.rerank(model, one.query, one.candidates, clip_tokens_for(model), kept)
         scores = [{each.clip: each.rerank_score for each in some} for some in (found, alone)]
         assert scores[0] == pytest.approx(scores[1], abs=1e-5)
         assert [each.rerank_score for each in found] == sorted(scores[0].values(), reverse=True)
-    assert spent == backbone.counts.tokens_prefilled - begun
+    assert spent == model.counts.tokens_prefilled - begun
 
 
 # --- the contract --------------------------------------------------------------------------------------------------

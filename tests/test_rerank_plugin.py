@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lvqa.backbones import load_backbone
-from lvqa.cli.door import door
+from lvqa.cli.main import lvqa_command
+from lvqa.models import load_model
 from lvqa.records import LvqaError
 from lvqa.rerank import make_reranker
-from lvqa.rerank.contract import CHECKS, blocks_for, candidates_like, check_reranker
+from lvqa.rerank.contract import CHECKS, candidates_like, check_reranker, clip_tokens_for
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -24,7 +24,7 @@ GOOD = """
 
         sign: int = 1
 
-        def rerank(self, backbone, query, candidates, blocks_of, beginnings=None):
+        def rerank(self, model, query, candidates, clip_tokens, beginnings=None):
             scored = [replace(one, rerank_score=self.sign * one.start_seconds) for one in candidates]
             return sorted(scored, key=lambda one: -one.rerank_score)
 """
@@ -45,12 +45,12 @@ def write(tmp_path):
 def reranking(body: str, before: str = "") -> str:
     """A file with one reranker whose `rerank` has this body."""
     lines = textwrap.indent(textwrap.dedent(body).strip(), " " * 8)
-    head = "def rerank(self, backbone, query, candidates, blocks_of, beginnings=None):"
+    head = "def rerank(self, model, query, candidates, clip_tokens, beginnings=None):"
     return f"from dataclasses import replace\n{before}\n\nclass Mine:\n    {head}\n{lines}\n"
 
 
 def run(*words: object):
-    return CliRunner().invoke(door, [str(word) for word in words])
+    return CliRunner().invoke(lvqa_command, [str(word) for word in words])
 
 
 def test_a_reranker_from_a_file_is_one_like_the_others(write):
@@ -66,7 +66,7 @@ def test_a_reranker_from_a_file_is_one_like_the_others(write):
 @pytest.mark.parametrize(
     ("source", "named"),
     [
-        ("x = 1\n", "has no class with a method rerank(backbone, query, candidates, blocks_of, beginnings): none"),
+        ("x = 1\n", "has no class with a method rerank(model, query, candidates, clip_tokens, beginnings): none"),
         (reranking("x = 1\nreturn query.there"), "mine.py:7: AttributeError"),
         (reranking("return None"), "Mine.rerank gives None and no list of candidates"),
         (reranking("return candidates[1:]"), "Mine.rerank gives the clip at 0 s 0 times; it was given 1 times"),
@@ -105,7 +105,7 @@ def test_what_is_wrong_is_said_in_one_line(write, source, named):
         ),
         (
             reranking(
-                "size = float(backbone._prompt_budget.tokens)\n"
+                "size = float(model._prompt_budget.tokens)\n"
                 "return [replace(one, rerank_score=size) for one in candidates]"
             ),
             {"the same in any batch"},
@@ -115,7 +115,7 @@ def test_what_is_wrong_is_said_in_one_line(write, source, named):
             reranking(
                 "known = 0.0 if beginnings is None else float(len(list(beginnings)))\n"
                 "if beginnings is not None:\n"
-                "    (read,) = backbone.read_beginnings([(next(blocks_of([candidates[0].clip])),)])\n"
+                "    (read,) = model.prefill_prefix([(next(clip_tokens([candidates[0].clip])),)])\n"
                 "    beginnings.keep('seen', read)\n"
                 "return [replace(one, rerank_score=known) for one in candidates]"
             ),
@@ -123,7 +123,7 @@ def test_what_is_wrong_is_said_in_one_line(write, source, named):
             "what was read before",
         ),
         (
-            reranking("list(blocks_of([one.clip for one in candidates]))\nreturn candidates"),
+            reranking("list(clip_tokens([one.clip for one in candidates]))\nreturn candidates"),
             {*CHECKS},
             "not in the order of time",
         ),
@@ -146,13 +146,13 @@ def test_the_command_knows_rerankers_from_selectors(write):
     write("x = 1\n")
     result = run("check-plugin", path)
     assert result.exit_code == 1 and result.stdout == ""
-    assert "no class with a method select(grid) or rerank(backbone, query" in result.stderr
+    assert "no class with a method select(grid) or rerank(model, query" in result.stderr
 
 
 def test_the_example_of_the_readme_keeps_the_contract(write):
     (example,) = [part for part in README.read_text().split("```python\n") if "def rerank(" in part]
     path = write(example.partition("```")[0])
     assert set(check_reranker(str(path)).values()) == {None}
-    backbone = load_backbone("tiny", device="cpu")
-    found = make_reranker(str(path)).rerank(backbone, "the red fish", candidates_like(4), blocks_for(backbone))
+    model = load_model("tiny", device="cpu")
+    found = make_reranker(str(path)).rerank(model, "the red fish", candidates_like(4), clip_tokens_for(model))
     assert all(0 <= one.rerank_score <= 1 for one in found)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lvqa.records import Candidate, Clip, LvqaError
-from lvqa.selection import FreeRetSelector, SelectorInput, UniformSelector, grid_scores, make_selector
+from lvqa.selection import FreeRetSelector, SelectorInput, UniformSelector, frame_scores, make_selector
 
 # peers.md, fixture A.
 FIXTURE = np.array([0.1, 0.2, 0.9, 0.8, 0.1, 0.1, 0.3, 0.2, 0.1, 0.1, 0.1, 0.7, 0.1, 0.1, 0.2, 0.1])
@@ -190,15 +190,15 @@ def candidate(start: float, end: float, embed: float, rerank: float | None = Non
 
 def test_frames_get_the_score_of_their_clip_whatever_the_order_of_candidates():
     times = np.arange(5) * 2.0
-    found = grid_scores(times, [candidate(4, 8, 0.3), candidate(0, 4, 0.7)])
+    found = frame_scores(times, [candidate(4, 8, 0.3), candidate(0, 4, 0.7)])
     assert found.scores.tolist() == [0.7, 0.7, 0.3, 0.3, -np.inf]
     assert found.clip_ids.tolist() == [1, 1, 0, 0, -1]
-    assert grid_scores(times, []).scores.tolist() == [-np.inf] * 5
+    assert frame_scores(times, []).scores.tolist() == [-np.inf] * 5
 
 
 @pytest.mark.parametrize("reranked", [(0.02, 0.01), (-3.0, -7.0), (0.99, 0.98)])
 def test_reranked_clips_stand_above_the_others(reranked):
-    found = grid_scores(
+    found = frame_scores(
         np.arange(5),
         [
             candidate(0, 1, 0.9),
@@ -214,14 +214,14 @@ def test_reranked_clips_stand_above_the_others(reranked):
 
 
 def test_a_rerank_score_that_is_no_number_counts_as_not_looked_at():
-    found = grid_scores(np.arange(2), [candidate(0, 1, 0.5, float("nan")), candidate(1, 2, 0.4, 0.1)])
+    found = frame_scores(np.arange(2), [candidate(0, 1, 0.5, float("nan")), candidate(1, 2, 0.4, 0.1)])
     assert found.scores[1] == 0.1 > found.scores[0]
 
 
 def test_from_candidates_to_seconds():
     times = np.arange(64) / 2
     candidates = [candidate(8, 16, 0.9, 0.2), candidate(24, 32, 0.8, 0.7), candidate(0, 8, 0.6), candidate(16, 24, 0.5)]
-    found = grid_scores(times, candidates)
+    found = frame_scores(times, candidates)
     ask = {"num_frames": 10, "scores": found.scores, "clip_ids": found.clip_ids}
     chosen = FreeRetSelector().select(SelectorInput(times, **ask)).times_seconds
     assert chosen == (4, 4.5, 10, 10.5, 14, 14.5, 26, 26.5, 30, 30.5)

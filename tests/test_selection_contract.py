@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lvqa.records import Candidate, Clip, FrameSelection, LvqaError
-from lvqa.selection import SELECTORS, Selector, SelectorInput, grid_features, make_selector
+from lvqa.selection import SELECTORS, Selector, SelectorInput, frame_features, make_selector
 from lvqa.selection.contract import (
     BUDGETS,
     CHECKS,
@@ -228,7 +228,7 @@ def test_lacking_vectors_are_named(name):
 
 def test_frames_get_the_vector_of_their_clip():
     clips = [Clip("v", 0, 4), Clip("v", 4, 8)]
-    found = grid_features(np.arange(6) * 2.0, clips, np.array([[1, 0], [0, 1]], dtype=np.float32))
+    found = frame_features(np.arange(6) * 2.0, clips, np.array([[1, 0], [0, 1]], dtype=np.float32))
     assert found.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [0, 0], [0, 0]]
     assert Candidate(clips[0], 0.5).start_seconds == 0
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from lvqa.checks import check_settings, selector_of
-from lvqa.cli.door import door
+from lvqa.cli.main import lvqa_command
 from lvqa.config import load_config
 from lvqa.plugins import absolute, is_file_name
 from lvqa.records import LvqaError
 from lvqa.selection import SelectorInput, make_selector
 from lvqa.selection.contract import check_selector
+from lvqa.validation import check_settings, selector_of
 
 LATEST = """
     from __future__ import annotations
@@ -63,7 +63,7 @@ def refusal(call, *named: object) -> str:
 
 
 def run(*words: object):
-    return CliRunner().invoke(door, [str(word) for word in words])
+    return CliRunner().invoke(lvqa_command, [str(word) for word in words])
 
 
 # --- use -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Probing, the grid, clips and decoding, on small films whose frames carry their numbers (`films.py`)."""
+"""Probing, the grid, clips and decoding, on small films whose frames carry their numbers (`video_files.py`)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import films
 import numpy as np
 import pytest
+import video_files
 
 import lvqa.video
 from lvqa.records import Clip, LvqaError, Video, num_cores
-from lvqa.video import DECODERS, DecordDecoder, Grid, VideoError, cut_clips, keep_film, probe, read_frames
-from lvqa.video.film import timeline_of
+from lvqa.video import (
+    DECODERS,
+    DecordDecoder,
+    FrameGrid,
+    VideoError,
+    cut_clips,
+    inspect_video,
+    read_frames,
+    store_metadata,
+)
+from lvqa.video.metadata import timeline_of
 
 STEPS = np.random.default_rng(0).choice([0.02, 0.04, 0.1, 0.4], 50)
 OPEN_GROUPS = {"g": "10", "bf": "3", "x264-params": "scenecut=0:open-gop=1:b-adapt=0"}
@@ -29,29 +38,33 @@ SOON = {"movflags": "faststart"}
 
 # Films that every decoder must read right, and those that only the default one does.
 PLAIN: dict[str, Callable[[Path], Path]] = {
-    "constant.mp4": films.write_film,
-    "irregular.mp4": lambda path: films.write_film(path, times=np.cumsum(STEPS).tolist()),
-    "later.mkv": lambda path: films.remuxed(films.write_film(path.with_name("source.mp4")), path, shift_seconds=7.5),
-    "turned.mp4": lambda path: films.write_film(path, rotation=90),
-    "upside_down.mp4": lambda path: films.write_film(path, rotation=180),
-    "hevc.mp4": lambda path: films.write_film(path, codec="libx265"),
-    "vp9.webm": lambda path: films.write_film(path, codec="libvpx-vp9"),
-    "one_frame.mp4": lambda path: films.write_film(path, 1),
-    "concat:a b|\N{GRINNING FACE} Фильм.mp4": films.write_film,
+    "constant.mp4": video_files.write_video,
+    "irregular.mp4": lambda path: video_files.write_video(path, times=np.cumsum(STEPS).tolist()),
+    "later.mkv": lambda path: video_files.remuxed(
+        video_files.write_video(path.with_name("source.mp4")), path, shift_seconds=7.5
+    ),
+    "turned.mp4": lambda path: video_files.write_video(path, rotation=90),
+    "upside_down.mp4": lambda path: video_files.write_video(path, rotation=180),
+    "hevc.mp4": lambda path: video_files.write_video(path, codec="libx265"),
+    "vp9.webm": lambda path: video_files.write_video(path, codec="libvpx-vp9"),
+    "one_frame.mp4": lambda path: video_files.write_video(path, 1),
+    "concat:a b|\N{GRINNING FACE} Фильм.mp4": video_files.write_video,
 }
 ODD: dict[str, Callable[[Path], Path]] = {
-    "stream.ts": films.write_film,
-    "cut.mp4": lambda path: films.remuxed(films.write_film(path.with_name("source.mp4")), path, shift_seconds=-0.2),
-    "open_groups.mp4": lambda path: films.write_film(path, options=OPEN_GROUPS),
-    "open_groups.ts": lambda path: films.write_film(path, options=OPEN_GROUPS),
-    "open_groups_hevc.mp4": lambda path: films.write_film(path, codec="libx265", options=OPEN_GROUPS_265),
-    "vp8.webm": lambda path: films.write_film(path, codec="libvpx"),
-    "mpeg4.avi": lambda path: films.write_film(path, codec="mpeg4", options={"g": "10", "bf": "2"}),
-    "h264.avi": films.write_film,
-    "raw.h264": lambda path: films.write_film(path, format="h264"),
-    "mpeg2.mpg": lambda path: films.write_film(path, codec="mpeg2video"),
-    "pictures.gif": lambda path: films.write_film(path, codec="gif"),
-    "refreshed.ts": lambda path: films.write_film(path, options=REFRESHED),
+    "stream.ts": video_files.write_video,
+    "cut.mp4": lambda path: video_files.remuxed(
+        video_files.write_video(path.with_name("source.mp4")), path, shift_seconds=-0.2
+    ),
+    "open_groups.mp4": lambda path: video_files.write_video(path, options=OPEN_GROUPS),
+    "open_groups.ts": lambda path: video_files.write_video(path, options=OPEN_GROUPS),
+    "open_groups_hevc.mp4": lambda path: video_files.write_video(path, codec="libx265", options=OPEN_GROUPS_265),
+    "vp8.webm": lambda path: video_files.write_video(path, codec="libvpx"),
+    "mpeg4.avi": lambda path: video_files.write_video(path, codec="mpeg4", options={"g": "10", "bf": "2"}),
+    "h264.avi": video_files.write_video,
+    "raw.h264": lambda path: video_files.write_video(path, format="h264"),
+    "mpeg2.mpg": lambda path: video_files.write_video(path, codec="mpeg2video"),
+    "pictures.gif": lambda path: video_files.write_video(path, codec="gif"),
+    "refreshed.ts": lambda path: video_files.write_video(path, options=REFRESHED),
 }
 
 
@@ -101,7 +114,7 @@ def read(
 
 
 def numbers(pixels: np.ndarray) -> list[int]:
-    return [films.number_of(frame) for frame in pixels]
+    return [video_files.number_of(frame) for frame in pixels]
 
 
 def decode_threads() -> list[threading.Thread]:
@@ -115,7 +128,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def film(folder: Path) -> Video:
-    return probe(films.write_film(folder / "film.mp4"))
+    return inspect_video(video_files.write_video(folder / "film.mp4"))
 
 
 # --- which frame, and which pixels ---------------------------------------------------------------------------------
@@ -126,11 +139,11 @@ CASES = [(decoder, name) for decoder in DECODERS for name in PLAIN] + [("pyav", 
 @pytest.mark.parametrize(("decoder", "name"), CASES)
 def test_frames_are_those_of_a_full_decode(decoder: str, name: str, folder: Path) -> None:
     path = written(name, folder)
-    video = probe(path)
+    video = inspect_video(path)
     starts, pixels = all_frames(path)
     assert (video.height, video.width) == pixels[0].shape[:2]
     for fps in (7.3, 1.1, 60.0):
-        grid = Grid.of(video, fps)
+        grid = FrameGrid.of(video, fps)
         seconds = [grid.seconds_of(frame) for frame in range(grid.num_frames)]
         got, substituted = read(video, seconds, decoder)
         wanted = np.stack([pixels[place] for place in shown_at(seconds, starts)])
@@ -147,9 +160,9 @@ def test_threads_and_seeks_change_no_frame(
     name: str, near_packets: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lvqa.video.timeline, "_RUN_PACKETS", 1)  # every group of pictures is a run
-    monkeypatch.setattr(lvqa.video.reader, "_NEAR_PACKETS", near_packets)
+    monkeypatch.setattr(lvqa.video.frame_reader, "_NEAR_PACKETS", near_packets)
     path = written(name, folder)
-    video = probe(path)
+    video = inspect_video(path)
     starts, pixels = all_frames(path)
     for step in (0.04, 0.37, 0.61):
         seconds = np.arange(0, video.duration_seconds - 1e-6, step).tolist()
@@ -162,9 +175,9 @@ def test_threads_and_seeks_change_no_frame(
 
 @pytest.mark.parametrize("name", ["constant.mp4", "cut.mp4", "later.mkv", "vp9.webm", "mpeg4.avi"])
 def test_a_far_frame_is_reached_by_a_seek(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lvqa.video.reader, "_NEAR_PACKETS", 0)
+    monkeypatch.setattr(lvqa.video.frame_reader, "_NEAR_PACKETS", 0)
     path = written(name, folder)
-    video, (starts, pixels) = probe(path), all_frames(path)
+    video, (starts, pixels) = inspect_video(path), all_frames(path)
     read_packets = 0
 
     def counted(*words: object) -> Iterator[object]:
@@ -173,8 +186,8 @@ def test_a_far_frame_is_reached_by_a_seek(name: str, folder: Path, monkeypatch: 
             read_packets += 1
             yield packet
 
-    demuxed = lvqa.video.reader.demuxed
-    monkeypatch.setattr(lvqa.video.reader, "demuxed", counted)
+    demuxed = lvqa.video.frame_reader.demuxed
+    monkeypatch.setattr(lvqa.video.frame_reader, "demuxed", counted)
     seconds = [video.duration_seconds - 0.02]
     np.testing.assert_array_equal(read(video, seconds)[0][0], pixels[shown_at(seconds, starts)[0]])
     assert read_packets <= 25  # of 45 or more
@@ -202,8 +215,8 @@ def test_times_must_ascend(decoder: str, film: Video) -> None:
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_frames_come_in_the_size_asked_for(decoder: str, folder: Path) -> None:
-    video = probe(films.write_film(folder / "sideways.mp4", 5, rotation=-90))
-    assert (video.height, video.width) == (films.WIDTH, films.HEIGHT)
+    video = inspect_video(video_files.write_video(folder / "sideways.mp4", 5, rotation=-90))
+    assert (video.height, video.width) == (video_files.WIDTH, video_files.HEIGHT)
     (batch,) = read_frames(video, [0.0, 0.1], height=50, width=30, decoder=decoder)
     assert batch.pixels.shape == (2, 50, 30, 3) and batch.pixels.flags.c_contiguous
 
@@ -213,7 +226,7 @@ def test_frames_come_in_the_size_asked_for(decoder: str, folder: Path) -> None:
 
 @pytest.mark.parametrize(("start", "end", "intact"), [(0.4, 0.41, 40), (0.45, 0.55, 30), (0.1, 0.3, 31)])
 def test_damage_costs_only_the_damaged_part(start: float, end: float, intact: int, film: Video, folder: Path) -> None:
-    video = probe(films.damaged(film.path, folder / "damaged.mp4", start=start, end=end))
+    video = inspect_video(video_files.damaged(film.path, folder / "damaged.mp4", start=start, end=end))
     assert video.duration_seconds == 2.0
     pixels, substituted = read(video, [frame / 25 for frame in range(50)])
     got = np.array(numbers(pixels))
@@ -222,7 +235,7 @@ def test_damage_costs_only_the_damaged_part(start: float, end: float, intact: in
 
 
 def test_a_stand_in_is_the_nearest_earlier_frame(folder: Path, film: Video) -> None:
-    video = probe(films.damaged(film.path, folder / "damaged.mp4"))
+    video = inspect_video(video_files.damaged(film.path, folder / "damaged.mp4"))
     pixels, substituted = read(video, [0.4, 0.9, 1.0, 1.1, 1.9])
     assert substituted.tolist() == [False, *substituted[1:4], False] and substituted[1:4].any()
     assert all(number <= at * 25 for number, at in zip(numbers(pixels), [0.4, 0.9, 1.0, 1.1, 1.9], strict=True))
@@ -233,8 +246,8 @@ def test_threads_show_the_same_of_a_damaged_film(name: str, folder: Path, monkey
     monkeypatch.setattr(lvqa.video.timeline, "_RUN_PACKETS", 1)
     for part in (0.15, 0.35, 0.55, 0.75):
         source = written(name, folder)
-        path = films.damaged(source, folder / f"damaged_{part}_{name}", start=part, end=part + 0.03)
-        video = probe(path)
+        path = video_files.damaged(source, folder / f"damaged_{part}_{name}", start=part, end=part + 0.03)
+        video = inspect_video(path)
         seconds = np.arange(0, video.duration_seconds - 1e-6, 0.04).tolist()
         pixels, substituted = read(video, seconds)
         for threads in (2, 3):
@@ -245,8 +258,8 @@ def test_threads_show_the_same_of_a_damaged_film(name: str, folder: Path, monkey
 
 def test_runs_that_are_lost_are_stood_in_for_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lvqa.video.timeline, "_RUN_PACKETS", 1)
-    whole = films.write_film(folder / "index_first.mp4", container_options=SOON)
-    video = probe(films.damaged(whole, folder / "half_lost.mp4", start=0.45, end=0.99))
+    whole = video_files.write_video(folder / "index_first.mp4", container_options=SOON)
+    video = inspect_video(video_files.damaged(whole, folder / "half_lost.mp4", start=0.45, end=0.99))
     for seconds in (np.arange(50) / 25, np.array([0.0, 0.8, 1.3, 1.9])):
         pixels, substituted = read(video, seconds.tolist(), threads=2)
         got = np.array(numbers(pixels))
@@ -255,10 +268,10 @@ def test_runs_that_are_lost_are_stood_in_for_too(folder: Path, monkeypatch: pyte
 
 
 def test_a_truncated_film_ends_where_the_bytes_end(folder: Path) -> None:
-    whole = films.write_film(folder / "whole.mp4", container_options=SOON)
-    video = probe(films.truncated(whole, folder / "part.mp4", 0.6))
+    whole = video_files.write_video(folder / "whole.mp4", container_options=SOON)
+    video = inspect_video(video_files.truncated(whole, folder / "part.mp4", 0.6))
     assert 0.5 < video.duration_seconds < 1.5
-    grid = Grid.of(video, 25)
+    grid = FrameGrid.of(video, 25)
     pixels, substituted = read(video, [grid.seconds_of(frame) for frame in range(grid.num_frames)])
     got = np.array(numbers(pixels))
     assert (got == np.arange(len(got)))[~substituted].all() and substituted.sum() < 5
@@ -277,29 +290,29 @@ def test_probe_tells_what_the_file_holds(film: Video, folder: Path) -> None:
 def test_the_fingerprint_is_that_of_the_bytes(film: Video, folder: Path) -> None:
     copy = folder / "copy.mov"
     copy.write_bytes(film.path.read_bytes())
-    assert probe(copy).id == film.id
-    assert probe(films.write_film(folder / "shorter.mp4", 49)).id != film.id
+    assert inspect_video(copy).id == film.id
+    assert inspect_video(video_files.write_video(folder / "shorter.mp4", 49)).id != film.id
 
 
 def test_a_film_that_changed_is_read_anew(folder: Path) -> None:
-    path = films.write_film(folder / "changing.mp4", 10)
-    assert probe(path).duration_seconds == 0.4
-    assert probe(films.write_film(path, 20)).duration_seconds == 0.8
+    path = video_files.write_video(folder / "changing.mp4", 10)
+    assert inspect_video(path).duration_seconds == 0.4
+    assert inspect_video(video_files.write_video(path, 20)).duration_seconds == 0.8
 
 
 def test_metadata_that_is_not_text_does_no_harm(folder: Path) -> None:
-    path = films.write_film(folder / "title.mp4", 5, metadata={"title": "QQQQ"})
+    path = video_files.write_video(folder / "title.mp4", 5, metadata={"title": "QQQQ"})
     path.write_bytes(path.read_bytes().replace(b"QQQQ", b"\xff\xfe\xff\xfe"))
-    assert probe(path).duration_seconds == 0.2
+    assert inspect_video(path).duration_seconds == 0.2
 
 
 @pytest.fixture
 def anew() -> Callable[..., Video]:
-    """Probes as a new process does: what this one knows of films is forgotten."""
+    """Diagnostics as a new process does: what this one knows of films is forgotten."""
 
     def anew(path: Path, kept_in: Path) -> Video:
-        lvqa.video.film._read_film.cache_clear()
-        return probe(path, kept_in=kept_in)
+        lvqa.video.metadata._read_metadata.cache_clear()
+        return inspect_video(path, kept_in=kept_in)
 
     return anew
 
@@ -314,17 +327,17 @@ def test_a_film_that_is_kept_is_known_to_the_next_process(
 ) -> None:
     path = written(name, folder)
     first, keys = anew(path, tmp_path), timeline_of(path).key_seconds().tolist()
-    times = Grid.of(first, 5.0).times_seconds.tolist()
+    times = FrameGrid.of(first, 5.0).times_seconds.tolist()
     pixels, _ = read(first, times)
     assert not list(tmp_path.iterdir()), "probing writes nothing"
-    keep_film(path, tmp_path)
+    store_metadata(path, tmp_path)
     (kept,) = tmp_path.iterdir()
     with monkeypatch.context() as patched:
-        patched.setattr(lvqa.video.film, "opened", never)
-        patched.setattr(lvqa.video.film, "read_timeline", never)
+        patched.setattr(lvqa.video.metadata, "opened", never)
+        patched.setattr(lvqa.video.metadata, "read_timeline", never)
         assert anew(path, tmp_path) == first
         written_at = kept.stat().st_mtime_ns
-        keep_film(path, tmp_path)
+        store_metadata(path, tmp_path)
     assert kept.stat().st_mtime_ns == written_at
     assert timeline_of(path).key_seconds().tolist() == keys
     again, substituted = read(first, times)
@@ -332,8 +345,8 @@ def test_a_film_that_is_kept_is_known_to_the_next_process(
 
 
 def test_a_film_that_changed_is_not_the_one_that_was_kept(folder: Path, tmp_path: Path, anew) -> None:
-    path = films.write_film(folder / "kept_and_changed.mp4", 10)
-    keep_film(path, tmp_path)
+    path = video_files.write_video(folder / "kept_and_changed.mp4", 10)
+    store_metadata(path, tmp_path)
     (kept,) = tmp_path.iterdir()
     with np.load(kept) as file:
         content = dict(file)
@@ -343,7 +356,7 @@ def test_a_film_that_changed_is_not_the_one_that_was_kept(folder: Path, tmp_path
     assert anew(path, tmp_path).frames_per_second < 25.0, "what is kept is believed"
     os.utime(path, ns=(1, 1))
     assert anew(path, tmp_path).frames_per_second == 25.0, "but not of a file that was changed later"
-    keep_film(path, tmp_path)
+    store_metadata(path, tmp_path)
     with np.load(kept) as file:
         assert len(file["shown"]) == 10 and file["stamp"] != content["stamp"]
 
@@ -398,7 +411,7 @@ SPOILT: dict[str, Callable[[Path], object]] = {
 def test_what_was_kept_and_makes_no_sense_is_read_again(
     spoil: Callable[[Path], object], film: Video, tmp_path: Path, anew: Callable[..., Video]
 ) -> None:
-    keep_film(film.path, tmp_path)
+    store_metadata(film.path, tmp_path)
     (kept,) = tmp_path.iterdir()
     spoil(kept)
     assert anew(film.path, tmp_path) == film
@@ -408,9 +421,9 @@ def test_what_was_kept_and_makes_no_sense_is_read_again(
 def test_where_nothing_can_be_kept_nothing_happens(film: Video, tmp_path: Path, anew) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "nowhere"):
-        keep_film(film.path, folder)
+        store_metadata(film.path, folder)
         assert anew(film.path, folder) == film
-    keep_film(tmp_path / "no_film.mp4", tmp_path)
+    store_metadata(tmp_path / "no_film.mp4", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -455,10 +468,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, film: Video) -> Path:
     (folder / "folder.mp4").mkdir()
     os.mkfifo(folder / "pipe.mp4")
     (folder / "loop.mp4").symlink_to(folder / "loop.mp4")
-    cv2.imwrite(str(folder / "picture.png"), films.picture(3))
-    films.write_sound(folder / "sound.m4a")
-    films.truncated(film.path, folder / "no_moov.mp4")
-    films.damaged(film.path, folder / "no_frame.mp4", start=0.01, end=0.8)
+    cv2.imwrite(str(folder / "picture.png"), video_files.picture(3))
+    video_files.write_sound(folder / "sound.m4a")
+    video_files.truncated(film.path, folder / "no_moov.mp4")
+    video_files.damaged(film.path, folder / "no_frame.mp4", start=0.01, end=0.8)
     texts = {"empty.mp4": b"", "text.mp4": b"hello\n" * 999, "noise.mp4": np.random.default_rng(0).bytes(9999)}
     for name, data in {**texts, **playlist(folder, film)}.items():
         (folder / name).write_bytes(data)
@@ -471,7 +484,7 @@ def test_what_is_not_a_film_is_refused_in_one_line(
 ) -> None:
     monkeypatch.chdir(hostile)
     with pytest.raises(VideoError, match=reason) as refusal:
-        probe(name)
+        inspect_video(name)
     message = str(refusal.value)
     assert "\n" not in message and Path(name).name in message and "; expected a " in message
 
@@ -479,7 +492,7 @@ def test_what_is_not_a_film_is_refused_in_one_line(
 # --- the grid and the clips ------------------------------------------------------------------------------------------
 
 
-def film_of(seconds: float) -> Video:
+def metadata_of(seconds: float) -> Video:
     return Video(Path("/film.mp4"), "0" * 16, seconds, 96, 160, 25.0)
 
 
@@ -499,21 +512,21 @@ def film_of(seconds: float) -> Video:
     ],
 )
 def test_grid(seconds: float, fps: float, num_frames: int, num_pairs: int) -> None:
-    grid = Grid.of(film_of(seconds), fps)
+    grid = FrameGrid.of(metadata_of(seconds), fps)
     assert (grid.num_frames, grid.num_pairs) == (num_frames, num_pairs)
     assert grid.seconds_of(num_frames - 1) < seconds
 
 
 def test_grid_frames_and_seconds_are_inverse() -> None:
     for fps in (1, 2, 0.3, 7.3, 29.97, 60):
-        grid = Grid.of(film_of(1000.0), fps)
+        grid = FrameGrid.of(metadata_of(1000.0), fps)
         assert all(grid.frame_at(grid.seconds_of(frame)) == frame for frame in range(grid.num_frames))
         just_before = [np.nextafter(grid.seconds_of(frame), 0) for frame in range(1, grid.num_frames)]
         assert [grid.frame_at(at) for at in just_before] == list(range(grid.num_frames - 1))
 
 
 def test_frame_at_stays_inside_the_grid() -> None:
-    grid = Grid.of(film_of(10.5), 1)
+    grid = FrameGrid.of(metadata_of(10.5), 1)
     assert [grid.frame_at(at) for at in (-5, 0, 0.99, 1, 10.2, 99, float("inf"))] == [0, 0, 0, 1, 10, 10, 10]
     with pytest.raises(IndexError, match="grid of 11"):
         grid.seconds_of(11)
@@ -537,8 +550,8 @@ def test_frame_at_stays_inside_the_grid() -> None:
 def test_clips(
     seconds: float, fps: float, clip_seconds: float, boundaries: tuple[float, ...], starts: list[float]
 ) -> None:
-    video = film_of(seconds)
-    clips = cut_clips(video, Grid.of(video, fps), clip_seconds, boundaries)
+    video = metadata_of(seconds)
+    clips = cut_clips(video, FrameGrid.of(video, fps), clip_seconds, boundaries)
     assert [clip.start_seconds for clip in clips] == starts
     assert [clip.end_seconds for clip in clips] == [*starts[1:], seconds]
     assert all(isinstance(clip, Clip) and clip.video_id == video.id for clip in clips)
@@ -547,9 +560,9 @@ def test_clips(
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_a_rate_or_length_must_be_a_number_above_0(value: float) -> None:
     with pytest.raises(LvqaError, match=r"frames_per_second is .* above 0"):
-        Grid.of(film_of(9), value)
+        FrameGrid.of(metadata_of(9), value)
     with pytest.raises(LvqaError, match=r"clip_seconds is .* above 0"):
-        cut_clips(film_of(9), Grid.of(film_of(9), 1), value)
+        cut_clips(metadata_of(9), FrameGrid.of(metadata_of(9), 1), value)
 
 
 # --- the grid of key frames ------------------------------------------------------------------------------------------
@@ -567,8 +580,8 @@ def key_seconds(path: Path) -> list[float]:
 @pytest.mark.parametrize("name", sorted({*PLAIN, *ODD} - {"h264.avi", "raw.h264", "cut.mp4", "refreshed.ts"}))
 def test_key_frames_come_at_their_times_as_they_are(name: str, folder: Path) -> None:
     path = written(name, folder)
-    video = probe(path)
-    grid = Grid.of_key_frames(video, 100.0)
+    video = inspect_video(path)
+    grid = FrameGrid.of_key_frames(video, 100.0)
     assert grid.times_seconds.tolist() == pytest.approx(key_seconds(path), abs=1e-6)
     starts, pixels = all_frames(path)
     got, substituted = read(video, grid.times_seconds.tolist(), threads=2)
@@ -578,10 +591,10 @@ def test_key_frames_come_at_their_times_as_they_are(name: str, folder: Path) -> 
 
 def test_key_frames_are_decoded_alone(film: Video, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = []
-    decoded = lvqa.video.reader.decoded
-    grid = Grid.of_key_frames(film, 100.0)
+    decoded = lvqa.video.frame_reader.decoded
+    grid = FrameGrid.of_key_frames(film, 100.0)
     monkeypatch.setattr(
-        lvqa.video.reader, "decoded", lambda codec, packet: (sent.append(packet), decoded(codec, packet))[1]
+        lvqa.video.frame_reader, "decoded", lambda codec, packet: (sent.append(packet), decoded(codec, packet))[1]
     )
     assert numbers(read(film, grid.times_seconds.tolist())[0]) == [0, 10, 20, 30, 40]
     assert [packet.is_keyframe for packet in sent if packet is not None] == [True] * 5
@@ -591,12 +604,12 @@ def test_key_frames_are_decoded_alone(film: Video, monkeypatch: pytest.MonkeyPat
     ("fps", "expected"), [(2.5, [0, 10, 20, 30, 40]), (1.3, [0, 20, 40]), (1.0, [0, 30]), (0.1, [0])]
 )
 def test_key_frames_are_thinned(fps: float, expected: list[int], film: Video) -> None:
-    assert (Grid.of_key_frames(film, fps).times_seconds * 25).tolist() == pytest.approx(expected)
+    assert (FrameGrid.of_key_frames(film, fps).times_seconds * 25).tolist() == pytest.approx(expected)
 
 
 def test_an_edit_list_that_begins_between_key_frames(folder: Path) -> None:
-    video = probe(written("cut.mp4", folder))
-    grid = Grid.of_key_frames(video, 100.0)
+    video = inspect_video(written("cut.mp4", folder))
+    grid = FrameGrid.of_key_frames(video, 100.0)
     assert grid.times_seconds[0] > 0 and grid.frame_at(0.0) == 0
     clips = cut_clips(video, grid, 0.5)
     assert clips[0].start_seconds == 0 and clips[-1].end_seconds == video.duration_seconds
@@ -608,11 +621,11 @@ def test_an_edit_list_that_begins_between_key_frames(folder: Path) -> None:
 def test_films_that_their_key_frames_do_not_show_are_refused(name: str, told: str, folder: Path) -> None:
     path = folder / name
     if not path.exists():
-        films.write_film(
+        video_files.write_video(
             path, 50 if name == "h264.avi" else 70, fps=25 if name == "h264.avi" else 1, options={"g": "99"}
         )
     with pytest.raises(VideoError, match=rf"{name}: its key frames {told}; use video\.grid: exact"):
-        Grid.of_key_frames(probe(path), 1.0)
+        FrameGrid.of_key_frames(inspect_video(path), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -620,8 +633,8 @@ def test_films_that_their_key_frames_do_not_show_are_refused(name: str, told: st
     [(16.0, (), [0, 4, 30, 50, 60]), (40.0, (), [0, 30, 60]), (40.0, (52.0,), [0, 30, 50]), (99.0, (), [0])],
 )
 def test_clips_of_key_frames(clip_seconds: float, boundaries: tuple[float, ...], starts: list[float]) -> None:
-    grid = Grid(np.array([0.0, 2, 4, 5, 30, 31, 50, 52, 60, 90]))  # pairs at 0, 4, 30, 50, 60
-    clips = cut_clips(film_of(100.0), grid, clip_seconds, boundaries)
+    grid = FrameGrid(np.array([0.0, 2, 4, 5, 30, 31, 50, 52, 60, 90]))  # pairs at 0, 4, 30, 50, 60
+    clips = cut_clips(metadata_of(100.0), grid, clip_seconds, boundaries)
     assert [clip.start_seconds for clip in clips] == starts
     assert [clip.end_seconds for clip in clips] == [*starts[1:], 100.0]
 
@@ -762,7 +775,7 @@ def test_an_unknown_decoder_is_refused_by_name(film: Video) -> None:
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_a_film_that_went_away_is_one_line(decoder: str, folder: Path) -> None:
-    video = probe(films.write_film(folder / "leaving.mp4", 5))
+    video = inspect_video(video_files.write_video(folder / "leaving.mp4", 5))
     video.path.unlink()
     with pytest.raises(VideoError, match=r"leaving\.mp4: .+; ") as refusal:
         read(video, [0.0], decoder)

@@ -14,22 +14,22 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import chores
-import films
 import numpy as np
 import pytest
 import ray
+import video_files
+import worker_tasks
 from click.testing import CliRunner
 
-from lvqa.cli.door import door
+from lvqa.cli.main import lvqa_command
 from lvqa.config import load_config
 from lvqa.index import Store
 from lvqa.library import index_videos
 from lvqa.pipeline import CLIPS_AT_ONCE, LongVideoQA, segments
 from lvqa.records import LvqaError
-from lvqa.tiny.films import make_films
+from lvqa.synthetic.videos import make_videos
 from lvqa.workers import Outcome, Pool
-from lvqa.workers.on_ray import start_ray
+from lvqa.workers.ray_backend import start_ray
 
 WITHOUT_RAY, OVER_RAY = 0, 2
 LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes in /proc")
@@ -52,7 +52,7 @@ def workers(request) -> int:
 
 @pytest.fixture
 def outcomes(workers):
-    def outcomes(*items: chores.Chore, make=chores.make, **options) -> dict[chores.Chore, Outcome]:
+    def outcomes(*items: worker_tasks.Chore, make=worker_tasks.make, **options) -> dict[worker_tasks.Chore, Outcome]:
         with Pool(make, workers=workers, **options) as pool:
             return {outcome.item: outcome for outcome in pool.run(items)}
 
@@ -62,7 +62,7 @@ def outcomes(workers):
 SQUARES = [("square", number) for number in range(4)]
 
 
-def are_done(outcomes: dict[chores.Chore, Outcome]) -> bool:
+def are_done(outcomes: dict[worker_tasks.Chore, Outcome]) -> bool:
     return all(outcomes[chore] == Outcome(chore, chore[1] ** 2, None) for chore in SQUARES)
 
 
@@ -114,7 +114,7 @@ def test_an_address_where_no_ray_answers_is_named_at_once(address):
     started = time.monotonic()
     with (
         pytest.raises(LvqaError, match=f"no Ray answers at {address!r} .*host:port"),
-        Pool(chores.make, workers=1, address=address),
+        Pool(worker_tasks.make, workers=1, address=address),
     ):
         pass
     assert time.monotonic() - started < 8
@@ -126,7 +126,7 @@ def test_an_address_where_no_ray_answers_is_named_at_once(address):
 
 def test_every_item_comes_back_once_with_its_value(workers):
     items = [("square", number) for number in range(20)]
-    with Pool(chores.make, workers=workers) as pool:
+    with Pool(worker_tasks.make, workers=workers) as pool:
         done = list(pool.run(items))
         assert list(pool.run([])) == []
     assert sorted(outcome.item for outcome in done) == items
@@ -141,14 +141,14 @@ def test_items_are_drawn_as_workers_get_free(workers):
             drawn.append(chore)
             yield chore
 
-    with Pool(chores.make, workers=workers) as pool:
+    with Pool(worker_tasks.make, workers=workers) as pool:
         for done, _ in enumerate(pool.run(items()), 1):
             assert len(drawn) - done < max(1, workers)
     assert len(drawn) == 12
 
 
 def test_a_handler_is_made_once_a_worker_and_serves_all_runs(workers, tmp_path):
-    with Pool(partial(chores.make_counted, tmp_path), workers=workers) as pool:
+    with Pool(partial(worker_tasks.make_counted, tmp_path), workers=workers) as pool:
         pids = [outcome.value for _ in range(3) for outcome in pool.run([("pid",)] * 4)]
     # One may have done all the work before the other was there.
     assert 1 <= len(set(pids)) <= len(list(tmp_path.iterdir())) <= max(1, workers)
@@ -156,7 +156,7 @@ def test_a_handler_is_made_once_a_worker_and_serves_all_runs(workers, tmp_path):
 
 
 def test_a_run_that_is_left_does_not_spoil_the_next(workers):
-    with Pool(chores.make, workers=workers) as pool:
+    with Pool(worker_tasks.make, workers=workers) as pool:
         for _ in pool.run([("square", 30), ("square", 31), ("sleep", 0.2)]):
             break
         assert are_done({outcome.item: outcome for outcome in pool.run(SQUARES)})
@@ -168,13 +168,13 @@ def test_each_worker_has_its_share_of_the_cores(joined, monkeypatch):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         if given:
             monkeypatch.setenv("OMP_NUM_THREADS", given)
-        with Pool(chores.make, workers=2) as pool:
+        with Pool(worker_tasks.make, workers=2) as pool:
             assert [outcome.value for outcome in pool.run([chore])] == [[expected, "", "0"]]
 
 
 def test_without_ray_a_worker_has_all_of_them(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    with Pool(chores.make, workers=0) as pool:
+    with Pool(worker_tasks.make, workers=0) as pool:
         assert [outcome.value for outcome in pool.run([("environment", "OMP_NUM_THREADS")])] == [["7"]]
 
 
@@ -185,7 +185,7 @@ def test_without_ray_a_worker_has_all_of_them(monkeypatch):
     ("chore", "error"),
     [
         (("refuse", "film.mp4: no\nfilm"), "film.mp4: no film"),
-        (("stumble",), "ZeroDivisionError: a bug in two lines (chores.py:"),
+        (("stumble",), "ZeroDivisionError: a bug in two lines (worker_tasks.py:"),
         (("unpicklable",), "Can't pickle"),
     ],
     ids=lambda part: part[0] if isinstance(part, tuple) else None,
@@ -234,7 +234,7 @@ def test_an_item_whose_process_dies_by_chance_is_done_by_another(outcomes, tmp_p
 
 @LINUX
 def test_a_worker_that_is_killed_while_idle_costs_no_try(workers):
-    with Pool(chores.make, workers=workers, retries=0) as pool:
+    with Pool(worker_tasks.make, workers=workers, retries=0) as pool:
         assert [outcome.error for outcome in pool.run([("square", 1)])] == [None]
         idle = children()
         for pid in idle:
@@ -247,7 +247,7 @@ def test_a_worker_that_is_killed_while_idle_costs_no_try(workers):
 def test_an_actor_of_ray_that_is_killed_is_replaced(joined, tmp_path):
     slow = ("sleep", 1, tmp_path / "pid")
     killed = []
-    with Pool(chores.make, workers=2) as pool:
+    with Pool(worker_tasks.make, workers=2) as pool:
 
         def items():
             yield slow
@@ -270,11 +270,11 @@ def test_an_actor_of_ray_that_is_killed_is_replaced(joined, tmp_path):
 
 def test_a_handler_that_cannot_be_made_ends_the_run(outcomes):
     with pytest.raises(LvqaError, match=r"^model 'nobody' is unknown$"):
-        outcomes(*SQUARES, make=chores.make_refusing)
+        outcomes(*SQUARES, make=worker_tasks.make_refusing)
     with pytest.raises(RuntimeError, match=r"(?s)could not be made.*Traceback.*no such key"):
-        outcomes(*SQUARES, make=chores.make_broken)
+        outcomes(*SQUARES, make=worker_tasks.make_broken)
     with pytest.raises(LvqaError, match="a worker could not be made: its process ended with exit code 7"):
-        outcomes(*SQUARES, make=chores.make_dying)
+        outcomes(*SQUARES, make=worker_tasks.make_dying)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_a_handler_that_cannot_be_made_ends_the_run(outcomes):
 )
 def test_numbers_that_are_not_allowed_are_named(options, error):
     with pytest.raises(LvqaError, match=error):
-        Pool(chores.make, **options)
+        Pool(worker_tasks.make, **options)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_numbers_that_are_not_allowed_are_named(options, error):
     ],
 )
 def test_what_ray_has_no_room_for_is_refused_at_once(joined, options, error):
-    with pytest.raises(LvqaError, match=error), Pool(chores.make, **options):
+    with pytest.raises(LvqaError, match=error), Pool(worker_tasks.make, **options):
         pass
     assert ray.is_initialized()
 
@@ -313,7 +313,7 @@ def test_what_ray_has_no_room_for_is_refused_at_once(joined, options, error):
 @LINUX
 def test_a_pool_that_closes_leaves_no_process(workers):
     before = children()
-    with Pool(chores.make, workers=workers) as pool:
+    with Pool(worker_tasks.make, workers=workers) as pool:
         for _ in pool.run([("square", 1), ("sleep", 1000), ("sleep", 1000)]):
             assert children() - before
             break
@@ -323,13 +323,13 @@ def test_a_pool_that_closes_leaves_no_process(workers):
 SLEEPER = """
 import sys
 from pathlib import Path
-import chores
+import worker_tasks
 from lvqa.workers import Pool
 
 if __name__ == "__main__":
     folder, workers = Path(sys.argv[1]), int(sys.argv[2])
     try:
-        with Pool(chores.make, workers=workers) as pool:
+        with Pool(worker_tasks.make, workers=workers) as pool:
             list(pool.run([("sleep", 1000, folder / str(number)) for number in range(2)]))
     except KeyboardInterrupt:
         sys.exit(130)
@@ -380,7 +380,7 @@ SETTINGS = ["model.name=tiny", "model.device=cpu", "video.frames_per_second=2", 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory) -> list[Path]:
     """Two made films of a minute."""
-    return make_films(tmp_path_factory.mktemp("films"), num_films=2, minutes=1, num_questions=1, seed=11)
+    return make_videos(tmp_path_factory.mktemp("films"), num_videos=2, minutes=1, num_questions=1, seed=11)
 
 
 def config_with(store: Path):
@@ -443,9 +443,9 @@ def test_workers_killed_while_indexing_cost_nothing(joined, library, expected, t
 
 
 def test_a_film_that_kills_its_process_costs_itself(library, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr("lvqa.library._make_indexer", chores.make_indexer_that_crashes)
+    monkeypatch.setattr("lvqa.library._make_indexer", worker_tasks.make_indexer_that_crashes)
     crashing, copy = tmp_path / "crash.mp4", tmp_path / "copy.mp4"
-    films.write_film(tmp_path / "whole.mp4", 100, fps=2).rename(crashing)
+    video_files.write_video(tmp_path / "whole.mp4", 100, fps=2).rename(crashing)
     copy.write_bytes(library[0].read_bytes())
     started = time.monotonic()
     done = list(index_videos([crashing, *library, copy], config_with(tmp_path / "store"), workers=0))
@@ -465,12 +465,12 @@ def test_of_ten_videos_seven_are_done_and_three_are_named(request, tmp_path, wor
         request.getfixturevalue("joined")
     folder = tmp_path / "films"
     folder.mkdir()
-    good = [films.write_film(folder / f"{number}.mkv", 20 + number, fps=5) for number in range(7)]
+    good = [video_files.write_video(folder / f"{number}.mkv", 20 + number, fps=5) for number in range(7)]
     (folder / "corrupt.mp4").write_bytes(os.urandom(5000))
-    films.write_sound(folder / "sound.mp4")
+    video_files.write_sound(folder / "sound.mp4")
     words = ["index", folder, folder / "missing.mp4", "--workers", workers, "--store", tmp_path / "store"]
     words += ["--model", "tiny", "--device", "cpu", "--json"]
-    result = CliRunner().invoke(door, [*map(str, words), "--quiet"])
+    result = CliRunner().invoke(lvqa_command, [*map(str, words), "--quiet"])
     assert result.exit_code == 3, result.output
     told = {Path(line["path"]): line["error"] for line in map(json.loads, result.stdout.splitlines())}
     assert {path for path, error in told.items() if error is None} == set(good)

@@ -1,3 +1,3 @@
-from lvqa.cli import main
+from lvqa.cli.main import main
 
 main()

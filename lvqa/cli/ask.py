@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.door import Setup, common, probed
+from lvqa.cli.main import Setup, common, probed
 from lvqa.cli.terminal import one_line, print_json
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def ask(
 
 def checked(path: Path, question: Question, config: Config, *, is_search: bool = False) -> Video:
     """The probed video. What is wrong with it or the question is said before a model is loaded."""
-    from lvqa.checks import check_question
+    from lvqa.validation import check_question
 
     check_question(question, is_search=is_search)
     return probed(path, config)

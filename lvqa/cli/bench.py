@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.door import silence
+from lvqa.cli.main import silence
 from lvqa.cli.terminal import one_line, print_json, say
 
 if TYPE_CHECKING:
-    from lvqa.backbones.qwen_vl import Qwen25VL
-    from lvqa.bench import Bench, Measured
+    from lvqa.models.qwen_vl import Qwen25VL
+    from lvqa.profiling import Bench, Measured
 
 
 @click.command()
@@ -63,8 +63,8 @@ def bench(
     The machine's own ceilings are measured in the same rounds: a large matrix product, and decoding every frame.
     Without VIDEO the frames are noise, and reading is left out.
     """
-    from lvqa.bench import BenchSettings, measure
-    from lvqa.video import probe
+    from lvqa.profiling import BenchSettings, measure
+    from lvqa.video import inspect_video
 
     settings = BenchSettings(
         minutes=minutes,
@@ -76,12 +76,12 @@ def bench(
         peers=peers,
         only=only,
     )
-    film = None if video is None else probe(video)
+    film = None if video is None else inspect_video(video)
     silence(downloads=False)
-    backbone = _backbone(model, shape, layers=layers, vision_layers=vision_layers, device=device, dtype=dtype)
+    loaded = _load(model, shape, layers=layers, vision_layers=vision_layers, device=device, dtype=dtype)
     if compiled:
-        backbone.compile()
-    found = measure(backbone, film, settings, tell=(lambda _: None) if quiet else say)
+        loaded.compile()
+    found = measure(loaded, film, settings, tell=(lambda _: None) if quiet else say)
     if save is not None:
         save.write_text(json.dumps(found.as_json()), encoding="utf-8")
     if as_json:
@@ -92,7 +92,7 @@ def bench(
         click.echo("\n" + whole_benchmark(found, shape))
 
 
-def _backbone(
+def _load(
     model: str,
     shape: str | None,
     *,
@@ -101,8 +101,8 @@ def _backbone(
     device: str | None,
     dtype: str | None,
 ) -> Qwen25VL:
-    from lvqa.backbones.qwen_vl import Qwen25VL
-    from lvqa.backbones.random_weights import random_model
+    from lvqa.models.qwen_vl import Qwen25VL
+    from lvqa.models.random_weights import random_model
     from lvqa.records import LvqaError
 
     if shape is None:
@@ -114,9 +114,9 @@ def _backbone(
 
 def whole_benchmark(bench: Bench, shape: str, *, minutes: float = 68, questions: int = 15, videos: int = 103) -> str:
     """LVBench's size with all layers, in operations, and the time that follows for an H100."""
-    from lvqa.backbones.random_weights import real_config
-    from lvqa.bench.flops import LanguageCost, VisionCost
-    from lvqa.bench.predict import H100_FLOPS, predict
+    from lvqa.models.random_weights import real_config
+    from lvqa.profiling.flops import LanguageCost, VisionCost
+    from lvqa.profiling.predict import H100_FLOPS, predict
 
     config = real_config(shape)
     costs = LanguageCost.of(config.text_config), VisionCost.of(config.vision_config)

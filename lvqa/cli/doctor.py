@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import click
 
 import lvqa
-from lvqa.cli.door import Setup, common, silence
+from lvqa.cli.main import Setup, common, silence
 from lvqa.cli.terminal import one_line
 
 if TYPE_CHECKING:
@@ -119,12 +119,12 @@ def _model_finding(setup: Setup, config: Config) -> _Finding:
     """Writes a film of a minute and asks the model about it: encoder, decoder, index, model."""
     name = config.model.name
     try:
-        from lvqa.tiny.films import ask_about, write_film, write_script
+        from lvqa.synthetic.videos import ask_about, write_script, write_video
 
         with tempfile.TemporaryDirectory(prefix="lvqa-doctor-") as folder:
             film, script = Path(folder) / "film.mp4", write_script(0, 1)
             (question,) = ask_about(script, 1)
-            write_film(script, film)
+            write_video(script, film)
             config = dataclasses.replace(config, store=dataclasses.replace(config.store, folder=Path(folder)))
             started = time.perf_counter()
             with dataclasses.replace(setup, quiet=True).loaded(config) as qa:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.door import Setup, common, silence
-from lvqa.cli.films import make_films_shown
+from lvqa.cli.main import Setup, common, silence
+from lvqa.cli.make_videos import make_videos_with_progress
 from lvqa.cli.terminal import Progress, one_line, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lvqa.evaluate import Run, RunConfig
+    from lvqa.evaluation import Run, RunConfig
 
 
 @click.command("eval")
@@ -53,8 +53,8 @@ def evaluate(
     """
     if setup.file is not None:
         raise click.UsageError("eval takes its settings as CONFIG, and no -c")
-    from lvqa.evaluate.run import check_run
-    from lvqa.evaluate.run import evaluate as run_benchmark
+    from lvqa.evaluation.run import check_run
+    from lvqa.evaluation.run import evaluate as run_benchmark
 
     options = {
         "benchmark.limit": limit,
@@ -69,7 +69,7 @@ def evaluate(
     given = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
     config = _configured(files, [*setup.settings, *given])
     check_run(config)
-    _make_lacking_films(config, quiet=setup.quiet)
+    _make_missing_videos(config, quiet=setup.quiet)
     prepare = functools.partial(silence, downloads=setup.shows_downloads)
     name = files[0].stem if len(files) == 1 else files[0].absolute().parent.name
     with Progress(quiet=setup.quiet) as progress:
@@ -82,7 +82,7 @@ def evaluate(
 
 def _configured(files: Sequence[Path], overrides: Sequence[str]) -> RunConfig:
     """The run of these files. Of several, the arms of "2_pool_size.yaml" are named "pool size: ..."."""
-    from lvqa.evaluate import joined, load_run_config
+    from lvqa.evaluation import joined, load_run_config
     from lvqa.records import LvqaError
 
     configs: dict[str, RunConfig] = {}
@@ -94,7 +94,7 @@ def _configured(files: Sequence[Path], overrides: Sequence[str]) -> RunConfig:
     return joined(configs) if len(configs) > 1 else configs[title]
 
 
-def _make_lacking_films(config: RunConfig, *, quiet: bool) -> None:
+def _make_missing_videos(config: RunConfig, *, quiet: bool) -> None:
     """Those of `benchmark.make`, if it is there. The folder's questions are written anew, so they must be made ones."""
     from lvqa.records import LvqaError
 
@@ -107,17 +107,17 @@ def _make_lacking_films(config: RunConfig, *, quiet: bool) -> None:
         lines = []
     if any('"type": "made film"' not in line for line in lines):
         raise LvqaError(f"benchmark.make would overwrite the questions in {folder}, which are not of made films")
-    make_films_shown(
-        folder, num_films=make.films, minutes=make.minutes, num_questions=make.questions, seed=make.seed, quiet=quiet
+    make_videos_with_progress(
+        folder, num_videos=make.films, minutes=make.minutes, num_questions=make.questions, seed=make.seed, quiet=quiet
     )
 
 
 def _summary(run: Run, failed: int) -> str:
     """The accuracies, and where the rest is."""
-    from lvqa.report.cells import NamedRun, cells_of
+    from lvqa.report.conditions import NamedRun, conditions_of
     from lvqa.report.tables import overview_table, to_markdown
 
-    table = to_markdown(overview_table(cells_of([NamedRun(run.folder.name, run)])))
+    table = to_markdown(overview_table(conditions_of([NamedRun(run.folder.name, run)])))
     told = f"{run.num_questions} questions, {len(run.rows)} answers, {failed} of them failed and so wrong"
     told += f"; {len(run.missing)} videos are missing" if run.missing else ""
     return f"{table}\n\n{told}; more: lvqa report {one_line(run.folder)}"

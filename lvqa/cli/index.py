@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvqa.cli.door import Setup, common, probed, silence
+from lvqa.cli.main import Setup, common, probed, silence
 from lvqa.cli.terminal import Progress, one_line, print_json, say
 
 if TYPE_CHECKING:

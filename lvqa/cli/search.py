@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lvqa.cli.ask import candidate_json, candidate_line, checked
-from lvqa.cli.door import Setup, common
+from lvqa.cli.main import Setup, common
 from lvqa.cli.terminal import one_line, print_json
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def search(
     if given != videos + 1 and not (image and given == videos):
         words = f"got {given} word{'' if given == 1 else 's'}; quote a long query"
         raise click.UsageError(f"search takes VIDEO QUERY, or --library QUERY, or --image F for QUERY; {words}")
-    from lvqa.checks import check_count, check_question
     from lvqa.records import Question
+    from lvqa.validation import check_count, check_question
 
     query = "".join(video_and_query[videos:])
     asked = Question(query, image=image)

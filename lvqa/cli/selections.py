@@ -10,7 +10,7 @@ import click
 from lvqa.cli.terminal import one_line
 
 if TYPE_CHECKING:
-    from lvqa.benchmarks import VideoTask
+    from lvqa.datasets import VideoTask
     from lvqa.selection.files import Selections
 
 
@@ -30,14 +30,14 @@ def selections(
     `bolt` names its questions and counts in seconds: such a file is a method (`--method TARGET`, or an arm's). With
     --arm, SOURCE is a run folder, and TARGET what that arm chose in it.
     """
-    from lvqa.benchmarks import load_benchmark
+    from lvqa.datasets import load_benchmark
     from lvqa.records import LvqaError
     from lvqa.selection.files import read_selections, write_selections
-    from lvqa.video import probe
+    from lvqa.video import inspect_video
 
     tasks = load_benchmark(benchmark, folder).tasks
     order = [(task.video_id, question.id) for task in tasks for question in task.questions]
-    rates = {task.video_id: probe(task.path).frames_per_second for task in tasks if task.path.is_file()}
+    rates = {task.video_id: inspect_video(task.path).frames_per_second for task in tasks if task.path.is_file()}
     if arm is not None:
         if frames is None:
             raise LvqaError("--arm needs the budget whose frames are taken: --frames N")
@@ -57,10 +57,10 @@ def _texts(tasks: tuple[VideoTask, ...]) -> dict[tuple[str, str], str]:
 
 
 def _of_run(folder: Path, arm: str, frames: int) -> Selections:
-    from lvqa.evaluate import read_run
+    from lvqa.evaluation import read_run
     from lvqa.records import LvqaError
 
     rows = [row for row in read_run(folder).rows if row["arm"] == arm and row["budget"] == frames and not row["error"]]
     if not rows:
         raise LvqaError(f"{folder} has no answers of arm {arm!r} at {frames} frames")
-    return {(row["video"], row["question"]): tuple(row["times_seconds"]) for row in rows}
+    return {(row["video_id"], row["question_id"]): tuple(row["times_seconds"]) for row in rows}

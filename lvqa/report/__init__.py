@@ -1,7 +1,7 @@
 """What is shown of answers and runs: contact sheets, tables, plots, pages that need no other file."""
 
 from lvqa.report.answers import clock, span_text, write_contact_sheet, write_page
-from lvqa.report.probes import write_probes
+from lvqa.report.diagnostics import write_diagnostics
 from lvqa.report.runs import write_report
 
-__all__ = ["clock", "span_text", "write_contact_sheet", "write_page", "write_probes", "write_report"]
+__all__ = ["clock", "span_text", "write_contact_sheet", "write_diagnostics", "write_page", "write_report"]

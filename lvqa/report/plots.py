@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lvqa.evaluate import Comparison, Share, accuracy, by_ability, cost
-from lvqa.report.cells import BASELINE, Cell, Published, by_arm, clean
+from lvqa.evaluation import Comparison, Share, accuracy, by_ability, cost
+from lvqa.report.conditions import BASELINE, Cell, Published, by_arm, clean
 from lvqa.report.page import rendered
 from lvqa.report.tables import (
     amount,

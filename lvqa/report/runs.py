@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvqa.evaluate import Comparison
+from lvqa.evaluation import Comparison
 from lvqa.report import plots, tables
-from lvqa.report.cells import PUBLISHED, Cell, NamedRun, cells_of, clean, read_runs
+from lvqa.report.conditions import PUBLISHED, Cell, NamedRun, clean, conditions_of, read_runs
 from lvqa.report.page import as_source, page, write_whole
 from lvqa.report.tables import Table, to_markdown
 
@@ -32,7 +32,7 @@ def write_report(runs: Sequence[Path], html: Path | None = None, csv: Path | Non
     Raises LvqaError for a folder that is no run folder, before anything is written.
     """
     named = read_runs(runs)
-    cells = cells_of(named)
+    cells = conditions_of(named)
     sections = _sections(named, cells)
     if csv is not None:
         write_whole(csv, tables.to_csv(cells).encode("utf-8", errors="backslashreplace"))
@@ -145,8 +145,8 @@ def _about(named: NamedRun) -> list[str]:
     run, config = named.run, named.run.config
     versions = ", ".join(f"{name} {version}" for name, version in run.about.get("versions", {}).items())
     counts = {
-        "videos": len({row["video"] for row in run.rows}),
-        "questions": len({(row["video"], row["question"]) for row in run.rows}),
+        "videos": len({row["video_id"] for row in run.rows}),
+        "questions": len({(row["video_id"], row["question_id"]) for row in run.rows}),
         "answers": len(run.rows),
         "failed": sum(row["error"] is not None for row in run.rows),
     }

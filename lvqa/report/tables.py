@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lvqa.evaluate import (
+from lvqa.evaluation import (
     Comparison,
     Row,
     Share,
@@ -22,7 +22,7 @@ from lvqa.evaluate import (
     index_cost,
     official_accuracy,
 )
-from lvqa.report.cells import PUBLISHED, Cell, NamedRun, by_arm, clean
+from lvqa.report.conditions import PUBLISHED, Cell, NamedRun, by_arm, clean
 
 SELECTION = "selection"
 """The last stage of evidence recall: the frames shown."""
@@ -111,7 +111,7 @@ def recall_by_stage(cells: Sequence[Cell]) -> dict[str, dict[str, Share]]:
     for arm, mine in by_arm(cells).items():
         rankings: dict[tuple[str, str], Row] = {}
         for row in (row for cell in mine for row in cell.rows):
-            key = row["video"], row["question"]
+            key = row["video_id"], row["question_id"]
             if not rankings.get(key, {}).get("embedded"):
                 rankings[key] = row
         stages = evidence_recall(rankings.values())
@@ -225,10 +225,10 @@ def failures(runs: Sequence[NamedRun]) -> list[str]:
     for named in runs:
         for row in named.run.rows:
             if row["error"] is not None:
-                found.setdefault((named.name, row["video"], row["error"]), []).append(row)
+                found.setdefault((named.name, row["video_id"], row["error"]), []).append(row)
     lines = []
     for (run, video, error), rows in found.items():
-        questions = list(dict.fromkeys(row["question"] for row in rows))
+        questions = list(dict.fromkeys(row["question_id"] for row in rows))
         asked = f"question {questions[0]}" if len(questions) == 1 else f"{len(questions)} questions"
         count = "1 answer" if len(rows) == 1 else f"{len(rows)} answers"
         where = f"{run}: " if len(runs) > 1 else ""

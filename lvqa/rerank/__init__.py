@@ -12,16 +12,16 @@ from typing import Any
 from lvqa.plugins import PluginPoint
 from lvqa.rerank.freeret import MultipleChoice
 from lvqa.rerank.plugin import UserReranker
-from lvqa.rerank.protocol import BlocksOf, NoReranker, Reranker, Sought, best_first, rerank_each
+from lvqa.rerank.protocol import ClipTokensOf, NoReranker, Reranker, RerankRequest, best_first, rerank_each
 from lvqa.rerank.retllm import PaperRetLLM, ReleasedRetLLM, RetLLM
 
 __all__ = [
     "RERANKER",
     "RERANKERS",
-    "BlocksOf",
+    "ClipTokensOf",
     "MultipleChoice",
+    "RerankRequest",
     "Reranker",
-    "Sought",
     "best_first",
     "make_reranker",
     "rerank_each",
@@ -39,7 +39,7 @@ RERANKER: PluginPoint[Reranker] = PluginPoint(
     setting="rerank.name",
     options="rerank.options",
     method="rerank",
-    arguments="backbone, query, candidates, blocks_of, beginnings",
+    arguments="model, query, candidates, clip_tokens, beginnings",
     named=RERANKERS,
     guarded=UserReranker,
 )

@@ -9,14 +9,14 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from lvqa.backbones import Backbone, load_backbone
+from lvqa.models import Model, load_model
 from lvqa.plugins import problems
 from lvqa.records import Candidate, Clip, LvqaError
-from lvqa.rerank.protocol import Reranker, Sought, fault, rerank_each
+from lvqa.rerank.protocol import Reranker, RerankRequest, fault, rerank_each
 
 if TYPE_CHECKING:
-    from lvqa.backbones.beginnings import Beginnings
-    from lvqa.backbones.prompt import VisualBlock
+    from lvqa.models.prefix import PrefixCache
+    from lvqa.models.prompt import ClipTokens
 
 NUMBERS = (1, 2, 18)
 """Of candidates; none is a multiple of 7, by which they are shuffled."""
@@ -35,26 +35,26 @@ def candidates_like(n: int, *, equal: bool = False) -> list[Candidate]:
     return [Candidate(clip, 0.25 if equal else 0.9 - 0.01 * rank) for rank, clip in enumerate(clips)]
 
 
-def blocks_for(backbone: Backbone) -> Callable[[Sequence[Clip]], Iterator[VisualBlock]]:
+def clip_tokens_for(model: Model) -> Callable[[Sequence[Clip]], Iterator[ClipTokens]]:
     """Noise in the place of clips, the same for a clip each time. LvqaError for clips that are not in time order."""
     import torch
 
-    from lvqa.backbones.prompt import VisualBlock
+    from lvqa.models.prompt import ClipTokens
 
-    def blocks_of(clips: Sequence[Clip]) -> Iterator[VisualBlock]:
+    def clip_tokens(clips: Sequence[Clip]) -> Iterator[ClipTokens]:
         if list(clips) != sorted(clips):
-            raise LvqaError("it asks for clips that are not in the order of time (blocks_of)")
+            raise LvqaError("it asks for clips that are not in the order of time (clip_tokens)")
         for clip in clips:
             lots = torch.Generator().manual_seed(int(clip.start_seconds))
             pairs = 2 if clip.end_seconds - clip.start_seconds > 8 else 1
-            yield VisualBlock(torch.randn(pairs, 4, backbone.dim, generator=lots), 2, 2)
+            yield ClipTokens(torch.randn(pairs, 4, model.dim, generator=lots), 2, 2)
 
-    return blocks_of
+    return clip_tokens
 
 
 @functools.lru_cache(maxsize=len(BATCH_TOKENS))
-def _backbone(max_batch_tokens: int) -> Backbone:
-    return load_backbone("tiny", device="cpu", max_batch_tokens=max_batch_tokens)
+def _model(max_batch_tokens: int) -> Model:
+    return load_model("tiny", device="cpu", max_batch_tokens=max_batch_tokens)
 
 
 def _reranked(
@@ -63,11 +63,11 @@ def _reranked(
     *,
     query: str = "What does the man in the red coat do?",
     batch_tokens: int = BATCH_TOKENS[0],
-    beginnings: Beginnings | None = None,
+    beginnings: PrefixCache | None = None,
 ) -> list[Candidate]:
     """The answer; LvqaError if it is none."""
-    backbone = _backbone(batch_tokens)
-    found = make().rerank(backbone, query, candidates, blocks_for(backbone), beginnings)
+    model = _model(batch_tokens)
+    found = make().rerank(model, query, candidates, clip_tokens_for(model), beginnings)
     if wrong := fault(candidates, found):
         raise LvqaError(f"it gives {wrong}")
     return found
@@ -111,9 +111,9 @@ def _any_batch(make: Make) -> str | None:
 
 def _read_before(make: Make) -> str | None:
     """What earlier questions made the model read changes nothing."""
-    from lvqa.backbones.beginnings import Beginnings
+    from lvqa.models.prefix import PrefixCache
 
-    candidates, kept = candidates_like(5), Beginnings(1 << 30)
+    candidates, kept = candidates_like(5), PrefixCache(1 << 30)
     plain = _reranked(make, candidates)
     _reranked(make, candidates, query="Where is the dog?", beginnings=kept)
     after = _reranked(make, candidates, beginnings=kept)
@@ -122,14 +122,14 @@ def _read_before(make: Make) -> str | None:
 
 def _together(make: Make) -> str | None:
     """Several queries at once, over pools that share clips, give what each gives alone."""
-    from lvqa.backbones.beginnings import Beginnings
+    from lvqa.models.prefix import PrefixCache
 
-    backbone, candidates = _backbone(BATCH_TOKENS[0]), candidates_like(4)
+    model, candidates = _model(BATCH_TOKENS[0]), candidates_like(4)
     sought = [
-        Sought("What does the man in the red coat do?", candidates[:3]),
-        Sought("Where is the dog?", candidates[2:]),
+        RerankRequest("What does the man in the red coat do?", candidates[:3]),
+        RerankRequest("Where is the dog?", candidates[2:]),
     ]
-    found = rerank_each(make(), backbone, sought, blocks_for(backbone), Beginnings(1 << 30))
+    found = rerank_each(make(), model, sought, clip_tokens_for(model), PrefixCache(1 << 30))
     for one, pool in zip(sought, found, strict=True):
         if wrong := fault(one.candidates, pool):
             raise LvqaError(f"for one of several queries it gives {wrong}")

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lvqa import prompts
-from lvqa.backbones import Backbone
+from lvqa.models import Model
 from lvqa.plugins import require_bool, require_one_of
 from lvqa.records import Candidate, Clip
-from lvqa.rerank.protocol import BlocksOf, Sought, best_first
-from lvqa.rerank.reading import Reading, next_token_logits
+from lvqa.rerank.protocol import ClipTokensOf, RerankRequest, best_first
+from lvqa.rerank.scoring import Reading, next_token_logits
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lvqa.backbones.beginnings import Beginnings
-    from lvqa.backbones.prompt import Prompt
+    from lvqa.models.prefix import PrefixCache
+    from lvqa.models.prompt import Prompt
 
 LAYOUTS = ("question_first", "clip_first")
 PROBABILITIES = ("options", "vocabulary")
@@ -49,34 +49,34 @@ class MultipleChoice:
 
     def rerank(
         self,
-        backbone: Backbone,
+        model: Model,
         query: str,
         candidates: Sequence[Candidate],
-        blocks_of: BlocksOf,
-        beginnings: Beginnings | None = None,
+        clip_tokens: ClipTokensOf,
+        beginnings: PrefixCache | None = None,
         *,
         image: Prompt = (),
     ) -> list[Candidate]:
-        (found,) = self.rerank_together(backbone, [Sought(query, candidates, image)], blocks_of, beginnings)
+        (found,) = self.rerank_together(model, [RerankRequest(query, candidates, image)], clip_tokens, beginnings)
         return found
 
     def rerank_together(
         self,
-        backbone: Backbone,
-        sought: Sequence[Sought],
-        blocks_of: BlocksOf,
-        beginnings: Beginnings | None = None,
+        model: Model,
+        sought: Sequence[RerankRequest],
+        clip_tokens: ClipTokensOf,
+        beginnings: PrefixCache | None = None,
     ) -> list[list[Candidate]]:
         """What `rerank` gives for each of them; a clip of several pools is shown once."""
         matching = [prompts.rerank_labels(self.labels, swapped=swapped)[0] for swapped in self._orders]
         labels = list(prompts.LABELS[self.labels])
         whole = self.probability == "vocabulary"
-        column = dict(zip(labels, backbone.first_tokens(labels) if whole else range(2), strict=True))
+        column = dict(zip(labels, model.first_tokens(labels) if whole else range(2), strict=True))
         scores: list[dict[Clip, float]] = [{} for _ in sought]
         for read, logits in next_token_logits(
-            backbone,
+            model,
             [self._reading(one) for one in sought],
-            blocks_of,
+            clip_tokens,
             words=None if whole else labels,
             beginnings=beginnings if self.layout == "clip_first" else None,
         ):
@@ -94,7 +94,7 @@ class MultipleChoice:
         """Whether the labels are swapped, each time the model is asked."""
         return (False, True) if self.both_orders else (False,)
 
-    def _reading(self, sought: Sought) -> Reading:
+    def _reading(self, sought: RerankRequest) -> Reading:
         """What the model is shown for a query."""
         clip_first = self.layout == "clip_first"
         texts = [

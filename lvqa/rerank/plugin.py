@@ -1,6 +1,6 @@
 """A reranker of your own, from a Python file: `rerank.name: path/to/file.py`, or `path/to/file.py:Class`.
 
-The file has a class with `rerank(self, backbone, query, candidates, blocks_of, beginnings=None)`, as the Protocol
+The file has a class with `rerank(self, model, query, candidates, clip_tokens, beginnings=None)`, as the Protocol
 `Reranker` says; with `image=()` too if queries may hold a picture.
 """
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lvqa.backbones import Backbone
-from lvqa.plugins import told_where
+from lvqa.models import Model
+from lvqa.plugins import located_errors
 from lvqa.records import Candidate, LvqaError
-from lvqa.rerank.protocol import BlocksOf, fault
+from lvqa.rerank.protocol import ClipTokensOf, fault
 
 if TYPE_CHECKING:
-    from lvqa.backbones.beginnings import Beginnings
-    from lvqa.backbones.prompt import Prompt
+    from lvqa.models.prefix import PrefixCache
+    from lvqa.models.prompt import Prompt
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,18 +30,18 @@ class UserReranker:
 
     def rerank(
         self,
-        backbone: Backbone,
+        model: Model,
         query: str,
         candidates: Sequence[Candidate],
-        blocks_of: BlocksOf,
-        beginnings: Beginnings | None = None,
+        clip_tokens: ClipTokensOf,
+        beginnings: PrefixCache | None = None,
         *,
         image: Prompt = (),
     ) -> list[Candidate]:
         """What the class makes of the candidates, if it is what was asked for. It need not know of pictures."""
         shown = {"image": image} if image else {}
-        with told_where(self.path):
-            found = self.inner.rerank(backbone, query, list(candidates), blocks_of, beginnings, **shown)
+        with located_errors(self.path):
+            found = self.inner.rerank(model, query, list(candidates), clip_tokens, beginnings, **shown)
         if wrong := fault(candidates, found):
             raise LvqaError(f"{self.path}: {type(self.inner).__name__}.rerank gives {wrong}")
         checked: list[Candidate] = found

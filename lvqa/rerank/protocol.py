@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from lvqa.backbones import Backbone
-from lvqa.records import Candidate, Clip, shown
+from lvqa.models import Model
+from lvqa.records import Candidate, Clip, shorten
 
 if TYPE_CHECKING:
-    from lvqa.backbones.beginnings import Beginnings
-    from lvqa.backbones.prompt import Prompt, VisualBlock
+    from lvqa.models.prefix import PrefixCache
+    from lvqa.models.prompt import ClipTokens, Prompt
 
-BlocksOf = Callable[[Sequence[Clip]], "Iterator[VisualBlock]"]
+ClipTokensOf = Callable[[Sequence[Clip]], "Iterator[ClipTokens]"]
 """Clips in time order -> what the model sees of each."""
 
 
@@ -24,11 +24,11 @@ class Reranker(Protocol):
 
     def rerank(
         self,
-        backbone: Backbone,
+        model: Model,
         query: str,
         candidates: Sequence[Candidate],
-        blocks_of: BlocksOf,
-        beginnings: Beginnings | None = None,
+        clip_tokens: ClipTokensOf,
+        beginnings: PrefixCache | None = None,
         *,
         image: Prompt = (),
     ) -> list[Candidate]:
@@ -43,7 +43,7 @@ class Reranker(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sought:
+class RerankRequest:
     """A query, and the clips among which it is looked for."""
 
     query: str
@@ -58,10 +58,10 @@ class BatchReranker(Reranker, Protocol):
 
     def rerank_together(
         self,
-        backbone: Backbone,
-        sought: Sequence[Sought],
-        blocks_of: BlocksOf,
-        beginnings: Beginnings | None = None,
+        model: Model,
+        sought: Sequence[RerankRequest],
+        clip_tokens: ClipTokensOf,
+        beginnings: PrefixCache | None = None,
     ) -> list[list[Candidate]]:
         """What `rerank` gives for each of them; a clip of several pools is shown once."""
         ...
@@ -69,16 +69,16 @@ class BatchReranker(Reranker, Protocol):
 
 def rerank_each(
     reranker: Reranker,
-    backbone: Backbone,
-    sought: Sequence[Sought],
-    blocks_of: BlocksOf,
-    beginnings: Beginnings | None = None,
+    model: Model,
+    sought: Sequence[RerankRequest],
+    clip_tokens: ClipTokensOf,
+    beginnings: PrefixCache | None = None,
 ) -> list[list[Candidate]]:
     """The candidates of each query, at least one, reranked: together where the reranker knows how to."""
     if isinstance(reranker, BatchReranker):
-        return reranker.rerank_together(backbone, sought, blocks_of, beginnings)
+        return reranker.rerank_together(model, sought, clip_tokens, beginnings)
     return [
-        reranker.rerank(backbone, one.query, one.candidates, blocks_of, beginnings, image=one.image) for one in sought
+        reranker.rerank(model, one.query, one.candidates, clip_tokens, beginnings, image=one.image) for one in sought
     ]
 
 
@@ -88,11 +88,11 @@ class NoReranker:
 
     def rerank(
         self,
-        backbone: Backbone,
+        model: Model,
         query: str,
         candidates: Sequence[Candidate],
-        blocks_of: BlocksOf,
-        beginnings: Beginnings | None = None,
+        clip_tokens: ClipTokensOf,
+        beginnings: PrefixCache | None = None,
         *,
         image: Prompt = (),
     ) -> list[Candidate]:
@@ -112,7 +112,7 @@ def best_first(candidates: Iterable[Candidate]) -> list[Candidate]:
 def fault(candidates: Sequence[Candidate], found: object) -> str | None:
     """What is wrong with a reranker's answer, in words that follow "it gives"; None if it is as it must be."""
     if not isinstance(found, list) or not all(isinstance(candidate, Candidate) for candidate in found):
-        return f"{shown(found)} and no list of candidates"
+        return f"{shorten(found)} and no list of candidates"
     given, got = (Counter(candidate.clip for candidate in some) for some in (candidates, found))
     if given != got:
         clip = next(iter((got - given) or (given - got)))
@@ -121,7 +121,7 @@ def fault(candidates: Sequence[Candidate], found: object) -> str | None:
     looked_at = [score for score in scores if score is not None]
     for score in looked_at:
         if not isinstance(score, int | float) or not math.isfinite(score):
-            return f"{shown(score)} as a rerank score, which must be a finite number"
+            return f"{shorten(score)} as a rerank score, which must be a finite number"
     if scores[: len(looked_at)] != sorted(looked_at, reverse=True):
         return "candidates that are not best first by rerank score, those without one last"
     return None

@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lvqa import prompts
-from lvqa.backbones import ENHANCEMENTS, Backbone
+from lvqa.models import ENHANCEMENTS, Model
 from lvqa.plugins import is_whole, require, require_number, require_one_of
 from lvqa.records import Candidate
-from lvqa.rerank.protocol import BlocksOf, best_first, in_time
-from lvqa.rerank.reading import Reading, next_token_logits
+from lvqa.rerank.protocol import ClipTokensOf, best_first, in_time
+from lvqa.rerank.scoring import Reading, next_token_logits
 
 if TYPE_CHECKING:
-    from lvqa.backbones.beginnings import Beginnings
-    from lvqa.backbones.prompt import Prompt
+    from lvqa.models.prefix import PrefixCache
+    from lvqa.models.prompt import Prompt
 
 SCORES = ("p_true", "generated")
 TIES = ("guarded", "literal", "none")
@@ -43,7 +43,7 @@ class RetLLM:
 
     The best `top` of the pool, by embedding, are looked at; the others stand behind them. A clip stands before the
     question, as images do there. While the model scores, it is shown the visual tokens again
-    (`lvqa.backbones.enhancement`). Candidates that share the highest score are put in the order of their entropy, the
+    (`lvqa.models.enhancement`). Candidates that share the highest score are put in the order of their entropy, the
     surest first. LvqaError for an option that is not allowed.
     """
 
@@ -72,30 +72,30 @@ class RetLLM:
 
     def rerank(
         self,
-        backbone: Backbone,
+        model: Model,
         query: str,
         candidates: Sequence[Candidate],
-        blocks_of: BlocksOf,
-        beginnings: Beginnings | None = None,
+        clip_tokens: ClipTokensOf,
+        beginnings: PrefixCache | None = None,
         *,
         image: Prompt = (),
     ) -> list[Candidate]:
         ordered = in_time(candidates[: self.top])
-        with backbone.visual_enhancement(ratio=self.ratio, formula=self.formula):
+        with model.visual_enhancement(ratio=self.ratio, formula=self.formula):
             if self.score == "p_true":
                 kept = None if self.ratio else beginnings
                 asked = (*image, prompts.retllm_true(query))
-                verdicts = _verdicts(backbone, ((), asked), ordered, blocks_of, kept)
+                verdicts = _verdicts(model, ((), asked), ordered, clip_tokens, kept)
                 scores = [self._cut(verdict.true) for verdict in verdicts]
                 tied = {place: verdicts[place] for place in self._tied(scores)}
             else:
                 scores = [
                     self._cut(score)
-                    for score in _generated(backbone, (*image, prompts.retllm_score(query)), ordered, blocks_of)
+                    for score in _generated(model, (*image, prompts.retllm_score(query)), ordered, clip_tokens)
                 ]
                 places = self._tied(scores)
                 before, after = prompts.retllm_tie(query)
-                again = _verdicts(backbone, ((*image, before), (after,)), [ordered[n] for n in places], blocks_of)
+                again = _verdicts(model, ((*image, before), (after,)), [ordered[n] for n in places], clip_tokens)
                 tied = dict(zip(places, again, strict=True))
         for place, verdict in tied.items():
             if self.ties == "literal" or verdict.true > 0.5:
@@ -140,18 +140,18 @@ class ReleasedRetLLM(RetLLM):
 
 
 def _verdicts(
-    backbone: Backbone,
+    model: Model,
     text: tuple[Prompt, Prompt],
     candidates: Sequence[Candidate],
-    blocks_of: BlocksOf,
-    beginnings: Beginnings | None = None,
+    clip_tokens: ClipTokensOf,
+    beginnings: PrefixCache | None = None,
 ) -> list[Verdict]:
     """One for each candidate, which are in the order of time; `text` stands before and after the clip."""
     before, after = text
-    true, _ = backbone.first_tokens([prompts.TRUE, prompts.FALSE])
+    true, _ = model.first_tokens([prompts.TRUE, prompts.FALSE])
     reading = Reading([candidate.clip for candidate in candidates], before, [after])
     verdicts: list[Verdict] = []
-    for _, (logits,) in next_token_logits(backbone, [reading], blocks_of, words=None, beginnings=beginnings):
+    for _, (logits,) in next_token_logits(model, [reading], clip_tokens, words=None, beginnings=beginnings):
         # In double precision: sure answers must not tie.
         log_probs = logits.double().log_softmax(dim=1)
         entropies = -(log_probs.exp() * log_probs).sum(dim=1) / math.log(log_probs.shape[1])
@@ -160,10 +160,10 @@ def _verdicts(
     return verdicts
 
 
-def _generated(backbone: Backbone, asked: Prompt, candidates: Sequence[Candidate], blocks_of: BlocksOf) -> list[float]:
+def _generated(model: Model, asked: Prompt, candidates: Sequence[Candidate], clip_tokens: ClipTokensOf) -> list[float]:
     """The score that the model writes for each candidate, asked for behind it."""
-    blocks = blocks_of([candidate.clip for candidate in candidates])
-    return [written_score(backbone.generate((block, *asked), max_new_tokens=MAX_NEW_TOKENS)) for block in blocks]
+    blocks = clip_tokens([candidate.clip for candidate in candidates])
+    return [written_score(model.generate((block, *asked), max_new_tokens=MAX_NEW_TOKENS)) for block in blocks]
 
 
 def written_score(text: str) -> float:

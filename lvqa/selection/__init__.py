@@ -12,13 +12,13 @@ from typing import Any
 
 from lvqa.plugins import PluginPoint
 from lvqa.selection.adaptive import AksReleasedSelector, AksSelector, BoltReleasedSelector, BoltSelector
-from lvqa.selection.candidates import GridScores, grid_features, grid_scores
+from lvqa.selection.candidates import FrameScores, frame_features, frame_scores
 from lvqa.selection.diverse import KMeansSelector, MmrSelector, SegmentsSelector
 from lvqa.selection.dpp import DppSelector, Mdp3ReleasedSelector, Mdp3Selector
-from lvqa.selection.elsewhere import ChosenElsewhere, ScoredElsewhere, is_selections_name
 from lvqa.selection.freeret import FreeRetSelector
-from lvqa.selection.grid import Selector, SelectorInput, evenly_spaced
 from lvqa.selection.plugin import UserSelector
+from lvqa.selection.precomputed import PrecomputedScores, PrecomputedSelection, is_selection_file
+from lvqa.selection.protocol import Selector, SelectorInput, evenly_spaced
 from lvqa.selection.router import RouterSelector
 from lvqa.selection.search import FocusSelector, QFrameSelector, TStarSelector
 from lvqa.selection.simple import NmsSelector, RandomSelector, TopKSelector, UniformSelector
@@ -26,17 +26,17 @@ from lvqa.selection.simple import NmsSelector, RandomSelector, TopKSelector, Uni
 __all__ = [
     "SELECTOR",
     "SELECTORS",
-    "ChosenElsewhere",
+    "FrameScores",
     "FreeRetSelector",
-    "GridScores",
-    "ScoredElsewhere",
+    "PrecomputedScores",
+    "PrecomputedSelection",
     "Selector",
     "SelectorInput",
     "UniformSelector",
     "evenly_spaced",
-    "grid_features",
-    "grid_scores",
-    "is_selections_name",
+    "frame_features",
+    "frame_scores",
+    "is_selection_file",
     "make_selector",
 ]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lvqa.plugins import is_whole, require, require_number, require_positive
 from lvqa.records import FrameSelection
-from lvqa.selection.grid import ByScores, SelectorInput, descending
+from lvqa.selection.protocol import ByScores, SelectorInput, descending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

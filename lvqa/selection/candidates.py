@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from lvqa.records import Candidate, Clip
-from lvqa.selection.grid import lowest_for_nan
+from lvqa.selection.protocol import lowest_for_nan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GridScores:
+class FrameScores:
     """What the candidates say of each frame of a grid."""
 
     scores: np.ndarray
@@ -21,7 +21,7 @@ class GridScores:
     """(n,) int64: the place of the frame's clip among the candidates; -1 for a frame in none."""
 
 
-def grid_scores(times_seconds: np.ndarray, candidates: Sequence[Candidate]) -> GridScores:
+def frame_scores(times_seconds: np.ndarray, candidates: Sequence[Candidate]) -> FrameScores:
     """Each frame with the score of its clip, where every reranked clip stands above all that were not looked at.
 
     Rerank scores stay as they are. Embedding scores are moved down together, as far as that needs, and no further.
@@ -34,10 +34,10 @@ def grid_scores(times_seconds: np.ndarray, candidates: Sequence[Candidate]) -> G
     looked_at = ~np.isnan(reranked)
     scores = np.where(looked_at, reranked, _moved_below(embedded, ~looked_at, reranked[looked_at]))
     clip_ids = _clip_of_frames(times_seconds, [candidate.clip for candidate in candidates])
-    return GridScores(scores=np.r_[scores, -np.inf][clip_ids], clip_ids=clip_ids)
+    return FrameScores(scores=np.r_[scores, -np.inf][clip_ids], clip_ids=clip_ids)
 
 
-def grid_features(times_seconds: np.ndarray, clips: Sequence[Clip], vectors: np.ndarray) -> np.ndarray:
+def frame_features(times_seconds: np.ndarray, clips: Sequence[Clip], vectors: np.ndarray) -> np.ndarray:
     """(n, d) the vector of each frame's clip, of (clips, d); zeros for a frame in none."""
     features: np.ndarray = np.r_[vectors, np.zeros_like(vectors[:1])][_clip_of_frames(times_seconds, clips)]
     return features

@@ -13,7 +13,7 @@ import numpy as np
 
 from lvqa.plugins import problems
 from lvqa.records import LvqaError
-from lvqa.selection.grid import Selector, SelectorInput
+from lvqa.selection.protocol import Selector, SelectorInput
 
 BUDGETS = (1, 2, 3, 16, 32, 64)
 DIMENSIONS = 6

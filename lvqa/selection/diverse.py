@@ -9,7 +9,7 @@ import numpy as np
 
 from lvqa.plugins import require_number, require_whole
 from lvqa.records import FrameSelection
-from lvqa.selection.grid import ByFeatures, SelectorInput, descending, lottery
+from lvqa.selection.protocol import ByFeatures, SelectorInput, descending, lottery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lvqa.records import VIDEO_SUFFIXES, LvqaError, shown
+from lvqa.records import VIDEO_SUFFIXES, LvqaError, shorten
 
 Key = tuple[str, str]
 """A video and a question, by the names that the file has for them; the suffix of a video's file is taken off."""
@@ -171,11 +171,11 @@ class _Reader:
         """Of a mapping, video to questions: where each stands, its name, and what is said of it."""
         for video, rows in tree.items():
             if not isinstance(rows, list):
-                self.fail(f"{video!r} must be a list of questions, got {shown(rows)}")
+                self.fail(f"{video!r} must be a list of questions, got {shorten(rows)}")
             for place, row in enumerate(rows):
                 where = f"{video!r}[{place}]"
                 if not isinstance(row, dict):
-                    self.fail(f"{where} must be a question with its frames, got {shown(row)}")
+                    self.fail(f"{where} must be a question with its frames, got {shorten(row)}")
                 yield where, (_stem(video), self._name(row, QUESTION_KEYS, where)), row
 
     def _videoitg(self, tree: list[dict[str, Any]]) -> Iterator[tuple[Key, list[float]]]:
@@ -183,7 +183,7 @@ class _Reader:
         for place, row in enumerate(tree, 1):
             number = row["doc_id"]
             if type(number) is not int or not 0 <= number < len(ordered):
-                self.fail(f"line {place}: doc_id must be from 0 to {len(ordered) - 1}, got {shown(number)}")
+                self.fail(f"line {place}: doc_id must be from 0 to {len(ordered) - 1}, got {shorten(number)}")
             numbers = self.values(row["index"], f"line {place}: index")
             yield ordered[number], self._numbered(ordered[number], numbers[: self.num_frames], f"line {place}: index")
 
@@ -200,20 +200,20 @@ class _Reader:
     def _name(self, row: dict[str, Any], names: Sequence[str], where: str) -> str:
         name = next((row[name] for name in names if name in row), None)
         if type(name) not in (str, int) or name == "":
-            self.fail(f"{where} must have a text under {' or '.join(names)}, got {shown(name)}")
+            self.fail(f"{where} must have a text under {' or '.join(names)}, got {shorten(name)}")
         return str(name)
 
     def values(self, value: Any, where: str) -> list[Any]:
         """The value, if it is a list."""
         if not isinstance(value, list):
-            self.fail(f"{where} must be a list of frames, got {shown(value)}")
+            self.fail(f"{where} must be a list of frames, got {shorten(value)}")
         return value
 
     def seconds(self, value: Any, where: str) -> float:
         """The value, if it is a time."""
         # An int of JSON may be larger than any float.
         if type(value) not in (int, float) or not 0 <= value < 1e9:
-            self.fail(f"{where}: a frame's time must be seconds, 0 or more, got {shown(value)}")
+            self.fail(f"{where}: a frame's time must be seconds, 0 or more, got {shorten(value)}")
         return float(value)
 
     def score(self, value: Any, where: str) -> float:
@@ -221,7 +221,7 @@ class _Reader:
         if value is None:
             return -math.inf
         if type(value) not in (int, float) or not -1e300 < value < 1e300:
-            self.fail(f"{where}: a score must be a finite number or null, got {shown(value)}")
+            self.fail(f"{where}: a score must be a finite number or null, got {shorten(value)}")
         return float(value)
 
     def _numbered(self, key: Key, numbers: Any, where: str) -> list[float]:
@@ -229,7 +229,7 @@ class _Reader:
         rate = _rate(key, self.frames_per_second, where=str(self.path))
         for number in self.values(numbers, where):
             if type(number) is not int or not 0 <= number < 1e9:
-                self.fail(f"{where}: a frame must be a whole number, 0 or more, got {shown(number)}")
+                self.fail(f"{where}: a frame must be a whole number, 0 or more, got {shorten(number)}")
         return [number / rate for number in numbers]
 
 

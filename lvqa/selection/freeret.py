@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lvqa.plugins import is_whole, require
 from lvqa.records import FrameSelection
-from lvqa.selection.grid import ByScores, SelectorInput, evenly_spaced
+from lvqa.selection.protocol import ByScores, SelectorInput, evenly_spaced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lvqa.plugins import require_bool, told_where
+from lvqa.plugins import located_errors, require_bool
 from lvqa.records import FrameSelection, LvqaError
-from lvqa.selection.grid import SelectorInput
+from lvqa.selection.protocol import SelectorInput
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +38,7 @@ class UserSelector:
 
     def select(self, grid: SelectorInput) -> FrameSelection:
         """What the class selects, if it is what was asked for."""
-        with told_where(self.path):
+        with located_errors(self.path):
             selection = self.inner.select(grid)
         if fault := grid.fault(selection):
             raise LvqaError(f"{self._name}.select gives {fault}")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lvqa.plugins import require
 from lvqa.records import FrameSelection
-from lvqa.selection.grid import Selector, SelectorInput
+from lvqa.selection.protocol import Selector, SelectorInput
 from lvqa.selection.simple import UniformSelector
 
 _FILM = "video|film|movie|documentary|programme|program|vlog"

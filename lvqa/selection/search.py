@@ -13,7 +13,7 @@ import numpy as np
 
 from lvqa.plugins import require, require_number, require_positive, require_whole
 from lvqa.records import FrameSelection
-from lvqa.selection.grid import ByScores, SelectorInput, descending, evenly_spaced, lottery
+from lvqa.selection.protocol import ByScores, SelectorInput, descending, evenly_spaced, lottery
 from lvqa.selection.simple import best_apart
 
 

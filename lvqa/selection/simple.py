@@ -9,7 +9,7 @@ import numpy as np
 
 from lvqa.plugins import require
 from lvqa.records import FrameSelection
-from lvqa.selection.grid import ByScores, SelectorInput, descending, evenly_spaced, lottery
+from lvqa.selection.protocol import ByScores, SelectorInput, descending, evenly_spaced, lottery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from lvqa.video.container import VideoError
 from lvqa.video.decoders import DECODERS, DecordDecoder, PyAVDecoder, decode_all
-from lvqa.video.film import keep_film, probe
-from lvqa.video.grid import GRIDS, Grid, cut_clips
-from lvqa.video.reading import read_frames, usual_threads
+from lvqa.video.metadata import inspect_video, store_metadata
+from lvqa.video.prefetch import read_frames, usual_threads
+from lvqa.video.sampling import SAMPLINGS, FrameGrid, cut_clips
 from lvqa.video.scenes import scene_changes
 
 __all__ = [
     "DECODERS",
-    "GRIDS",
+    "SAMPLINGS",
     "DecordDecoder",
-    "Grid",
+    "FrameGrid",
     "PyAVDecoder",
     "VideoError",
     "cut_clips",
     "decode_all",
-    "keep_film",
-    "probe",
+    "inspect_video",
     "read_frames",
     "scene_changes",
+    "store_metadata",
     "usual_threads",
 ]

@@ -11,8 +11,8 @@ import numpy as np
 
 from lvqa.records import LvqaError, Video
 from lvqa.video.container import VideoError, all_frames, naming, opened, quarter_turns
-from lvqa.video.film import timeline_of
-from lvqa.video.reader import Reader, reader_of
+from lvqa.video.frame_reader import Reader, reader_of
+from lvqa.video.metadata import timeline_of
 from lvqa.video.timeline import TOLERANCE_SECONDS
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ import itertools
 import numpy as np
 
 from lvqa.records import Video
-from lvqa.video.grid import Grid
-from lvqa.video.reading import read_frames
+from lvqa.video.prefetch import read_frames
+from lvqa.video.sampling import FrameGrid
 
 
 def scene_changes(
     video: Video,
-    grid: Grid,
+    grid: FrameGrid,
     *,
     decoder: str = "pyav",
     threads: int | None = None,

@@ -115,15 +115,17 @@ class Pool(Generic[Item, Value]):
             value, error = pickle.loads(reply)
             yield Outcome(item, value, error)
 
-    def _hired(self) -> _Crew:
+    def _hired(self) -> _Backend:
         if not self._workers:
-            return _Alone(self._job)
-        from lvqa.workers.on_ray import OnRay
+            return ProcessBackend(self._job)
+        from lvqa.workers.ray_backend import RayBackend
 
-        return OnRay(self._job, workers=self._workers, address=self._address, gpus_per_worker=self._gpus_per_worker)
+        return RayBackend(
+            self._job, workers=self._workers, address=self._address, gpus_per_worker=self._gpus_per_worker
+        )
 
 
-class _Crew(Protocol):
+class _Backend(Protocol):
     """Workers, however many and wherever they are."""
 
     def replies(self, items: Iterable[Item]) -> Iterator[tuple[Item, bytes]]: ...
@@ -131,7 +133,7 @@ class _Crew(Protocol):
     def stop(self) -> None: ...
 
 
-class _Alone:
+class ProcessBackend:
     """One child, no Ray."""
 
     def __init__(self, job: Job) -> None:

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from lvqa.records import LvqaError, uncollected
+from lvqa.records import LvqaError, paused_gc
 
 _DYING_SECONDS = 10.0
 
@@ -175,7 +175,7 @@ def _serve(line: Connection, make: bytes) -> None:
     """The child's whole life: make the handler, say so, answer items until the line is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        with uncollected():
+        with paused_gc():
             handler = pickle.loads(make)()
             gc.collect()  # it may have done more than import
     except Exception as error:

@@ -1,0 +1,280 @@
+"""FreeRet's diagnostics of a model (arXiv 2509.24621), taken on the clips of a video.
+
+What its sub-layers do to a state (section 3.2, Figure 2a), which word it would say of a clip (Figure 3, A.3), whether
+it prefers a label before it has seen anything (section 3.4, Figure 4, A.4), and how well it judges under each framing
+(Figure 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lvqa import prompts
+from lvqa.embedding import Embedder
+from lvqa.models import Model
+from lvqa.models.prefix import PrefixCache
+from lvqa.models.prompt import ClipTokens, Prompt
+from lvqa.pipeline import LongVideoQA, VideoSession
+from lvqa.records import Candidate, Clip, LvqaError, Question
+from lvqa.rerank import MultipleChoice
+from lvqa.visual_tokens import pairs_of_clip
+
+TOP_WORDS = 8
+LABELS = (("Right", "Wrong"), ("Yes", "No"), ("True", "False"), ("A", "B"))
+"""The pairs of Figure 4."""
+NEUTRAL = ("", "N/A")
+"""Questions that ask for nothing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Depth:
+    """What the sub-layers do to the states at which a vector is read: attention and MLP of each layer in turn."""
+
+    similarity: np.ndarray
+    """(n, 2 * layers) the paper's alpha: cosine of the residual stream before and after the sub-layer."""
+    alignment: np.ndarray
+    """(n, 2 * layers) its beta: cosine of the stream after it and the head's row of the word said in the end."""
+    similarity_normed: np.ndarray
+    """(n,) the last MLP's alpha if the final norm counts as part of it: the paper does not say."""
+    alignment_normed: np.ndarray
+    """(n,) the last MLP's beta, likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a prompt makes the model say: the likeliest words, with their probabilities over the whole vocabulary."""
+
+    prompt: str
+    """As `embedding.prompt` names it."""
+    of: str
+    """ "clips" or "query"."""
+    mean: tuple[tuple[str, float], ...]
+    """By the mean over all of them."""
+    each: tuple[tuple[tuple[str, float], ...], ...]
+    """Of each one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bias:
+    """How likely two labels are where nothing speaks for either, over the whole vocabulary."""
+
+    labels: tuple[str, str]
+    context: str
+    probabilities: tuple[float, float]
+    """The mean; together less than 1 where the model would rather say something else."""
+    deviations: tuple[float, float]
+    """Standard deviations over the clips; 0 without any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How the model judges clips of which it is known whether they match, in one framing of reranking.
+
+    Of each question the clip in the middle of its evidence, and the one half a film away.
+    """
+
+    labels: tuple[str, str]
+    matching: tuple[float, ...]
+    """Scores, a question each: how likely the label that says that the clip matches."""
+    others: tuple[float, ...]
+    """Those of the other clips, in the same order."""
+
+    @property
+    def right(self) -> tuple[bool, ...]:
+        """Of every clip, whether the model said of it what is true: those that match first."""
+        return (*(score > 0.5 for score in self.matching), *(score < 0.5 for score in self.others))
+
+    @property
+    def preferred(self) -> tuple[bool, ...]:
+        """Of every question, whether the clip that matches has the higher score: a liking for a label cancels."""
+        return tuple(one > other for one, other in zip(self.matching, self.others, strict=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Diagnostics:
+    """All of it."""
+
+    model: str
+    revision: str
+    video: Path
+    query: str | None
+    clips: tuple[tuple[float, float], ...]
+    """(start_seconds, end_seconds) of each."""
+    depth: dict[str, Depth]
+    """Of the clips, and of the query if there is one."""
+    words: tuple[Words, ...]
+    bias: tuple[Bias, ...]
+    framings: tuple[Framing, ...]
+    """Empty where no questions are known."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        plain = asdict(self) | {"video": str(self.video)}
+        for found in plain["depth"].values():
+            found |= {name: np.round(values, 6).tolist() for name, values in found.items()}
+        return plain
+
+
+def diagnose(
+    qa: LongVideoQA,
+    path: str | Path,
+    *,
+    query: str | None = None,
+    num_clips: int = 16,
+    questions: Sequence[Question] = (),
+) -> Diagnostics:
+    """The diagnostics on evenly spaced clips of a video, fewer if it has fewer; nothing is indexed.
+
+    Depth is probed under the prompt of the settings, words under FreeRet's and E5-V's, framings on those of the
+    questions whose evidence is no longer than a clip.
+    """
+    model, opened = qa.model, qa.open(path)
+    cut = [*qa.cut(opened.video)]
+    count = min(num_clips, len(cut))
+    clips = [cut[(2 * place + 1) * len(cut) // (2 * count)] for place in range(count)]
+    blocks = list(opened.tokens.blocks([pairs_of_clip(clip, opened.grid) for clip in clips]))
+    depth = {"clips": depth_of(model, [qa.embedder.clip_prompt(block) for block in blocks])}
+    if query is not None:
+        depth["query"] = depth_of(model, [qa.embedder.query_prompt(query)])
+    return Diagnostics(
+        model=model.name,
+        revision=model.revision,
+        video=opened.video.path,
+        query=query,
+        clips=tuple((clip.start_seconds, clip.end_seconds) for clip in clips),
+        depth=depth,
+        words=tuple(_words(model, blocks, query)),
+        bias=(*_bias_of_words(model), *_bias_of_options(model, blocks)),
+        framings=tuple(
+            _framings(qa, opened, cut, [q for q in questions if _is_local(q, qa.config.video.clip_seconds)])
+        ),
+    )
+
+
+def depth_of(model: Model, shown: Sequence[Prompt]) -> Depth:
+    """Alpha and beta after every sub-layer, of each prompt."""
+    states = model.sublayer_states(shown)
+    normed = model.head.normed(states[:, -1])
+    said = model.head.log_probs(states[:, -1]).argmax(dim=1).tolist()
+    stream, last = _unit(states), _unit(normed)
+    rows = _unit(model.head.rows(said))[:, None]  # (n, 1, dim)
+    return Depth(
+        similarity=(stream[:, 1:] * stream[:, :-1]).sum(-1),
+        alignment=(stream[:, 1:] * rows).sum(-1),
+        similarity_normed=(last * stream[:, -2]).sum(-1),
+        alignment_normed=(last * rows[:, 0]).sum(-1),
+    )
+
+
+def _unit(states: Any) -> np.ndarray:
+    """Tensors (..., dim) as vectors of unit length."""
+    array = states.cpu().numpy().astype(np.float64)
+    unit: np.ndarray = array / np.linalg.norm(array, axis=-1, keepdims=True)
+    return unit
+
+
+def _words(model: Model, blocks: Sequence[ClipTokens], query: str | None) -> list[Words]:
+    found = []
+    for name in ("e5v", "freeret"):
+        embedder = Embedder(prompt=name)
+        found.append(_words_of(model, [embedder.clip_prompt(block) for block in blocks], name, "clips"))
+        if query is not None:
+            found.append(_words_of(model, [embedder.query_prompt(query)], name, "query"))
+    return found
+
+
+def _words_of(model: Model, shown: Sequence[Prompt], prompt: str, of: str) -> Words:
+    probabilities = _next_word(model, shown)
+
+    def top(row: np.ndarray) -> tuple[tuple[str, float], ...]:
+        best = np.argsort(-row, kind="stable")[:TOP_WORDS].tolist()
+        return tuple((model.head.text(token), round(float(row[token]), 6)) for token in best)
+
+    return Words(prompt, of, top(probabilities.mean(axis=0)), tuple(map(top, probabilities)))
+
+
+def _next_word(model: Model, shown: Sequence[Prompt]) -> np.ndarray:
+    """(n, vocabulary) how likely each token is as the reply's first."""
+    log_probs = model.head.log_probs(model.last_hidden_states(shown, state="mlp"))
+    return np.exp(log_probs.cpu().numpy().astype(np.float64))
+
+
+def _bias_of_words(model: Model) -> list[Bias]:
+    """Figure 4: the bare instruction, logits averaged over both orders. A pair of one token is left out."""
+    found = []
+    for first, second in LABELS:
+        try:
+            tokens = model.first_tokens((first, second))
+        except LvqaError:
+            continue
+        orders = [(prompts.reply_only(first, second),), (prompts.reply_only(second, first),)]
+        # The softmax of averaged logits is the geometric mean of the probabilities, scaled to a sum of 1.
+        averaged = np.sqrt(_next_word(model, orders).prod(axis=0))
+        averaged /= averaged.sum()
+        found.append(_bias((first, second), "nothing but the instruction", averaged[None, tokens]))
+    return found
+
+
+def _bias_of_options(model: Model, blocks: Sequence[ClipTokens]) -> list[Bias]:
+    """The reranking prompt with a question that asks for nothing, without a clip and with each."""
+    labels = prompts.YES_OPTION, prompts.NO_OPTION
+    tokens = model.first_tokens(labels)
+    found = []
+    for question in NEUTRAL:
+        before, after = prompts.rerank(question, clip_first=model.rerank_layout == "clip_first")
+        asked = f"question {question!r}" if question else "empty question"
+        bare = _next_word(model, [(before, after)])
+        clips = _next_word(model, [(before, block, after) for block in blocks])
+        found.append(_bias(labels, f"reranking, {asked}, no clip", bare[:, tokens]))
+        found.append(_bias(labels, f"reranking, {asked}, each clip", clips[:, tokens]))
+    return found
+
+
+def _is_local(question: Question, seconds: float) -> bool:
+    span = question.evidence_seconds
+    return span is not None and span[1] - span[0] <= seconds
+
+
+def _framings(
+    qa: LongVideoQA, opened: VideoSession, clips: Sequence[Clip], questions: Sequence[Question]
+) -> Iterator[Framing]:
+    """Figure 4, left: every framing on the same clips. A pair of labels that begin alike is left out."""
+    read = PrefixCache(qa.config.rerank.memory_mib << 20)
+    pairs = [(question, _matching_and_other(clips, question)) for question in questions]
+
+    def clip_tokens(clips: Sequence[Clip]) -> Iterator[ClipTokens]:
+        return opened.tokens.blocks([pairs_of_clip(clip, opened.grid) for clip in clips])
+
+    for name, labels in prompts.LABELS.items():
+        try:
+            qa.model.first_tokens(labels)
+        except LvqaError:
+            continue
+        reranker = MultipleChoice(labels=name, layout=qa.model.rerank_layout)
+        scores: list[tuple[float, float]] = []
+        for question, (matching, other) in pairs:
+            candidates = [Candidate(matching, 0.0), Candidate(other, 0.0)]
+            found = reranker.rerank(qa.model, question.text, candidates, clip_tokens, read)
+            of_clip = {candidate.clip: candidate.rerank_score or 0.0 for candidate in found}
+            scores.append((of_clip[matching], of_clip[other]))
+        if scores:
+            yield Framing(labels, *zip(*scores, strict=True))
+
+
+def _matching_and_other(clips: Sequence[Clip], question: Question) -> tuple[Clip, Clip]:
+    """The clip in the middle of the question's evidence, and the one half a film away."""
+    assert question.evidence_seconds is not None
+    middle = sum(question.evidence_seconds) / 2
+    place = max(place for place, clip in enumerate(clips) if clip.start_seconds <= middle or place == 0)
+    return clips[place], clips[(place + len(clips) // 2) % len(clips)]
+
+
+def _bias(labels: tuple[str, str], context: str, probabilities: np.ndarray) -> Bias:
+    first, second = probabilities.mean(axis=0).round(6).tolist()
+    spread = probabilities.std(axis=0).round(6).tolist()
+    return Bias(labels, context, (first, second), (spread[0], spread[1]))

@@ -1,0 +1,54 @@
+"""Runs of a benchmark: what is compared, what came out, what it says. `evaluate.run` asks; the rest needs no model."""
+
+from lvqa.evaluation.folder import Run, read_run
+from lvqa.evaluation.rows import Row
+from lvqa.evaluation.settings import (
+    NO_BUDGET,
+    Arm,
+    ArmConfig,
+    BenchmarkConfig,
+    RunConfig,
+    SyntheticVideos,
+    arms_of,
+    joined,
+    load_run_config,
+)
+from lvqa.evaluation.statistics import (
+    Comparison,
+    Cost,
+    Share,
+    accuracy,
+    by_ability,
+    compare,
+    cost,
+    evidence_recall,
+    index_cost,
+    is_right,
+    official_accuracy,
+)
+
+__all__ = [
+    "NO_BUDGET",
+    "Arm",
+    "ArmConfig",
+    "BenchmarkConfig",
+    "Comparison",
+    "Cost",
+    "Row",
+    "Run",
+    "RunConfig",
+    "Share",
+    "SyntheticVideos",
+    "accuracy",
+    "arms_of",
+    "by_ability",
+    "compare",
+    "cost",
+    "evidence_recall",
+    "index_cost",
+    "is_right",
+    "joined",
+    "load_run_config",
+    "official_accuracy",
+    "read_run",
+]

@@ -1,0 +1,330 @@
+"""The store of visual tokens, with a model whose tokens say which frames were encoded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import video_files
+from torch import Tensor
+
+import lvqa.visual_tokens
+from lvqa.models.qwen_vl import Qwen25VL
+from lvqa.records import Clip, Counts, Video
+from lvqa.video import FrameGrid, cut_clips, inspect_video
+from lvqa.visual_tokens import Pair, TokenFile, VisualTokens, pairs_of_clip, pairs_of_frames, runs_of_pairs
+
+CELL, CELLS = 16, 60
+PAIR_BYTES = CELLS * 2 * 4
+FRAMES_PER_STEP = 5  # film frames from one grid frame to the next
+
+
+class NumberBackbone:
+    """A token is the numbers of the two film frames that it was made from. Notes what it encodes."""
+
+    max_pixels = 1 << 20
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+        self.encoded: list[Pair] = []
+        self.calls = 0
+        self.at_once = 12
+
+    def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
+        return height, width
+
+    def token_grid(self, height: int, width: int) -> tuple[int, int]:
+        return height // CELL, width // CELL
+
+    def pairs_at_once(self, height: int, width: int) -> int:
+        return self.at_once
+
+    def encode_pairs(self, pixels: np.ndarray) -> Tensor:
+        numbers = [tuple(video_files.number_of(frame) for frame in pair) for pair in pixels]
+        self.encoded += [(a // FRAMES_PER_STEP, b // FRAMES_PER_STEP) for a, b in numbers]
+        self.calls += 1
+        self.counts.pairs_encoded += len(pixels)
+        return torch.tensor(numbers, dtype=torch.float32)[:, None].expand(-1, CELLS, -1).clone()
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory) -> Video:
+    """16.2 s at 25 frames a second: 81 grid frames at 5 a second."""
+    return inspect_video(video_files.write_video(tmp_path_factory.mktemp("visual") / "film.mp4", 405))
+
+
+@pytest.fixture
+def store(film) -> VisualTokens:
+    return made(film)
+
+
+def made(film: Video, **options) -> VisualTokens:
+    return VisualTokens(film, FrameGrid.of(film, 5.0), NumberBackbone(), **options)
+
+
+def read(store: VisualTokens, groups: Sequence[Sequence[Pair]]) -> list[list[Pair]]:
+    """The grid frames that the tokens of each group were made from."""
+    found = []
+    for tokens in store.stream(groups):
+        assert all(token.shape == (CELLS, 2) and (token == token[0]).all() for token in tokens)
+        found.append([tuple((token[0] / FRAMES_PER_STEP).int().tolist()) for token in tokens])
+    return found
+
+
+def pairs(*firsts: int) -> list[Pair]:
+    return [(first, first + 1) for first in firsts]
+
+
+# --- naming pairs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "num_frames", "rate", "expected"),
+    [
+        (0, 4, 10, 1.0, [(0, 1), (2, 3)]),
+        (4, 10, 10, 1.0, [(4, 5), (6, 7), (8, 9)]),
+        (8, 10.7, 11, 1.0, [(8, 9), (10, 10)]),  # the last frame of an odd grid is alone
+        (8, 8.5, 9, 1.0, [(8, 8)]),
+        (0, 0.4, 1, 1.0, [(0, 0)]),
+        (0, 2, 8, 2.0, [(0, 1), (2, 3)]),
+        (2, 4, 7, 2.0, [(4, 5), (6, 6)]),
+        (0, 8, 4, 0.5, [(0, 1), (2, 3)]),
+    ],
+)
+def test_pairs_of_a_clip(start, end, num_frames, rate, expected):
+    assert pairs_of_clip(Clip("film", start, end), FrameGrid(np.arange(num_frames) / rate)) == expected
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 16, 17, 31, 32, 33])
+@pytest.mark.parametrize("rate", [0.3, 1.0, 5.0, 29.97])
+@pytest.mark.parametrize("clip_seconds", [1.0, 4.0, 16.0])
+def test_clips_share_out_all_pairs_of_a_grid(num_frames, rate, clip_seconds):
+    video = Video(Path("/film.mp4"), "film", num_frames / rate, 96, 160, 25.0)
+    grid = FrameGrid.of(video, rate)
+    assert grid.num_frames == num_frames
+    found = [pair for clip in cut_clips(video, grid, clip_seconds) for pair in pairs_of_clip(clip, grid)]
+    assert found == [(k, min(k + 1, num_frames - 1)) for k in range(0, num_frames, 2)]
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        ([], []),
+        ([0], [(0, 0)]),
+        ([1], [(1, 1)]),
+        ([0, 1], [(0, 1)]),
+        ([1, 0, 1], [(0, 1)]),
+        ([1, 2], [(1, 1), (2, 2)]),  # neighbours, but of two pairs
+        ([1, 2, 3], [(1, 1), (2, 3)]),
+        ([0, 1, 2], [(0, 1), (2, 2)]),
+        ([8, 3, 9, 40], [(3, 3), (8, 9), (40, 40)]),
+        (range(5), [(0, 1), (2, 3), (4, 4)]),
+    ],
+)
+def test_pairs_of_frames(frames, expected):
+    assert pairs_of_frames(frames) == expected
+    assert pairs_of_frames(iter(frames)) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], []),
+        ([(0, 1)], [[(0, 1)]]),
+        ([(0, 1), (2, 3)], [[(0, 1), (2, 3)]]),
+        ([(0, 1), (4, 5)], [[(0, 1)], [(4, 5)]]),
+        ([(1, 1), (2, 3), (4, 4), (6, 7)], [[(1, 1), (2, 3), (4, 4)], [(6, 7)]]),
+        ([(3, 3), (5, 5)], [[(3, 3)], [(5, 5)]]),
+        ([(0, 0), (2, 3)], [[(0, 0)], [(2, 3)]]),  # frame 1 is lacking between them
+    ],
+)
+def test_runs_of_pairs(given, expected):
+    assert runs_of_pairs(given) == expected
+
+
+# --- the store ------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_are_those_of_the_frames_that_were_named(store):
+    groups = [pairs(0, 2), [(5, 5)], pairs(8), [(80, 80)]]
+    assert read(store, groups) == groups
+    assert store.counts == Counts(frames_decoded=8, pairs_encoded=5)
+
+
+def test_a_pair_is_decoded_and_encoded_once(store):
+    everything = [pairs(*range(first, first + 10, 2)) for first in range(0, 80, 10)]
+    assert read(store, everything) == everything
+    spent = Counts(frames_decoded=80, pairs_encoded=40)
+    assert store.counts == spent
+    assert read(store, everything) == everything
+    assert read(store, [pairs(78, 4, 40)]) == [pairs(78, 4, 40)]
+    assert store.counts == spent
+    assert sorted(store._model.encoded) == pairs(*range(0, 80, 2))
+
+
+def test_only_what_is_new_is_decoded(store):
+    read(store, [pairs(0, 2)])
+    assert read(store, [pairs(0, 2, 4), pairs(10)]) == [pairs(0, 2, 4), pairs(10)]
+    assert store.counts == Counts(frames_decoded=8, pairs_encoded=4)
+
+
+def test_a_frame_alone_is_a_pair_of_its_own(store):
+    read(store, [pairs(4)])
+    assert read(store, [pairs_of_frames([4])]) == [[(4, 4)]]
+    assert store.counts == Counts(frames_decoded=3, pairs_encoded=2)
+    assert read(store, [pairs_of_frames([4, 5])]) == [pairs(4)]
+    assert store.counts == Counts(frames_decoded=3, pairs_encoded=2)
+
+
+def test_a_stream_reads_the_film_once_and_encodes_a_group_together(store, monkeypatch):
+    openings = []
+
+    def counted(*args, **options):
+        openings.append(args[1])
+        return read_frames(*args, **options)
+
+    read_frames = lvqa.visual_tokens.read_frames
+    monkeypatch.setattr(lvqa.visual_tokens, "read_frames", counted)
+    groups = [pairs(*range(first, first + 16, 2)) for first in range(0, 80, 16)]
+    assert read(store, groups) == groups
+    assert len(openings) == 1 and len(openings[0]) == 80
+    assert store._model.calls == len(groups)
+    assert read(store, groups) == groups
+    assert [len(times) for times in openings] in ([80], [80, 0])
+
+
+@pytest.mark.parametrize(("at_once", "batches"), [(1, 5), (15, 5), (16, 3), (23, 3), (24, 2), (1000, 1)])
+def test_groups_are_encoded_together_as_far_as_they_fill_a_batch(store, at_once, batches):
+    store._model.at_once = at_once
+    groups = [pairs(*range(first, first + 16, 2)) for first in range(0, 80, 16)]
+    assert read(store, groups) == groups
+    assert store._model.calls == batches
+    assert store._model.encoded == pairs(*range(0, 80, 2))
+
+
+def test_a_pair_of_two_groups_is_encoded_once(store):
+    store._model.at_once = 1000
+    assert read(store, [pairs(0, 2), pairs(2, 4)]) == [pairs(0, 2), pairs(2, 4)]
+    assert store._model.encoded == pairs(0, 2, 4)
+
+
+def test_the_work_is_done_as_it_is_asked_for(store):
+    stream = store.stream([pairs(*range(first, first + 16, 2)) for first in range(0, 80, 16)])
+    assert store.counts == Counts()
+    next(stream)
+    assert store.counts.pairs_encoded == 8
+    stream.close()
+    assert store.counts.pairs_encoded == 8
+    deadline = time.monotonic() + 5
+    while any(thread.name == "lvqa-decode" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline, "the decoder goes on although nobody listens"
+        time.sleep(0.01)
+    assert read(store, [pairs(0, 40)]) == [pairs(0, 40)]
+
+
+@pytest.mark.parametrize("room_for", [0, 1, 3, 7])
+def test_memory_is_bounded_and_the_tokens_stay_right(film, room_for):
+    store = made(film, memory_bytes=room_for * PAIR_BYTES)
+    groups = [pairs(*range(first, first + 10, 2)) for first in range(0, 80, 10)]
+    for _ in range(2):
+        stream = store.stream(groups)
+        for group in groups:
+            tokens = next(stream)
+            assert [tuple((token[0] / FRAMES_PER_STEP).int().tolist()) for token in tokens] == group
+            held = list(store._held.values())
+            assert sum(token.untyped_storage().nbytes() for token in held) == store._held.num_bytes
+            assert store._held.num_bytes <= room_for * PAIR_BYTES
+    assert store.counts == Counts(frames_decoded=160, pairs_encoded=80)  # what is left was pushed out before its turn
+
+
+def test_what_was_used_last_stays(film):
+    store = made(film, memory_bytes=3 * PAIR_BYTES)
+    read(store, [pairs(0, 2, 4)])
+    read(store, [pairs(0)])
+    read(store, [pairs(6)])
+    assert set(store._held) == set(pairs(4, 0, 6))
+
+
+def test_tokens_that_left_during_a_stream_are_made_again(film):
+    store = made(film, memory_bytes=2 * PAIR_BYTES)
+    store._model.at_once = 3
+    read(store, [pairs(40)])
+    groups = [pairs(0, 2, 4), pairs(40), pairs(60)]
+    assert read(store, groups) == groups
+    assert store._model.encoded.count((40, 41)) == 2
+
+
+def test_pairs_are_told_as_they_become_ready(store):
+    told: list[int] = []
+    store.on_pairs = told.append
+    read(store, [pairs(0, 2), pairs(4), pairs(0)])
+    read(store, [pairs(0, 2)])
+    assert told == [2, 1, 1, 2]
+
+
+def test_a_damaged_film_is_read_and_its_damage_counted(film, tmp_path):
+    store = made(inspect_video(video_files.damaged(film.path, tmp_path / "damaged.mp4")))
+    found = read(store, [pairs(*range(0, 80, 2))])[0]
+    assert store.frames_substituted > 0
+    assert found[:5] == pairs(0, 2, 4, 6, 8)
+
+
+# --- blocks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("group", "seconds"),
+    [
+        (pairs(0, 2, 4), ((0.0, 0.2), (0.4, 0.6), (0.8, 1.0))),
+        (pairs(10, 12), ((0.0, 0.2), (0.4, 0.6))),
+        ([(3, 3), *pairs(4, 40)], ((0.0, 0.0), (0.2, 0.4), (7.4, 7.6))),
+        ([(80, 80)], ((0.0, 0.0),)),
+    ],
+)
+def test_blocks_tell_the_time_from_their_start(store, group, seconds):
+    (block,) = store.blocks([group])
+    assert (block.rows, block.cols) == (6, 10)
+    assert np.array(block.seconds) == pytest.approx(np.array(seconds))
+    assert block.tokens.shape == (len(group), CELLS, 2)
+    assert [tuple((pair[0] / FRAMES_PER_STEP).int().tolist()) for pair in block.tokens] == list(group)
+
+
+@pytest.mark.parametrize(("start_seconds", "seconds"), [(0.0, ((2.0, 2.2), (8.0, 8.2))), (None, ())])
+def test_true_seconds_go_on_from_a_given_start_or_are_left_out(store, start_seconds, seconds):
+    tokens = next(store.stream([pairs(10, 40)]))
+    assert store.block(pairs(10, 40), tokens, start_seconds=start_seconds).seconds == seconds
+
+
+def test_the_model_gives_the_same_tokens_in_every_order(film):
+    model = Qwen25VL.load("tiny", device="cpu")
+    grid = FrameGrid.of(film, 5.0)
+    groups = [pairs(0, 2, 4, 6), [(9, 9)], pairs(20, 22)]
+    kept = VisualTokens(film, grid, model)
+    first = [torch.stack(tokens) for tokens in kept.stream(groups)]
+    again = [torch.stack(tokens) for tokens in kept.stream(groups)]
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    for group, tokens in zip(groups, first, strict=True):
+        for pair, token in zip(group, tokens, strict=True):
+            fresh = next(VisualTokens(film, grid, model).stream([[pair]]))[0]
+            torch.testing.assert_close(fresh, token, atol=1e-5, rtol=1e-4)
+
+
+def test_tokens_on_disk_are_whole_or_none(tmp_path):
+    path = tmp_path / "film.tokens"
+    file = TokenFile(path, num_pairs=4, most_bytes=4 * 8)
+    assert file.has_room(8) and not file.has_room(9)
+    assert file.read(0) is None
+    file.write({2: b"8 bytes.", 0: b"others.."})
+    assert (file.read(0), file.read(1), file.read(2), file.read(3)) == (b"others..", None, b"8 bytes.", None)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])  # torn
+    assert (file.read(0), file.read(2)) == (b"others..", None)
+    path.write_bytes(content.replace(b"others", b"Others"))
+    assert (file.read(0), file.read(2)) == (None, b"8 bytes.")
+    TokenFile(tmp_path / "no folder" / "film.tokens", num_pairs=4, most_bytes=32).write({0: b"8 bytes."})
+    assert not (tmp_path / "no folder").exists()
