@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
-from lvqa.records import LvqaError, shorten
+from lvqa.records import LvqaError
+from lvqa.validation import in_yaml, require
 
 Section = TypeVar("Section")
 Settings = TypeVar("Settings", bound="Config")
@@ -257,12 +258,6 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def require(condition: bool, name: str, value: object, allowed: str) -> None:
-    """ConfigError, with what is allowed, unless the condition holds."""
-    if not condition:
-        raise ConfigError(f"{name} must be {allowed}, got {in_yaml(value)}")
-
-
 def _read(path: Path) -> object:
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -318,7 +313,7 @@ def _updated(section: Section, values: object, *, where: str, prefix: str = "") 
         changes[key] = _converted(value, hints[key], key=f"{prefix}{key}", where=where, current=getattr(section, key))
     try:
         return dataclasses.replace(section, **changes)  # type: ignore[type-var]
-    except ConfigError as error:
+    except LvqaError as error:
         raise ConfigError(f"{prefix}{error} ({where})") from None
 
 
@@ -378,8 +373,3 @@ def _allowed(hint: Any) -> str:
     if kind is dict:
         return "a mapping of keys to values"
     return f"one of {', '.join(get_args(hint))}" if kind is Literal else _WORDS[hint]
-
-
-def in_yaml(value: object) -> str:
-    """A value as it stands in YAML, for a message."""
-    return "null" if value is None else shorten(value)

@@ -120,7 +120,7 @@ class Diagnostics:
         return plain
 
 
-def diagnose(
+def diagnose_model(
     qa: LongVideoQA,
     path: str | Path,
     *,

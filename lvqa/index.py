@@ -25,6 +25,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from lvqa.files import write_atomically
 from lvqa.records import Candidate, Clip, LvqaError, Video
 
 _log = logging.getLogger(__name__)
@@ -162,7 +163,7 @@ class Store:
         path = self.path_of(index.stamp)
         content = _to_parquet(index, video.path)
         with self._writing():
-            _write_whole(path, content)
+            write_atomically(path, content)
         return dataclasses.replace(index, path=path, video_path=video.path)
 
     def prepare(self) -> None:
@@ -170,7 +171,7 @@ class Store:
         probe = self.folder / f".{uuid.uuid4().hex}.tmp"
         with self._writing():
             try:
-                _write_whole(probe, b"lvqa")
+                write_atomically(probe, b"lvqa")
             finally:  # an interrupt may come between the two
                 with suppress(OSError):
                     probe.unlink()
@@ -264,28 +265,6 @@ def _to_parquet(index: ClipIndex, video_path: Path) -> bytes:
     sink = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(table, sink, compression="none", use_dictionary=False, write_statistics=False)
     return bytes(sink.getvalue())
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Beside, to the disk, then renamed into place. On any failure, an interrupt too, nothing is left behind."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with beside.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            beside.unlink()
-        raise
-    # The name itself reaches the disk with the folder. Some network file systems can't, and lose nothing by it.
-    with suppress(OSError):
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _read(path: Path) -> ClipIndex | None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from lvqa.components import check_settings
 from lvqa.config import Config
 from lvqa.index import ClipIndex, Store
 from lvqa.pipeline import LongVideoQA, Progress, log_if_stale, segments
 from lvqa.records import Clip, IndexUse, LvqaError, Video
-from lvqa.validation import check_settings
 from lvqa.workers import Pool, Prepare
 
 

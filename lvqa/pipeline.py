@@ -19,6 +19,7 @@ import lvqa
 from lvqa import prompts
 from lvqa.answering import Answerer, Asked, Reply
 from lvqa.audio import read_audio
+from lvqa.components import Control, check_settings, reranker_of, selector_of
 from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.embedding import CLIPS_AT_ONCE, Embedder
 from lvqa.index import ClipIndex, Store
@@ -38,7 +39,7 @@ from lvqa.records import (
 )
 from lvqa.rerank import RerankRequest, rerank_each
 from lvqa.selection import Selector, SelectorInput, evenly_spaced, frame_features, frame_scores
-from lvqa.validation import Control, check_count, check_question, check_settings, reranker_of, selector_of
+from lvqa.validation import check_count, check_question
 from lvqa.video import SAMPLINGS, FrameGrid, cut_clips, inspect_video, scene_changes, store_metadata
 from lvqa.visual_tokens import TokenFile, VisualTokens, image_tokens, pairs_of_clip, pairs_of_frames
 

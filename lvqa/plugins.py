@@ -17,7 +17,6 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -163,43 +162,3 @@ def problems(
             return str(error)
 
     return {what: said(check) for what, check in checks.items()}
-
-
-# --- what is checked of options ------------------------------------------------------------------------------------
-
-
-def is_whole(value: object) -> bool:
-    """Whether it is an int, numpy's too, and no bool."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def require(fine: bool, option: str, allowed: str, value: object) -> None:
-    """LvqaError for an option of a plug-in that is not allowed."""
-    if not fine:
-        raise LvqaError(f"{option} must be {allowed}, got {repr(value)[:80]}")
-
-
-def require_one_of(value: object, option: str, allowed: Mapping[str, object] | tuple[str, ...]) -> None:
-    """LvqaError for an option that is none of these words."""
-    require(isinstance(value, str) and value in allowed, option, f"one of {', '.join(allowed)}", value)
-
-
-def require_bool(value: object, option: str) -> None:
-    """LvqaError for an option that is neither true nor false."""
-    require(isinstance(value, bool), option, "true or false", value)
-
-
-def require_whole(value: object, option: str) -> None:
-    """LvqaError for an option that is no whole number from 1 on."""
-    require(is_whole(value) and value >= 1, option, "a whole number, 1 or more", value)  # type: ignore[operator]
-
-
-def require_number(value: object, option: str, least: float, most: float) -> None:
-    """LvqaError for an option that is no number from `least` to `most`."""
-    fine = isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
-    require(fine, option, f"a number from {least:g} to {most:g}", value)
-
-
-def require_positive(value: object, option: str) -> None:
-    """LvqaError for an option that is no number above 0, or one beyond all sense."""
-    require_number(value, option, 1e-9, 1e9)

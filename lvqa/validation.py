@@ -1,86 +1,57 @@
-"""What is refused before any work: settings that no room knows, counts and questions that make no sense."""
+"""What is refused before any work, in one line: the name, what is allowed, the value."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
+from collections.abc import Mapping
+from numbers import Integral
 
 from lvqa.audio import read_audio
-from lvqa.config import Config
 from lvqa.image import read_image
-from lvqa.plugins import is_file_name
-from lvqa.records import LETTERS, LvqaError, Question
-from lvqa.rerank import Reranker, make_reranker
-from lvqa.selection import (
-    SELECTORS,
-    PrecomputedScores,
-    PrecomputedSelection,
-    Selector,
-    is_selection_file,
-    make_selector,
-)
-from lvqa.video import DECODERS, SAMPLINGS
-
-CONTROLS = ("oracle", "blind")
-"""Methods that only an evaluation can use: frames from the annotated time, and no frames."""
-METHODS = (*SELECTORS, *CONTROLS)
-"""All ways to choose frames, but for selectors of your own in a file."""
+from lvqa.records import LETTERS, LvqaError, Question, shorten
 
 MAX_QUESTION_CHARACTERS = 8_000
 
 
-def check_settings(config: Config) -> None:
-    """Raises LvqaError for a name that no room knows. Costs nothing, so it stands before a model is loaded."""
-    known(config.video.decoder, DECODERS, "video.decoder")
-    known(config.video.sampling, SAMPLINGS, "video.sampling")
-    reranker_of(config)
-    selector_of(config)
+def require(condition: bool, name: str, value: object, allowed: str) -> None:
+    """Raise LvqaError, which names the value and what is allowed, unless the condition holds."""
+    if not condition:
+        raise LvqaError(f"{name} must be {allowed}, got {in_yaml(value)}")
 
 
-@dataclass(frozen=True, slots=True)
-class Control:
-    """What stands for a selector where the method is a control. It needs nothing to be found."""
-
-    method: str
-    needs_scores: ClassVar[bool] = False
-    needs_features: ClassVar[bool] = False
+def in_yaml(value: object) -> str:
+    """Return a value as it is written in YAML, for a message."""
+    return "null" if value is None else shorten(value)
 
 
-def selector_of(config: Config, method: str | None = None) -> Selector | Control:
-    """What chooses the frames, with the options that the settings have for it.
-
-    `method` is the configuration's where it is not given. LvqaError for what is unknown or not allowed.
-    """
-    method, settings = method or config.method, config.selection
-    if method not in METHODS and not is_file_name(method) and not is_selection_file(method):
-        raise LvqaError(f"method must be one of {', '.join(METHODS)}, or a file ending in .py or .json, got {method!r}")
-    if method not in CONTROLS and not is_selection_file(method):
-        shared = {"frames_per_clip": settings.frames_per_clip, "uniform": settings.uniform, "seed": config.seed}
-        selector = make_selector(method, settings.options, **shared)
-        by_file = settings.scores is not None and selector.needs_scores
-        return PrecomputedScores(settings.scores, selector) if by_file else selector  # type: ignore[arg-type]
-    if settings.options:
-        raise LvqaError(f"method {method!r} takes no options (selection.options), got {', '.join(settings.options)}")
-    return PrecomputedSelection(Path(method)) if is_selection_file(method) else Control(method)
+def is_whole(value: object) -> bool:
+    """Return whether the value is an int, numpy's too, and no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def reranker_of(config: Config, *, layout: str = "question_first") -> Reranker:
-    """What looks closer at the candidates; `layout` is for where the settings say nothing.
-
-    LvqaError for what is unknown or not allowed.
-    """
-    s = config.rerank
-    shared = {"layout": s.layout or layout, "labels": s.labels, "both_orders": s.both_orders}
-    return make_reranker(s.name, s.options, **shared, probability=s.probability)
+def require_one_of(value: object, name: str, allowed: Mapping[str, object] | tuple[str, ...]) -> None:
+    """Raise LvqaError for a value that is none of these words."""
+    require(isinstance(value, str) and value in allowed, name, value, f"one of {', '.join(allowed)}")
 
 
-def known(name: str, allowed: Sequence[str] | dict[str, object] | object, setting: str) -> str:
-    """The name, or LvqaError if it is none of them."""
-    if name not in allowed:  # type: ignore[operator]
-        raise LvqaError(f"{setting} must be one of {', '.join(allowed)}, got {name!r}")  # type: ignore[arg-type]
-    return name
+def require_bool(value: object, name: str) -> None:
+    """Raise LvqaError for a value that is neither true nor false."""
+    require(isinstance(value, bool), name, value, "true or false")
+
+
+def require_whole(value: object, name: str) -> None:
+    """Raise LvqaError for a value that is not a whole number of at least 1."""
+    require(is_whole(value) and value >= 1, name, value, "a whole number, 1 or more")  # type: ignore[operator]
+
+
+def require_number(value: object, name: str, least: float, most: float) -> None:
+    """Raise LvqaError for a value that is not a number from `least` to `most`."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+    require(is_number, name, value, f"a number from {least:g} to {most:g}")
+
+
+def require_positive(value: object, name: str) -> None:
+    """Raise LvqaError for a value that is not a number above 0, or is beyond all sense."""
+    require_number(value, name, 1e-9, 1e9)
 
 
 def check_count(count: int, *, name: str = "frames") -> int:

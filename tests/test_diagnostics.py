@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from lvqa.cli.main import lvqa_command
 from lvqa.config import load_config
-from lvqa.diagnostics import LABELS, TOP_WORDS, depth_of, diagnose
+from lvqa.diagnostics import LABELS, TOP_WORDS, depth_of, diagnose_model
 from lvqa.models import load_model
 from lvqa.models.chat import collate
 from lvqa.pipeline import LongVideoQA
@@ -40,7 +40,7 @@ def qa(tmp_path_factory) -> LongVideoQA:
 
 @pytest.fixture(scope="module")
 def probes(qa, film):
-    return diagnose(qa, film, query=QUERY, num_clips=3)
+    return diagnose_model(qa, film, query=QUERY, num_clips=3)
 
 
 def library_output(qa, prompt):
@@ -90,7 +90,7 @@ def test_the_reranking_prompt_is_probed_without_a_question(qa, film):
     """The shares of A and B have the ratio of the logits that reranking compares."""
     from lvqa import prompts
 
-    found = {bias.context: bias for bias in diagnose(qa, film, num_clips=1).bias}
+    found = {bias.context: bias for bias in diagnose_model(qa, film, num_clips=1).bias}
     bias = found["reranking, question 'N/A', no clip"]
     prompt = prompts.rerank("N/A", clip_first=qa.model.rerank_layout == "clip_first")
     first, second = qa.model.next_token_logits([prompt], ["A", "B"])[0].tolist()
@@ -100,7 +100,7 @@ def test_the_reranking_prompt_is_probed_without_a_question(qa, film):
 
 
 def test_a_short_film_has_fewer_clips_and_no_index_is_made(qa, film):
-    assert len(diagnose(qa, film, num_clips=99).clips) == 8
+    assert len(diagnose_model(qa, film, num_clips=99).clips) == 8
     assert not (qa.config.store.folder / "index").exists()
 
 
@@ -118,7 +118,7 @@ def test_every_framing_judges_the_clip_of_the_evidence_and_one_half_a_film_away(
     from lvqa import prompts
 
     asked = [Question("Is it red?", evidence_seconds=(20, 23)), Question("What is it about?", evidence_seconds=(0, 60))]
-    framings = diagnose(qa, film, num_clips=1, questions=asked).framings
+    framings = diagnose_model(qa, film, num_clips=1, questions=asked).framings
     assert {framing.labels for framing in framings} == {*prompts.LABELS.values()}
     opened = qa.open(film)
     for framing in framings:

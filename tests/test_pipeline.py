@@ -11,6 +11,7 @@ import pytest
 import small_models
 import yaml
 
+from lvqa.components import CONTROLS, METHODS
 from lvqa.config import load_config, with_settings
 from lvqa.index import Store
 from lvqa.models import MODELS, load_model
@@ -18,7 +19,6 @@ from lvqa.pipeline import LongVideoQA, index_together
 from lvqa.records import LvqaError, Question
 from lvqa.rerank import RERANKERS
 from lvqa.synthetic.videos import ask_about, make_videos, write_script
-from lvqa.validation import CONTROLS, METHODS
 from lvqa.video import FrameGrid, inspect_video
 
 SEED, MINUTES = 11, 1

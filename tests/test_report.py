@@ -27,6 +27,8 @@ def row(arm: str, budget: int, question: int, *, right: bool = False, video: str
     return {
         "video_id": video,
         "question_id": f"{video}-{question}",
+        "question": "What is red?",
+        "options": ["a car", "a dog"],
         "arm": arm,
         "budget": budget,
         "tags": ["reasoning"],

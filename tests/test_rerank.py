@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from lvqa import prompts
+from lvqa.components import check_settings, reranker_of
 from lvqa.config import load_config
 from lvqa.models import enhancement, load_model
 from lvqa.models.prefix import PrefixCache
 from lvqa.models.prompt import ClipTokens, Prompt
 from lvqa.records import Candidate, LvqaError
-from lvqa.rerank import RERANKERS, MultipleChoice, RerankRequest, make_reranker, reading, rerank_each, retllm
+from lvqa.rerank import RERANKERS, MultipleChoice, RerankRequest, make_reranker, rerank_each, retllm
 from lvqa.rerank.contract import CHECKS, candidates_like, clip_tokens_for
 from lvqa.rerank.retllm import MOST_OF_A_TIE, PaperRetLLM, ReleasedRetLLM, RetLLM, written_score
-from lvqa.validation import check_settings, reranker_of
 
 QUERY = "Where is the dog?"
 FRAMINGS = {
@@ -329,7 +329,7 @@ def test_the_paper_asks_again_about_those_with_the_highest_score(model, candidat
 def test_scores_do_not_depend_on_how_many_clips_are_in_hand(scores, monkeypatch, layout, both_orders, in_hand):
     reranker = MultipleChoice(layout=layout, both_orders=both_orders)
     at_once = scores(reranker)
-    monkeypatch.setattr(reading, "CHUNK", in_hand)
+    monkeypatch.setattr(scoring, "CHUNK", in_hand)
     assert scores(reranker) == pytest.approx(at_once, abs=1e-5)
     assert scores(reranker, beginnings=PrefixCache(1 << 30)) == pytest.approx(at_once, abs=1e-5)
 
@@ -339,7 +339,7 @@ def test_scores_do_not_depend_on_how_many_clips_are_in_hand(scores, monkeypatch,
 @pytest.mark.parametrize("in_hand", [1, 64])
 def test_queries_together_are_scored_as_alone(model, monkeypatch, layout, both_orders, in_hand):
     """A clip of several pools is shown once; clip first, it is read once, even if nothing can be held."""
-    monkeypatch.setattr(reading, "CHUNK", in_hand)
+    monkeypatch.setattr(scoring, "CHUNK", in_hand)
     reranker, pool, shown = MultipleChoice(layout=layout, both_orders=both_orders), candidates_like(5), []
     sought = [
         RerankRequest(QUERY, pool[:4]),

@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from lvqa.cli.main import lvqa_command
+from lvqa.components import check_settings, selector_of
 from lvqa.config import load_config
 from lvqa.plugins import absolute, is_file_name
 from lvqa.records import LvqaError
 from lvqa.selection import SelectorInput, make_selector
 from lvqa.selection.contract import check_selector
-from lvqa.validation import check_settings, selector_of
 
 LATEST = """
     from __future__ import annotations

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from lvqa.cli.main import lvqa_command
+from lvqa.components import selector_of
 from lvqa.config import load_config
 from lvqa.evaluation import load_run_config
 from lvqa.evaluation.run import evaluate
@@ -14,7 +15,6 @@ from lvqa.records import LvqaError
 from lvqa.selection import SelectorInput
 from lvqa.selection.files import read_scores, read_selections
 from lvqa.synthetic.videos import make_videos
-from lvqa.validation import selector_of
 
 TIMES = np.arange(10.0)
 

@@ -39,7 +39,7 @@ def inspect_video(
     prefers a label that nothing speaks for. framing.png: with --questions, how well it judges under each pair of
     labels. probes.json: all of it in numbers.
     """
-    from lvqa.diagnostics import diagnose
+    from lvqa.diagnostics import diagnose_model
     from lvqa.records import Question
     from lvqa.report import write_diagnostics
     from lvqa.validation import check_count, check_question
@@ -51,7 +51,7 @@ def inspect_video(
     film = probed(video, config)
     asked = () if questions is None else _questions_on(film.path, questions)
     with setup.loaded(config) as qa:
-        probes = diagnose(qa, film.path, query=query, num_clips=clips, questions=asked)
+        probes = diagnose_model(qa, film.path, query=query, num_clips=clips, questions=asked)
     for name, depth in probes.depth.items():
         attention, mlp = depth.similarity[:, -2:].mean(axis=0)
         click.echo(

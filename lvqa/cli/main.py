@@ -128,8 +128,8 @@ class Setup:
 
         is_own_process = click.get_current_context().find_root().obj is OWN_PROCESS
         with paused_gc() if is_own_process else contextlib.nullcontext():
+            from lvqa.components import check_settings
             from lvqa.pipeline import LongVideoQA
-            from lvqa.validation import check_settings
 
             check_settings(config)
             silence(downloads=self.shows_downloads)

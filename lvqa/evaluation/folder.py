@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import lvqa
-from lvqa.config import flat, in_yaml, to_dict, to_yaml
+from lvqa.config import flat, to_dict, to_yaml
 from lvqa.evaluation.rows import (
     Check,
     Key,
@@ -36,7 +36,9 @@ from lvqa.evaluation.rows import (
     whole_bytes,
 )
 from lvqa.evaluation.settings import RunConfig, load_run_config
+from lvqa.files import write_atomically
 from lvqa.records import LvqaError
+from lvqa.validation import in_yaml
 
 _log = logging.getLogger(__name__)
 
@@ -223,10 +225,7 @@ _ABOUT: dict[str, Check] = {
 
 
 def _write(path: Path, text: str) -> None:
-    """Written beside and renamed, so that a file that exists is whole."""
-    beside = path.with_name(f".{path.name}.part")
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        write_atomically(path, text)
     except OSError as error:
         raise LvqaError(f"cannot write {path}: {error.strerror or error}") from error

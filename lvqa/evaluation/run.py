@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from lvqa.components import check_settings
 from lvqa.config import Config
 from lvqa.datasets import Loaded, VideoTask, load_benchmark
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
@@ -17,7 +18,6 @@ from lvqa.evaluation.runner import Asker, Work, blank_row
 from lvqa.evaluation.settings import Arm, RunConfig, arms_of
 from lvqa.plugins import absolute
 from lvqa.records import LvqaError
-from lvqa.validation import check_settings
 from lvqa.workers import Pool, Prepare
 
 _log = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lvqa.components import selector_of
 from lvqa.config import Config
 from lvqa.evaluation.rows import Row
 from lvqa.evaluation.settings import Arm, RunConfig, arms_of
 from lvqa.pipeline import LongVideoQA, index_together
 from lvqa.records import Answer, Candidate, Counts, LvqaError, Question, Video
-from lvqa.validation import selector_of
 
 DECIMALS = 6
 """Of scores in rows."""

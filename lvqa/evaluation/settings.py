@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lvqa.config import Config, SelectionConfig, flat, in_yaml, load_config, require, to_dict, with_settings
+from lvqa.config import Config, SelectionConfig, flat, load_config, to_dict, with_settings
+from lvqa.validation import in_yaml, require
 
 BLIND = "blind"
 """The method that shows no frames, and so has no budget."""

@@ -13,7 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from lvqa.records import LvqaError
 
-TINY = Path(__file__).parents[1] / "tiny" / "weights"
+TINY = Path(__file__).parents[1] / "synthetic" / "weights"
 ALLOWED = 'a hub id such as "Qwen/Qwen2.5-VL-7B-Instruct", a folder with a config.json, or "tiny"'
 SAMPLES, SAMPLE_BYTES = 64, 65536
 

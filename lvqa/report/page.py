@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lvqa.files import write_atomically
 from lvqa.records import LvqaError
 
 if TYPE_CHECKING:
@@ -35,14 +36,9 @@ def as_source(content: bytes, kind: str) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Beside and renamed into place: a file that exists is whole."""
-    beside = path.with_name(f".{path.name}.part")
+    """Write a page or a picture whole, with its folders. Raises LvqaError where that can't be done."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.write_bytes(content)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_atomically(path, content)
     except (OSError, ValueError) as error:
         raise LvqaError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from lvqa import prompts
 from lvqa.models import Model
-from lvqa.plugins import require_bool, require_one_of
 from lvqa.records import Candidate, Clip
 from lvqa.rerank.protocol import ClipTokensOf, RerankRequest, best_first
 from lvqa.rerank.scoring import Reading, next_token_logits
+from lvqa.validation import require_bool, require_one_of
 
 if TYPE_CHECKING:
     from torch import Tensor

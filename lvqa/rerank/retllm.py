@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from lvqa import prompts
 from lvqa.models import ENHANCEMENTS, Model
-from lvqa.plugins import is_whole, require, require_number, require_one_of
 from lvqa.records import Candidate
 from lvqa.rerank.protocol import ClipTokensOf, best_first, in_time
 from lvqa.rerank.scoring import Reading, next_token_logits
+from lvqa.validation import is_whole, require, require_number, require_one_of
 
 if TYPE_CHECKING:
     from lvqa.models.prefix import PrefixCache
@@ -62,12 +62,12 @@ class RetLLM:
     only among those with P(True) above one half. "none": the order of the embedding."""
 
     def __post_init__(self) -> None:
-        require(self.top is None or (is_whole(self.top) and self.top >= 1), "top", "1 or more, or null", self.top)
+        require(self.top is None or (is_whole(self.top) and self.top >= 1), "top", self.top, "1 or more, or null")
         require_one_of(self.score, "score", SCORES)
         require_number(self.ratio, "ratio", 0, 1)
         require_one_of(self.formula, "formula", ENHANCEMENTS)
         fine = self.decimals is None or (is_whole(self.decimals) and 0 <= self.decimals <= 9)
-        require(fine, "decimals", "a whole number from 0 to 9, or null", self.decimals)
+        require(fine, "decimals", self.decimals, "a whole number from 0 to 9, or null")
         require_one_of(self.ties, "ties", TIES)
 
     def rerank(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lvqa.plugins import is_whole, require, require_number, require_positive
 from lvqa.records import FrameSelection
 from lvqa.selection.protocol import ByScores, SelectorInput, descending
+from lvqa.validation import is_whole, require, require_number, require_positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class AksSelector(ByScores):
 
     def __post_init__(self) -> None:
         require_number(self.stand_out, "stand_out", 0, 1)
-        require(is_whole(self.depth) and 0 <= self.depth <= 20, "depth", "a whole number from 0 to 20", self.depth)
+        require(is_whole(self.depth) and 0 <= self.depth <= 20, "depth", self.depth, "a whole number from 0 to 20")
 
     def select(self, grid: SelectorInput) -> FrameSelection:
         if grid.is_flat:

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from lvqa.plugins import require_number, require_whole
 from lvqa.records import FrameSelection
 from lvqa.selection.protocol import ByFeatures, SelectorInput, descending, lottery
+from lvqa.validation import require_number, require_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

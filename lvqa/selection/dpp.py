@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lvqa.plugins import require_positive, require_whole
 from lvqa.records import FrameSelection, LvqaError
 from lvqa.selection.protocol import ByFeatures, SelectorInput, evenly_spaced
+from lvqa.validation import require_positive, require_whole
 
 PAPER_WIDTHS = (-3, -2, 0, 1, 2)
 """The exponents u in the paper."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lvqa.plugins import is_whole, require
 from lvqa.records import FrameSelection
 from lvqa.selection.protocol import ByScores, SelectorInput, evenly_spaced
+from lvqa.validation import is_whole, require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class FreeRetSelector(ByScores):
     def __post_init__(self) -> None:
         value = self.frames_per_clip
         fine = value is None or (is_whole(value) and value >= 2 and value % 2 == 0)
-        require(fine, "frames_per_clip", "an even number, 2 or more", value)
+        require(fine, "frames_per_clip", value, "an even number, 2 or more")
 
     def select(self, grid: SelectorInput) -> FrameSelection:
         clips = [_pairs_of(frames) for frames in _clips_best_first(grid)]

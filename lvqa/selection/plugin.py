@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lvqa.plugins import located_errors, require_bool
+from lvqa.plugins import located_errors
 from lvqa.records import FrameSelection, LvqaError
 from lvqa.selection.protocol import SelectorInput
+from lvqa.validation import require_bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,8 +9,8 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from lvqa.plugins import is_whole
 from lvqa.records import FrameSelection, LvqaError
+from lvqa.validation import is_whole
 
 
 @dataclass(frozen=True, slots=True, eq=False, init=False, repr=False)

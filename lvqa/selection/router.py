@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lvqa.plugins import require
 from lvqa.records import FrameSelection
 from lvqa.selection.protocol import Selector, SelectorInput
 from lvqa.selection.simple import UniformSelector
+from lvqa.validation import require
 
 _FILM = "video|film|movie|documentary|programme|program|vlog"
 _WHOLE = re.compile(
@@ -61,8 +61,8 @@ class RouterSelector:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(self.otherwise != "router", "otherwise", "another selector than the router", self.otherwise)
-        require(isinstance(self.options, Mapping), "options", "a mapping of keys to values", self.options)
+        require(self.otherwise != "router", "otherwise", self.otherwise, "another selector than the router")
+        require(isinstance(self.options, Mapping), "options", self.options, "a mapping of keys to values")
         self._other()
 
     @property

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lvqa.plugins import require, require_number, require_positive, require_whole
 from lvqa.records import FrameSelection
 from lvqa.selection.protocol import ByScores, SelectorInput, descending, evenly_spaced, lottery
 from lvqa.selection.simple import best_apart
+from lvqa.validation import require, require_number, require_positive, require_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +183,7 @@ class TStarSelector(ByScores):
     def __post_init__(self) -> None:
         require_number(self.share, "share", 0, 1)
         require_whole(self.per_round, "per_round")
-        require(isinstance(self.apart, bool), "apart", "true or false", self.apart)
+        require(isinstance(self.apart, bool), "apart", self.apart, "true or false")
 
     def select(self, grid: SelectorInput) -> FrameSelection:
         if grid.is_flat:

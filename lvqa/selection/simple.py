@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from lvqa.plugins import require
 from lvqa.records import FrameSelection
 from lvqa.selection.protocol import ByScores, SelectorInput, descending, evenly_spaced, lottery
+from lvqa.validation import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class UniformSelector:
 
     def __post_init__(self) -> None:
         allowed = ("midpoint", "linspace", "interior")
-        require(self.uniform in allowed, "uniform", f"one of {', '.join(allowed)}", self.uniform)
+        require(self.uniform in allowed, "uniform", self.uniform, f"one of {', '.join(allowed)}")
 
     def select(self, grid: SelectorInput) -> FrameSelection:
         n, m, i = len(grid), grid.budget, np.arange(grid.budget)

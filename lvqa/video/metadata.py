@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import stat
-import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import lvqa
+from lvqa.files import write_atomically
 from lvqa.records import Video
 from lvqa.video.container import VideoError, all_frames, naming, opened, quarter_turns
 from lvqa.video.timeline import Timeline, read_timeline
@@ -131,14 +132,10 @@ def store_metadata(path: Path, folder: Path) -> None:
         columns: dict[str, Any] = {"shown": timeline.shown}
         if timeline.packets is not None:
             columns |= {"packets": timeline.packets, "sizes": timeline.sizes, "keys": timeline.keys}
-        beside = folder / f".{film.id}.{uuid.uuid4().hex}.tmp"
-        try:
-            with beside.open("xb") as file:
-                stamp = np.array(_stamp(film.id, modified_ns))
-                np.savez(file, stamp=stamp, numbers=np.array(numbers, dtype=np.int64), **columns)
-            beside.replace(folder / f"{film.id}.film")
-        finally:
-            beside.unlink(missing_ok=True)
+        file = io.BytesIO()
+        stamp = np.array(_stamp(film.id, modified_ns))
+        np.savez(file, stamp=stamp, numbers=np.array(numbers, dtype=np.int64), **columns)
+        write_atomically(folder / f"{film.id}.film", file.getvalue())
 
 
 def _stamp(video_id: str, modified_ns: int) -> str:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from lvqa.records import LvqaError
+from lvqa.validation import require
 from lvqa.workers.watch import Job, Worker
 
 Item = TypeVar("Item")
@@ -65,12 +65,12 @@ class Pool(Generic[Item, Value]):
         stall_seconds: float | None = None,
     ) -> None:
         """Raises LvqaError for a number that is not allowed. Starts nothing."""
-        _require(workers >= 0, "workers", workers, "0 (no Ray) or more")
-        _require(address is None or workers > 0, "workers", workers, "1 or more where the address of a Ray is given")
+        require(workers >= 0, "workers", workers, "0 (no Ray) or more")
+        require(address is None or workers > 0, "workers", workers, "1 or more where the address of a Ray is given")
         whole_or_share = 0 <= gpus_per_worker <= 1 or (gpus_per_worker > 1 and float(gpus_per_worker).is_integer())
-        _require(whole_or_share, "gpus_per_worker", gpus_per_worker, "a share of one GPU, or a whole number")
-        _require(retries >= 0, "retries", retries, "0 or more")
-        _require(stall_seconds is None or stall_seconds > 0, "stall_seconds", stall_seconds, "more than 0, or null")
+        require(whole_or_share, "gpus_per_worker", gpus_per_worker, "a share of one GPU, or a whole number")
+        require(retries >= 0, "retries", retries, "0 or more")
+        require(stall_seconds is None or stall_seconds > 0, "stall_seconds", stall_seconds, "more than 0, or null")
         self._workers, self._address, self._gpus_per_worker = workers, address, gpus_per_worker
         self._job = Job(pickle.dumps(make), retries=retries, stall_seconds=stall_seconds)
 
@@ -145,8 +145,3 @@ class ProcessBackend:
 
     def stop(self) -> None:
         self._worker.stop()
-
-
-def _require(condition: bool, name: str, value: object, allowed: str) -> None:
-    if not condition:
-        raise LvqaError(f"{name} must be {allowed}, got {value!r}")

@@ -1,0 +1,41 @@
+"""Write files so that they are whole or not there at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file into place in one step: a reader sees the old content or all of the new one.
+
+    The content is flushed to the disk before its name is changed. On any failure, an interrupt too, nothing is left
+    behind.
+
+    Args:
+        path: The file; its folder must be there.
+        content: All of it; text is written as UTF-8.
+
+    Raises:
+        OSError: The folder or the disk refuses it.
+    """
+    tmp_path = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with tmp_path.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        tmp_path.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            tmp_path.unlink()
+        raise
+    # The name itself reaches the disk with the folder. Some network file systems can't, and lose nothing by it.
+    with suppress(OSError):
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
