@@ -1,88 +1,124 @@
-"""Frames and a question -> the answer's text, letter and scores."""
+"""Answer questions from frames: the answer's text, its letter and the options' scores."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lvqa import prompts
+from lvqa.costs import CostMeter
 from lvqa.models import Model
 from lvqa.models.prompt import Part, Prompt
-from lvqa.records import LETTERS, Question
-from lvqa.visual_tokens import Pair, VisualTokens, runs_of_pairs
+from lvqa.records import LETTERS, Cost, Question
+from lvqa.session import MediaKey, VideoSession
+from lvqa.visual_tokens import Pair, VisualTokens, pairs_of_frames, runs_of_pairs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What the model said."""
+class ModelOutput:
+    """What the model answered."""
 
     text: str
-    """The option's text, or what was generated, as it was."""
+    """The option's text, or the generated text, unchanged."""
     option: str | None
+    """The letter, or None if there is none."""
     option_scores: tuple[float, ...]
     """Empty where text was generated."""
+    cost: Cost = field(default_factory=Cost, compare=False)
+    """What answering cost when it was done. Of questions that were answered together the first one carries it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A question with what is shown for it."""
+class AnswerRequest:
+    """A question, and what the model is to see before it answers."""
 
     question: Question
     pairs: Sequence[Pair]
-    image: Prompt = ()
-    """What shows the question's picture, if it has one."""
+    """The frames as pairs of grid frames."""
+    media: Prompt = ()
+    """What shows the question's picture or lets its voice be heard, if it has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answerer:
-    """How frames are shown and the answer is read.
+    """How frames are shown to the model and its answer is read.
 
-    `time_encoding`: "text" shows each run of neighbouring frames as one piece of film with its time in words before it;
-    "mrope" shows one piece whose temporal positions are the true seconds; "index" one piece at a constant step.
+    `time_encoding`: "text" shows each run of neighbouring frames as one video with its time in words before it;
+    "mrope" shows one video whose temporal positions are the true seconds; "index" one video at a constant step.
 
-    `read`, for multiple choice: "logits" shows the options and takes the letter with the largest logit; "text" shows
+    `mode`, for multiple choice: "logits" shows the options and takes the letter with the largest logit; "text" shows
     them, generates, and takes the letter that the text names; "likelihood" asks the bare question and takes the option
     that is likeliest, word for word, as the reply.
     """
 
     time_encoding: str = "text"
-    read: str = "logits"
+    mode: str = "logits"
     max_new_tokens: int = 64
 
-    def answer(self, model: Model, asked: Sequence[Asked], tokens: VisualTokens) -> list[Reply]:
-        """A reply to each question on a video; those that are read by the same letters are read in one prefill.
+    def answer(
+        self, model: Model, session: VideoSession, questions: Sequence[Question], times: Sequence[Sequence[float]]
+    ) -> list[ModelOutput]:
+        """Answer questions on an open video. What was answered before from the same frames is not answered again.
 
-        Multiple choice as `read` says; generated text may name no letter, and then `option` is None. A free question:
-        greedy text.
+        Args:
+            model: The model that answers.
+            session: The open video; it remembers the outputs.
+            questions: They are answered together, those with the same letters in one prefill.
+            times: For each question the times of its frames, in seconds.
         """
-        shown = [(*self.frame_parts(one.pairs, tokens), *one.image) for one in asked]
-        replies: dict[int, Reply] = {}
+        keys = [
+            (self, question.text, question.options, MediaKey.of(question), tuple(seconds))
+            for question, seconds in zip(questions, times, strict=True)
+        ]
+        new = {
+            key: AnswerRequest(
+                question, pairs_of_frames(map(session.grid.frame_at, seconds)), session.query_media(question)
+            )
+            for key, question, seconds in zip(keys, questions, times, strict=True)
+            if key not in session.outputs
+        }
+        if new:
+            meter = CostMeter(model.counts)
+            with meter.stage("answer"):
+                outputs = self.answer_requests(model, list(new.values()), session.tokens)
+            outputs[0] = replace(outputs[0], cost=meter.cost)
+            session.outputs.update(zip(new, outputs, strict=True))
+        return [session.outputs[key] for key in keys]
+
+    def answer_requests(
+        self, model: Model, requests: Sequence[AnswerRequest], tokens: VisualTokens
+    ) -> list[ModelOutput]:
+        """Answer each request, without remembering it.
+
+        Multiple choice as `mode` says; generated text may name no letter, and then `option` is None. A free question
+        gets greedy text.
+        """
+        contexts = [(*self.frame_parts(request.pairs, tokens), *request.media) for request in requests]
+        outputs: dict[int, ModelOutput] = {}
         by_letters: dict[str, list[int]] = {}
-        for number, (one, film) in enumerate(zip(asked, shown, strict=True)):
-            question = one.question
-            if not question.options or self.read == "text":
-                text = model.generate((*film, prompts.answer(question)), max_new_tokens=self.max_new_tokens)
-                replies[number] = Reply(text, named_letter(text, question.options), ())
-            elif self.read == "likelihood":
-                logits = model.reply_log_probs((*film, prompts.short_answer(question)), question.options)
-                replies[number] = _likeliest(question, logits)
+        for i, (request, context) in enumerate(zip(requests, contexts, strict=True)):
+            question = request.question
+            if not question.options or self.mode == "text":
+                text = model.generate((*context, prompts.answer(question)), max_new_tokens=self.max_new_tokens)
+                outputs[i] = ModelOutput(text, named_letter(text, question.options), ())
+            elif self.mode == "likelihood":
+                logits = model.reply_log_probs((*context, prompts.short_answer(question)), question.options)
+                outputs[i] = _likeliest(question, logits)
             else:
-                by_letters.setdefault(question.letters, []).append(number)
-        for letters, numbers in by_letters.items():
-            together = [(*shown[number], prompts.answer(asked[number].question)) for number in numbers]
-            rows = model.next_token_logits(together, list(letters))
-            replies |= {
-                number: _likeliest(asked[number].question, row) for number, row in zip(numbers, rows, strict=True)
-            }
-        return [replies[number] for number in range(len(asked))]
+                by_letters.setdefault(question.letters, []).append(i)
+        for letters, indices in by_letters.items():
+            batch = [(*contexts[i], prompts.answer(requests[i].question)) for i in indices]
+            rows = model.next_token_logits(batch, list(letters))
+            outputs |= {i: _likeliest(requests[i].question, row) for i, row in zip(indices, rows, strict=True)}
+        return [outputs[i] for i in range(len(requests))]
 
     def frame_parts(self, pairs: Sequence[Pair], tokens: VisualTokens) -> list[Part]:
-        """What stands before the question: nothing if no frame was chosen."""
+        """Return the part of the prompt that shows the frames: nothing if there are none."""
         if not pairs:
             return []
         if self.time_encoding != "text":
@@ -90,34 +126,34 @@ class Answerer:
             return [tokens.block(pairs, next(tokens.stream([pairs])), start_seconds=start_seconds)]
         runs = runs_of_pairs(pairs)
         parts: list[Part] = []
-        for run, block in zip(runs, tokens.blocks(runs), strict=True):
-            parts += [prompts.timestamp(tokens.grid.seconds_of(run[0][0])), block]
+        for run, clip in zip(runs, tokens.blocks(runs), strict=True):
+            parts += [prompts.timestamp(tokens.grid.seconds_of(run[0][0])), clip]
         return parts
 
 
-def _likeliest(question: Question, logits: Tensor) -> Reply:
+def _likeliest(question: Question, logits: Tensor) -> ModelOutput:
     scores = logits.softmax(dim=0).tolist()
     best = max(range(len(scores)), key=scores.__getitem__)
-    return Reply(question.options[best], question.letters[best], tuple(scores))
+    return ModelOutput(question.options[best], question.letters[best], tuple(scores))
 
 
 def named_letter(text: str, options: Sequence[str]) -> str | None:
-    """The one letter that a generated answer names, or None if it names none or several: no guess is made for it.
+    """Return the one letter that a generated answer names, or None if it names none or several: nothing is guessed.
 
-    Looked for in turn: what it calls its answer ("The answer is B", "Answer: (B)"); a letter that stands alone, opens
-    a line as a label or is in brackets ("B", "B. red", "Option B", "I see (B)"); the text of one option. The A of
-    "A red car" names nothing.
+    These are tried in turn: what the text calls its answer ("The answer is B", "Answer: (B)"); a letter that stands
+    alone, opens a line as a label or is in brackets ("B", "B. red", "Option B", "I see (B)"); the text of one option.
+    The A of "A red car" names nothing.
     """
     letters = LETTERS[: len(options)]
     if not letters:
         return None
-    said = re.sub(_DECORATION, "", text).strip()
+    plain = re.sub(_DECORATION, "", text).strip()
     for form in (_CALLED, _LABEL):
-        named = {"".join(groups) for groups in re.findall(form.replace("LETTERS", letters), said, re.MULTILINE)}
+        named = {"".join(groups) for groups in re.findall(form.replace("LETTERS", letters), plain, re.MULTILINE)}
         if named:
             return named.pop() if len(named) == 1 else None
-    meant = [letter for letter, option in zip(letters, options, strict=False) if _same(option, said)]
-    return meant[0] if len(meant) == 1 else None
+    matching = [letter for letter, option in zip(letters, options, strict=False) if _is_same_text(option, plain)]
+    return matching[0] if len(matching) == 1 else None
 
 
 _DECORATION = r"[*_`\"]|</?\w+>|\\boxed"
@@ -127,5 +163,5 @@ _AT_LINE_START = rf"^\s*(?:[Oo]ption )?{_OPEN}?([LETTERS])(?:{_CLOSE}|[.:](?!\w)
 _LABEL = rf"{_AT_LINE_START}|{_OPEN}([LETTERS]){_CLOSE}"
 
 
-def _same(option: str, said: str) -> bool:
-    return option.strip().rstrip(".").casefold() == said.rstrip(".").casefold()
+def _is_same_text(option: str, text: str) -> bool:
+    return option.strip().rstrip(".").casefold() == text.rstrip(".").casefold()

@@ -1,4 +1,4 @@
-"""FreeRet's diagnostics of a model (arXiv 2509.24621), taken on the clips of a video.
+"""Diagnose a model as FreeRet does (arXiv 2509.24621), on the clips of a video.
 
 What its sub-layers do to a state (section 3.2, Figure 2a), which word it would say of a clip (Figure 3, A.3), whether
 it prefers a label before it has seen anything (section 3.4, Figure 4, A.4), and how well it judges under each framing
@@ -19,10 +19,10 @@ from lvqa.embedding import Embedder
 from lvqa.models import Model
 from lvqa.models.prefix import PrefixCache
 from lvqa.models.prompt import ClipTokens, Prompt
-from lvqa.pipeline import LongVideoQA, VideoSession
+from lvqa.pipeline import LongVideoQA
 from lvqa.records import Candidate, Clip, LvqaError, Question
-from lvqa.rerank import MultipleChoice
-from lvqa.visual_tokens import pairs_of_clip
+from lvqa.rerank import MultipleChoice, RerankRequest
+from lvqa.session import VideoSession
 
 TOP_WORDS = 8
 LABELS = (("Right", "Wrong"), ("Yes", "No"), ("True", "False"), ("A", "B"))
@@ -75,7 +75,7 @@ class Bias:
 class Framing:
     """How the model judges clips of which it is known whether they match, in one framing of reranking.
 
-    Of each question the clip in the middle of its evidence, and the one half a film away.
+    For each question the clip in the middle of its evidence is scored, and the one half a video away.
     """
 
     labels: tuple[str, str]
@@ -86,7 +86,7 @@ class Framing:
 
     @property
     def right(self) -> tuple[bool, ...]:
-        """Of every clip, whether the model said of it what is true: those that match first."""
+        """Whether the model judged each clip correctly: those that match first."""
         return (*(score > 0.5 for score in self.matching), *(score < 0.5 for score in self.others))
 
     @property
@@ -115,8 +115,8 @@ class Diagnostics:
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
         plain = asdict(self) | {"video": str(self.video)}
-        for found in plain["depth"].values():
-            found |= {name: np.round(values, 6).tolist() for name, values in found.items()}
+        for depth in plain["depth"].values():
+            depth |= {name: np.round(values, 6).tolist() for name, values in depth.items()}
         return plain
 
 
@@ -128,41 +128,46 @@ def diagnose_model(
     num_clips: int = 16,
     questions: Sequence[Question] = (),
 ) -> Diagnostics:
-    """The diagnostics on evenly spaced clips of a video, fewer if it has fewer; nothing is indexed.
+    """Diagnose the model on evenly spaced clips of a video. Nothing is indexed.
 
-    Depth is probed under the prompt of the settings, words under FreeRet's and E5-V's, framings on those of the
-    questions whose evidence is no longer than a clip.
+    Args:
+        qa: The model and settings. States are diagnosed under the settings' embedding prompt, words under FreeRet's and
+            E5-V's.
+        path: The video file.
+        query: A question whose states are diagnosed too.
+        num_clips: How many clips; fewer if the video has fewer.
+        questions: Framings are diagnosed on those whose evidence is no longer than a clip.
     """
-    model, opened = qa.model, qa.open(path)
-    cut = [*qa.cut(opened.video)]
-    count = min(num_clips, len(cut))
-    clips = [cut[(2 * place + 1) * len(cut) // (2 * count)] for place in range(count)]
-    blocks = list(opened.tokens.blocks([pairs_of_clip(clip, opened.grid) for clip in clips]))
-    depth = {"clips": depth_of(model, [qa.embedder.clip_prompt(block) for block in blocks])}
+    model, session = qa.model, qa.open(path)
+    clips = qa.indexer.clips_of(session)
+    count = min(num_clips, len(clips))
+    sampled = [clips[(2 * i + 1) * len(clips) // (2 * count)] for i in range(count)]
+    tokens = list(session.clip_reader().read(sampled))
+    embedder = qa.spec.embedder
+    depth = {"clips": depth_of(model, [embedder.clip_prompt(clip) for clip in tokens])}
     if query is not None:
-        depth["query"] = depth_of(model, [qa.embedder.query_prompt(query)])
+        depth["query"] = depth_of(model, [embedder.query_prompt(query)])
+    local = [question for question in questions if _is_local(question, qa.config.video.clip_seconds)]
     return Diagnostics(
         model=model.name,
         revision=model.revision,
-        video=opened.video.path,
+        video=session.video.path,
         query=query,
-        clips=tuple((clip.start_seconds, clip.end_seconds) for clip in clips),
+        clips=tuple((clip.start_seconds, clip.end_seconds) for clip in sampled),
         depth=depth,
-        words=tuple(_words(model, blocks, query)),
-        bias=(*_bias_of_words(model), *_bias_of_options(model, blocks)),
-        framings=tuple(
-            _framings(qa, opened, cut, [q for q in questions if _is_local(q, qa.config.video.clip_seconds)])
-        ),
+        words=tuple(_words(model, tokens, query)),
+        bias=(*_bias_of_words(model), *_bias_of_options(model, tokens)),
+        framings=tuple(_framings(qa, session, clips, local)),
     )
 
 
-def depth_of(model: Model, shown: Sequence[Prompt]) -> Depth:
-    """Alpha and beta after every sub-layer, of each prompt."""
-    states = model.sublayer_states(shown)
+def depth_of(model: Model, inputs: Sequence[Prompt]) -> Depth:
+    """Return alpha and beta after every sub-layer, for each prompt."""
+    states = model.sublayer_states(inputs)
     normed = model.head.normed(states[:, -1])
-    said = model.head.log_probs(states[:, -1]).argmax(dim=1).tolist()
+    tokens = model.head.log_probs(states[:, -1]).argmax(dim=1).tolist()
     stream, last = _unit(states), _unit(normed)
-    rows = _unit(model.head.rows(said))[:, None]  # (n, 1, dim)
+    rows = _unit(model.head.rows(tokens))[:, None]  # (n, 1, dim)
     return Depth(
         similarity=(stream[:, 1:] * stream[:, :-1]).sum(-1),
         alignment=(stream[:, 1:] * rows).sum(-1),
@@ -178,18 +183,18 @@ def _unit(states: Any) -> np.ndarray:
     return unit
 
 
-def _words(model: Model, blocks: Sequence[ClipTokens], query: str | None) -> list[Words]:
-    found = []
+def _words(model: Model, clips: Sequence[ClipTokens], query: str | None) -> list[Words]:
+    words = []
     for name in ("e5v", "freeret"):
         embedder = Embedder(prompt=name)
-        found.append(_words_of(model, [embedder.clip_prompt(block) for block in blocks], name, "clips"))
+        words.append(_words_of(model, [embedder.clip_prompt(clip) for clip in clips], name, "clips"))
         if query is not None:
-            found.append(_words_of(model, [embedder.query_prompt(query)], name, "query"))
-    return found
+            words.append(_words_of(model, [embedder.query_prompt(query)], name, "query"))
+    return words
 
 
-def _words_of(model: Model, shown: Sequence[Prompt], prompt: str, of: str) -> Words:
-    probabilities = _next_word(model, shown)
+def _words_of(model: Model, inputs: Sequence[Prompt], prompt: str, of: str) -> Words:
+    probabilities = _next_word(model, inputs)
 
     def top(row: np.ndarray) -> tuple[tuple[str, float], ...]:
         best = np.argsort(-row, kind="stable")[:TOP_WORDS].tolist()
@@ -198,15 +203,15 @@ def _words_of(model: Model, shown: Sequence[Prompt], prompt: str, of: str) -> Wo
     return Words(prompt, of, top(probabilities.mean(axis=0)), tuple(map(top, probabilities)))
 
 
-def _next_word(model: Model, shown: Sequence[Prompt]) -> np.ndarray:
+def _next_word(model: Model, inputs: Sequence[Prompt]) -> np.ndarray:
     """(n, vocabulary) how likely each token is as the reply's first."""
-    log_probs = model.head.log_probs(model.last_hidden_states(shown, state="mlp"))
+    log_probs = model.head.log_probs(model.last_hidden_states(inputs, state="mlp"))
     return np.exp(log_probs.cpu().numpy().astype(np.float64))
 
 
 def _bias_of_words(model: Model) -> list[Bias]:
     """Figure 4: the bare instruction, logits averaged over both orders. A pair of one token is left out."""
-    found = []
+    biases = []
     for first, second in LABELS:
         try:
             tokens = model.first_tokens((first, second))
@@ -216,23 +221,23 @@ def _bias_of_words(model: Model) -> list[Bias]:
         # The softmax of averaged logits is the geometric mean of the probabilities, scaled to a sum of 1.
         averaged = np.sqrt(_next_word(model, orders).prod(axis=0))
         averaged /= averaged.sum()
-        found.append(_bias((first, second), "nothing but the instruction", averaged[None, tokens]))
-    return found
+        biases.append(_bias((first, second), "nothing but the instruction", averaged[None, tokens]))
+    return biases
 
 
-def _bias_of_options(model: Model, blocks: Sequence[ClipTokens]) -> list[Bias]:
+def _bias_of_options(model: Model, clips: Sequence[ClipTokens]) -> list[Bias]:
     """The reranking prompt with a question that asks for nothing, without a clip and with each."""
     labels = prompts.YES_OPTION, prompts.NO_OPTION
     tokens = model.first_tokens(labels)
-    found = []
+    biases = []
     for question in NEUTRAL:
         before, after = prompts.rerank(question, clip_first=model.rerank_layout == "clip_first")
-        asked = f"question {question!r}" if question else "empty question"
+        context = f"question {question!r}" if question else "empty question"
         bare = _next_word(model, [(before, after)])
-        clips = _next_word(model, [(before, block, after) for block in blocks])
-        found.append(_bias(labels, f"reranking, {asked}, no clip", bare[:, tokens]))
-        found.append(_bias(labels, f"reranking, {asked}, each clip", clips[:, tokens]))
-    return found
+        with_clips = _next_word(model, [(before, clip, after) for clip in clips])
+        biases.append(_bias(labels, f"reranking, {context}, no clip", bare[:, tokens]))
+        biases.append(_bias(labels, f"reranking, {context}, each clip", with_clips[:, tokens]))
+    return biases
 
 
 def _is_local(question: Question, seconds: float) -> bool:
@@ -241,15 +246,17 @@ def _is_local(question: Question, seconds: float) -> bool:
 
 
 def _framings(
-    qa: LongVideoQA, opened: VideoSession, clips: Sequence[Clip], questions: Sequence[Question]
+    qa: LongVideoQA, session: VideoSession, clips: Sequence[Clip], questions: Sequence[Question]
 ) -> Iterator[Framing]:
-    """Figure 4, left: every framing on the same clips. A pair of labels that begin alike is left out."""
-    read = PrefixCache(qa.config.rerank.memory_mib << 20)
+    """Yield Figure 4, left: every framing on the same clips. A pair of labels that begin alike is left out."""
     pairs = [(question, _matching_and_other(clips, question)) for question in questions]
-
-    def clip_tokens(clips: Sequence[Clip]) -> Iterator[ClipTokens]:
-        return opened.tokens.blocks([pairs_of_clip(clip, opened.grid) for clip in clips])
-
+    if not pairs:
+        return
+    reader = session.clip_reader(PrefixCache(qa.config.rerank.memory_mib << 20))
+    requests = [
+        RerankRequest(question.text, [Candidate(matching, 0.0), Candidate(other, 0.0)], reader)
+        for question, (matching, other) in pairs
+    ]
     for name, labels in prompts.LABELS.items():
         try:
             qa.model.first_tokens(labels)
@@ -257,21 +264,19 @@ def _framings(
             continue
         reranker = MultipleChoice(labels=name, layout=qa.model.rerank_layout)
         scores: list[tuple[float, float]] = []
-        for question, (matching, other) in pairs:
-            candidates = [Candidate(matching, 0.0), Candidate(other, 0.0)]
-            found = reranker.rerank(qa.model, question.text, candidates, clip_tokens, read)
-            of_clip = {candidate.clip: candidate.rerank_score or 0.0 for candidate in found}
+        for request, (_, (matching, other)) in zip(requests, pairs, strict=True):
+            (candidates,) = reranker.rerank(qa.model, [request])
+            of_clip = {candidate.clip: candidate.rerank_score or 0.0 for candidate in candidates}
             scores.append((of_clip[matching], of_clip[other]))
-        if scores:
-            yield Framing(labels, *zip(*scores, strict=True))
+        yield Framing(labels, *zip(*scores, strict=True))
 
 
 def _matching_and_other(clips: Sequence[Clip], question: Question) -> tuple[Clip, Clip]:
-    """The clip in the middle of the question's evidence, and the one half a film away."""
+    """Return the clip in the middle of the question's evidence, and the one half a video away."""
     assert question.evidence_seconds is not None
     middle = sum(question.evidence_seconds) / 2
-    place = max(place for place, clip in enumerate(clips) if clip.start_seconds <= middle or place == 0)
-    return clips[place], clips[(place + len(clips) // 2) % len(clips)]
+    i = max(i for i, clip in enumerate(clips) if clip.start_seconds <= middle or i == 0)
+    return clips[i], clips[(i + len(clips) // 2) % len(clips)]
 
 
 def _bias(labels: tuple[str, str], context: str, probabilities: np.ndarray) -> Bias:

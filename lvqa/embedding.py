@@ -1,6 +1,6 @@
-"""Clips and questions -> unit vectors, by FreeRet's controlled prompt (section 3.2 of the paper).
+"""Turn clips and questions into unit vectors, by FreeRet's controlled prompt (section 3.2 and 3.3 of the paper).
 
-The model is asked to put the content into one word, and the state from which it would say that word is the vector.
+The model is prompted to put the content into one word. The state from which it would say that word is the vector.
 """
 
 from __future__ import annotations
@@ -16,61 +16,77 @@ from lvqa.models import Model
 from lvqa.models.prompt import ClipTokens, Prompt
 
 CLIPS_AT_ONCE = 16
-"""Are read together."""
+"""How many clips or questions are embedded in one batch."""
+EMBEDDING_FORMAT = 1
+"""Raise this number when the same clip, settings and model get another vector: it is in every index's fingerprint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedder:
-    """Which state is the vector, and which prompt asks for it."""
+    """Which state of the model is the vector, and which prompt leads to it."""
 
     state: str = "attention"
     """`attention`: the residual stream at the last position, after the last layer's attention and before its MLP."""
     final_norm: bool = False
+    """Whether the model's final norm is applied to the state."""
     prompt: str = "freeret"
+    """The prompt: `freeret`, or `e5v` for the paper's baseline."""
     task: bool = True
+    """Whether the prompt has FreeRet's first constraint, the task."""
     semantics: bool = True
+    """Whether it has the second one, semantics."""
     noise: bool = True
+    """Whether it has the third one, noise."""
 
-    def clips(self, model: Model, blocks: Iterable[ClipTokens]) -> np.ndarray:
-        """(clips, dim) float32, unit length. A GPU is waited for at the end alone: as it works, more is decoded."""
-        return self._vectors(model, map(self.clip_prompt, blocks))
+    def clips(self, model: Model, clips: Iterable[ClipTokens]) -> np.ndarray:
+        """Embed clips.
 
-    def query(self, model: Model, text: str, *, image: Prompt = ()) -> np.ndarray:
-        """(dim,) float32, unit length. `image` is what shows the query's picture, if it has one."""
-        vector: np.ndarray = self.queries(model, [(text, image)])[0]
-        return vector
+        A GPU is waited for only at the end: while it works, the next clips are decoded.
 
-    def queries(self, model: Model, asked: Iterable[tuple[str, Prompt]]) -> np.ndarray:
-        """(queries, dim) float32, unit length: of texts, each with what shows its picture."""
-        return self._vectors(model, (self.query_prompt(text, image=image) for text, image in asked))
+        Args:
+            model: The model that embeds.
+            clips: The visual tokens of each clip.
 
-    def clip_prompt(self, block: ClipTokens) -> Prompt:
-        """What asks for a clip's vector."""
-        return block, self._text(prompts.CLIP)
+        Returns:
+            (clips, dim) float32 vectors of unit length.
+        """
+        return self._vectors(model, map(self.clip_prompt, clips))
 
-    def query_prompt(self, text: str, *, image: Prompt = ()) -> Prompt:
-        """What asks for a question's vector."""
-        return (
-            *image,
-            f"{text}\n{self._text(prompts.QUERY)}",
-        )
+    def queries(self, model: Model, queries: Iterable[tuple[str, Prompt]]) -> np.ndarray:
+        """Embed queries.
 
-    @property
-    def stamp(self) -> dict[str, object]:
-        """What tells these vectors from others: the switches, and the words themselves."""
-        return {**asdict(self), "text": self._text(prompts.CLIP)}
+        Args:
+            model: The model that embeds.
+            queries: The text of each query, and what shows its picture or its voice.
 
-    def _text(self, of: str) -> str:
+        Returns:
+            (queries, dim) float32 vectors of unit length.
+        """
+        return self._vectors(model, (self.query_prompt(text, media=media) for text, media in queries))
+
+    def clip_prompt(self, clip: ClipTokens) -> Prompt:
+        """Return the prompt that leads to a clip's vector."""
+        return clip, self._instruction(prompts.CLIP)
+
+    def query_prompt(self, text: str, *, media: Prompt = ()) -> Prompt:
+        """Return the prompt that leads to a query's vector."""
+        return *media, f"{text}\n{self._instruction(prompts.QUERY)}"
+
+    def to_dict(self) -> dict[str, object]:
+        """Return what tells these vectors from others, for a fingerprint: the switches, and the prompt's own words."""
+        return {**asdict(self), "text": self._instruction(prompts.CLIP)}
+
+    def _instruction(self, content: str) -> str:
         if self.prompt == "e5v":
-            return prompts.embedding_e5v(of)
-        return prompts.embedding(of, task=self.task, semantics=self.semantics, noise=self.noise)
+            return prompts.embedding_e5v(content)
+        return prompts.embedding(content, task=self.task, semantics=self.semantics, noise=self.noise)
 
-    def _vectors(self, model: Model, shown: Iterator[Prompt]) -> np.ndarray:
+    def _vectors(self, model: Model, inputs: Iterator[Prompt]) -> np.ndarray:
         import torch
 
         vectors = []
-        while some := list(itertools.islice(shown, CLIPS_AT_ONCE)):
-            states = model.last_hidden_states(some, state=self.state, final_norm=self.final_norm)
+        while batch := list(itertools.islice(inputs, CLIPS_AT_ONCE)):
+            states = model.last_hidden_states(batch, state=self.state, final_norm=self.final_norm)
             # Here and not at the end: how a norm is rounded depends on how many there are.
             vectors.append(states / states.norm(dim=1, keepdim=True))
         return np.asarray(torch.cat(vectors).cpu().numpy(), dtype=np.float32)

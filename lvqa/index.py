@@ -1,8 +1,8 @@
-"""The clips' vectors, on disk and in faiss. An index is used only under the very stamp that made it.
+"""Keep the clips' vectors of a video, on disk and in faiss. An index is used only under what made it, its spec.
 
-One Parquet file an index, a row a clip: start_seconds, end_seconds, embedding (float16). Its metadata hold the *stamp*
-(`lvqa`: all that made the vectors), the film's name and path (`lvqa.video`) and a digest of all of it (`lvqa.digest`).
-A file in the store may be anyone's: nothing in it is believed before it is checked.
+One Parquet file an index, a row a clip: start_seconds, end_seconds, embedding (float16). Its metadata hold the video's
+id and the *spec* of all that made the vectors (`lvqa`), the video's name and path (`lvqa.video`) and a digest of all of
+it (`lvqa.digest`). A file in the store may be anyone's: nothing in it is believed before it is checked.
 """
 
 from __future__ import annotations
@@ -30,61 +30,92 @@ from lvqa.records import Candidate, Clip, LvqaError, Video
 
 _log = logging.getLogger(__name__)
 
-_STAMP, _VIDEO, _DIGEST = b"lvqa", b"lvqa.video", b"lvqa.digest"
+INDEX_FORMAT = 2
+"""Raise this number when the layout of an index's file changes, or the clips that a video is split into: it is in every
+index's fingerprint. Format 1 is that of lvqa 0.1."""
 
-# faiss's GPU kernels return no more than this many neighbours.
-_MOST_FROM_GPU = 2048
+_SPEC, _VIDEO, _DIGEST = b"lvqa", b"lvqa.video", b"lvqa.digest"
+_MAX_GPU_NEIGHBOURS = 2048  # faiss's GPU kernels return no more
+
+
+def fingerprint(spec: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits that tell this spec from all others.
+
+    Args:
+        spec: What JSON can hold; a tuple counts as a list.
+    """
+    return hashlib.sha256(_canonical(spec)).hexdigest()[:16]
 
 
 class IndexFileError(LvqaError):
-    """An index file that can't be used; names the file, why, and how to mend it."""
+    """An index file that can't be used; the message names the file, the reason and the fix."""
 
 
 class StoreError(LvqaError):
-    """A store that can't be written; names the folder and why."""
+    """A store that can't be written; the message names the folder and the reason."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipIndex:
-    """The clips of one video and their vectors. Made by `ClipIndex.of` or `Store.load`, with the same bits by both."""
+    """The clips of one video and their vectors. `ClipIndex.of` and `Store.load` make it with the same bits."""
 
     clips: tuple[Clip, ...]
-    """In the order of time."""
+    """All clips of the video, in the order of time."""
     vectors: np.ndarray = field(repr=False)
     """(n, dim) float32, unit length: the stored ones, normalised (and centred, by `centred`)."""
     halves: np.ndarray = field(repr=False)
     """(n, dim) float16, as stored."""
-    stamp: dict[str, Any]
-    """All that made the vectors; "video" is the film's id."""
+    video_id: str
+    """The fingerprint of the video's bytes."""
+    spec: dict[str, Any]
+    """All else that made the vectors, as JSON holds it: see `session.IndexSpec`."""
     path: Path | None = None
-    """Its file, if it has one."""
+    """The index's file, if it has one."""
     video_path: Path | None = None
-    """Where the film lay when the index was saved."""
+    """Where the video lay when the index was saved."""
     _searcher: list[Any] = field(default_factory=list, init=False, repr=False)
 
     @classmethod
-    def of(cls, clips: Sequence[Clip], vectors: np.ndarray, stamp: Mapping[str, Any]) -> Self:
-        """An index over the vectors, at the precision of the store: a saved and reloaded one gives the same results.
+    def of(cls, clips: Sequence[Clip], vectors: np.ndarray, *, video_id: str, spec: Mapping[str, Any]) -> Self:
+        """Make an index at the precision of the store: a saved and reloaded one gives the same results.
 
-        A stamp is what JSON can hold (a tuple counts as a list), with the film's id under "video".
+        Args:
+            clips: The clips of the video, in the order of time.
+            vectors: (clips, dim), of any length but zero.
+            video_id: The fingerprint of the video's bytes.
+            spec: All else that made the vectors; what JSON can hold.
         """
-        own_stamp: dict[str, Any] = json.loads(_canonical(stamp))
+        own_spec: dict[str, Any] = json.loads(_canonical(spec))
+        _check_video_id(video_id)
         vectors = np.asarray(vectors, dtype=np.float64)
         if vectors.ndim != 2 or len(vectors) != len(clips) or 0 in vectors.shape:
             raise ValueError(f"{len(clips)} clips with vectors of shape {vectors.shape}")
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not (np.isfinite(lengths) & (lengths > 0)).all():
             raise ValueError("a clip's vector is zero or not finite")
-        if any(clip.video_id != _video_id(own_stamp) for clip in clips):
-            raise ValueError(f"clips of another video than the stamp's {_video_id(own_stamp)!r}")
+        if any(clip.video_id != video_id for clip in clips):
+            raise ValueError(f"clips of another video than {video_id!r}")
         starts = [clip.start_seconds for clip in clips]
         if any(a >= b for a, b in itertools.pairwise(starts)):
             raise ValueError("clips must be in the order of time")
         halves = (vectors / lengths).astype(np.float16)
-        return cls(clips=tuple(clips), vectors=_unit(halves), halves=halves, stamp=own_stamp)
+        return cls(clips=tuple(clips), vectors=_unit(halves), halves=halves, video_id=video_id, spec=own_spec)
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the spec: indexes that share it can be searched together."""
+        return fingerprint(self.spec)
 
     def search(self, query: np.ndarray, k: int | None = None) -> list[Candidate]:
-        """The k clips (None: all) nearest to the query (dim,) by cosine, best first; of equals the earlier first."""
+        """Find the clips nearest to a query by cosine.
+
+        Args:
+            query: (dim,) of any length but zero.
+            k: How many to return; None: all.
+
+        Returns:
+            The best first; of equal ones the earlier.
+        """
         if k is not None and k < 1:
             raise LvqaError(f"how many clips to find must be 1 or more, got {k}")
         query = np.asarray(query, dtype=np.float64)
@@ -97,12 +128,12 @@ class ClipIndex:
             self._searcher.append(_faiss_index(self.vectors))
         # All of them are fetched, so that clips with equal scores are cut off by time and not by chance.
         rows = (query / length).astype(np.float32)[None]  # (1, dim)
-        scores, found = (part[0] for part in self._searcher[0].search(rows, len(self.clips)))
-        order = np.lexsort((found, -scores))[:k]
-        return [Candidate(self.clips[found[i]], embed_score=float(scores[i])) for i in order]
+        scores, neighbours = (row[0] for row in self._searcher[0].search(rows, len(self.clips)))
+        order = np.lexsort((neighbours, -scores))[:k]
+        return [Candidate(self.clips[neighbours[i]], embed_score=float(scores[i])) for i in order]
 
     def centred(self) -> Self:
-        """The same index, searched without what all its clips share: less the mean vector, at unit length again.
+        """Return the same index, searched without what all its clips share: less the mean vector, at unit length again.
 
         A clip that is the mean itself, as the only clip of a video is, scores 0. What is stored stays as it was.
         """
@@ -116,7 +147,7 @@ class ClipIndex:
 
 
 def default_store() -> Path:
-    """The folder of the store where none is given: $LVQA_HOME, or lvqa in the user's cache folder."""
+    """Return the folder of the store where none is given: $LVQA_HOME, or lvqa in the user's cache folder."""
     if home := os.environ.get("LVQA_HOME"):
         return Path(home).expanduser()
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))  # by its specification, a relative one does not count
@@ -124,69 +155,76 @@ def default_store() -> Path:
 
 
 class Store:
-    """A folder of indexes. Safe to share: a file appears whole or not at all."""
+    """A folder of indexes. Processes may share it: a file appears whole or not at all."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """By default in `default_store`."""
+        """Name the folder; by default `default_store()`."""
         self.folder = (folder or default_store()) / "index"
-        """Where the indexes lie, and what else is kept of films."""
+        """Where the indexes lie, and what else is kept of videos."""
 
-    def path_of(self, stamp: Mapping[str, Any]) -> Path:
-        """Where the index with this stamp lies, or would."""
-        digest = hashlib.sha256(_canonical(stamp)).hexdigest()[:16]
-        return self.folder / f"{_video_id(stamp)}-{digest}.parquet"
+    def path_of(self, video_id: str, spec: Mapping[str, Any]) -> Path:
+        """Return where the video's index under this spec lies, or would lie."""
+        return self.folder / f"{_check_video_id(video_id)}-{fingerprint(spec)}.parquet"
 
-    def tokens_path(self, stamp: Mapping[str, Any]) -> Path:
-        """Where the visual tokens are kept that this stamp tells from others."""
-        return self.path_of(stamp).with_suffix(".tokens")
+    def tokens_path(self, video_id: str, spec: Mapping[str, Any]) -> Path:
+        """Return where the video's visual tokens under this spec are kept."""
+        return self.path_of(video_id, spec).with_suffix(".tokens")
 
-    def load(self, stamp: Mapping[str, Any]) -> ClipIndex | None:
-        """The index with exactly this stamp; None if there is none. A damaged file is refused with IndexFileError."""
-        index = _read(self.path_of(stamp))
-        if index is not None and _canonical(index.stamp) != _canonical(stamp):
-            raise _refused(self.path_of(stamp), "it holds another index than its name says")
+    def load(self, video_id: str, spec: Mapping[str, Any]) -> ClipIndex | None:
+        """Read the video's index under exactly this spec.
+
+        Returns:
+            None if there is none.
+
+        Raises:
+            IndexFileError: The file is damaged, or holds another index.
+        """
+        path = self.path_of(video_id, spec)
+        index = _read(path)
+        if index is not None and (index.video_id != video_id or _canonical(index.spec) != _canonical(spec)):
+            raise _refused(path, "it holds another index than its name says")
         return index
 
     def read(self, path: Path) -> ClipIndex:
-        """The index in this file of the store, whatever its stamp."""
+        """Read the index in this file of the store, whatever its spec. Raises IndexFileError if it can't be used."""
         index = _read(path)
         if index is None:
             raise IndexFileError(f"{path}: there is no such index")
-        if self.path_of(index.stamp).name != path.name:
+        if self.path_of(index.video_id, index.spec).name != path.name:
             raise _refused(path, "it holds another index than its name says")
         return index
 
     def save(self, index: ClipIndex, video: Video) -> ClipIndex:
-        """Writes the index, whole or not at all, over one with the same stamp; returns it with its path."""
-        if video.id != _video_id(index.stamp):
-            raise ValueError(f"the index is of video {_video_id(index.stamp)}, not {video.id}")
-        path = self.path_of(index.stamp)
+        """Write the index, whole or not at all, over one with the same spec; return it with its path."""
+        if video.id != index.video_id:
+            raise ValueError(f"the index is of video {index.video_id}, not {video.id}")
+        path = self.path_of(index.video_id, index.spec)
         content = _to_parquet(index, video.path)
         with self._writing():
             write_atomically(path, content)
         return dataclasses.replace(index, path=path, video_path=video.path)
 
     def prepare(self) -> None:
-        """Makes the folder and tries to write there, so that a store that can't be written is known before the work."""
-        probe = self.folder / f".{uuid.uuid4().hex}.tmp"
+        """Make the folder and try to write there, so that a store that can't be written is refused before the work."""
+        trial = self.folder / f".{uuid.uuid4().hex}.tmp"
         with self._writing():
             try:
-                write_atomically(probe, b"lvqa")
+                write_atomically(trial, b"lvqa")
             finally:  # an interrupt may come between the two
                 with suppress(OSError):
-                    probe.unlink()
+                    trial.unlink()
 
     def paths(self) -> list[Path]:
-        """The files of all indexes, sorted by name."""
+        """Return the files of all indexes, sorted by name."""
         return sorted(self.folder.glob("*.parquet"))
 
-    def others(self, video_id: str, stamp: Mapping[str, Any]) -> list[Path]:
-        """The files of this video's indexes under other stamps: stale, or made with other settings."""
-        mine = self.path_of(stamp)
-        return [path for path in self.paths() if path.name.startswith(f"{video_id}-") and path != mine]
+    def others(self, video_id: str, spec: Mapping[str, Any]) -> list[Path]:
+        """Return the files of this video's indexes under other specs: other settings, models or versions of lvqa."""
+        own = self.path_of(video_id, spec)
+        return [path for path in self.paths() if path.name.startswith(f"{video_id}-") and path != own]
 
     def all(self) -> Iterator[ClipIndex]:
-        """Every index of the store, of any stamp. One that can't be used is logged as a warning and left out."""
+        """Read every index of the store, of any spec. One that can't be used is logged as a warning and left out."""
         for path in self.paths():
             try:
                 yield self.read(path)
@@ -200,26 +238,25 @@ class Store:
             yield
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            advice = "make room there or" if full else "mend that or"
+            advice = "make room there or" if full else "fix that or"
             raise StoreError(
                 f"cannot write the index into {self.folder}: {error.strerror or error}; {advice} give another --store"
             ) from error
 
 
-def _canonical(stamp: Mapping[str, Any]) -> bytes:
-    return json.dumps(stamp, sort_keys=True, allow_nan=False, separators=(",", ":")).encode("ascii")
+def _canonical(spec: Mapping[str, Any]) -> bytes:
+    return json.dumps(spec, sort_keys=True, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-def _video_id(stamp: Mapping[str, Any]) -> str:
-    video_id = stamp.get("video")
+def _check_video_id(video_id: object) -> str:
     # It becomes part of a file's name.
     if not isinstance(video_id, str) or not re.fullmatch(r"[0-9A-Za-z_]+", video_id):
-        raise ValueError(f'a stamp holds the id of its video under "video", got {video_id!r}')
+        raise ValueError(f"the id of a video is letters and digits, got {video_id!r}")
     return video_id
 
 
 def _unit(halves: np.ndarray) -> np.ndarray:
-    """float16 rows -> float32 rows of length 1. In float64, where the sum of squares is exact enough for any order."""
+    """Return float16 rows as float32 rows of length 1, by float64, whose sum of squares is exact in any order."""
     rows = halves.astype(np.float64)
     unit: np.ndarray = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     return unit
@@ -231,22 +268,23 @@ def _faiss_index(vectors: np.ndarray) -> Any:
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
     # The CPU build may lack the function.
-    if len(vectors) <= _MOST_FROM_GPU and getattr(faiss, "get_num_gpus", int)() > 0:
+    if len(vectors) <= _MAX_GPU_NEIGHBOURS and getattr(faiss, "get_num_gpus", int)() > 0:
         return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
     return index
 
 
-# --- the file ------------------------------------------------------------------------------------------------------
-
-
 def _digest(index: ClipIndex, video: bytes) -> bytes:
-    """Over all that counts, so that no flipped bit passes for a vector, a time or a path."""
+    """Return a digest of all that counts, so that no flipped bit passes for a vector, a time or a path."""
     times = np.array([(clip.start_seconds, clip.end_seconds) for clip in index.clips], dtype="<f8")
     digest = hashlib.sha256()
-    for part in (_canonical(index.stamp), video, repr(index.halves.shape).encode(), times.tobytes()):
+    for part in (_made_by(index), video, repr(index.halves.shape).encode(), times.tobytes()):
         digest.update(len(part).to_bytes(8, "little") + part)
     digest.update(np.ascontiguousarray(index.halves, dtype="<f2").tobytes())
     return digest.hexdigest().encode()
+
+
+def _made_by(index: ClipIndex) -> bytes:
+    return _canonical({"video": index.video_id, "spec": index.spec})
 
 
 def _to_parquet(index: ClipIndex, video_path: Path) -> bytes:
@@ -260,7 +298,7 @@ def _to_parquet(index: ClipIndex, video_path: Path) -> bytes:
         "end_seconds": pyarrow.array([clip.end_seconds for clip in index.clips], pyarrow.float64()),
         "embedding": embedding,
     }
-    metadata = {_STAMP: _canonical(index.stamp), _VIDEO: video, _DIGEST: _digest(index, video)}
+    metadata = {_SPEC: _made_by(index), _VIDEO: video, _DIGEST: _digest(index, video)}
     table = pyarrow.table(columns).replace_schema_metadata(metadata)
     sink = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(table, sink, compression="none", use_dictionary=False, write_statistics=False)
@@ -268,7 +306,7 @@ def _to_parquet(index: ClipIndex, video_path: Path) -> bytes:
 
 
 def _read(path: Path) -> ClipIndex | None:
-    """The index in the file, checked; None if there is no file."""
+    """Return the index in the file, checked; None if there is no file."""
     try:
         # Opening a FIFO would wait for its writer for ever.
         if not stat.S_ISREG(path.stat().st_mode):
@@ -284,12 +322,12 @@ def _read(path: Path) -> ClipIndex | None:
 def _refused(path: Path, reason: str) -> IndexFileError:
     reason = " ".join(reason.split())
     return IndexFileError(
-        f"{path} cannot be used as an index: {reason[:200]}; make it anew with `lvqa index --rebuild`, or delete it"
+        f"{path} cannot be used as an index: {reason[:200]}; rebuild it with `lvqa index --rebuild`, or delete it"
     )
 
 
 def _parsed(path: Path, content: bytes) -> ClipIndex:
-    """A file's bytes as an index. Whatever is wrong with them comes out as IndexFileError."""
+    """Parse a file's bytes as an index. Whatever is wrong with them comes out as IndexFileError."""
     import pyarrow
 
     # pyarrow answers damage with its own errors, the built-in ones, or running out of memory; json with RecursionError.
@@ -301,7 +339,7 @@ def _parsed(path: Path, content: bytes) -> ClipIndex:
 
 
 def _table(content: bytes) -> Any:
-    """The rows of a Parquet file, if its schema and size are those of an index."""
+    """Return the rows of a Parquet file, if its schema and size are those of an index."""
     import pyarrow
     import pyarrow.parquet
 
@@ -323,9 +361,12 @@ def _table(content: bytes) -> Any:
 
 def _checked(table: Any) -> ClipIndex:
     metadata = table.schema.metadata or {}
-    stamp, video = json.loads(metadata[_STAMP]), json.loads(metadata[_VIDEO])
-    if not isinstance(stamp, dict) or not isinstance(video, dict) or not isinstance(video.get("path"), str):
-        raise ValueError("its stamp is not a mapping")
+    made_by, video = json.loads(metadata[_SPEC]), json.loads(metadata[_VIDEO])
+    if not isinstance(made_by, dict) or not isinstance(video, dict) or not isinstance(video.get("path"), str):
+        raise ValueError("its metadata are not mappings")
+    spec = made_by.get("spec")
+    if not isinstance(spec, dict):
+        raise ValueError("it was made by lvqa 0.1" if "version" in made_by else "its spec is not a mapping")
     starts, ends, halves = (_numbers(table.column(name)) for name in table.column_names)
     halves = halves.reshape(len(starts), -1)
     if not (np.isfinite(halves).all() and np.isfinite(starts).all() and np.isfinite(ends).all()):
@@ -334,16 +375,17 @@ def _checked(table: Any) -> ClipIndex:
         raise ValueError("its clips are not in the order of time")
     if (np.abs(np.linalg.norm(halves.astype(np.float64), axis=1) - 1) > 2e-3).any():
         raise ValueError("its vectors are not of unit length")
-    video_id = _video_id(stamp)
+    video_id = _check_video_id(made_by.get("video"))
     clips = tuple(Clip(video_id, float(a), float(b)) for a, b in zip(starts, ends, strict=True))
-    index = ClipIndex(clips=clips, vectors=_unit(halves), halves=halves, stamp=stamp, video_path=Path(video["path"]))
+    path = Path(video["path"])
+    index = ClipIndex(clips=clips, vectors=_unit(halves), halves=halves, video_id=video_id, spec=spec, video_path=path)
     if metadata[_DIGEST] != _digest(index, metadata[_VIDEO]):
         raise ValueError("its digest does not fit its contents")
     return index
 
 
 def _numbers(column: Any) -> np.ndarray:
-    """One column as a flat array that owns its memory; ValueError if a value is missing."""
+    """Return one column as a flat array that owns its memory; ValueError if a value is missing."""
     array = column.combine_chunks()
     values = array.flatten() if hasattr(array, "flatten") else array
     if array.null_count or values.null_count:

@@ -1,4 +1,4 @@
-"""The values that cross rooms. All are immutable; seconds are the only coordinate of time."""
+"""The values that cross modules. All are immutable but Counts; seconds are the only coordinate of time."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".flv", ".wmv"),
     *(".asf", ".ogv", ".mxf", ".3gp", ".vob", ".gif", ".nut", ".ivf"),
 )
-"""What counts as a video file in a folder, the likeliest first; a file named outright may end in anything."""
+"""The suffixes of video files in a folder, the likeliest first; a file named outright may have any suffix."""
+
+LETTERS = "ABCDEFGHIJKLMNOPQRST"
+"""The letters of options; a question has at most this many."""
 
 
 class LvqaError(Exception):
-    """Something the user can mend. The message is one line: the value, what is allowed, where."""
+    """Something the user can fix. The message is one line: the value, what is allowed, where."""
 
 
 def shorten(value: object) -> str:
-    """A value for a message: on one line, and short; of a long one its ends, for a path ends with its name."""
+    """Return a value for a message: on one line, at most 80 characters, with both ends of a longer one."""
     if isinstance(value, int) and abs(value) > 10**20:  # Python refuses to write thousands of digits
         return "a very large number"
     text = repr(value)
@@ -31,13 +34,13 @@ def shorten(value: object) -> str:
 
 
 def num_cores() -> int:
-    """The processor cores that this process may use."""
+    """Return how many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def paused_gc() -> Iterator[None]:
-    """For what a process begins with, importing libraries: garbage is not looked for in what they make, now or later.
+    """Pause the search for garbage while a process imports its libraries, and leave out what they made afterwards.
 
     It took a second while they were imported, and another one when the process ended.
     """
@@ -51,19 +54,20 @@ def paused_gc() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A probed file. It holds no handle and no pixels, so it is cheap to send to a worker."""
+    """A video file that was inspected. It holds no handle and no pixels, so it is cheap to send to a worker."""
 
     path: Path
-    """Where the file lies, absolute."""
+    """The absolute path of the file."""
     id: str
-    """Fingerprint of the file's bytes: 16 hexadecimal digits, the same under any name."""
+    """The fingerprint of the file's bytes: 16 hexadecimal digits, the same under any name."""
     duration_seconds: float
-    """From the first presented frame to the end of the last one."""
+    """The time from the first presented frame to the end of the last one."""
     height: int
-    """Pixels, as shown: after rotation."""
+    """The height in pixels, as shown: after rotation."""
     width: int
+    """The width in pixels, as shown: after rotation."""
     frames_per_second: float
-    """Average of the file's own frames; a variable rate is fine."""
+    """The average rate of the file's own frames; it may vary."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -81,7 +85,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frames:
-    """Decoded frames with the times they were asked for."""
+    """Decoded frames with the times for which they were read."""
 
     times_seconds: np.ndarray
     """(n,) float64, counted from the first presented frame."""
@@ -98,24 +102,26 @@ class Frames:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, with what a benchmark knows about it."""
+    """A question, with what a benchmark knows about it."""
 
     text: str
-    """The stem, without options."""
+    """The question without its options."""
     options: tuple[str, ...] = ()
-    """Texts of the options, without letters; empty for a free question."""
+    """The texts of the options, without letters; empty for a free question."""
     image: Path | None = None
-    """A picture that belongs to the question."""
+    """The file of a picture that belongs to the question."""
     voice: Path | None = None
     """A sound file that asks the question, or goes on with it."""
     id: str = ""
+    """The benchmark's id of the question."""
     video_id: str = ""
+    """The benchmark's id of the video."""
     answer: str | None = None
-    """The right letter, where it is known."""
+    """The letter of the correct option, where it is known."""
     tags: tuple[str, ...] = ()
-    """The abilities it tests, as the benchmark names them."""
+    """The abilities that the question tests, as the benchmark names them."""
     evidence_seconds: tuple[float, float] | None = None
-    """Where the evidence lies, where it is annotated."""
+    """The annotated start and end of the evidence."""
 
     @property
     def letters(self) -> str:
@@ -123,19 +129,15 @@ class Question:
         return LETTERS[: len(self.options)]
 
 
-LETTERS = "ABCDEFGHIJKLMNOPQRST"
-"""One for each option; twenty at most."""
-
-
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A clip that may hold the evidence, with the scores it has got so far."""
+    """A clip that may hold the evidence, with its scores."""
 
     clip: Clip
     embed_score: float
-    """Cosine of the clip's vector and the question's."""
+    """The cosine of the clip's vector and the question's."""
     rerank_score: float | None = None
-    """The reranker's probability that it fits; None if it was not looked at."""
+    """The reranker's probability that the clip matches; None if it was not reranked."""
 
     @property
     def start_seconds(self) -> float:
@@ -144,13 +146,13 @@ class Candidate:
 
     @property
     def end_seconds(self) -> float:
-        """Where it ends."""
+        """Where the clip ends."""
         return self.clip.end_seconds
 
 
 @dataclass(frozen=True, slots=True)
 class FrameSelection:
-    """The seconds to show: sorted and distinct."""
+    """The times of the frames that the model is to see, in seconds: sorted and distinct."""
 
     video_id: str
     times_seconds: tuple[float, ...]
@@ -162,11 +164,18 @@ class FrameSelection:
 
 @dataclass(slots=True)
 class Counts:
-    """What the work cost. Added up as the stages run; every result carries its own."""
+    """What work cost, as counted where it is done; every result carries its own."""
 
     frames_decoded: int = 0
     pairs_encoded: int = 0
     tokens_prefilled: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.frames_decoded + other.frames_decoded,
+            self.pairs_encoded + other.pairs_encoded,
+            self.tokens_prefilled + other.tokens_prefilled,
+        )
 
     def __sub__(self, other: Counts) -> Counts:
         return Counts(
@@ -177,12 +186,23 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What one piece of work cost."""
+
+    counts: Counts = field(default_factory=Counts)
+    seconds: float = 0.0
+    """Wall time."""
+
+
+@dataclass(frozen=True, slots=True)
 class IndexUse:
-    """Which index served a question, and whether it was made before this call."""
+    """Which index served a question, and whether it was there before this call."""
 
     reused: bool
     clips: int
     path: Path | None
+    cost: Cost = field(default_factory=Cost, compare=False)
+    """What building it cost, with all indexes that were built together; nothing if it was reused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +220,15 @@ class Answer:
     method: str
     frames_budget: int
     frames: tuple[float, ...]
-    """The seconds that were shown."""
+    """The times of the frames that the model saw, in seconds."""
     evidence: tuple[Candidate, ...]
-    """Best first; empty for methods that look for none."""
+    """All clips, best first; empty for methods that search for none."""
     index: IndexUse | None
     counts: Counts
+    """What this call cost; what earlier calls did and this one reused costs nothing."""
     seconds: dict[str, float]
-    """Wall time by stage."""
+    """Wall time of this call by stage."""
+    ranking_cost: Cost | None = None
+    """What ranking the clips cost when it was done, in this call or an earlier one; None without a ranking."""
+    answer_cost: Cost = field(default_factory=Cost)
+    """What answering from these frames cost when it was done, in this call or an earlier one."""

@@ -13,29 +13,24 @@ import yaml
 
 from lvqa.components import CONTROLS, METHODS
 from lvqa.config import load_config, with_settings
+from lvqa.costs import CostMeter
 from lvqa.index import Store
-from lvqa.models import MODELS, load_model
-from lvqa.pipeline import LongVideoQA, index_together
+from lvqa.indexing import build_here
+from lvqa.models import MODELS
+from lvqa.pipeline import LongVideoQA
 from lvqa.records import LvqaError, Question
 from lvqa.rerank import RERANKERS
 from lvqa.synthetic.videos import ask_about, make_videos, write_script
 from lvqa.video import FrameGrid, inspect_video
 
 SEED, MINUTES = 11, 1
-FRAMES_IN_FILM = 60 * MINUTES
-"""On the default grid of one a second."""
+FRAMES_IN_VIDEO = 60 * MINUTES
+"""How many frames the default grid of one a second has."""
 
 
 @pytest.fixture(scope="module")
-def model():
-    return load_model("tiny", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def film(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("films")
-    (path,) = make_videos(folder, num_videos=1, minutes=MINUTES, num_questions=1, seed=SEED)
-    return path
+def video(synthetic_video) -> Path:
+    return synthetic_video(minutes=MINUTES, seed=SEED)
 
 
 @pytest.fixture(scope="module")
@@ -49,23 +44,28 @@ def store(tmp_path) -> Path:
 
 
 @pytest.fixture
-def make(model, store):
+def make(tiny, store):
     """Makes a fresh pipeline over the one loaded model, as a new process would."""
 
     def make(*overrides, **options) -> LongVideoQA:
         config = load_config(None, overrides)
         config = dataclasses.replace(config, store=dataclasses.replace(config.store, folder=store))
-        return LongVideoQA(model, config, **options)
+        return LongVideoQA(tiny, config, **options)
 
     return make
 
 
 @pytest.fixture(scope="module")
-def shared(model, tmp_path_factory) -> LongVideoQA:
-    """One pipeline whose film stays open, for tests that look at results alone."""
+def shared(tiny, tmp_path_factory) -> LongVideoQA:
+    """One pipeline whose video stays open, for tests that look at results alone."""
     config = load_config(None, ["video.clip_seconds=8"])
     folder = tmp_path_factory.mktemp("store")
-    return LongVideoQA(model, dataclasses.replace(config, store=dataclasses.replace(config.store, folder=folder)))
+    return LongVideoQA(tiny, dataclasses.replace(config, store=dataclasses.replace(config.store, folder=folder)))
+
+
+def index_together(pipelines, path):
+    indexers = [qa.indexer for qa in pipelines]
+    return build_here(pipelines[0].store, indexers, inspect_video(path), CostMeter(pipelines[0].model.counts))
 
 
 BUDGETS = {"freeret": (1, 2, 3, 16, 59, 60, 64), "uniform": (1, 2, 3, 16, 59, 60, 64)}
@@ -76,11 +76,11 @@ BUDGETS = {"freeret": (1, 2, 3, 16, 59, 60, 64), "uniform": (1, 2, 3, 16, 59, 60
     ("method", "budget"),
     [(method, m) for method in METHODS if method not in CONTROLS for m in BUDGETS.get(method, (3, 64))],
 )
-def test_every_method_shows_exactly_its_budget(shared, film, question, method, budget):
-    answer = shared.answer(film, question, method=method, frames=budget)
-    assert len(answer.frames) == min(budget, FRAMES_IN_FILM)
+def test_every_method_shows_exactly_its_budget(shared, video, question, method, budget):
+    answer = shared.answer(video, question, method=method, frames=budget)
+    assert len(answer.frames) == min(budget, FRAMES_IN_VIDEO)
     assert list(answer.frames) == sorted(set(answer.frames))
-    assert all(0 <= seconds < FRAMES_IN_FILM for seconds in answer.frames)
+    assert all(0 <= seconds < FRAMES_IN_VIDEO for seconds in answer.frames)
     assert (answer.method, answer.frames_budget) == (method, budget)
     assert answer.option in tuple("ABCD")
     assert answer.text == question.options["ABCD".index(answer.option)]
@@ -89,14 +89,14 @@ def test_every_method_shows_exactly_its_budget(shared, film, question, method, b
 
 @pytest.mark.parametrize("layout", ["question_first", "clip_first"])
 @pytest.mark.parametrize("family", MODELS)
-def test_every_model_goes_the_whole_way(film, question, tmp_path, family, layout):
+def test_every_model_goes_the_whole_way(video, question, tmp_path, family, layout):
     folder = small_models.save(family, tmp_path / "model")
     settings = ["model.device=cpu", "video.clip_seconds=8", f"store.folder={tmp_path}", f"rerank.layout={layout}"]
     qa = LongVideoQA.load(str(folder), overrides=settings)
-    choice = qa.answer(film, question, frames=8)
+    choice = qa.answer(video, question, frames=8)
     assert len(choice.frames) == 8 and choice.option in tuple("ABCD") and sum(choice.option_scores) == pytest.approx(1)
     assert all(candidate.rerank_score is not None for candidate in choice.evidence) and len(choice.evidence) == 8
-    free = qa.ask(film, "What happens?", frames=3)
+    free = qa.ask(video, "What happens?", frames=3)
     assert free.option is None and len(free.frames) == 3 and free.index.reused
 
 
@@ -106,86 +106,86 @@ import numpy as np
 class Nearest:
     needs_features = True
 
-    def select(self, grid):
-        assert len(grid.features) == len(grid) == len(grid.clip_ids) == 60
-        assert np.allclose(np.linalg.norm(grid.features, axis=1), 1) and np.isclose(np.linalg.norm(grid.query), 1)
-        assert grid.question_text.endswith("?") and grid.question_id and grid.video_id
-        return grid.selection([np.argmax(grid.features @ grid.query)])
+    def select(self, inputs):
+        assert len(inputs.features) == len(inputs) == len(inputs.clip_ids) == 60
+        assert np.allclose(np.linalg.norm(inputs.features, axis=1), 1) and np.isclose(np.linalg.norm(inputs.query), 1)
+        assert inputs.question_text.endswith("?") and inputs.question_id and inputs.video_id
+        return inputs.selection([np.argmax(inputs.features @ inputs.query)])
 """
 
 
 @pytest.mark.parametrize("centre", [False, True])
-def test_a_selector_of_ones_own_sees_the_vectors_that_were_searched(make, film, question, tmp_path, centre):
+def test_a_selector_of_ones_own_sees_the_vectors_that_were_searched(make, video, question, tmp_path, centre):
     path = tmp_path / "own.py"
     path.write_text(OWN)
     qa = make(f"embedding.centre={centre}", "video.clip_seconds=8")
-    answer = qa.answer(film, question, method=str(path), frames=1)
+    answer = qa.answer(video, question, method=str(path), frames=1)
     nearest = max(answer.evidence, key=lambda candidate: candidate.embed_score)
     assert answer.frames == (nearest.start_seconds,)
     assert answer.method == str(path)
 
 
-def test_vectors_alone_need_the_index_and_no_ranking(make, film, question):
-    answer = make().answer(film, question, method="kmeans", frames=4)
+def test_vectors_alone_need_the_index_and_no_ranking(make, video, question):
+    answer = make().answer(video, question, method="kmeans", frames=4)
     assert answer.index is not None and answer.evidence == ()
     assert "rerank" not in answer.seconds and "search" not in answer.seconds
 
 
-def test_options_reach_the_method(make, film, question):
+def test_options_reach_the_method(make, video, question):
     short, long = (make("method=bolt", f"selection.options.power={power}") for power in (0.01, 50))
-    assert short.answer(film, question, frames=8).frames != long.answer(film, question, frames=8).frames
+    assert short.answer(video, question, frames=8).frames != long.answer(video, question, frames=8).frames
     with pytest.raises(LvqaError, match="unknown option 'power' of method 'uniform'"):
-        short.answer(film, question, method="uniform")
+        short.answer(video, question, method="uniform")
     with pytest.raises(LvqaError, match="method 'blind' takes no options"):
-        short.answer(film, question, method="blind")
+        short.answer(video, question, method="blind")
 
 
-def test_blind_shows_nothing_and_decodes_nothing(make, film, question):
-    answer = make().answer(film, question, method="blind")
+def test_blind_shows_nothing_and_decodes_nothing(make, video, question):
+    answer = make().answer(video, question, method="blind")
     assert (answer.frames, answer.evidence, answer.index) == ((), (), None)
     assert (answer.counts.frames_decoded, answer.counts.pairs_encoded) == (0, 0)
     assert answer.option is not None
 
 
-def test_the_oracle_sees_the_evidence_and_nothing_else(shared, film, question):
+def test_the_oracle_sees_the_evidence_and_nothing_else(shared, video, question):
     start, end = question.evidence_seconds
-    answer = shared.answer(film, question, method="oracle", frames=8)
+    answer = shared.answer(video, question, method="oracle", frames=8)
     assert len(answer.frames) == 8
     assert all(start <= seconds < end for seconds in answer.frames)
     firsts, seconds = answer.frames[::2], answer.frames[1::2]
     assert all(first % 2 == 0 and second == first + 1 for first, second in zip(firsts, seconds, strict=True)), "pairs"
 
 
-def test_the_oracle_needs_the_evidence(shared, film):
+def test_the_oracle_needs_the_evidence(shared, video):
     with pytest.raises(LvqaError, match="'oracle' needs the time of the evidence"):
-        shared.ask(film, "Where is it?", method="oracle")
+        shared.ask(video, "Where is it?", method="oracle")
 
 
 @pytest.mark.parametrize("method", ["uniform", "random", "blind"])
-def test_methods_that_look_for_nothing_build_no_index(make, film, question, store, method):
-    answer = make().answer(film, question, method=method)
+def test_methods_that_look_for_nothing_build_no_index(make, video, question, store, method):
+    answer = make().answer(video, question, method=method)
     assert answer.index is None
     assert answer.evidence == ()
     assert not store.exists()
 
 
-def test_a_first_question_encodes_each_pair_once(make, film, question):
-    answer = make().answer(film, question)
+def test_a_first_question_encodes_each_pair_once(make, video, question):
+    answer = make().answer(video, question)
     assert answer.index.reused is False
     # The index has read every frame, and reranking and answering take their pairs from it.
-    assert answer.counts.frames_decoded == FRAMES_IN_FILM
-    assert answer.counts.pairs_encoded == FRAMES_IN_FILM // 2
+    assert answer.counts.frames_decoded == FRAMES_IN_VIDEO
+    assert answer.counts.pairs_encoded == FRAMES_IN_VIDEO // 2
     assert answer.counts.tokens_prefilled > 0
 
 
 @pytest.mark.parametrize("memory_mib", [0, 1, 4096])
-def test_clips_that_were_read_score_as_those_read_anew(make, film, memory_mib):
-    """Some, none or all of what the first question made the model read is held for the second."""
+def test_clips_read_before_score_as_those_read_now(make, video, memory_mib):
+    """Some, none or all of what the first question made the model read is kept for the second."""
     questions = ask_about(write_script(SEED, MINUTES), 2)
     settings = ("video.clip_seconds=4", "rerank.layout=clip_first")
     qa = make(*settings, f"rerank.memory_mib={memory_mib}")
-    first, second = (qa.answer(film, question) for question in questions)
-    alone = make(*settings).answer(film, questions[1])
+    first, second = (qa.answer(video, question) for question in questions)
+    alone = make(*settings).answer(video, questions[1])
     scores = [{c.clip: (c.embed_score, c.rerank_score) for c in answer.evidence} for answer in (second, alone)]
     assert scores[0].keys() == scores[1].keys()
     assert all(scores[0][clip] == pytest.approx(scores[1][clip], abs=1e-5) for clip in scores[0])
@@ -194,56 +194,56 @@ def test_clips_that_were_read_score_as_those_read_anew(make, film, memory_mib):
     assert spent < 0.45 if memory_mib == 4096 else spent > 0.45
 
 
-@pytest.mark.parametrize("read", ["logits", "likelihood"])
-def test_questions_answered_together_are_answered_as_alone(make, film, read):
+@pytest.mark.parametrize("mode", ["logits", "likelihood"])
+def test_questions_answered_together_are_answered_as_alone(make, video, mode):
     questions = ask_about(write_script(SEED, MINUTES), 3)
-    setting = f"answer.mode={read}"
-    make(setting).index(film)
-    together, one_by_one = make(setting).answers(film, questions), make(setting)
-    alone = [one_by_one.answer(film, question) for question in questions]
-    for found, expected, question in zip(together, alone, questions, strict=True):
-        assert (found.question, found.option, found.frames) == (question, expected.option, expected.frames)
-        assert found.option_scores == pytest.approx(expected.option_scores, abs=1e-5)
+    setting = f"answer.mode={mode}"
+    make(setting).index(video)
+    together, one_by_one = make(setting).answers(video, questions), make(setting)
+    alone = [one_by_one.answer(video, question) for question in questions]
+    for answer, expected, question in zip(together, alone, questions, strict=True):
+        assert (answer.question, answer.option, answer.frames) == (question, expected.option, expected.frames)
+        assert answer.option_scores == pytest.approx(expected.option_scores, abs=1e-5)
     spent = [sum(answer.counts.tokens_prefilled for answer in answers) for answers in (together, alone)]
     assert spent[0] == spent[1] > 0
-    assert make().answers(film, []) == []
+    assert make().answers(video, []) == []
 
 
-def test_the_same_question_again_encodes_nothing(make, film, question):
+def test_the_same_question_again_encodes_nothing(make, video, question):
     qa = make()
-    first, again = qa.answer(film, question), qa.answer(film, question)
+    first, again = qa.answer(video, question), qa.answer(video, question)
     assert (again.counts.frames_decoded, again.counts.pairs_encoded) == (0, 0)
     assert again.index.reused is True
     assert (again.evidence, again.frames, again.option_scores) == (first.evidence, first.frames, first.option_scores)
 
 
-def test_another_question_encodes_only_what_it_has_not_seen(make, film, question):
-    make().index(film)
+def test_another_question_encodes_only_what_it_has_not_seen(make, video, question):
+    make().index(video)
     qa = make("rerank.pool=1", "store.disk_mib=0")  # a fresh one: the index is there, no pair has been seen
-    first = qa.answer(film, question, frames=2)
+    first = qa.answer(video, question, frames=2)
     assert first.index.reused is True
     assert first.counts.pairs_encoded == 8  # the one clip that was reranked; the answer's pair lies in it
     assert first.counts.frames_decoded == 16
-    second = qa.answer(film, Question("Where is the green fish?"), method="uniform", frames=2)
+    second = qa.answer(video, Question("Where is the green fish?"), method="uniform", frames=2)
     seen = set(range(int(first.evidence[0].clip.start_seconds), int(first.evidence[0].clip.end_seconds)))
     assert second.counts.pairs_encoded == 2  # frames shown alone are pairs of their own
     assert second.counts.frames_decoded == len(set(map(int, second.frames)))
-    third = qa.answer(film, Question("What is white?"), frames=2)
+    third = qa.answer(video, Question("What is white?"), frames=2)
     new = set(range(int(third.evidence[0].clip.start_seconds), int(third.evidence[0].clip.end_seconds))) - seen
     assert third.counts.frames_decoded == len(new)
     assert third.counts.pairs_encoded == len(new) // 2
 
 
-def test_a_new_process_decodes_nothing_of_an_indexed_film(make, film, question):
-    make().index(film)
-    fresh, plain = make().answer(film, question), make("store.disk_mib=0").answer(film, question)
+def test_a_new_process_decodes_nothing_of_an_indexed_film(make, video, question):
+    make().index(video)
+    fresh, plain = make().answer(video, question), make("store.disk_mib=0").answer(video, question)
     assert (fresh.counts.frames_decoded, fresh.counts.pairs_encoded) == (0, 0)
     assert plain.counts.pairs_encoded > 0
     assert fresh.frames == plain.frames and fresh.option_scores == pytest.approx(plain.option_scores, abs=1e-5)
 
 
-def test_a_stored_index_gives_the_same_as_a_new_one(make, film, question):
-    fresh, stored = make().answer(film, question), make().answer(film, question)
+def test_a_stored_index_gives_the_same_as_a_new_one(make, video, question):
+    fresh, stored = make().answer(video, question), make().answer(video, question)
     assert (fresh.index.reused, stored.index.reused) == (False, True)
     assert stored.index.path == fresh.index.path
     assert stored.evidence == fresh.evidence
@@ -261,49 +261,49 @@ def test_a_stored_index_gives_the_same_as_a_new_one(make, film, question):
         "embedding.noise=false",
     ],
 )
-def test_other_settings_never_use_an_old_index(make, film, caplog, setting):
-    before = make().index(film)
+def test_other_settings_never_use_an_old_index(make, video, caplog, setting):
+    before = make().index(video)
     with caplog.at_level("INFO", logger="lvqa"):
-        after = make(setting).index(film)
+        after = make(setting).index(video)
     assert after.reused is False
     assert after.path != before.path
     assert [record.getMessage() for record in caplog.records] == [
-        f"{film}: index made anew because settings or model changed"
+        f"{video}: index rebuilt because settings, model or lvqa's version changed"
     ]
 
 
 @pytest.mark.parametrize("encoding", ["text", "mrope"])
 @pytest.mark.parametrize("method", ["freeret", "uniform", "mmr"])
-def test_a_skimmed_film_is_answered_from_its_key_frames(make, film, question, method, encoding):
-    keys = set(FrameGrid.of_key_frames(inspect_video(film), 1.0).times_seconds.tolist())
+def test_a_skimmed_film_is_answered_from_its_key_frames(make, video, question, method, encoding):
+    keys = set(FrameGrid.keyframes(inspect_video(video), 1.0).times_seconds.tolist())
     qa = make("video.sampling=keyframes", "video.threads=2", f"answer.time_encoding={encoding}")
-    answer = qa.answer(film, question, method=method, frames=64)
+    answer = qa.answer(video, question, method=method, frames=64)
     assert set(answer.frames) == keys
-    assert answer.counts.frames_decoded == len(keys) < FRAMES_IN_FILM
+    assert answer.counts.frames_decoded == len(keys) < FRAMES_IN_VIDEO
     if method != "uniform":
-        edges = sorted(edge for found in answer.evidence for edge in (found.start_seconds, found.end_seconds))
-        assert (edges[0], edges[-1]) == (0.0, FRAMES_IN_FILM)
+        edges = sorted(edge for clip in answer.evidence for edge in (clip.start_seconds, clip.end_seconds))
+        assert (edges[0], edges[-1]) == (0.0, FRAMES_IN_VIDEO)
 
 
-def test_an_index_is_made_anew_on_demand(make, film):
-    before = make().index(film)
+def test_an_index_is_rebuilt_on_demand(make, video):
+    before = make().index(video)
     made = before.path.stat().st_mtime_ns
-    assert make().index(film).reused is True
-    assert make().index(film, rebuild=True).reused is False
+    assert make().index(video).reused is True
+    assert make().index(video, rebuild=True).reused is False
     assert before.path.stat().st_mtime_ns > made
 
 
-def test_a_changed_film_has_another_index(make, film, tmp_path):
+def test_a_changed_film_has_another_index(make, video, tmp_path):
     copy = tmp_path / "copy.mp4"
-    copy.write_bytes(film.read_bytes())
-    assert make().index(film).reused is False
+    copy.write_bytes(video.read_bytes())
+    assert make().index(video).reused is False
     assert make().index(copy).reused is True  # the same bytes under another name
     make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=SEED + 1)[0].replace(copy)
     assert make().index(copy).reused is False
 
 
-def test_evidence_holds_every_clip_once_reranked_ones_first(make, film, question):
-    answer = make("rerank.pool=2").answer(film, question)
+def test_evidence_holds_every_clip_once_reranked_ones_first(make, video, question):
+    answer = make("rerank.pool=2").answer(video, question)
     assert sorted(c.clip.start_seconds for c in answer.evidence) == [0, 16, 32, 48]
     scores = [c.rerank_score for c in answer.evidence]
     assert scores[0] >= scores[1]
@@ -311,56 +311,56 @@ def test_evidence_holds_every_clip_once_reranked_ones_first(make, film, question
     assert answer.evidence[2].embed_score >= answer.evidence[3].embed_score
 
 
-def test_a_pool_can_be_the_whole_video(make, film, question):
-    answer = make("rerank.pool=null", "video.clip_seconds=1").answer(film, question)
+def test_a_pool_can_be_the_whole_video(make, video, question):
+    answer = make("rerank.pool=null", "video.clip_seconds=1").answer(video, question)
     assert [c.rerank_score is None for c in answer.evidence] == [False] * 30
 
 
 @pytest.mark.parametrize("override", ["rerank.name=none", "rerank.pool=0"])
-def test_without_reranking_the_embedding_ranks(make, film, question, override):
-    answer = make(override).answer(film, question)
+def test_without_reranking_the_embedding_ranks(make, video, question, override):
+    answer = make(override).answer(video, question)
     embedded = [c.embed_score for c in answer.evidence]
     assert embedded == sorted(embedded, reverse=True)
     assert {c.rerank_score for c in answer.evidence} == {None}
 
 
-def test_search_gives_the_best_clips(make, film):
+def test_search_gives_the_best_clips(make, video):
     qa = make()
-    found = qa.search(film, "the red fish", top=3)
-    assert len(found) == 3
-    assert found == qa.search(film, "the red fish", top=100)[:3]
+    hits = qa.search(video, "the red fish", top=3)
+    assert len(hits) == 3
+    assert hits == qa.search(video, "the red fish", top=100)[:3]
 
 
-def test_the_library_is_searched_under_one_maker(make, film, tmp_path):
+def test_the_library_is_searched_under_one_spec(make, video, tmp_path):
     other = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=SEED + 1)[0]
     qa = make()
-    for path in (film, other):
+    for path in (video, other):
         qa.index(path)
-    make("video.clip_seconds=8").index(film)
+    make("video.clip_seconds=8").index(video)
     assert len(Store(qa.config.store.folder).paths()) == 3
-    found = qa.search_library("the red fish", top=100)
-    assert len(found) == 8
-    scores = [candidate.embed_score for _, candidate in found]
+    hits = qa.search_library("the red fish", top=100)
+    assert len(hits) == 8
+    scores = [candidate.embed_score for _, candidate in hits]
     assert scores == sorted(scores, reverse=True)
-    assert [c for _, c in found[:3]] == [c for _, c in qa.search_library("the red fish", top=3)]
-    assert {candidate.clip.video_id for _, candidate in found} == {inspect_video(film).id, inspect_video(other).id}
-    for index, candidate in found:
+    assert [c for _, c in hits[:3]] == [c for _, c in qa.search_library("the red fish", top=3)]
+    assert {candidate.clip.video_id for _, candidate in hits} == {inspect_video(video).id, inspect_video(other).id}
+    for index, candidate in hits:
         assert candidate.clip.video_id == inspect_video(index.video_path).id
 
 
-def test_an_empty_library_says_so(make, film):
+def test_an_empty_library_says_so(make, video):
     with pytest.raises(LvqaError, match=r"no index in .* was made with tiny and these settings \(0 with others\)"):
         make().search_library("a red car")
-    make("video.clip_seconds=8").index(film)
+    make("video.clip_seconds=8").index(video)
     with pytest.raises(LvqaError, match=r"\(1 with others\); index some videos first"):
         make().search_library("a red car")
 
 
-def test_progress_is_told_in_pairs(make, film, question):
-    told = []
-    make(progress=lambda *step: told.append(step)).answer(film, question)
-    assert [step for step in told if step[0] == "index"] == [("index", done, 30) for done in (8, 16, 24, 30)]
-    assert [step for step in told if step[0] == "rerank"] == [("rerank", done, 30) for done in (8, 16, 24, 30)]
+def test_progress_is_told_in_pairs(make, video, question):
+    steps = []
+    make(progress=lambda *step: steps.append(step)).answer(video, question)
+    assert [step for step in steps if step[0] == "index"] == [("index", n, 30) for n in (8, 16, 24, 30)]
+    assert [step for step in steps if step[0] == "rerank"] == [("rerank", n, 30) for n in (8, 16, 24, 30)]
 
 
 @pytest.mark.parametrize(
@@ -390,28 +390,26 @@ OTHERS = (
 
 
 @pytest.fixture(scope="module")
-def longer(tmp_path_factory) -> Path:
-    """A film of several segments."""
-    folder = tmp_path_factory.mktemp("longer")
-    (path,) = make_videos(folder, num_videos=1, minutes=4, num_questions=1, seed=SEED)
-    return path
+def longer(synthetic_video) -> Path:
+    """A video of several segments."""
+    return synthetic_video(minutes=4, seed=SEED)
 
 
 @pytest.mark.parametrize("memory_mib", [2048, 1])
-def test_pipelines_beside_each_other_decode_and_encode_each_pair_once(make, longer, model, memory_mib):
-    """One mebibyte holds the tokens of a segment, and not those of the film.
+def test_pipelines_that_share_sessions_decode_and_encode_each_pair_once(make, longer, tiny, memory_mib):
+    """One mebibyte holds the tokens of a segment, and not those of the video.
 
     The last two differ in what follows the embedding alone, so they have one index.
     """
     qa = make(f"store.memory_mib={memory_mib}", "video.clip_seconds=2")
-    pipelines = [qa, *(qa.beside(with_overrides(qa.config, *other)) for other in OTHERS)]
-    before = dataclasses.replace(model.counts)
-    uses = index_together(pipelines, inspect_video(longer))
-    spent = model.counts - before
+    pipelines = [qa, *(qa.with_config(with_overrides(qa.config, *other)) for other in OTHERS)]
+    before = dataclasses.replace(tiny.counts)
+    uses = index_together(pipelines, longer)
+    spent = tiny.counts - before
     assert (spent.frames_decoded, spent.pairs_encoded) == (240, 120)
     assert [use.reused for use in uses] == [False] * 6 and len({use.path for use in uses}) == 5
     assert [use.clips for use in uses] == [120, 120, 120, 120, 60, 60]
-    assert [use.reused for use in index_together(pipelines, inspect_video(longer))] == [True] * 6
+    assert [use.reused for use in index_together(pipelines, longer)] == [True] * 6
 
 
 def with_overrides(config, *overrides):
@@ -419,14 +417,14 @@ def with_overrides(config, *overrides):
     return with_settings(config, {key: yaml.safe_load(value) for key, value in pairs}, where="a test")
 
 
-def test_what_is_shared_changes_no_answer(make, film, question, tmp_path):
+def test_what_is_shared_changes_no_answer(make, video, question, tmp_path):
     alone = make("video.clip_seconds=2")
-    pipelines = [alone.beside(with_overrides(alone.config, *other)) for other in OTHERS]
-    index_together(pipelines, inspect_video(film))
+    pipelines = [alone.with_config(with_overrides(alone.config, *other)) for other in OTHERS]
+    index_together(pipelines, video)
     for qa, other in zip(pipelines, OTHERS, strict=True):
-        together = qa.answer(film, question, frames=4)
+        together = qa.answer(video, question, frames=4)
         fresh = make("video.clip_seconds=2", *other, f"store.folder={tmp_path / 'other'}").answer(
-            film, question, frames=4
+            video, question, frames=4
         )
         scores = [{c.clip: (c.embed_score, c.rerank_score) for c in a.evidence} for a in (together, fresh)]
         assert scores[0].keys() == scores[1].keys()
@@ -434,11 +432,11 @@ def test_what_is_shared_changes_no_answer(make, film, question, tmp_path):
         assert (together.frames, together.option) == (fresh.frames, fresh.option)
 
 
-def test_another_video_lets_go_of_the_last_ones_tokens(make, film, question, tmp_path):
+def test_another_video_lets_go_of_the_last_ones_tokens(make, video, question, tmp_path):
     (other,) = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=SEED + 1)
     qa = make()
-    beside = qa.beside(with_overrides(qa.config, "embedding.state=mlp"))
-    tokens = weakref.ref(qa.open(film).tokens)
-    assert beside.open(film).tokens is tokens()
-    beside.open(other)
+    other_qa = qa.with_config(with_overrides(qa.config, "embedding.state=mlp"))
+    tokens = weakref.ref(qa.open(video).tokens)
+    assert other_qa.open(video).tokens is tokens()
+    other_qa.open(other)
     assert tokens() is None

@@ -1,4 +1,4 @@
-"""The driver of a run: what is still to be asked goes to workers, and what comes back is appended."""
+"""Drive a run: what still lacks answers goes to workers, and what comes back is appended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lvqa.config import Config
 from lvqa.datasets import Loaded, VideoTask, load_benchmark
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
 from lvqa.evaluation.rows import Key
-from lvqa.evaluation.runner import Asker, Work, blank_row
+from lvqa.evaluation.runner import Condition, Runner, WorkItem, blank_row
 from lvqa.evaluation.settings import Arm, RunConfig, arms_of
 from lvqa.plugins import absolute
 from lvqa.records import LvqaError
@@ -29,19 +29,28 @@ Progress = Callable[[str, int, int], None]
 def evaluate(
     config: RunConfig, folder: Path, *, progress: Progress = lambda *_: None, prepare: Prepare | None = None
 ) -> Run:
-    """Ask every question of the benchmark in every arm, and append the rows to the run folder; go on if it is there.
+    """Answer every question of the benchmark in every arm, and append the rows to the run folder.
 
-    A video that fails, or that kills the process decoding it, is rows with its error. Raises LvqaError, before
-    anything is loaded or written, for settings that are not known and for missing videos unless they are allowed.
+    A run that is there goes on. A video that fails, or that kills the process decoding it, gives rows with its error.
+
+    Args:
+        config: The benchmark, the arms and where the work is done.
+        folder: The run folder.
+        progress: Called as answers are done.
+        prepare: Called in each worker before its model is loaded.
+
+    Raises:
+        LvqaError: A setting is not known, or videos are missing and that is not allowed; raised before anything is
+            loaded or written.
     """
     check_run(config)
     loaded = chosen_tasks(config)
     missing = missing_videos(loaded)
     if missing:
-        told = f"{len(missing)} of {len(loaded.tasks)} videos have no file: {', '.join(missing)}"
+        message = f"{len(missing)} of {len(loaded.tasks)} videos have no file: {', '.join(missing)}"
         if not config.allow_missing:
-            raise LvqaError(f"{told}; get them into {_folder(config) / 'videos'}, or go on without: --allow-missing")
-        _log.warning("%s; their questions are left out", told)
+            raise LvqaError(f"{message}; get them into {_folder(config) / 'videos'}, or go on without: --allow-missing")
+        _log.warning("%s; their questions are left out", message)
     for line in loaded.unusable:
         _log.info("%s", line)
     tasks = [task for task in loaded.tasks if task.video_id not in missing]
@@ -52,18 +61,19 @@ def evaluate(
         run.describe(videos=len(tasks), questions=questions, missing=missing, unusable=list(loaded.unusable))
         schedule = Schedule(tasks, arms_of(config), run.done)
         if schedule.num_left:
-            _ask_all(config, run, schedule, progress, functools.partial(_make_asker, for_workers(config), prepare))
+            make = functools.partial(_make_runner, for_workers(config), prepare)
+            _answer_all(config, run, schedule, progress, make)
     return read_run(folder)
 
 
 def check_run(config: RunConfig) -> None:
-    """Raises LvqaError for a setting of an arm that no room knows. Costs nothing."""
+    """Raise LvqaError for a setting of an arm that no module knows. Costs nothing."""
     for arm in arms_of(config):
         check_settings(arm.complete)
 
 
 def chosen_tasks(config: RunConfig) -> Loaded:
-    """The benchmark's videos and questions, cut to `benchmark.videos` and `benchmark.limit`."""
+    """Return the benchmark's videos and questions, cut to `benchmark.videos` and `benchmark.limit`."""
     loaded = load_benchmark(config.benchmark.name, _folder(config))
     tasks = loaded.tasks[: config.benchmark.videos]
     cut = tuple(dataclasses.replace(task, questions=task.questions[: config.benchmark.limit]) for task in tasks)
@@ -71,7 +81,7 @@ def chosen_tasks(config: RunConfig) -> Loaded:
 
 
 def missing_videos(loaded: Loaded) -> list[str]:
-    """The videos whose files are not there."""
+    """Return the videos whose files are not there."""
     return [task.video_id for task in loaded.tasks if not task.path.is_file()]
 
 
@@ -82,7 +92,7 @@ def _folder(config: RunConfig) -> Path:
 
 
 def for_workers(config: RunConfig) -> RunConfig:
-    """The same where the working directory is another one, as it may be in a worker."""
+    """Return the same settings for another working directory, as a worker may have."""
     folder = config.store.folder and config.store.folder.absolute()
     arms = [
         dataclasses.replace(
@@ -104,80 +114,86 @@ def _absolute_settings(config: Config) -> dict[str, str]:
     return settings
 
 
-def _make_asker(config: RunConfig, prepare: Prepare | None) -> Asker:
-    """Runs in a worker."""
+def _make_runner(config: RunConfig, prepare: Prepare | None) -> Runner:
+    """Load the model; this runs in a worker."""
     if prepare is not None:
         prepare()
-    return Asker(config)
+    return Runner(config)
 
 
-def _ask_all(
-    config: RunConfig, run: RunFolder, schedule: Schedule, progress: Progress, make: Callable[[], Asker]
+def _answer_all(
+    config: RunConfig, run: RunFolder, schedule: Schedule, progress: Progress, make: Callable[[], Runner]
 ) -> None:
-    to_ask, gpus = schedule.num_left, config.gpus_per_worker
+    total, gpus = schedule.num_left, config.gpus_per_worker
     if run.done:
-        _log.info("%s: %d answers are there, %d are asked", run.folder, len(run.done), to_ask)
-    progress("answer", 0, to_ask)
+        _log.info("%s: %d answers are there, %d are lacking", run.folder, len(run.done), total)
+    progress("answer", 0, total)
     with Pool(make, workers=config.workers, address=config.ray_address, gpus_per_worker=gpus) as pool:
         while schedule.num_left:
             for outcome in pool.run(schedule):
-                if outcome.value is None:
+                item, result = outcome.item, outcome.value
+                if result is None:
                     error = outcome.error or "no answer"
-                    _log.warning("video %s: %s", outcome.item.video_id, error)
-                    for work in schedule.give_up(outcome.item):
-                        run.append([blank_row(work, *cell) | {"error": error} for cell in work.cells])
+                    _log.warning("video %s: %s", item.video_id, error)
+                    for failed in schedule.abandon(item):
+                        run.append(
+                            [blank_row(failed, *condition) | {"error": error} for condition in failed.conditions]
+                        )
                 else:
-                    run.check_revision(outcome.value.revision)
-                    run.append(outcome.value.rows)
-                    for error in dict.fromkeys(row["error"] for row in outcome.value.rows if row["error"] is not None):
-                        _log.warning("question %s: %s", outcome.item.question.id, error)
-                    schedule.take_back(outcome.item)
-                progress("answer", to_ask - schedule.num_left, to_ask)
+                    run.check_revision(result.revision)
+                    run.append(result.rows)
+                    for error in dict.fromkeys(row["error"] for row in result.rows if row["error"] is not None):
+                        _log.warning("question %s: %s", item.question.id, error)
+                    schedule.requeue(item)
+                progress("answer", total - schedule.num_left, total)
 
 
-class Schedule(Iterator[Work]):
-    """Which question comes next: those on one video one after the other, so that it is open and its tokens are there.
+class Schedule(Iterator[WorkItem]):
+    """Says which question comes next: those on one video follow each other, so that it is open in its worker.
 
     A video is with one worker at a time. Its next question comes as soon as the last one is back, before any new video,
     so it goes to the worker that has just become free. Where all that is left waits for a question that is out, the
-    iterator ends, and goes on after `take_back`.
+    iterator ends, and goes on after `requeue`.
     """
 
-    def __init__(self, tasks: Sequence[VideoTask], arms: Sequence[Arm], done: set[Key]) -> None:
-        cells = [(arm.name, budget) for arm in arms for budget in arm.budgets]
-        self._new = deque(works for task in tasks if (works := _works(task, cells, done)))
-        self._back: deque[deque[Work]] = deque()
-        self._out: dict[str, deque[Work]] = {}
-        self.num_left = sum(len(work.cells) for works in self._new for work in works)
-        """Answers that are still lacking."""
+    def __init__(self, tasks: Sequence[VideoTask], arms: Sequence[Arm], completed: set[Key]) -> None:
+        """Schedule all questions of the tasks that lack answers; `completed` are the keys of rows that are there."""
+        conditions = [(arm.name, budget) for arm in arms for budget in arm.budgets]
+        self._new = deque(items for task in tasks if (items := _work_items(task, conditions, completed)))
+        self._returned: deque[deque[WorkItem]] = deque()
+        self._out: dict[str, deque[WorkItem]] = {}
+        self.num_left = sum(len(item.conditions) for items in self._new for item in items)
+        """How many answers are still lacking."""
 
-    def __next__(self) -> Work:
-        """What can be asked now."""
-        if not (self._back or self._new):
+    def __next__(self) -> WorkItem:
+        """Return what can be answered now."""
+        if not (self._returned or self._new):
             raise StopIteration
-        works = (self._back or self._new).popleft()
-        self._out[works[0].video_id] = works
-        return works[0]
+        items = (self._returned or self._new).popleft()
+        self._out[items[0].video_id] = items
+        return items[0]
 
-    def take_back(self, work: Work) -> None:
-        """The question is answered; the next one on its video can be asked."""
-        works = self._out.pop(work.video_id)
-        self.num_left -= len(works.popleft().cells)
-        if works:
-            self._back.append(works)
+    def requeue(self, item: WorkItem) -> None:
+        """Note that the question is answered; the next one on its video can come."""
+        items = self._out.pop(item.video_id)
+        self.num_left -= len(items.popleft().conditions)
+        if items:
+            self._returned.append(items)
 
-    def give_up(self, work: Work) -> deque[Work]:
-        """All that was still to be asked about a video that failed."""
-        works = self._out.pop(work.video_id)
-        self.num_left -= sum(len(work.cells) for work in works)
-        return works
+    def abandon(self, item: WorkItem) -> deque[WorkItem]:
+        """Return all that was still to be answered about a video that failed; none of it comes any more."""
+        items = self._out.pop(item.video_id)
+        self.num_left -= sum(len(item.conditions) for item in items)
+        return items
 
 
-def _works(task: VideoTask, cells: Sequence[tuple[str, int]], done: set[Key]) -> deque[Work]:
-    """The questions on a video that lack answers."""
-    works: deque[Work] = deque()
+def _work_items(task: VideoTask, conditions: Sequence[Condition], completed: set[Key]) -> deque[WorkItem]:
+    """Return the questions on a video that lack answers."""
+    items: deque[WorkItem] = deque()
     for question in task.questions:
-        lacking = tuple(cell for cell in cells if (task.video_id, question.id, *cell) not in done)
+        lacking = tuple(
+            condition for condition in conditions if (task.video_id, question.id, *condition) not in completed
+        )
         if lacking:
-            works.append(Work(task.video_id, task.path.absolute(), question, lacking))
-    return works
+            items.append(WorkItem(task.video_id, task.path.absolute(), question, lacking))
+    return items

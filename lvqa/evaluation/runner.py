@@ -1,73 +1,71 @@
-"""What a worker does: one question in all its arms, as rows. It holds one model, and one video open."""
+"""What a worker does: it answers one question in all its conditions, as rows, with one model and one open video."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from lvqa.components import selector_of
-from lvqa.config import Config
+from lvqa.costs import CostMeter
 from lvqa.evaluation.rows import Row
 from lvqa.evaluation.settings import Arm, RunConfig, arms_of
-from lvqa.pipeline import LongVideoQA, index_together
-from lvqa.records import Answer, Candidate, Counts, LvqaError, Question, Video
+from lvqa.indexing import build_here
+from lvqa.pipeline import LongVideoQA
+from lvqa.records import Answer, Candidate, Cost, Counts, LvqaError, Question, Video
 
 DECIMALS = 6
-"""Of scores in rows."""
+"""How many decimals the scores in rows have."""
+
+Condition = tuple[str, int]
+"""An arm and a budget."""
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """A question about a video, and the arms and budgets in which it is to be answered."""
+class WorkItem:
+    """A question about a video, and the conditions in which it is to be answered."""
 
     video_id: str
     path: Path
     question: Question
-    cells: tuple[tuple[str, int], ...]
+    conditions: tuple[Condition, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """The rows of a piece of work, and the revision of the model that they are from."""
+class WorkResult:
+    """The rows of a work item, and the revision of the model that answered."""
 
     rows: tuple[Row, ...]
     revision: str
 
 
-class Asker:
+class Runner:
     """Answers questions in the arms of a run. The last video stays open, so that the next question on it is cheap."""
 
     def __init__(self, config: RunConfig) -> None:
-        """Loads the model, once. Raises LvqaError for what is unknown."""
+        """Load the model, once. Raises LvqaError for what is unknown."""
         self._arms = arms_of(config)
         self._first = LongVideoQA.load(config=self._arms[0].complete)
-        # Arms that differ in their selection alone share a pipeline, and all share what is held of the video.
-        self._pipelines = {arm.before_selection: self._first.beside(arm.complete) for arm in self._arms}
+        # Arms that differ in their selection alone share a pipeline, and all share the video's sessions.
+        self._pipelines = {arm.before_selection: self._first.with_config(arm.complete) for arm in self._arms}
 
-    def __call__(self, work: Work) -> Done:
-        """The rows of one question. Raises LvqaError if the video can't be opened or indexed."""
-        return Done(tuple(self._rows(work)), self._first.model.revision)
+    def __call__(self, item: WorkItem) -> WorkResult:
+        """Return the rows of one question. Raises LvqaError if the video can't be opened or indexed."""
+        return WorkResult(tuple(self._rows(item)), self._first.model.revision)
 
-    def _rows(self, work: Work) -> Iterator[Row]:
-        video = self._first.inspect_video(work.path)
-        indexes, rankings, replies = self._indexes(work, video), dict[Config, _Cost](), dict[object, _Cost]()
+    def _rows(self, item: WorkItem) -> Iterator[Row]:
+        video = self._first.inspect_video(item.path)
+        indexes = self._index(item, video)
         for arm in self._arms:
-            qa, ranking = self._pipelines[arm.before_selection], arm.config.retrieval
-            selector = selector_of(arm.config, arm.method)
-            for budget in (budget for name, budget in work.cells if name == arm.name):
-                row = blank_row(work, arm.name, budget) | {"index": indexes.get(arm.name)}
+            qa = self._pipelines[arm.before_selection]
+            for budget in (budget for name, budget in item.conditions if name == arm.name):
+                row = blank_row(item, arm.name, budget) | {"index": indexes.get(arm.name)}
                 try:
-                    if selector.needs_scores and ranking not in rankings:
-                        with _measured(self._first) as rankings[ranking]:
-                            qa.search(video, work.question, top=1)
                     answer = qa.answer(
                         video,
-                        work.question,
+                        item.question,
                         frames=max(1, budget),
                         method=arm.method,
                         selection=arm.config.selection,
@@ -75,33 +73,29 @@ class Asker:
                 except LvqaError as error:
                     yield row | {"error": str(error)}
                 else:
-                    # Frames that an earlier arm has shown in the same way have its reply, and cost what it did.
-                    spent = _Cost(dataclasses.asdict(answer.counts), answer.seconds["answer"])
-                    reply = replies.setdefault((qa.sight, arm.config.answer, answer.frames), spent)
-                    yield row | _answered(answer, arm, reply, rankings[ranking] if selector.needs_scores else None)
+                    yield row | _answered(answer, arm)
 
-    def _indexes(self, work: Work, video: Video) -> dict[str, dict[str, object]]:
-        """Arm -> what making the indexes that were lacking has cost, all together, or that its own was there.
+    def _index(self, item: WorkItem, video: Video) -> dict[str, dict[str, object]]:
+        """See to it that the video has the indexes that the arms need.
 
-        Of the arms that need one.
+        Returns:
+            Arm -> what building the indexes that were lacking cost, all together, or that its own was there.
         """
-        asked = {name for name, _ in work.cells}
-        selectors = {arm: selector_of(arm.config, arm.method) for arm in self._arms if arm.name in asked}
+        names = {name for name, _ in item.conditions}
+        selectors = {arm: selector_of(arm.config, arm.method) for arm in self._arms if arm.name in names}
         searching = [arm for arm, selector in selectors.items() if selector.needs_scores or selector.needs_features]
-        pipelines = [self._pipelines[arm.before_selection] for arm in searching]
-        with _measured(self._first) as cost:
-            uses = index_together(pipelines, video)
+        indexers = [self._pipelines[arm.before_selection].indexer for arm in searching]
+        uses = build_here(self._first.store, indexers, video, CostMeter(self._first.model.counts))
         return {
-            arm.name: {"reused": use.reused, **dataclasses.asdict(_Cost() if use.reused else cost)}
-            for arm, use in zip(searching, uses, strict=True)
+            arm.name: {"reused": use.reused, **_plain_cost(use.cost)} for arm, use in zip(searching, uses, strict=True)
         }
 
 
-def blank_row(work: Work, arm: str, budget: int) -> Row:
-    """What a row says of its question, and no answer."""
-    question = work.question
+def blank_row(item: WorkItem, arm: str, budget: int) -> Row:
+    """Return what a row holds of its question, without an answer."""
+    question = item.question
     return {
-        "video_id": work.video_id,
+        "video_id": item.video_id,
         "question_id": question.id,
         "question": question.text,
         "options": list(question.options),
@@ -124,15 +118,19 @@ def blank_row(work: Work, arm: str, budget: int) -> Row:
     }
 
 
-def _answered(answer: Answer, arm: Arm, reply: _Cost, ranking: _Cost | None) -> Row:
-    """What a row says of an answer; arms and budgets may share a ranking and a reply, and each row counts them."""
+def _answered(answer: Answer, arm: Arm) -> Row:
+    """Return what a row holds of an answer.
+
+    Arms and budgets may share a ranking, and the model's output for the same frames; each row counts them.
+    """
     pool = answer.evidence[: arm.config.rerank.num_shown]
     by_embedding = sorted(pool, key=lambda candidate: -candidate.embed_score)
     reranked = [candidate for candidate in pool if candidate.rerank_score is not None]
-    counts, seconds = reply.counts, {**answer.seconds, "answer": reply.seconds}
-    if ranking is not None:
-        counts = {name: count + ranking.counts[name] for name, count in counts.items()}
-        seconds = {"rank": ranking.seconds, **seconds}
+    counts = answer.answer_cost.counts
+    seconds = {stage: answer.seconds[stage] for stage in ("open", "select")} | {"answer": answer.answer_cost.seconds}
+    if answer.ranking_cost is not None:
+        counts = counts + answer.ranking_cost.counts
+        seconds = {"rank": answer.ranking_cost.seconds, **seconds}
     return {
         "prediction": answer.option,
         "text": answer.text,
@@ -141,7 +139,7 @@ def _answered(answer: Answer, arm: Arm, reply: _Cost, ranking: _Cost | None) -> 
         "embedded": [_clip(candidate, candidate.embed_score) for candidate in by_embedding],
         "reranked": [_clip(candidate, candidate.rerank_score) for candidate in reranked],
         "num_clips": len(answer.evidence),
-        "counts": counts,
+        "counts": dataclasses.asdict(counts),
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
     }
 
@@ -151,19 +149,9 @@ def _clip(candidate: Candidate, score: float | None) -> list[float | None]:
 
 
 def _rounded(score: float | None) -> float | None:
-    """As rows hold it: JSON knows no NaN."""
+    """Return a score as rows hold it: JSON knows no NaN."""
     return round(score, DECIMALS) if score is not None and math.isfinite(score) else None
 
 
-@dataclass(slots=True)
-class _Cost:
-    counts: dict[str, int] = field(default_factory=lambda: dataclasses.asdict(Counts()))
-    seconds: float = 0.0
-
-
-@contextmanager
-def _measured(qa: LongVideoQA) -> Iterator[_Cost]:
-    """Takes what the work inside cost; it is known when that has ended."""
-    cost, before, started = _Cost(), dataclasses.replace(qa.model.counts), time.perf_counter()
-    yield cost
-    cost.counts, cost.seconds = dataclasses.asdict(qa.model.counts - before), round(time.perf_counter() - started, 4)
+def _plain_cost(cost: Cost) -> dict[str, object]:
+    return {"counts": dataclasses.asdict(cost.counts), "seconds": round(cost.seconds, 4)}

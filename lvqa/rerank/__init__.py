@@ -1,4 +1,4 @@
-"""Look closer at the best candidates: the model judges each clip beside the query.
+"""Rerank the best candidates: the model judges how well each clip matches the query.
 
 A new reranker is a class with `rerank` and a line in RERANKERS, which `lvqa.rerank.contract` then checks; or a file of
 your own (`lvqa.plugins`).
@@ -12,19 +12,18 @@ from typing import Any
 from lvqa.plugins import PluginPoint
 from lvqa.rerank.freeret import MultipleChoice
 from lvqa.rerank.plugin import UserReranker
-from lvqa.rerank.protocol import ClipTokensOf, NoReranker, Reranker, RerankRequest, best_first, rerank_each
+from lvqa.rerank.protocol import ClipReader, NoReranker, Reranker, RerankRequest, best_first
 from lvqa.rerank.retllm import PaperRetLLM, ReleasedRetLLM, RetLLM
 
 __all__ = [
     "RERANKER",
     "RERANKERS",
-    "ClipTokensOf",
+    "ClipReader",
     "MultipleChoice",
     "RerankRequest",
     "Reranker",
     "best_first",
     "make_reranker",
-    "rerank_each",
 ]
 
 RERANKERS: dict[str, Callable[..., Reranker]] = {
@@ -39,12 +38,12 @@ RERANKER: PluginPoint[Reranker] = PluginPoint(
     setting="rerank.name",
     options="rerank.options",
     method="rerank",
-    arguments="model, query, candidates, clip_tokens, beginnings",
+    arguments="model, requests",
     named=RERANKERS,
     guarded=UserReranker,
 )
 
 
 def make_reranker(name: str, options: Mapping[str, Any] | None = None, **shared: Any) -> Reranker:
-    """The reranker of this name, or of this file, as `PluginPoint.make` makes it; FreeRet's switches are `shared`."""
+    """Make the reranker of this name, or of this file; `shared` are FreeRet's switches. See `PluginPoint.make`."""
     return RERANKER.make(name, options, **shared)

@@ -1,155 +1,170 @@
-"""What every reranker promises, as checks: for those of RERANKERS in the tests, for your own by `lvqa check-plugin`.
+"""Check what every reranker promises: those of RERANKERS in the tests, your own by `lvqa check-plugin`.
 
-They run on the embedded model and clips of noise: nothing depends on what the model knows.
+The checks run on the embedded model and clips of noise: nothing depends on what the model knows.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lvqa.models import Model, load_model
 from lvqa.plugins import problems
 from lvqa.records import Candidate, Clip, LvqaError
-from lvqa.rerank.protocol import Reranker, RerankRequest, fault, rerank_each
+from lvqa.rerank.protocol import Reranker, RerankRequest, find_fault
 
 if TYPE_CHECKING:
     from lvqa.models.prefix import PrefixCache
     from lvqa.models.prompt import ClipTokens
 
-NUMBERS = (1, 2, 18)
-"""Of candidates; none is a multiple of 7, by which they are shuffled."""
+NUM_CANDIDATES = (1, 2, 18)
+"""How many candidates are reranked; none is a multiple of 7, by which they are shuffled."""
 TOLERANCE = 1e-4
-"""By which scores may differ between batches: sums are rounded in another order."""
+"""By how much scores may differ between batches: sums are rounded in another order."""
 BATCH_TOKENS = (16384, 1)
-"""All clips in one batch, and each alone."""
+"""The batch sizes that are compared: all clips in one batch, and each alone."""
 
 Make = Callable[[], Reranker]
 
 
 def candidates_like(n: int, *, equal: bool = False) -> list[Candidate]:
-    """n clips, best first by embedding, which is not the order of time; the last clip of the video is shorter."""
-    order = [7 * place % n for place in range(n)]
-    clips = [Clip("v", 16.0 * place, 16.0 * place + (16 if place < n - 1 else 6)) for place in order]
+    """Make n candidates, best first by embedding, which is not the order of time; the video's last clip is shorter."""
+    order = [7 * i % n for i in range(n)]
+    clips = [Clip("v", 16.0 * i, 16.0 * i + (16 if i < n - 1 else 6)) for i in order]
     return [Candidate(clip, 0.25 if equal else 0.9 - 0.01 * rank) for rank, clip in enumerate(clips)]
 
 
-def clip_tokens_for(model: Model) -> Callable[[Sequence[Clip]], Iterator[ClipTokens]]:
-    """Noise in the place of clips, the same for a clip each time. LvqaError for clips that are not in time order."""
-    import torch
+@dataclass(frozen=True, slots=True)
+class NoiseReader:
+    """Noise in place of clips, the same for a clip each time. LvqaError for clips that are not in the order of time."""
 
-    from lvqa.models.prompt import ClipTokens
+    model: Model
+    prefix_cache: PrefixCache | None = None
 
-    def clip_tokens(clips: Sequence[Clip]) -> Iterator[ClipTokens]:
+    def read(self, clips: Sequence[Clip]) -> Iterator[ClipTokens]:
+        """Yield two pairs of noise for each clip, one for a short one."""
+        import torch
+
+        from lvqa.models.prompt import ClipTokens
+
         if list(clips) != sorted(clips):
-            raise LvqaError("it asks for clips that are not in the order of time (clip_tokens)")
+            raise LvqaError("it reads clips that are not in the order of time")
         for clip in clips:
-            lots = torch.Generator().manual_seed(int(clip.start_seconds))
+            rng = torch.Generator().manual_seed(int(clip.start_seconds))
             pairs = 2 if clip.end_seconds - clip.start_seconds > 8 else 1
-            yield ClipTokens(torch.randn(pairs, 4, model.dim, generator=lots), 2, 2)
-
-    return clip_tokens
+            yield ClipTokens(torch.randn(pairs, 4, self.model.dim, generator=rng), 2, 2)
 
 
 @functools.lru_cache(maxsize=len(BATCH_TOKENS))
-def _model(max_batch_tokens: int) -> Model:
+def _load_model(max_batch_tokens: int) -> Model:
     return load_model("tiny", device="cpu", max_batch_tokens=max_batch_tokens)
 
 
-def _reranked(
-    make: Make,
+def _rerank(
+    reranker: Reranker,
     candidates: Sequence[Candidate],
     *,
     query: str = "What does the man in the red coat do?",
     batch_tokens: int = BATCH_TOKENS[0],
-    beginnings: PrefixCache | None = None,
+    prefix_cache: PrefixCache | None = None,
 ) -> list[Candidate]:
-    """The answer; LvqaError if it is none."""
-    model = _model(batch_tokens)
-    found = make().rerank(model, query, candidates, clip_tokens_for(model), beginnings)
-    if wrong := fault(candidates, found):
-        raise LvqaError(f"it gives {wrong}")
-    return found
+    """Rerank the candidates of one query; LvqaError if the answer is none."""
+    model = _load_model(batch_tokens)
+    request = RerankRequest(query, candidates, NoiseReader(model, prefix_cache))
+    return _checked(reranker.rerank(model, [request]), [request])[0]
 
 
-def _scores_differ(one: Sequence[Candidate], other: Sequence[Candidate]) -> bool:
-    """Whether a clip has a score in only one of them, or another one, by more than rounding."""
-    first, second = ({candidate.clip: candidate.rerank_score for candidate in some} for some in (one, other))
+def _checked(answers: object, requests: Sequence[RerankRequest]) -> list[list[Candidate]]:
+    if not isinstance(answers, list) or len(answers) != len(requests):
+        raise LvqaError("it does not give a list with an item for each request")
+    for request, answer in zip(requests, answers, strict=True):
+        if fault := find_fault(request.candidates, answer):
+            raise LvqaError(f"it gives {fault}")
+    return answers
+
+
+def _scores_differ(first: Sequence[Candidate], second: Sequence[Candidate]) -> bool:
+    """Return whether a clip has a score in only one of them, or another one, by more than rounding."""
+    scores, others = ({candidate.clip: candidate.rerank_score for candidate in group} for group in (first, second))
     return any(
-        score is not second[clip] and (None in (score, second[clip]) or abs(score - second[clip]) > TOLERANCE)  # type: ignore[operator]
-        for clip, score in first.items()
+        score is not others[clip] and (None in (score, others[clip]) or abs(score - others[clip]) > TOLERANCE)  # type: ignore[operator]
+        for clip, score in scores.items()
     )
 
 
-def _same_clips(make: Make) -> str | None:
-    """The same clips, each once, best first, with finite scores; what was given is left as it was."""
-    for n in NUMBERS:
+def _gives_the_same_clips(make: Make) -> str | None:
+    """Check that it gives the same clips, each once, best first, with finite scores, and leaves its input as it was."""
+    for n in NUM_CANDIDATES:
         for candidates in (candidates_like(n), candidates_like(n, equal=True)):
             given = list(candidates)
-            _reranked(make, given)
+            _rerank(make(), given)
             if given != candidates:
                 return "it changes the list of candidates that it was given"
     return None
 
 
-def _same_again(make: Make) -> str | None:
-    """The same input gives the same, whatever was asked in between."""
+def _repeats_itself(make: Make) -> str | None:
+    """Check that the same input gives the same, whatever was reranked in between."""
     reranker, candidates = make(), candidates_like(5)
-    first = _reranked(lambda: reranker, candidates)
-    _reranked(lambda: reranker, candidates, query="Where is the dog?")
-    again = _reranked(lambda: reranker, candidates)
-    return None if first == again == _reranked(make, candidates) else "the same input gives another answer"
+    first = _rerank(reranker, candidates)
+    _rerank(reranker, candidates, query="Where is the dog?")
+    again = _rerank(reranker, candidates)
+    return None if first == again == _rerank(make(), candidates) else "the same input gives another answer"
 
 
-def _any_batch(make: Make) -> str | None:
-    """The scores do not depend on how many clips the model reads at a time."""
+def _ignores_batches(make: Make) -> str | None:
+    """Check that the scores do not depend on how many clips the model reads at a time."""
     candidates = candidates_like(5)
-    one, other = (_reranked(make, candidates, batch_tokens=tokens) for tokens in BATCH_TOKENS)
-    return "scores depend on the batches" if _scores_differ(one, other) else None
+    first, second = (_rerank(make(), candidates, batch_tokens=tokens) for tokens in BATCH_TOKENS)
+    return "scores depend on the batches" if _scores_differ(first, second) else None
 
 
-def _read_before(make: Make) -> str | None:
-    """What earlier questions made the model read changes nothing."""
+def _ignores_the_prefix_cache(make: Make) -> str | None:
+    """Check that what earlier questions made the model read changes nothing."""
     from lvqa.models.prefix import PrefixCache
 
-    candidates, kept = candidates_like(5), PrefixCache(1 << 30)
-    plain = _reranked(make, candidates)
-    _reranked(make, candidates, query="Where is the dog?", beginnings=kept)
-    after = _reranked(make, candidates, beginnings=kept)
-    return "scores depend on what was read before (beginnings)" if _scores_differ(plain, after) else None
+    candidates, cache = candidates_like(5), PrefixCache(1 << 30)
+    plain = _rerank(make(), candidates)
+    _rerank(make(), candidates, query="Where is the dog?", prefix_cache=cache)
+    after = _rerank(make(), candidates, prefix_cache=cache)
+    return "scores depend on what was read before (prefix_cache)" if _scores_differ(plain, after) else None
 
 
-def _together(make: Make) -> str | None:
-    """Several queries at once, over pools that share clips, give what each gives alone."""
+def _ignores_other_requests(make: Make) -> str | None:
+    """Check that requests in one call, whose pools share clips, get what each gets alone."""
     from lvqa.models.prefix import PrefixCache
 
-    model, candidates = _model(BATCH_TOKENS[0]), candidates_like(4)
-    sought = [
-        RerankRequest("What does the man in the red coat do?", candidates[:3]),
-        RerankRequest("Where is the dog?", candidates[2:]),
+    model, candidates = _load_model(BATCH_TOKENS[0]), candidates_like(4)
+    reader = NoiseReader(model, PrefixCache(1 << 30))
+    requests = [
+        RerankRequest("What does the man in the red coat do?", candidates[:3], reader),
+        RerankRequest("Where is the dog?", candidates[2:], reader),
     ]
-    found = rerank_each(make(), model, sought, clip_tokens_for(model), PrefixCache(1 << 30))
-    for one, pool in zip(sought, found, strict=True):
-        if wrong := fault(one.candidates, pool):
-            raise LvqaError(f"for one of several queries it gives {wrong}")
-        if _scores_differ(_reranked(make, one.candidates, query=one.query), pool):
-            return "a query among others has other scores than alone"
+    answers = _checked(make().rerank(model, requests), requests)
+    for request, answer in zip(requests, answers, strict=True):
+        if _scores_differ(_rerank(make(), request.candidates, query=request.query), answer):
+            return "a request among others gets other scores than alone"
     return None
 
 
 CHECKS: dict[str, Callable[[Make], str | None]] = {
-    "the same clips, best first": _same_clips,
-    "the same again": _same_again,
-    "the same in any batch": _any_batch,
-    "the same after other questions": _read_before,
-    "the same beside other questions": _together,
+    "the same clips, best first": _gives_the_same_clips,
+    "the same again": _repeats_itself,
+    "the same in any batch": _ignores_batches,
+    "the same after other questions": _ignores_the_prefix_cache,
+    "the same among other requests": _ignores_other_requests,
 }
-"""Each gives None, or what is wrong."""
+"""What is checked -> a function that gives None, or what is wrong."""
 
 
 def check_reranker(name: str) -> dict[str, str | None]:
-    """What is checked of the reranker of this name or file -> None, or what is wrong, in one line."""
+    """Check the reranker of this name or file.
+
+    Returns:
+        What is checked -> None, or what is wrong, in one line.
+    """
     from lvqa.rerank import make_reranker
 
     make = functools.partial(make_reranker, name)

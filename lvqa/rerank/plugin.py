@@ -1,7 +1,6 @@
 """A reranker of your own, from a Python file: `rerank.name: path/to/file.py`, or `path/to/file.py:Class`.
 
-The file has a class with `rerank(self, model, query, candidates, clip_tokens, beginnings=None)`, as the Protocol
-`Reranker` says; with `image=()` too if queries may hold a picture.
+The file has a class with `rerank(self, model, requests)`, as the Protocol `Reranker` says.
 """
 
 from __future__ import annotations
@@ -9,16 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lvqa.models import Model
 from lvqa.plugins import located_errors
-from lvqa.records import Candidate, LvqaError
-from lvqa.rerank.protocol import ClipTokensOf, fault
-
-if TYPE_CHECKING:
-    from lvqa.models.prefix import PrefixCache
-    from lvqa.models.prompt import Prompt
+from lvqa.records import Candidate, LvqaError, shorten
+from lvqa.rerank.protocol import RerankRequest, find_fault
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,21 +23,14 @@ class UserReranker:
     path: Path
     inner: Any
 
-    def rerank(
-        self,
-        model: Model,
-        query: str,
-        candidates: Sequence[Candidate],
-        clip_tokens: ClipTokensOf,
-        beginnings: PrefixCache | None = None,
-        *,
-        image: Prompt = (),
-    ) -> list[Candidate]:
-        """What the class makes of the candidates, if it is what was asked for. It need not know of pictures."""
-        shown = {"image": image} if image else {}
+    def rerank(self, model: Model, requests: Sequence[RerankRequest]) -> list[list[Candidate]]:
+        """Return what the class makes of the requests, if it is an answer to them."""
         with located_errors(self.path):
-            found = self.inner.rerank(model, query, list(candidates), clip_tokens, beginnings, **shown)
-        if wrong := fault(candidates, found):
-            raise LvqaError(f"{self.path}: {type(self.inner).__name__}.rerank gives {wrong}")
-        checked: list[Candidate] = found
-        return checked
+            answers = self.inner.rerank(model, list(requests))
+        method = f"{self.path}: {type(self.inner).__name__}.rerank"
+        if not isinstance(answers, list) or len(answers) != len(requests):
+            raise LvqaError(f"{method} gives {shorten(answers)} and no list with an item for each request")
+        for request, answer in zip(requests, answers, strict=True):
+            if fault := find_fault(request.candidates, answer):
+                raise LvqaError(f"{method} gives {fault}")
+        return answers

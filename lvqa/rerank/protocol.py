@@ -1,12 +1,12 @@
-"""What a reranker is asked for and gives back."""
+"""What a reranker gets and gives back."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 from lvqa.models import Model
 from lvqa.records import Candidate, Clip, shorten
@@ -15,113 +15,92 @@ if TYPE_CHECKING:
     from lvqa.models.prefix import PrefixCache
     from lvqa.models.prompt import ClipTokens, Prompt
 
-ClipTokensOf = Callable[[Sequence[Clip]], "Iterator[ClipTokens]"]
-"""Clips in time order -> what the model sees of each."""
 
+class ClipReader(Protocol):
+    """The clips of one open video, as the model sees them."""
 
-class Reranker(Protocol):
-    """Scores candidates anew. A new one is such a class with a line in RERANKERS, or in a file of your own."""
+    @property
+    def prefix_cache(self) -> PrefixCache | None:
+        """What earlier requests on the video made the model read, by clip; None: nothing is kept."""
+        ...
 
-    def rerank(
-        self,
-        model: Model,
-        query: str,
-        candidates: Sequence[Candidate],
-        clip_tokens: ClipTokensOf,
-        beginnings: PrefixCache | None = None,
-        *,
-        image: Prompt = (),
-    ) -> list[Candidate]:
-        """The same clips, each once, as new candidates, best first by `rerank_score`.
-
-        `candidates`, at least one, come best first by embedding. Clips that were not looked at have no rerank score and
-        stand last, in their order. The scores are the same whatever was asked before, and whatever the batches are.
-        `beginnings` are what other questions on the video made the model read, by clip; `image` is what shows the
-        query's picture, if it has one.
-        """
+    def read(self, clips: Sequence[Clip]) -> Iterator[ClipTokens]:
+        """Yield the visual tokens of each clip. The clips come in the order of time, so that the video is read once."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RerankRequest:
-    """A query, and the clips among which it is looked for."""
+    """A query, and the clips among which it is searched for."""
 
     query: str
     candidates: Sequence[Candidate]
-    image: Prompt = ()
-    """What shows the query's picture, if it has one."""
+    """At least one, best first by embedding."""
+    clips: ClipReader
+    """The clips' visual tokens. All requests of one call are about one video, and share its reader."""
+    media: Prompt = ()
+    """What shows the query's picture or lets its voice be heard, if it has one."""
 
 
-@runtime_checkable
-class BatchReranker(Reranker, Protocol):
-    """A reranker that looks for several queries in one reading of their clips."""
+class Reranker(Protocol):
+    """Scores candidates once more. A new one is such a class with a line in RERANKERS, or in a file of your own."""
 
-    def rerank_together(
-        self,
-        model: Model,
-        sought: Sequence[RerankRequest],
-        clip_tokens: ClipTokensOf,
-        beginnings: PrefixCache | None = None,
-    ) -> list[list[Candidate]]:
-        """What `rerank` gives for each of them; a clip of several pools is shown once."""
+    def rerank(self, model: Model, requests: Sequence[RerankRequest]) -> list[list[Candidate]]:
+        """Rerank the candidates of each request.
+
+        The scores do not depend on the other requests, on earlier calls, or on the batches that the model reads.
+
+        Args:
+            model: The model that judges.
+            requests: At least one, all about one video.
+
+        Returns:
+            For each request the same clips, each once, as new candidates, best first by `rerank_score`. Clips that were
+            not reranked have no rerank score and come last, in their order.
+        """
         ...
-
-
-def rerank_each(
-    reranker: Reranker,
-    model: Model,
-    sought: Sequence[RerankRequest],
-    clip_tokens: ClipTokensOf,
-    beginnings: PrefixCache | None = None,
-) -> list[list[Candidate]]:
-    """The candidates of each query, at least one, reranked: together where the reranker knows how to."""
-    if isinstance(reranker, BatchReranker):
-        return reranker.rerank_together(model, sought, clip_tokens, beginnings)
-    return [
-        reranker.rerank(model, one.query, one.candidates, clip_tokens, beginnings, image=one.image) for one in sought
-    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoReranker:
     """Keeps the embedding's order."""
 
-    def rerank(
-        self,
-        model: Model,
-        query: str,
-        candidates: Sequence[Candidate],
-        clip_tokens: ClipTokensOf,
-        beginnings: PrefixCache | None = None,
-        *,
-        image: Prompt = (),
-    ) -> list[Candidate]:
-        return list(candidates)
+    def rerank(self, model: Model, requests: Sequence[RerankRequest]) -> list[list[Candidate]]:
+        """Return the candidates as they came."""
+        return [list(request.candidates) for request in requests]
 
 
-def in_time(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """In the order in which the video is read."""
+def in_time_order(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Sort candidates by when they start: the order in which the video is read."""
     return sorted(candidates, key=lambda candidate: candidate.start_seconds)
 
 
 def best_first(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """By rerank score, and of equal ones by embedding; all have a rerank score."""
+    """Sort candidates, which all have a rerank score, by it; of equal ones the better by embedding comes first."""
     return sorted(candidates, key=lambda candidate: (-(candidate.rerank_score or 0.0), -candidate.embed_score))
 
 
-def fault(candidates: Sequence[Candidate], found: object) -> str | None:
-    """What is wrong with a reranker's answer, in words that follow "it gives"; None if it is as it must be."""
-    if not isinstance(found, list) or not all(isinstance(candidate, Candidate) for candidate in found):
-        return f"{shorten(found)} and no list of candidates"
-    given, got = (Counter(candidate.clip for candidate in some) for some in (candidates, found))
-    if given != got:
-        clip = next(iter((got - given) or (given - got)))
-        return f"the clip at {clip.start_seconds:g} s {got[clip]} times; it was given {given[clip]} times"
-    scores = [candidate.rerank_score for candidate in found]
-    looked_at = [score for score in scores if score is not None]
-    for score in looked_at:
+def find_fault(candidates: Sequence[Candidate], answer: object) -> str | None:
+    """Check one request's answer.
+
+    Args:
+        candidates: What the reranker got.
+        answer: What it gave back.
+
+    Returns:
+        What is wrong with it, in words that follow "it gives"; None if it is as it must be.
+    """
+    if not isinstance(answer, list) or not all(isinstance(candidate, Candidate) for candidate in answer):
+        return f"{shorten(answer)} and no list of candidates"
+    before, after = (Counter(candidate.clip for candidate in group) for group in (candidates, answer))
+    if before != after:
+        clip = next(iter((after - before) or (before - after)))
+        return f"the clip at {clip.start_seconds:g} s {after[clip]} times; it was given {before[clip]} times"
+    scores = [candidate.rerank_score for candidate in answer]
+    reranked = [score for score in scores if score is not None]
+    for score in reranked:
         if not isinstance(score, int | float) or not math.isfinite(score):
             return f"{shorten(score)} as a rerank score, which must be a finite number"
-    if scores[: len(looked_at)] != sorted(looked_at, reverse=True):
+    if scores[: len(reranked)] != sorted(reranked, reverse=True):
         return "candidates that are not best first by rerank score, those without one last"
     return None

@@ -1,4 +1,4 @@
-"""Clips read by the model beside texts, each of them once."""
+"""Have the model read clips between texts, each clip once, and give the logits of its reply."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 from lvqa.models import Model
 from lvqa.records import Clip
-from lvqa.rerank.protocol import ClipTokensOf
+from lvqa.rerank.protocol import ClipReader
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lvqa.models.prefix import PrefixCache, PrefixKV
-    from lvqa.models.prompt import Prompt
+    from lvqa.models.prompt import ClipTokens, Prompt
 
-CHUNK = 64
-"""Clips in hand at a time: a usual pool at once, for in small batches a GPU waits for Python."""
+CLIPS_IN_MEMORY = 64
+"""How many clips are in memory at a time: a usual pool at once, since in small batches a GPU waits for Python."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ScoringRequest:
     """Clips that are each read between `before` and each of `afters`."""
 
     clips: Sequence[Clip]
@@ -29,57 +29,114 @@ class Reading:
     afters: Sequence[Prompt]
 
 
-def next_token_logits(
+@dataclass(frozen=True, slots=True)
+class ClipLogits:
+    """What the model would reply to some clips of some requests."""
+
+    rows: list[tuple[int, Clip]]
+    """The index of a request, and one of its clips."""
+    logits: list[Tensor]
+    """For each of the requests' `afters`, (rows, words) logits of the reply's first token."""
+
+
+def clip_logits(
     model: Model,
-    readings: Sequence[Reading],
-    clip_tokens: ClipTokensOf,
+    requests: Sequence[ScoringRequest],
+    reader: ClipReader,
     *,
     words: Sequence[str] | None,
-    beginnings: PrefixCache | None = None,
-) -> Iterator[tuple[list[tuple[int, Clip]], list[Tensor]]]:
-    """In parts, clip by clip in the order of time: the numbers of readings with a clip, and what the model would say.
+    prefix_cache: PrefixCache | None = None,
+) -> Iterator[ClipLogits]:
+    """Have the model read clips, and yield its logits, some clips at a time in the order of time.
 
-    That is, for each of the `afters`, of which all readings have as many, (rows, words) logits of the reply's first
-    token; without `words` those of the whole vocabulary. A clip is shown once for all readings. Where there is more to
-    say behind it than one text, it is read once too: for all `afters` of a reading, and with `beginnings`, which are
-    looked for and kept there, for all readings, whose `before` must then be the same.
+    A clip is shown once for all requests. Where several texts follow it, it is read once too: for all `afters` of a
+    request, and with a cache for all requests.
+
+    Args:
+        model: The model that reads.
+        requests: All have as many `afters`; with a cache, all have the same `before`.
+        reader: Gives the clips' visual tokens.
+        words: The words whose first tokens the logits are of; None: the whole vocabulary.
+        prefix_cache: What was read of clips before, and is to be kept of them; None: requests share nothing.
     """
-    readers: dict[Clip, list[int]] = {}
-    for number, reading in enumerate(readings):
-        for clip in reading.clips:
-            readers.setdefault(clip, []).append(number)
-    num_afters, is_shared = len(readings[0].afters), beginnings is not None
-    held: dict[Hashable, PrefixKV] = {}
-    if beginnings is not None:
-        held = {clip: known for clip in readers if (known := beginnings.get(clip)) is not None}
-    clips = sorted(readers)
-    blocks = clip_tokens([clip for clip in clips if clip not in held])
-    # Where each reading has keys and values, or logits of all words, of its own, so many fewer clips are in hand.
-    is_small = words is not None and (is_shared or num_afters == 1)
-    for chunk in _chunks(clips, CHUNK if is_small else max(1, CHUNK // len(readings))):
-        shown = {clip: next(blocks) for clip in chunk if clip not in held}
-        rows = [(number, clip) for clip in chunk for number in readers[clip]]
-        if num_afters == 1 and not is_shared:
-            whole = [(*readings[number].before, shown[clip], *readings[number].afters[0]) for number, clip in rows]
-            yield rows, [model.next_token_logits(whole, words)]
-            continue
-        names: list[Hashable] = [clip if is_shared else (number, clip) for number, clip in rows]
-        unread = {
-            name: (*readings[number].before, shown[clip])
-            for name, (number, clip) in zip(names, rows, strict=True)
-            if name not in held
-        }
-        if unread:
-            held.update(zip(unread, model.prefill_prefix(list(unread.values())), strict=True))
-        begun = [held[name] for name in names]
-        if beginnings is not None:
+    users: dict[Clip, list[int]] = {}
+    for i, request in enumerate(requests):
+        for clip in request.clips:
+            users.setdefault(clip, []).append(i)
+    num_afters = len(requests[0].afters)
+    if num_afters == 1 and prefix_cache is None:
+        yield from _whole_prompts(model, requests, reader, users, words)
+        return
+    # Where each request has keys and values, or logits of all words, of its own, so many fewer clips are in memory.
+    is_small = words is not None and prefix_cache is not None
+    size = CLIPS_IN_MEMORY if is_small else max(1, CLIPS_IN_MEMORY // len(requests))
+    yield from _shared_prefixes(model, requests, reader, users, words, prefix_cache=prefix_cache, size=size)
+
+
+def _whole_prompts(
+    model: Model,
+    requests: Sequence[ScoringRequest],
+    reader: ClipReader,
+    users: dict[Clip, list[int]],
+    words: Sequence[str] | None,
+) -> Iterator[ClipLogits]:
+    clips = sorted(users)
+    tokens = reader.read(clips)
+    size = CLIPS_IN_MEMORY if words is not None else max(1, CLIPS_IN_MEMORY // len(requests))
+    for chunk in _chunks(clips, size):
+        tokens_of = {clip: next(tokens) for clip in chunk}
+        rows = [(i, clip) for clip in chunk for i in users[clip]]
+        prompts = [(*requests[i].before, tokens_of[clip], *requests[i].afters[0]) for i, clip in rows]
+        yield ClipLogits(rows, [model.next_token_logits(prompts, words)])
+
+
+def _shared_prefixes(
+    model: Model,
+    requests: Sequence[ScoringRequest],
+    reader: ClipReader,
+    users: dict[Clip, list[int]],
+    words: Sequence[str] | None,
+    *,
+    prefix_cache: PrefixCache | None,
+    size: int,
+) -> Iterator[ClipLogits]:
+    prefixes: dict[Hashable, PrefixKV] = {}
+    if prefix_cache is not None:
+        prefixes = {clip: prefix for clip in users if (prefix := prefix_cache.get(clip)) is not None}
+    clips = sorted(users)
+    tokens = reader.read([clip for clip in clips if clip not in prefixes])
+    for chunk in _chunks(clips, size):
+        tokens_of = {clip: next(tokens) for clip in chunk if clip not in prefixes}
+        rows = [(i, clip) for clip in chunk for i in users[clip]]
+        keys: list[Hashable] = [clip if prefix_cache is not None else (i, clip) for i, clip in rows]
+        _prefill(model, requests, rows, keys, tokens_of, prefixes)
+        of_rows = [prefixes[key] for key in keys]
+        if prefix_cache is not None:
             for clip in chunk:
-                beginnings.keep(clip, held[clip])
-        for name in set(names):
-            del held[name]
-        afters = [[readings[number].afters[place] for number, _ in rows] for place in range(num_afters)]
-        yield rows, [model.score_with_prefix(begun, after, words) for after in afters]
+                prefix_cache[clip] = prefixes[clip]
+        for key in set(keys):
+            del prefixes[key]
+        afters = [[requests[i].afters[k] for i, _ in rows] for k in range(len(requests[0].afters))]
+        yield ClipLogits(rows, [model.score_with_prefix(of_rows, after, words) for after in afters])
 
 
-def _chunks(clips: Sequence[Clip], length: int) -> Iterator[Sequence[Clip]]:
-    return (clips[first : first + length] for first in range(0, len(clips), length))
+def _prefill(
+    model: Model,
+    requests: Sequence[ScoringRequest],
+    rows: Sequence[tuple[int, Clip]],
+    keys: Sequence[Hashable],
+    tokens_of: dict[Clip, ClipTokens],
+    prefixes: dict[Hashable, PrefixKV],
+) -> None:
+    """Have the model read what it has not read yet, and add it to the prefixes."""
+    unread = {
+        key: (*requests[i].before, tokens_of[clip])
+        for key, (i, clip) in zip(keys, rows, strict=True)
+        if key not in prefixes
+    }
+    if unread:
+        prefixes.update(zip(unread, model.prefill_prefix(list(unread.values())), strict=True))
+
+
+def _chunks(clips: Sequence[Clip], size: int) -> Iterator[Sequence[Clip]]:
+    return (clips[first : first + size] for first in range(0, len(clips), size))

@@ -1,0 +1,44 @@
+"""Measure what a call costs: the model's counters and the wall time, stage by stage."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lvqa.records import Cost, Counts
+
+
+class CostMeter:
+    """Measures the stages of one call, and all of it."""
+
+    def __init__(self, counts: Counts) -> None:
+        """Begin to measure.
+
+        Args:
+            counts: The model's counters, which the work adds to.
+        """
+        self.seconds: dict[str, float] = {}
+        """Wall time by stage, in the order of the stages."""
+        self.model_counts = counts
+        self._before = dataclasses.replace(counts)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time that the work inside takes to the stage of this name."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    @property
+    def counts(self) -> Counts:
+        """What the model has counted since the meter was made."""
+        return self.model_counts - self._before
+
+    @property
+    def cost(self) -> Cost:
+        """All of it: the counters, and the time of all stages."""
+        return Cost(self.counts, sum(self.seconds.values()))

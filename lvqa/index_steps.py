@@ -1,0 +1,140 @@
+"""The steps of indexing that need the model: plan, split, embed a segment. They are done where the model is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lvqa.config import VideoConfig
+from lvqa.embedding import CLIPS_AT_ONCE
+from lvqa.models import Model
+from lvqa.records import Clip, LvqaError, Video
+from lvqa.session import IndexSpec, VideoSession
+from lvqa.video import cut_clips, scene_changes
+from lvqa.visual_tokens import pairs_of_clip
+
+SEGMENT_CLIPS = 2 * CLIPS_AT_ONCE
+"""How many clips a segment has, 8.5 minutes by default; more if there were too many segments."""
+MAX_SEGMENTS = 16
+"""How many segments of SEGMENT_CLIPS or more a video has at most, before they get longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStep:
+    """Inspect a video, and say under which spec its index is kept."""
+
+    setting: int
+    """The index of the VideoIndexer that does it."""
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SplitStep:
+    """Split a video into clips."""
+
+    setting: int
+    video: Video
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedStep:
+    """Embed a segment: clips that follow each other."""
+
+    setting: int
+    video: Video
+    clips: tuple[Clip, ...]
+
+
+Step = PlanStep | SplitStep | EmbedStep
+OnPairs = Callable[[int], None]
+"""Called with a number of pairs as they are embedded."""
+
+
+class VideoIndexer:
+    """Does the steps of indexing under one set of settings. It lives where the model is: here or in a worker."""
+
+    def __init__(
+        self,
+        model: Model,
+        spec: IndexSpec,
+        settings: VideoConfig,
+        open_video: Callable[[Path | Video], VideoSession],
+    ) -> None:
+        """Make an indexer.
+
+        Args:
+            model: The model that embeds.
+            spec: What the index is known by.
+            settings: How scene changes are decoded.
+            open_video: Opens a video under `spec.frames`.
+        """
+        self.spec, self.open = spec, open_video
+        self._model, self._settings = model, settings
+
+    def plan(self, path: Path) -> tuple[Video, dict[str, Any]]:
+        """Inspect the video. Returns it with the spec of its index."""
+        return self.open(path).video, self.spec.to_dict()
+
+    def split(self, video: Video) -> dict[Clip, int]:
+        """Split the video. Returns its clips in the order of time, and how many frame pairs each has."""
+        session = self._reopen(video)
+        return {clip: len(pairs_of_clip(clip, session.grid)) for clip in self.clips_of(session)}
+
+    def clips_of(self, session: VideoSession) -> list[Clip]:
+        """Return the clips of an open video, in the order of time. Scene cuts decode all its frames once."""
+        settings, cuts = self._settings, list[float]()
+        if self.spec.scene_cuts:
+            cuts = scene_changes(
+                session.video,
+                session.grid,
+                decoder=settings.decoder,
+                threads=settings.threads,
+                stall_seconds=settings.stall_seconds,
+            )
+            self._model.counts.frames_decoded += session.grid.num_frames
+        return cut_clips(session.video, session.grid, self.spec.clip_seconds, cuts)
+
+    def embed_segment(self, video: Video, clips: Sequence[Clip], on_pairs: OnPairs = lambda _: None) -> np.ndarray:
+        """Return (clips, dim) float32 vectors of unit length."""
+        num_done = 0
+
+        def on_progress(num_pairs: int, _: int) -> None:
+            nonlocal num_done
+            on_pairs(num_pairs - num_done)
+            num_done = num_pairs
+
+        reader = self._reopen(video).clip_reader(on_pairs=on_progress)
+        return self.spec.embedder.clips(self._model, reader.read(clips))
+
+    def _reopen(self, video: Video) -> VideoSession:
+        session = self.open(video.path)
+        if session.video != video:
+            raise LvqaError(f"{video.path}: the file was changed while it was being indexed; index it again")
+        return session
+
+
+def run_step(indexers: Sequence[VideoIndexer], step: Step, on_pairs: OnPairs = lambda _: None) -> Any:
+    """Do one step with the indexer that it is for, and return what that returns."""
+    indexer = indexers[step.setting]
+    match step:
+        case PlanStep():
+            return indexer.plan(step.path)
+        case SplitStep():
+            return indexer.split(step.video)
+        case EmbedStep():
+            return indexer.embed_segment(step.video, step.clips, on_pairs)
+
+
+def segments(num_clips: int) -> list[slice]:
+    """Return the runs of clips in which a video is read and embedded, each as if it were the only one.
+
+    They are whole batches, so that every batch is the same wherever it is embedded; and not too many, since where a
+    container can't seek all packets before a segment are read to get there. They do not depend on workers, and hold
+    where there are none: next to damage, what stands in for a lost frame depends on where reading began.
+    """
+    length = max(SEGMENT_CLIPS, -(-num_clips // (MAX_SEGMENTS * CLIPS_AT_ONCE)) * CLIPS_AT_ONCE)
+    return [slice(first, first + length) for first in range(0, num_clips, length)]
