@@ -323,7 +323,7 @@ class LongVideoQA:
 
     def inspect_video(self, path: str | Path) -> Video:
         """What the file holds; of an indexed film it is kept in the store, so that it need not be read through."""
-        return inspect_video(path, kept_in=self._store.folder)
+        return inspect_video(path, metadata_folder=self._store.folder)
 
     @property
     def sight(self) -> tuple[object, ...]:

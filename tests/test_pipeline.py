@@ -275,7 +275,7 @@ def test_other_settings_never_use_an_old_index(make, film, caplog, setting):
 @pytest.mark.parametrize("encoding", ["text", "mrope"])
 @pytest.mark.parametrize("method", ["freeret", "uniform", "mmr"])
 def test_a_skimmed_film_is_answered_from_its_key_frames(make, film, question, method, encoding):
-    keys = set(FrameGrid.of_key_frames(inspect_video(film), 1.0).times_seconds.tolist())
+    keys = set(FrameGrid.keyframes(inspect_video(film), 1.0).times_seconds.tolist())
     qa = make("video.sampling=keyframes", "video.threads=2", f"answer.time_encoding={encoding}")
     answer = qa.answer(film, question, method=method, frames=64)
     assert set(answer.frames) == keys

@@ -738,7 +738,7 @@ def test_an_error_in_a_thread_comes_after_the_frames_before_it(
 
 def test_a_decoder_that_forgets_a_frame_is_told_of(film: Video, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DECODERS, "short", Short)
-    with pytest.raises(RuntimeError, match="fewer frames than it was asked for"):
+    with pytest.raises(RuntimeError, match="fewer frames than requested"):
         list(read_frames(film, np.linspace(0, 1, 200), height=8, width=8, decoder="short", threads=2))
     assert decode_threads() == []
 
