@@ -181,7 +181,7 @@ def _encode_metadata(metadata: VideoMetadata, modified_ns: int) -> bytes:
     ratios = (*timeline.end_tick.as_integer_ratio(), *timeline.tick_seconds.as_integer_ratio())
     columns: dict[str, Any] = {
         "fingerprint": np.array(_fingerprint(metadata.id, modified_ns)),
-        "numbers": np.array([metadata.height, metadata.width, *ratios], dtype=np.int64),
+        "scalars": np.array([metadata.height, metadata.width, *ratios], dtype=np.int64),
         "frame_ticks": timeline.frame_ticks,
     }
     if timeline.packet_ticks is not None:
@@ -201,7 +201,7 @@ def _load_metadata(metadata_folder: Path, video_id: str, modified_ns: int) -> Vi
             unpacked_size = sum(member.file_size for member in file.zip.infolist())
             if unpacked_size > path.stat().st_size or file["fingerprint"] != _fingerprint(video_id, modified_ns):
                 return None
-            height, width, *ratios = file["numbers"].tolist()
+            height, width, *ratios = file["scalars"].tolist()
             timeline = Timeline(
                 frame_ticks=file["frame_ticks"],
                 end_tick=Fraction(*ratios[:2]),
