@@ -248,7 +248,7 @@ class LongVideoQA:
 
     def inspect_video(self, path: str | Path) -> Video:
         """Inspect a file; what is known of an indexed video is in the store, so that it need not be read through."""
-        return inspect_video(path, kept_in=self.store.folder)
+        return inspect_video(path, metadata_folder=self.store.folder)
 
     def open(self, path: str | Path | Video) -> VideoSession:
         """Open a video. The last one stays open, with its tokens and rankings, so that the next question is cheap."""

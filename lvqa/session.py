@@ -20,7 +20,7 @@ from lvqa.index import INDEX_FORMAT, ClipIndex, Store, fingerprint
 from lvqa.models import Model
 from lvqa.models.prefix import PrefixCache
 from lvqa.records import Clip, Question, Video
-from lvqa.video import SAMPLINGS, FrameGrid
+from lvqa.video import FRAMES_FORMAT, SAMPLINGS, FrameGrid
 from lvqa.visual_tokens import TokenFile, VisualTokens, image_tokens, pairs_of_clip
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lvqa.models.prompt import ClipTokens, Prompt
     from lvqa.retrieval import Ranking
 
-TOKENS_FORMAT = FRAMES_FORMAT = 1
+TOKENS_FORMAT = 1
 
 OnPairs = Callable[[int, int], None]
 """Called as clips become ready: how many pairs are done, of how many."""

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from lvqa.video import Grid, inspect_video, read_frames
+from lvqa.video import FrameGrid, inspect_video, read_frames
 
 HEIGHT, WIDTH = 252, 448
 SIZE = {"height": HEIGHT, "width": WIDTH}
@@ -163,7 +163,7 @@ def opencv_loop(film: Path) -> Work:
     return work
 
 
-def token_grid(kind: Callable[..., Grid], *, threads: int = 1) -> Callable[[Path], Work]:
+def token_grid(kind: Callable[..., FrameGrid], *, threads: int = 1) -> Callable[[Path], Work]:
     """The grid as lvqa reads it, with all that it has to find out about the film."""
 
     def way(film: Path) -> Work:
@@ -270,10 +270,10 @@ WAYS: dict[str, Callable[[Path], Work]] = {
     "full decode and scale": full_decode_and_scale,
     "decord": decord_batches,
     "opencv": opencv_loop,
-    "exact": token_grid(Grid.of),
-    "exact, 2 threads": token_grid(Grid.of, threads=2),
-    "keyframes": token_grid(Grid.of_key_frames),
-    "keyframes, 2 threads": token_grid(Grid.of_key_frames, threads=2),
+    "exact": token_grid(FrameGrid.exact),
+    "exact, 2 threads": token_grid(FrameGrid.exact, threads=2),
+    "keyframes": token_grid(FrameGrid.keyframes),
+    "keyframes, 2 threads": token_grid(FrameGrid.keyframes, threads=2),
     "64 scattered, floor": scattered_floor,
     "64 scattered": scattered(),
     "64 scattered, 2 threads": scattered(threads=2),

@@ -98,7 +98,7 @@ def files_in(folder: Path) -> list[Path]:
 
 def indexes_in(folder: Path) -> list[Path]:
     """All files but those of visual tokens, of which every finished pair is good, and of what is known of films."""
-    return [path for path in files_in(folder) if path.suffix not in (".tokens", ".film")]
+    return [path for path in files_in(folder) if not path.name.endswith((".tokens", ".metadata.npz"))]
 
 
 def process(script: str, *words: object, **options) -> subprocess.Popen:
@@ -547,7 +547,7 @@ video.DECODERS["hanging"] = Hanging
     assert running.returncode == 1
     (line,) = err.splitlines()
     assert str(short) in line
-    assert "at 5 s of the film" in line
+    assert "at 5 s of the video" in line
     assert files_in(store) == []
 
 

@@ -226,7 +226,7 @@ def test_another_question_encodes_only_what_it_has_not_seen(make, video, questio
     assert first.counts.frames_decoded == 16
     second = qa.answer(video, Question("Where is the green fish?"), method="uniform", frames=2)
     seen = set(range(int(first.evidence[0].clip.start_seconds), int(first.evidence[0].clip.end_seconds)))
-    assert second.counts.pairs_encoded == 2  # frames shown alone are pairs of their own
+    assert second.counts.pairs_encoded == 2  # frames without their neighbours are pairs of their own
     assert second.counts.frames_decoded == len(set(map(int, second.frames)))
     third = qa.answer(video, Question("What is white?"), frames=2)
     new = set(range(int(third.evidence[0].clip.start_seconds), int(third.evidence[0].clip.end_seconds))) - seen
@@ -234,7 +234,7 @@ def test_another_question_encodes_only_what_it_has_not_seen(make, video, questio
     assert third.counts.pairs_encoded == len(new) // 2
 
 
-def test_a_new_process_decodes_nothing_of_an_indexed_film(make, video, question):
+def test_a_new_process_decodes_nothing_of_an_indexed_video(make, video, question):
     make().index(video)
     fresh, plain = make().answer(video, question), make("store.disk_mib=0").answer(video, question)
     assert (fresh.counts.frames_decoded, fresh.counts.pairs_encoded) == (0, 0)
@@ -274,7 +274,7 @@ def test_other_settings_never_use_an_old_index(make, video, caplog, setting):
 
 @pytest.mark.parametrize("encoding", ["text", "mrope"])
 @pytest.mark.parametrize("method", ["freeret", "uniform", "mmr"])
-def test_a_skimmed_film_is_answered_from_its_key_frames(make, video, question, method, encoding):
+def test_a_skimmed_video_is_answered_from_its_keyframes(make, video, question, method, encoding):
     keys = set(FrameGrid.keyframes(inspect_video(video), 1.0).times_seconds.tolist())
     qa = make("video.sampling=keyframes", "video.threads=2", f"answer.time_encoding={encoding}")
     answer = qa.answer(video, question, method=method, frames=64)
@@ -293,7 +293,7 @@ def test_an_index_is_rebuilt_on_demand(make, video):
     assert before.path.stat().st_mtime_ns > made
 
 
-def test_a_changed_film_has_another_index(make, video, tmp_path):
+def test_a_changed_video_has_another_index(make, video, tmp_path):
     copy = tmp_path / "copy.mp4"
     copy.write_bytes(video.read_bytes())
     assert make().index(video).reused is False
@@ -356,7 +356,7 @@ def test_an_empty_library_says_so(make, video):
         make().search_library("a red car")
 
 
-def test_progress_is_told_in_pairs(make, video, question):
+def test_progress_is_reported_in_pairs(make, video, question):
     steps = []
     make(progress=lambda *step: steps.append(step)).answer(video, question)
     assert [step for step in steps if step[0] == "index"] == [("index", n, 30) for n in (8, 16, 24, 30)]

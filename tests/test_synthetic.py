@@ -846,7 +846,7 @@ class Bench:
         self.tokenizer = tokenizer
         self.recorder = Recorder()
         video = Video(Path("/film.mp4"), "film", 20_000.0, HEIGHT, WIDTH, 8.0)
-        self.store = NoPixels(video, FrameGrid.of(video, 1.0), self.recorder)
+        self.store = NoPixels(video, FrameGrid.exact(video, 1.0), self.recorder)
 
     def turns(self, lesson: Lesson) -> list[tuple[str, str]]:
         """What is asked and what is replied, turn by turn."""

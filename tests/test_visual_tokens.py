@@ -64,7 +64,7 @@ def store(film) -> VisualTokens:
 
 
 def made(film: Video, **options) -> VisualTokens:
-    return VisualTokens(film, FrameGrid.of(film, 5.0), NumberBackbone(), **options)
+    return VisualTokens(film, FrameGrid.exact(film, 5.0), NumberBackbone(), **options)
 
 
 def read(store: VisualTokens, groups: Sequence[Sequence[Pair]]) -> list[list[Pair]]:
@@ -105,7 +105,7 @@ def test_pairs_of_a_clip(start, end, num_frames, rate, expected):
 @pytest.mark.parametrize("clip_seconds", [1.0, 4.0, 16.0])
 def test_clips_share_out_all_pairs_of_a_grid(num_frames, rate, clip_seconds):
     video = Video(Path("/film.mp4"), "film", num_frames / rate, 96, 160, 25.0)
-    grid = FrameGrid.of(video, rate)
+    grid = FrameGrid.exact(video, rate)
     assert grid.num_frames == num_frames
     found = [pair for clip in cut_clips(video, grid, clip_seconds) for pair in pairs_of_clip(clip, grid)]
     assert found == [(k, min(k + 1, num_frames - 1)) for k in range(0, num_frames, 2)]
@@ -302,7 +302,7 @@ def test_true_seconds_go_on_from_a_given_start_or_are_left_out(store, start_seco
 
 def test_the_model_gives_the_same_tokens_in_every_order(film):
     model = Qwen25VL.load("tiny", device="cpu")
-    grid = FrameGrid.of(film, 5.0)
+    grid = FrameGrid.exact(film, 5.0)
     groups = [pairs(0, 2, 4, 6), [(9, 9)], pairs(20, 22)]
     kept = VisualTokens(film, grid, model)
     first = [torch.stack(tokens) for tokens in kept.stream(groups)]

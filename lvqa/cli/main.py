@@ -143,7 +143,7 @@ def probed(path: Path, config: Config) -> Video:
     from lvqa.index import Store
     from lvqa.video import inspect_video
 
-    return inspect_video(path, kept_in=Store(config.store.folder).folder)
+    return inspect_video(path, metadata_folder=Store(config.store.folder).folder)
 
 
 def silence(*, downloads: bool) -> None:

@@ -29,7 +29,7 @@ from lvqa.profiling.baselines import PlainLoop, decode_with_ffmpeg, read_with_op
 from lvqa.profiling.flops import LanguageCost, VisionCost
 from lvqa.records import Candidate, Clip, Counts, LvqaError, Question, Video, shorten
 from lvqa.rerank import MultipleChoice, RerankRequest, rerank_each
-from lvqa.video import FrameGrid, cut_clips, decode_all, read_frames, usual_threads
+from lvqa.video import FrameGrid, cut_clips, decode_all, default_threads, read_frames
 from lvqa.visual_tokens import VisualTokens, pairs_of_clip, pairs_of_frames
 
 MATRIX, DECODE = "matrix product", "decode all"
@@ -254,7 +254,7 @@ class _Material:
     @classmethod
     def of(cls, model: Qwen25VL, film: Video | None, settings: BenchSettings) -> _Material:
         video = film or Video(Path("noise"), "noise", 16.0 * settings.clips, 360, 640, 25.0)
-        grid = FrameGrid.of(video, 1.0)
+        grid = FrameGrid.exact(video, 1.0)
         tokens = VisualTokens(video, grid, model, max_pixels=settings.max_pixels, memory_bytes=4 << 30)
         whole = [clip for clip in cut_clips(video, grid, 16.0) if len(pairs_of_clip(clip, grid)) == 8]
         if len(whole) < settings.clips:
@@ -493,7 +493,7 @@ def _reading_peers(material: _Material) -> list[Job]:
 def _decode_all(material: _Material) -> None:
     """By FFmpeg's program with as many threads as reading has; without it by its libraries, in one."""
     if shutil.which("ffmpeg"):
-        decode_with_ffmpeg(material.video, material.times_seconds[-1], threads=usual_threads())
+        decode_with_ffmpeg(material.video, material.times_seconds[-1], threads=default_threads())
     else:
         decode_all(material.video, material.times_seconds[-1])
 

@@ -1,20 +1,22 @@
-"""From a file to pixels: probe it, lay the frame grid, cut clips, decode the frames shown at given seconds.
+"""Turn a video file into pixels: inspect it, lay the frame grid, cut clips, decode the frames at given times.
 
-The one rule of time: t counts from the first presented frame, and the frame shown at t is the last one that starts at
-or before t. The files' own clocks (pts, time bases, start offsets, edit lists) stay in this room.
+There is one rule of time. Seconds count from the first presented frame, and the frame at time t is the last one that
+starts at or before t. Only this package knows the files' own clocks (pts, time bases, start offsets, edit lists).
 """
 
 from __future__ import annotations
 
 from lvqa.video.container import VideoError
 from lvqa.video.decoders import DECODERS, DecordDecoder, PyAVDecoder, decode_all
-from lvqa.video.metadata import inspect_video, store_metadata
-from lvqa.video.prefetch import read_frames, usual_threads
-from lvqa.video.sampling import SAMPLINGS, FrameGrid, cut_clips
+from lvqa.video.metadata import METADATA_FORMAT, inspect_video, store_metadata
+from lvqa.video.prefetch import default_threads, read_frames
+from lvqa.video.sampling import FRAMES_FORMAT, SAMPLINGS, FrameGrid, cut_clips
 from lvqa.video.scenes import scene_changes
 
 __all__ = [
     "DECODERS",
+    "FRAMES_FORMAT",
+    "METADATA_FORMAT",
     "SAMPLINGS",
     "DecordDecoder",
     "FrameGrid",
@@ -22,9 +24,9 @@ __all__ = [
     "VideoError",
     "cut_clips",
     "decode_all",
+    "default_threads",
     "inspect_video",
     "read_frames",
     "scene_changes",
     "store_metadata",
-    "usual_threads",
 ]

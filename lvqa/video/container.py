@@ -1,4 +1,4 @@
-"""FFmpeg's libraries: a file as packets and frames. What they say of it is one line with its name."""
+"""Read a file's packets and frames with FFmpeg's libraries, and make one line of what they report about it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _CONTAINERS = (
 
 
 class VideoError(LvqaError):
-    """A file that can't be read as a film, or a time that lies outside it."""
+    """A file can't be read as a video, or a time lies outside it."""
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Whatever FFmpeg or the system say about the file becomes one line with its name."""
+def convert_errors(path: Path) -> Iterator[None]:
+    """Turn every error of FFmpeg and the system inside the block into a VideoError: one line that names the file."""
     try:
         yield
     except Exception as error:
-        import av  # only now: of a film that is known nothing need be read
+        import av  # only here: no library is loaded for a video whose metadata are known
 
         if not isinstance(error, av.error.FFmpegError | OSError):
             raise
@@ -43,31 +43,38 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[av.VideoStream]:
-    """The film's stream. Nothing but this one file is opened, whatever its name or its text say."""
+def open_stream(path: Path) -> Iterator[av.VideoStream]:
+    """Open the first video stream of a file, and close the file at the end of the block.
+
+    Nothing but this one file is opened, whatever its name or its content refers to.
+
+    Raises:
+        VideoError: The file has no video stream, or one that FFmpeg can't decode.
+        av.error.FFmpegError: FFmpeg can't open the file; `convert_errors` makes a VideoError of it.
+    """
     import av
 
     # "file:" keeps a name from being read as a protocol.
     options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
     with av.open(f"file:{path}", container_options=options, metadata_errors="replace") as container:
         cover = av.stream.Disposition.attached_pic
-        films = [stream for stream in container.streams.video if not stream.disposition & cover]
-        if not films:
-            raise VideoError(f"{path}: holds no video stream; expected a film with pictures")
-        if films[0].codec_context is None:
+        streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+        if not streams:
+            raise VideoError(f"{path}: holds no video stream; expected a video with pictures")
+        if streams[0].codec_context is None:
             raise VideoError(f"{path}: FFmpeg has no decoder for its video stream; expected H.264, HEVC, VP9, AV1, ...")
-        # Frame threads cost a fifth more for the same frames; films are read in parallel instead.
-        films[0].codec_context.thread_count = 1
-        yield films[0]
+        # Frame threads cost a fifth more for the same frames; several readers work in parallel instead.
+        streams[0].codec_context.thread_count = 1
+        yield streams[0]
 
 
-def demuxed(stream: av.VideoStream, patience: int = 100) -> Iterator[av.Packet[av.VideoStream]]:
-    """The packets in decode order. Goes on behind damage, until `patience` reads in a row have failed."""
+def demux(stream: av.VideoStream, max_failures: int = 100) -> Iterator[av.Packet[av.VideoStream]]:
+    """Yield the packets in decode order; continue after damage, until so many reads in a row have failed."""
     import av
 
     container = cast("av.container.InputContainer", stream.container)
     failures = 0
-    while failures < patience:
+    while failures < max_failures:
         try:
             for packet in container.demux(stream):
                 failures = 0
@@ -78,8 +85,13 @@ def demuxed(stream: av.VideoStream, patience: int = 100) -> Iterator[av.Packet[a
             failures += 1
 
 
-def decoded(codec: av.VideoCodecContext, packet: av.Packet[av.VideoStream] | None) -> list[av.VideoFrame] | None:
-    """The frames that come out when `packet` goes in, or None if it is damaged. No packet flushes the decoder."""
+def decode(codec: av.VideoCodecContext, packet: av.Packet[av.VideoStream] | None) -> list[av.VideoFrame] | None:
+    """Return the frames that come out when a packet goes in, or None if the packet is damaged.
+
+    Args:
+        codec: The decoder.
+        packet: What goes in; None flushes the decoder.
+    """
     import av
 
     try:
@@ -88,12 +100,12 @@ def decoded(codec: av.VideoCodecContext, packet: av.Packet[av.VideoStream] | Non
         return None
 
 
-def all_frames(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """Whatever can be decoded, as presented."""
-    for packet in itertools.chain(demuxed(stream), [None]):
-        yield from decoded(stream.codec_context, packet) or []
+def decode_stream(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """Yield every frame that can be decoded, in the order of presentation."""
+    for packet in itertools.chain(demux(stream), [None]):
+        yield from decode(stream.codec_context, packet) or []
 
 
 def quarter_turns(frame: av.VideoFrame) -> int:
-    """How often to turn the stored picture by 90 degrees, anticlockwise as `np.rot90` does."""
+    """Return how often a player turns the stored picture by 90 degrees, anticlockwise as `np.rot90` does."""
     return round(frame.rotation / 90) % 4

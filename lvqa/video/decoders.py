@@ -1,4 +1,4 @@
-"""From seconds to pixels: the frames shown at given times, decoded and scaled."""
+"""Decode and scale the frames at given times."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from lvqa.records import LvqaError, Video
-from lvqa.video.container import VideoError, all_frames, naming, opened, quarter_turns
-from lvqa.video.frame_reader import Reader, reader_of
+from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream, quarter_turns
+from lvqa.video.frame_reader import FrameReader, open_reader
 from lvqa.video.metadata import timeline_of
 from lvqa.video.timeline import TOLERANCE_SECONDS
 
@@ -20,48 +20,70 @@ if TYPE_CHECKING:
 
 
 class Decoder(Protocol):
-    """Turns seconds into pixels. A new one is a class with these methods and a line in DECODERS."""
+    """Turns seconds into pixels. A new decoder is a class with these methods and a line in DECODERS."""
 
-    def runs(self, video: Video, times_seconds: np.ndarray) -> list[np.ndarray]:
-        """The times, at least one and ascending, cut where it costs nothing: no run needs what another one decodes.
+    def split_times(self, video: Video, times_seconds: np.ndarray) -> list[np.ndarray]:
+        """Split times where it costs nothing, so that threads can share them: no chunk needs what another decodes.
 
-        They depend on the film and the times alone. Raises VideoError for a file that can't be read.
+        Args:
+            video: The video.
+            times_seconds: (n,) times, at least one, ascending.
+
+        Returns:
+            The chunks, in order. They depend on the video and the times alone.
+
+        Raises:
+            VideoError: The file can't be read.
         """
         ...
 
     def frames(
-        self, video: Video, runs: Iterable[np.ndarray], *, height: int, width: int
+        self, video: Video, chunks: Iterable[np.ndarray], *, height: int, width: int
     ) -> Iterator[tuple[np.ndarray, bool]]:
-        """For each time the frame shown then, (height, width, 3) uint8 RGB, and whether it stands in for a damaged one.
+        """Yield the frame at each time, and whether it is a substitute for a damaged one.
 
-        Runs ascend, perhaps with others between them that another thread decodes; each is decoded for itself.
-        A lost frame is replaced by the nearest earlier one that was decoded for its run, or the next where none was, or
-        a key frame near it where all of the run is lost. One that leans on damage is shown as the decoder mends it.
-        Both are flagged. Raises VideoError for an unreadable file.
+        A lost frame is replaced by the nearest earlier one that was decoded for its chunk; or by the next one where
+        there is none; or by a keyframe near it where all of the chunk is lost. A frame that depends on damage comes as
+        the decoder conceals it. All of these count as substitutes.
+
+        Args:
+            video: The video.
+            chunks: Some of the chunks of `split_times`, in order; each is decoded for itself, since another thread may
+                decode those between them.
+            height: Pixels of a frame.
+            width: Pixels of a frame.
+
+        Yields:
+            (height, width, 3) uint8 RGB, and whether it is a substitute.
+
+        Raises:
+            VideoError: The file can't be read.
         """
         ...
 
 
 class PyAVDecoder:
-    """FFmpeg's libraries. Decodes no more than the wanted frames need, bit-identical to decoding everything."""
+    """FFmpeg's libraries. Decodes no more than the frames need, with the same pixels as decoding everything."""
 
-    def runs(self, video: Video, times_seconds: np.ndarray) -> list[np.ndarray]:
-        with naming(video.path):
-            return timeline_of(video.path).runs(times_seconds)
+    def split_times(self, video: Video, times_seconds: np.ndarray) -> list[np.ndarray]:
+        """Split times between groups of pictures."""
+        with convert_errors(video.path):
+            return timeline_of(video.path).split_times(times_seconds)
 
     def frames(
-        self, video: Video, runs: Iterable[np.ndarray], *, height: int, width: int
+        self, video: Video, chunks: Iterable[np.ndarray], *, height: int, width: int
     ) -> Iterator[tuple[np.ndarray, bool]]:
-        with naming(video.path):
+        """Yield the frame at each time, and whether it is a substitute."""
+        with convert_errors(video.path):
             timeline = timeline_of(video.path)
-            render = _renderer(height=height, width=width)
-            with reader_of(video.path, timeline) as reader:
-                for times in runs:
-                    found = _found(reader, timeline.ticks_at(times))
-                    for seconds, (frame, substitute) in zip(times, found, strict=True):
+            render = _make_renderer(height=height, width=width)
+            with open_reader(video.path, timeline) as reader:
+                for times in chunks:
+                    frames = _frames_at(reader, timeline.ticks_at(times))
+                    for seconds, (frame, is_substitute) in zip(times, frames, strict=True):
                         if frame is None:
                             raise VideoError(f"{video.path}: no frame up to {seconds:g} s can be decoded")
-                        yield render(frame), substitute
+                        yield render(frame), is_substitute
 
 
 class DecordDecoder:
@@ -71,16 +93,18 @@ class DecordDecoder:
     MPEG streams, and hangs on some MPEG-TS files, which `read_frames` notices.
     """
 
-    batch = 8
-    """It holds all frames of a batch at once."""
+    batch_size = 8
+    """How many frames decord decodes in one call; it holds all of them in memory at once."""
 
-    def runs(self, video: Video, times_seconds: np.ndarray) -> list[np.ndarray]:
+    def split_times(self, video: Video, times_seconds: np.ndarray) -> list[np.ndarray]:
+        """Return all times as one chunk."""
         return [times_seconds]
 
     def frames(
-        self, video: Video, runs: Iterable[np.ndarray], *, height: int, width: int
+        self, video: Video, chunks: Iterable[np.ndarray], *, height: int, width: int
     ) -> Iterator[tuple[np.ndarray, bool]]:
-        times = np.concatenate(list(runs))
+        """Yield the frame at each time; none is ever a substitute."""
+        times = np.concatenate(list(chunks))
         try:
             import decord
         except ImportError as error:
@@ -89,58 +113,78 @@ class DecordDecoder:
         try:
             reader = decord.VideoReader(str(video.path), width=width, height=height, num_threads=1)
             starts = reader.get_frame_timestamp(list(range(len(reader))))[:, 0].astype(np.float64)
-            # Its timestamps are float32, good to 0.25 ms an hour into a film.
+            # Its timestamps are float32, accurate to 0.25 ms at one hour.
             tolerance = TOLERANCE_SECONDS + np.spacing(times.astype(np.float32))
             indices = np.searchsorted(starts - starts[0], times + tolerance, side="right") - 1
-            for first in range(0, len(indices), self.batch):
-                for pixels in reader.get_batch(indices[first : first + self.batch].tolist()).asnumpy():
+            for first in range(0, len(indices), self.batch_size):
+                for pixels in reader.get_batch(indices[first : first + self.batch_size].tolist()).asnumpy():
                     yield pixels, False
         except (decord.DECORDError, RuntimeError) as error:
             reason = re.sub(r".*\.cc:\d+: ", "", str(error).partition("\n")[0])  # without its own source line
             raise VideoError(f"{video.path}: decord fails: {reason}; decoder 'pyav' reads more files") from error
 
 
-def _found(reader: Reader, wanted: np.ndarray) -> Iterator[tuple[av.VideoFrame | None, bool]]:
-    """What `_matched` tells of each wanted tick, looked at twice before it is called damaged."""
-    done = 0
-    for lead in (0, 1):  # groups before the one that holds a frame
-        for frame, substitute in _matched(reader.frames(wanted[done:], lead), wanted[done:]):
-            # Perhaps not damaged: streams that refresh the picture bit by bit lean on the group before.
-            if substitute and not lead:
+DECODERS: dict[str, type[Decoder]] = {"pyav": PyAVDecoder, "decord": DecordDecoder}
+"""The decoders by the names that `video.decoder` takes."""
+
+
+def decode_all(video: Video, until_seconds: float = math.inf) -> int:
+    """Decode every frame up to a time, in one thread, and keep none: the speed of FFmpeg itself.
+
+    Returns:
+        How many frames were decoded.
+    """
+    num_frames = 0
+    with convert_errors(video.path), open_stream(video.path) as stream:
+        for _ in decode_stream(stream):
+            num_frames += 1
+            if num_frames > until_seconds * video.frames_per_second:
                 break
-            if frame is None:  # nor will there be another: the rest of the run is lost
-                frame = reader.key_frame_near(int(wanted[done]))
-                yield from [(frame, True)] * (len(wanted) - done)
+    return num_frames
+
+
+def _frames_at(reader: FrameReader, ticks: np.ndarray) -> Iterator[tuple[av.VideoFrame | None, bool]]:
+    """Yield what `_match_frames` does for each tick, but try twice before a frame counts as damaged."""
+    num_done = 0
+    for extra_groups in (0, 1):
+        rest = ticks[num_done:]
+        for frame, is_substitute in _match_frames(reader.frames(rest, extra_groups), rest):
+            # Perhaps it is not damaged: streams that refresh the picture bit by bit depend on the group before.
+            if is_substitute and not extra_groups:
+                break
+            if frame is None:  # nor will there be another: the rest of the chunk is lost
+                frame = reader.nearest_keyframe(int(ticks[num_done]))
+                yield from [(frame, True)] * (len(ticks) - num_done)
                 return
-            yield frame, substitute
-            done += 1
+            yield frame, is_substitute
+            num_done += 1
         else:
             return
 
 
-def _matched(
-    frames: Iterable[tuple[int, av.VideoFrame, bool]], wanted: np.ndarray
+def _match_frames(
+    frames: Iterable[tuple[int, av.VideoFrame, bool]], ticks: np.ndarray
 ) -> Iterator[tuple[av.VideoFrame | None, bool]]:
-    """For each wanted tick the frame, or what stands in for it (None: nothing does), and whether damage hurt it."""
+    """Yield for each tick its frame, or the last good one, or None where there is none; and whether it is damaged."""
     good: av.VideoFrame | None = None
-    ticks = wanted.tolist()
-    done = 0
-    for tick, frame, hurt in frames:
-        while done < len(ticks) and ticks[done] < tick:  # the decoder is past it: lost to damage
+    targets = ticks.tolist()
+    num_done = 0
+    for tick, frame, is_damaged in frames:
+        while num_done < len(targets) and targets[num_done] < tick:  # the decoder is past it: lost to damage
             yield (frame if good is None else good), True
-            done += 1
-        while done < len(ticks) and ticks[done] == tick:
-            yield frame, hurt
-            done += 1
-        if done == len(ticks):
+            num_done += 1
+        while num_done < len(targets) and targets[num_done] == tick:
+            yield frame, is_damaged
+            num_done += 1
+        if num_done == len(targets):
             return
-        if good is None or not hurt:
+        if good is None or not is_damaged:
             good = frame
-    yield from ((good, True) for _ in ticks[done:])
+    yield from ((good, True) for _ in targets[num_done:])
 
 
-def _renderer(*, height: int, width: int) -> Callable[[av.VideoFrame], np.ndarray]:
-    """Scales straight to the target size: whole frames never become RGB."""
+def _make_renderer(*, height: int, width: int) -> Callable[[av.VideoFrame], np.ndarray]:
+    """Return a function that scales a frame straight to the target size, so that no whole frame becomes RGB."""
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
@@ -152,17 +196,3 @@ def _renderer(*, height: int, width: int) -> Callable[[av.VideoFrame], np.ndarra
         return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), turns))
 
     return render
-
-
-def decode_all(video: Video, until_seconds: float = math.inf) -> int:
-    """Decode every frame up to a time and keep none: FFmpeg's own rate, in one thread. Returns how many there were."""
-    num_frames = 0
-    with naming(video.path), opened(video.path) as stream:
-        for _ in all_frames(stream):
-            num_frames += 1
-            if num_frames > until_seconds * video.frames_per_second:
-                break
-    return num_frames
-
-
-DECODERS: dict[str, type[Decoder]] = {"pyav": PyAVDecoder, "decord": DecordDecoder}

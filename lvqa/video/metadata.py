@@ -1,4 +1,4 @@
-"""What a file holds: found out once in a process, and kept in a folder for the next one."""
+"""Find out what a file holds, once in a process, and store it in a folder for the next process."""
 
 from __future__ import annotations
 
@@ -15,42 +15,128 @@ from typing import Any
 
 import numpy as np
 
-import lvqa
 from lvqa.files import write_atomically
 from lvqa.records import Video
-from lvqa.video.container import VideoError, all_frames, naming, opened, quarter_turns
+from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream, quarter_turns
 from lvqa.video.timeline import Timeline, read_timeline
 
+METADATA_FORMAT = 1
+"""The version of stored metadata. Raise it when what is stored, or how it is read from a video file, changes."""
 
-def inspect_video(path: str | Path, *, kept_in: Path | None = None) -> Video:
-    """What `path` holds. Reads every packet's header and decodes one frame, once in a process: 0.4 s an hour.
+_OPTIONAL_COLUMNS = ("packet_ticks", "packet_sizes", "keyframe_positions")
 
-    Or in another one, if `store_metadata` has kept it in the folder `kept_in`. Height and width are the stored pixels
-    after rotation; pixels that are not square are left as they are. Of a truncated file the
-    duration is that of the part that is there. Raises VideoError for whatever is not a film.
+
+def inspect_video(path: str | Path, *, metadata_folder: Path | None = None) -> Video:
+    """Return what a video file holds: its identity, duration, size and frame rate.
+
+    The first call in a process reads every packet's header and decodes one frame, which takes 0.4 s for an hour of
+    video; later calls for the same file are free. Nothing is written.
+
+    Args:
+        path: The file.
+        metadata_folder: A folder where another process may have stored the metadata with `store_metadata`; if they are
+            there, the file's packets are not read.
+
+    Returns:
+        The video. Height and width are the stored pixels after rotation; pixels that are not square are left as they
+        are. The duration of a truncated file is that of the bytes that are there.
+
+    Raises:
+        VideoError: The path leads to nothing that can be read as a video.
     """
     path = _regular_file(path)
-    with naming(path):
-        film = metadata_of(path, kept_in)
-    timeline = film.timeline
+    with convert_errors(path):
+        metadata = metadata_of(path, metadata_folder)
+    timeline = metadata.timeline
     return Video(
         path=path,
-        id=film.id,
+        id=metadata.id,
         duration_seconds=timeline.duration_seconds,
-        height=film.height,
-        width=film.width,
-        frames_per_second=len(timeline.shown) / timeline.duration_seconds,
+        height=metadata.height,
+        width=metadata.width,
+        frames_per_second=len(timeline.frame_ticks) / timeline.duration_seconds,
     )
 
 
+def store_metadata(path: Path, metadata_folder: Path) -> None:
+    """Store the metadata of a video file for `inspect_video` in another process, unless they are already there.
+
+    Nothing is stored, and nothing is raised, where the folder or the disk refuses it.
+
+    Raises:
+        VideoError, av.error.FFmpegError: The file can't be read as a video.
+    """
+    with suppress(OSError, OverflowError):
+        metadata, modified_ns = metadata_of(path, metadata_folder), path.stat().st_mtime_ns
+        # Every pipeline that opens the video calls this, so most calls end here.
+        if metadata.source_folder == metadata_folder or _load_metadata(metadata_folder, metadata.id, modified_ns):
+            return
+        content = _encode_metadata(metadata, modified_ns)
+        write_atomically(_metadata_path(metadata_folder, metadata.id), content)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoMetadata:
+    """What it takes to read a file as a video."""
+
+    id: str
+    """16 hexadecimal digits, from the file's content."""
+    height: int
+    """Pixels, after rotation."""
+    width: int
+    """Pixels, after rotation."""
+    timeline: Timeline
+    source_folder: Path | None = None
+    """The folder from which the metadata were loaded; None if they were read from the file itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """A file in its present state: a file that has changed is another one."""
+
+    path: Path
+    size: int
+    modified_ns: int
+    metadata_folder: Path | None = field(default=None, compare=False)
+
+
+def metadata_of(path: Path, metadata_folder: Path | None = None) -> VideoMetadata:
+    """Return the metadata of the file as it is now.
+
+    Raises:
+        VideoError, av.error.FFmpegError: The file can't be read as a video.
+        OSError: The file can't be read at all.
+    """
+    status = path.stat()
+    return read_metadata(FileState(path, status.st_size, status.st_mtime_ns, metadata_folder))
+
+
+def timeline_of(path: Path) -> Timeline:
+    """Return the timeline of the file as it is now."""
+    return metadata_of(path).timeline
+
+
+@lru_cache(maxsize=4)  # every question about a video inspects it, and every batch of frames needs its timeline
+def read_metadata(file: FileState) -> VideoMetadata:
+    """Load the metadata from the folder, or read them from the file itself."""
+    video_id = _content_id(file.path)
+    if file.metadata_folder is not None:
+        stored = _load_metadata(file.metadata_folder, video_id, file.modified_ns)
+        if stored is not None:
+            return stored
+    timeline = read_timeline(file.path)
+    return VideoMetadata(video_id, *_display_size(file.path), timeline)
+
+
 def _regular_file(path: str | Path) -> Path:
+    """Return the absolute path of a regular file that is not empty, or raise VideoError."""
     try:
         path = Path(path).expanduser().resolve()
         status = path.stat()
     except (OSError, RuntimeError, ValueError) as error:  # not there, a loop of links, a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
         raise VideoError(f"{path}: {reason}; expected a video file") from error
-    # Opening a FIFO would wait for its writer for ever, so the kind is asked before anything is opened.
+    # Opening a FIFO would wait for its writer for ever, so the kind is checked before anything is opened.
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise VideoError(f"{path}: this is {kind}; expected a video file")
@@ -59,104 +145,70 @@ def _regular_file(path: str | Path) -> Path:
     return path
 
 
-def _fingerprint(path: Path, block: int = 1 << 20, blocks: int = 8) -> str:
-    """16 hexadecimal digits of the size and of blocks spread from the first to the last byte: quick at any length."""
+def _content_id(path: Path, block_size: int = 1 << 20, num_blocks: int = 8) -> str:
+    """Return 16 hexadecimal digits: a digest of the size and of blocks spread over the file, quick at any length."""
     size = path.stat().st_size
-    offsets = {(size - block) * i // (blocks - 1) for i in range(blocks)} if size > block else {0}
+    offsets = {(size - block_size) * i // (num_blocks - 1) for i in range(num_blocks)} if size > block_size else {0}
     digest = blake2b(str(size).encode(), digest_size=8)
     with path.open("rb") as file:
         for offset in sorted(offsets):
             file.seek(offset)
-            digest.update(file.read(block))
+            digest.update(file.read(block_size))
     return digest.hexdigest()
 
 
-def _shown_size(path: Path) -> tuple[int, int]:
-    with opened(path) as stream:
-        frame = next(all_frames(stream), None)
+def _display_size(path: Path) -> tuple[int, int]:
+    """Return height and width in pixels, after rotation."""
+    with open_stream(path) as stream:
+        frame = next(decode_stream(stream), None)
     if frame is None:
         raise VideoError(f"{path}: not one frame can be decoded; expected a video file that plays")
     return (frame.width, frame.height) if quarter_turns(frame) % 2 else (frame.height, frame.width)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Film:
-    """What it takes to read a file as a film."""
-
-    id: str
-    height: int
-    width: int
-    timeline: Timeline
-    kept_in: Path | None = None
-    """The folder that it was found in."""
+def _metadata_path(metadata_folder: Path, video_id: str) -> Path:
+    return metadata_folder / f"{video_id}.metadata.npz"
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A file as it is now: one that was changed is another."""
-
-    path: Path
-    size: int
-    modified_ns: int
-    kept_in: Path | None = field(default=None, compare=False)
+def _fingerprint(video_id: str, modified_ns: int) -> str:
+    """Return all that stored metadata depend on; what FFmpeg's libraries report of a file may change with them."""
+    return f"metadata format {METADATA_FORMAT}, av {version('av')}, {video_id} of {modified_ns}"
 
 
-def metadata_of(path: Path, kept_in: Path | None = None) -> Film:
-    """Of the file as it is now. Raises VideoError, or what FFmpeg and the system say."""
-    status = path.stat()
-    return _read_metadata(_File(path, status.st_size, status.st_mtime_ns, kept_in))
+def _encode_metadata(metadata: VideoMetadata, modified_ns: int) -> bytes:
+    """Return the content of a metadata file."""
+    timeline = metadata.timeline
+    ratios = (*timeline.end_tick.as_integer_ratio(), *timeline.tick_seconds.as_integer_ratio())
+    columns: dict[str, Any] = {
+        "fingerprint": np.array(_fingerprint(metadata.id, modified_ns)),
+        "scalars": np.array([metadata.height, metadata.width, *ratios], dtype=np.int64),
+        "frame_ticks": timeline.frame_ticks,
+    }
+    if timeline.packet_ticks is not None:
+        columns |= {name: getattr(timeline, name) for name in _OPTIONAL_COLUMNS}
+    file = io.BytesIO()
+    np.savez(file, **columns)
+    return file.getvalue()
 
 
-def timeline_of(path: Path) -> Timeline:
-    """Of the file as it is now."""
-    return metadata_of(path).timeline
-
-
-@lru_cache(maxsize=4)  # each question on a film probes it, and scattered reads demux it once
-def _read_metadata(file: _File) -> Film:
-    video_id = _fingerprint(file.path)
-    if file.kept_in is not None and (kept := _load_metadata(file.kept_in, video_id, file.modified_ns)):
-        return kept
-    timeline = read_timeline(file.path)
-    return Film(video_id, *_shown_size(file.path), timeline)
-
-
-def store_metadata(path: Path, folder: Path) -> None:
-    """Keep what is known of a film, for `probe` in another process. Where there is no room it is not kept."""
-    with suppress(OSError, OverflowError):
-        film, modified_ns = metadata_of(path, folder), path.stat().st_mtime_ns
-        if film.kept_in == folder or _load_metadata(folder, film.id, modified_ns):
-            return  # every pipeline over the film asks for it
-        timeline = film.timeline
-        numbers = [film.height, film.width, *timeline.end.as_integer_ratio(), *timeline.tick_seconds.as_integer_ratio()]
-        columns: dict[str, Any] = {"shown": timeline.shown}
-        if timeline.packets is not None:
-            columns |= {"packets": timeline.packets, "sizes": timeline.sizes, "keys": timeline.keys}
-        file = io.BytesIO()
-        stamp = np.array(_stamp(film.id, modified_ns))
-        np.savez(file, stamp=stamp, numbers=np.array(numbers, dtype=np.int64), **columns)
-        write_atomically(folder / f"{film.id}.film", file.getvalue())
-
-
-def _stamp(video_id: str, modified_ns: int) -> str:
-    """What FFmpeg's libraries say of a file may change with them."""
-    return f"lvqa {lvqa.__version__}, av {version('av')}, {video_id} of {modified_ns}"
-
-
-def _load_metadata(folder: Path, video_id: str, modified_ns: int) -> Film | None:
-    """What was kept of this very file. It may be anyone's, so it counts only if it is whole and makes sense."""
-    path, stamp = folder / f"{video_id}.film", _stamp(video_id, modified_ns)
+def _load_metadata(metadata_folder: Path, video_id: str, modified_ns: int) -> VideoMetadata | None:
+    """Return the metadata stored for this very file, or None. The content is checked: anyone may have written it."""
+    path = _metadata_path(metadata_folder, video_id)
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for its writer for ever
             return None
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # which tells damage by its checksums
-            if sum(part.file_size for part in file.zip.infolist()) > path.stat().st_size or file["stamp"] != stamp:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # np.load verifies the checksums
+            unpacked_size = sum(member.file_size for member in file.zip.infolist())
+            if unpacked_size > path.stat().st_size or file["fingerprint"] != _fingerprint(video_id, modified_ns):
                 return None
-            height, width, *ratios = file["numbers"].tolist()
-            end, tick_seconds = Fraction(*ratios[:2]), Fraction(*ratios[2:])
-            columns = {name: file[name] for name in ("shown", "packets", "sizes", "keys") if name in file}
-            timeline = Timeline(end=end, tick_seconds=tick_seconds, **columns)
-            is_sound = timeline.is_sound() and height > 0 and width > 0
-    except Exception:  # no file, or one that is no such file in one of many ways
+            height, width, *ratios = file["scalars"].tolist()
+            timeline = Timeline(
+                frame_ticks=file["frame_ticks"],
+                end_tick=Fraction(*ratios[:2]),
+                tick_seconds=Fraction(*ratios[2:]),
+                **{name: file[name] for name in _OPTIONAL_COLUMNS if name in file},
+            )
+            is_valid = timeline.is_valid() and height > 0 and width > 0
+    except Exception:  # no file, or one that is no metadata file in one of many ways
         return None
-    return Film(video_id, height, width, timeline, kept_in=folder) if is_sound else None
+    return VideoMetadata(video_id, height, width, timeline, source_folder=metadata_folder) if is_valid else None

@@ -1,4 +1,4 @@
-"""Frames in batches, decoded ahead in threads."""
+"""Decode frames ahead in threads, and hand them on in batches."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from lvqa.records import Frames, LvqaError, Video, num_cores
 from lvqa.video.container import VideoError
 from lvqa.video.decoders import DECODERS, Decoder
 
+_JOIN_SECONDS = 1.0
+"""How long closing waits for all threads together; a decoder that hangs is left behind."""
+
 
 def read_frames(
     video: Video,
@@ -31,35 +34,53 @@ def read_frames(
     stall_seconds: float = 30.0,
     batch_frames: int = 64,
 ) -> Generator[Frames]:
-    """The frames shown at ascending times, in batches of `batch_frames`, the last one smaller.
+    """Read the frames at ascending times, in batches.
 
-    Decoding runs in `threads`, by default as many as OMP_NUM_THREADS allows or this process has cores, and each is at
-    most one batch ahead: it overlaps with the model, and memory does not grow with the film. The frames do not depend
-    on the number of threads. Closing the generator ends them. Raises LvqaError for an unknown decoder; ValueError for
-    times that descend; VideoError for one outside [0, duration), a file that can't be read, or no frame within
-    `stall_seconds`: a decoder that hangs is left behind.
+    Threads decode ahead, each at most one batch, so that decoding overlaps with the model and memory does not grow
+    with the video. The frames do not depend on the number of threads. Closing the generator ends the threads.
+
+    Args:
+        video: The video.
+        times_seconds: (n,) times in [0, duration), ascending; a time may come twice.
+        height: Pixels of a frame.
+        width: Pixels of a frame.
+        decoder: A name in DECODERS.
+        threads: How many threads decode; by default `default_threads()`.
+        stall_seconds: How long to wait for one frame. A decoder that hangs is left behind.
+        batch_frames: How many frames a batch has; the last one may be smaller.
+
+    Yields:
+        Batches of (batch_frames, height, width, 3) uint8 RGB, with their times.
+
+    Raises:
+        LvqaError: The decoder is unknown.
+        ValueError: The times do not ascend.
+        VideoError: A time lies outside the video, the file can't be read, or a frame is late.
     """
     if decoder not in DECODERS:
         raise LvqaError(f"decoder {decoder!r} is unknown; allowed: {', '.join(sorted(DECODERS))}")
-    return _batches(
+    return _read_batches(
         DECODERS[decoder](),
         video,
         np.asarray(times_seconds, dtype=np.float64),
         height=height,
         width=width,
-        threads=threads or usual_threads(),
+        threads=threads or default_threads(),
         stall_seconds=stall_seconds,
         batch_frames=batch_frames,
     )
 
 
-def usual_threads() -> int:
-    """What the libraries that compute go by, so that a worker which has a share of the cores keeps to it."""
-    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return max(1, int(given)) if given.isdecimal() else num_cores()
+def default_threads() -> int:
+    """Return how many threads decode by default: OMP_NUM_THREADS, or else the number of cores of this process.
+
+    Numerical libraries follow the same variable, so that a worker with a share of the cores keeps to it.
+    """
+    value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return max(1, int(value)) if value.isdecimal() else num_cores()
 
 
-def _batches(
+def _read_batches(
     decoder: Decoder,
     video: Video,
     times: np.ndarray,
@@ -70,29 +91,32 @@ def _batches(
     stall_seconds: float,
     batch_frames: int,
 ) -> Generator[Frames]:
+    """Check the times, and yield their frames in batches."""
     _check_times(video, times)
     if not len(times):
         return
-    runs = decoder.runs(video, times)
+    chunks = decoder.split_times(video, times)
     decode = partial(decoder.frames, video, height=height, width=width)
-    place = 0
+    ahead = _decode_ahead(decode, chunks, threads=threads, max_ahead=batch_frames, stall_seconds=stall_seconds)
+    i = 0
     try:
-        with closing(_ahead(decode, runs, threads=threads, most=batch_frames, stall_seconds=stall_seconds)) as frames:
+        with closing(ahead) as frames:
             for first in range(0, len(times), batch_frames):
                 batch = times[first : first + batch_frames]
                 pixels = np.empty((len(batch), height, width, 3), dtype=np.uint8)
                 substituted = np.zeros(len(batch), dtype=bool)
-                for place in range(first, first + len(batch)):
-                    pixels[place - first], substituted[place - first] = next(frames)
+                for i in range(first, first + len(batch)):
+                    pixels[i - first], substituted[i - first] = next(frames)
                 yield Frames(batch, pixels, substituted)
     except queue.Empty as error:
         raise VideoError(
-            f"{video.path}: the decoder gave nothing for {stall_seconds:g} s at {times[place]:g} s of the film; "
+            f"{video.path}: the decoder gave nothing for {stall_seconds:g} s at {times[i]:g} s of the video; "
             f"expected a frame; another decoder may read it ({', '.join(sorted(DECODERS))})"
         ) from error
 
 
 def _check_times(video: Video, times: np.ndarray) -> None:
+    """Raise ValueError for times that do not ascend, and VideoError for one outside the video."""
     if np.any(np.diff(times) < 0):
         raise ValueError(f"times must ascend, got {times.tolist()}")
     outside = times[~((times >= 0) & (times < video.duration_seconds))]
@@ -100,68 +124,81 @@ def _check_times(video: Video, times: np.ndarray) -> None:
         raise VideoError(f"{video.path}: no frame at {outside[0]:g} s; allowed: 0 to {video.duration_seconds:g} s")
 
 
-def _ahead(
+def _decode_ahead(
     decode: Callable[[list[np.ndarray]], Iterator[Any]],
-    runs: list[np.ndarray],
+    chunks: list[np.ndarray],
     *,
     threads: int,
-    most: int,
+    max_ahead: int,
     stall_seconds: float,
 ) -> Generator[Any]:
-    """The frames of all runs in order. With n threads each decodes every n-th run, at most `most` frames ahead.
+    """Yield the frames of all chunks in order. Each of n threads decodes every n-th chunk.
 
-    Raises queue.Empty if one is late.
+    Args:
+        decode: Yields the frames of some chunks.
+        chunks: All chunks.
+        threads: How many threads decode.
+        max_ahead: How many frames a thread decodes before they are needed.
+        stall_seconds: How long to wait for one frame.
+
+    Raises:
+        queue.Empty: A frame is late.
     """
-    # A thread that is done with a run begins its next one, and no more: the others are as far.
-    most = min(most, 2 * max(map(len, runs)))
+    # A thread that has finished a chunk starts its next one and no third: the other threads are as far.
+    max_ahead = min(max_ahead, 2 * max(map(len, chunks)))
     stop = threading.Event()
-    shares = [runs[first::threads] for first in range(min(threads, len(runs)))]
-    crew = [_DecodingThread(partial(decode, share), most, stop) for share in shares]
+    shares = [chunks[first::threads] for first in range(min(threads, len(chunks)))]
+    workers = [_DecodingThread(partial(decode, share), max_ahead, stop) for share in shares]
     try:
-        for run, thread in zip(runs, itertools.cycle(crew), strict=False):
-            for _ in run:
-                yield thread.next(stall_seconds)
+        for chunk, worker in zip(chunks, itertools.cycle(workers), strict=False):
+            for _ in chunk:
+                yield worker.next(stall_seconds)
     finally:
         stop.set()
-        patient_until = time.monotonic() + 1.0
-        for thread in crew:
-            thread.leave(patient_until)
+        deadline = time.monotonic() + _JOIN_SECONDS
+        for worker in workers:
+            worker.join(deadline)
 
 
 class _DecodingThread:
-    """Makes items in a thread, and holds them until they are asked for."""
+    """Produces items in a thread, and queues them until they are needed."""
 
-    def __init__(self, make: Callable[[], Iterator[Any]], most: int, stop: threading.Event) -> None:
-        self._make, self._stop = make, stop
-        self._ready: queue.Queue[Any] = queue.Queue(maxsize=most)
+    def __init__(self, produce: Callable[[], Iterator[Any]], queue_size: int, stop: threading.Event) -> None:
+        self._produce, self._stop = produce, stop
+        self._queue: queue.Queue[Any] = queue.Queue(maxsize=queue_size)
         self._thread = threading.Thread(target=self._work, name="lvqa-decode", daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
-        failed: Exception = RuntimeError("the decoder gave fewer frames than it was asked for")
+        """Queue all items, and after them an error: what the decoder raised, or that there is no further item."""
+        failure: Exception = RuntimeError("the decoder gave fewer frames than requested")
         try:
-            for item in self._make():
-                self._ready.put(item)
+            for item in self._produce():
+                self._queue.put(item)
                 if self._stop.is_set():
                     return
         except Exception as error:  # raised again where the frames are read
-            failed = error
+            failure = error
         if not self._stop.is_set():
-            self._ready.put(_Failure(failed))
+            self._queue.put(_Failure(failure))
 
     def next(self, stall_seconds: float) -> Any:
-        item = self._ready.get(timeout=stall_seconds)
+        """Return the next item, or raise the thread's error, or queue.Empty if the item is late."""
+        item = self._queue.get(timeout=stall_seconds)
         if isinstance(item, _Failure):
             raise item.error
         return item
 
-    def leave(self, patient_until: float) -> None:
-        with suppress(queue.Empty):  # a thread that waits for room finds it, and sees that it is to stop
+    def join(self, deadline: float) -> None:
+        """Wait until the thread has ended, or until the deadline, since a decoder may hang."""
+        with suppress(queue.Empty):  # a thread that waits for room in the queue gets it, and sees that it must stop
             while True:
-                self._ready.get_nowait()
-        self._thread.join(timeout=max(0.0, patient_until - time.monotonic()))  # bounded: one may hang
+                self._queue.get_nowait()
+        self._thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
+    """An error as an item of the queue."""
+
     error: Exception

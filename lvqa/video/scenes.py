@@ -1,4 +1,4 @@
-"""Where another scene begins."""
+"""Detect where a new scene starts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ from lvqa.records import Video
 from lvqa.video.prefetch import read_frames
 from lvqa.video.sampling import FrameGrid
 
+_BATCH_FRAMES = 64
+_THUMBNAIL = {"height": 36, "width": 64}
+
+_NEIGHBOURS = 8
+"""How many differences before and after one tell what is usual there."""
+
+_MIN_RATIO = 3
+"""How many times the usual difference a scene change has at least, so that a shot with motion is not cut."""
+
 
 def scene_changes(
     video: Video,
@@ -18,26 +27,42 @@ def scene_changes(
     decoder: str = "pyav",
     threads: int | None = None,
     stall_seconds: float = 30.0,
-    least: float = 0.08,
+    min_difference: float = 0.08,
 ) -> list[float]:
-    """The grid times at which another scene is on, ascending. Decodes the whole grid once, as thumbnails.
+    """Return the grid times at which a new scene starts. Decodes the whole grid once, as thumbnails.
 
-    A change is where neighbouring thumbnails differ in the mean by `least` of the full range, and by three times as
-    much as is usual around them, so that a film in motion is not cut to pieces.
+    Args:
+        video: The video.
+        grid: Its frames.
+        decoder: A name in DECODERS.
+        threads: How many threads decode, as for `read_frames`.
+        stall_seconds: How long to wait for one frame, as for `read_frames`.
+        min_difference: The least mean difference between neighbouring thumbnails, as a share of the full range. A
+            change also has three times the difference that is usual around it.
+
+    Returns:
+        The seconds, ascending.
     """
     times = grid.times_seconds
     differences = np.zeros(grid.num_frames)
-    before: np.ndarray | None = None
-    frames = read_frames(
-        video, times, height=36, width=64, decoder=decoder, threads=threads, stall_seconds=stall_seconds
+    previous: np.ndarray | None = None
+    batches = read_frames(
+        video,
+        times,
+        **_THUMBNAIL,
+        decoder=decoder,
+        threads=threads,
+        stall_seconds=stall_seconds,
+        batch_frames=_BATCH_FRAMES,
     )
-    for start, batch in zip(itertools.count(0, 64), frames, strict=False):
+    for start, batch in zip(itertools.count(0, _BATCH_FRAMES), batches, strict=False):
         pixels = batch.pixels.astype(np.float32) / 255
-        both = pixels if before is None else np.concatenate([before[None], pixels])
-        steps = np.abs(np.diff(both, axis=0)).mean(axis=(1, 2, 3))
+        with_previous = pixels if previous is None else np.concatenate([previous[None], pixels])
+        steps = np.abs(np.diff(with_previous, axis=0)).mean(axis=(1, 2, 3))
         differences[start + len(pixels) - len(steps) : start + len(pixels)] = steps
-        before = pixels[-1]
-    padded = np.pad(differences, 8, mode="reflect" if grid.num_frames > 8 else "edge")
-    usual = np.median(np.lib.stride_tricks.sliding_window_view(padded, 17), axis=1)
-    changes: list[float] = times[(differences > least) & (differences > 3 * usual)].tolist()
+        previous = pixels[-1]
+    padded = np.pad(differences, _NEIGHBOURS, mode="reflect" if grid.num_frames > _NEIGHBOURS else "edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * _NEIGHBOURS + 1)
+    usual = np.median(windows, axis=1)
+    changes: list[float] = times[(differences > min_difference) & (differences > _MIN_RATIO * usual)].tolist()
     return changes

@@ -1,4 +1,4 @@
-"""When each frame of a file is shown, and which packets it needs, known before anything is decoded."""
+"""Find out when each frame of a file is presented, and which packets it needs, before any frame is decoded."""
 
 from __future__ import annotations
 
@@ -10,173 +10,219 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lvqa.video.container import VideoError, all_frames, demuxed, opened
+from lvqa.video.container import VideoError, decode_stream, demux, open_stream
 
 if TYPE_CHECKING:
     import av
 
 
-# A frame that starts this little after t is the one meant: k / fps and pts * time_base round differently.
 TOLERANCE_SECONDS = 1e-6
+"""How far behind a time t the frame at t may start, since k / fps and pts * time_base round differently."""
 
+CHUNK_PACKETS = 512
+"""How many packets one chunk of times costs to decode, about.
+
+It is two groups of pictures of the usual length: small enough to share out the 64 frames of an answer, and large enough
+for what a chunk costs of its own.
+"""
+
+_FRAME_PACKETS = 8
+"""How many packets cost as much to decode as one frame costs to scale and to hand on."""
 
 _NO_TICK = np.iinfo(np.int64).min  # as FFmpeg writes it
 
-
-_no_ticks = partial(np.zeros, 0, dtype=np.int64)
+_no_packets = partial(np.zeros, 0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Timeline:
-    """Every frame's place in time, known before anything is decoded. A tick is the file's own unit of time."""
+    """The time of every frame, known before any is decoded. A tick is the file's own unit of time."""
 
-    shown: np.ndarray
-    """(frames,) int64 ticks of the presented frames, ascending and distinct."""
-    end: Fraction
-    """The tick at which the last of them ends."""
+    frame_ticks: np.ndarray
+    """(frames,) int64 ticks at which frames are presented, ascending and distinct."""
+    end_tick: Fraction
+    """The tick at which the last frame ends."""
     tick_seconds: Fraction
-    packets: np.ndarray | None = None
-    """(packets,) int64 ticks in decode order; None if only decoding tells the times."""
-    sizes: np.ndarray = field(default_factory=_no_ticks)
-    """(packets,) int64 bytes, which tell packets of the same tick apart."""
-    keys: np.ndarray = field(default_factory=_no_ticks)
-    """Ascending places in `packets` where decoding can begin."""
-    by_tick: np.ndarray = field(init=False)
-    """The places in `packets`, by tick."""
+    """How long a tick is."""
+    packet_ticks: np.ndarray | None = None
+    """(packets,) int64 ticks in decode order; None if the times are known from decoding only."""
+    packet_sizes: np.ndarray = field(default_factory=_no_packets)
+    """(packets,) int64 bytes; they distinguish packets of the same tick."""
+    keyframe_positions: np.ndarray = field(default_factory=_no_packets)
+    """(keyframes,) int64 positions in `packet_ticks` at which decoding can begin, ascending."""
+    tick_order: np.ndarray = field(init=False)
+    """(packets,) int64 positions in `packet_ticks`, sorted by tick."""
 
     def __post_init__(self) -> None:
-        by_tick = _no_ticks() if self.packets is None else np.argsort(self.packets, kind="stable")
-        object.__setattr__(self, "by_tick", by_tick)
+        ticks = self.packet_ticks
+        order = _no_packets() if ticks is None else np.argsort(ticks, kind="stable")
+        object.__setattr__(self, "tick_order", order)
 
-    def is_sound(self) -> bool:
-        """Whether it can be that of a film."""
-        columns = [column for column in (self.shown, self.packets, self.sizes, self.keys) if column is not None]
-        if any(column.dtype != np.int64 or column.ndim != 1 for column in columns) or not len(self.shown):
+    def is_valid(self) -> bool:
+        """Return whether the columns fit together, so that they can be those of a video."""
+        columns = (self.frame_ticks, self.packet_ticks, self.packet_sizes, self.keyframe_positions)
+        if any(column is not None and (column.dtype != np.int64 or column.ndim != 1) for column in columns):
             return False
-        if self.tick_seconds <= 0 or self.end <= int(self.shown[-1]) or np.any(np.diff(self.shown) <= 0):
+        if not len(self.frame_ticks) or np.any(np.diff(self.frame_ticks) <= 0):
             return False
-        if self.packets is None:
-            return True
-        first, last = (int(place) for place in self.keys[[0, -1]])
+        if self.tick_seconds <= 0 or self.end_tick <= int(self.frame_ticks[-1]):
+            return False
+        return self.packet_ticks is None or self._has_valid_packets(self.packet_ticks)
+
+    def _has_valid_packets(self, packet_ticks: np.ndarray) -> bool:
+        """Return whether keyframes and frames refer to packets that are there."""
+        positions = self.keyframe_positions
         return bool(
-            len(self.sizes) == len(self.packets)
-            and np.all(np.diff(self.keys) > 0)
-            and 0 <= first <= last < len(self.packets)
-            and np.isin(self.shown, self.packets[first:]).all()
+            len(positions)
+            and len(self.packet_sizes) == len(packet_ticks)
+            and np.all(np.diff(positions) > 0)
+            and positions[0] >= 0
+            and positions[-1] < len(packet_ticks)
+            and np.isin(self.frame_ticks, packet_ticks[positions[0] :]).all()
         )
 
     @property
     def duration_seconds(self) -> float:
-        return float((self.end - int(self.shown[0])) * self.tick_seconds)
+        """How long it takes from the start of the first frame to the end of the last one."""
+        return float((self.end_tick - int(self.frame_ticks[0])) * self.tick_seconds)
 
     def seconds_of(self, ticks: np.ndarray) -> np.ndarray:
-        """Seconds from the first frame."""
-        seconds: np.ndarray = (ticks - self.shown[0]) * float(self.tick_seconds)
+        """Return the seconds from the first frame to each tick."""
+        seconds: np.ndarray = (ticks - self.frame_ticks[0]) * float(self.tick_seconds)
         return seconds
 
-    def ticks_at(self, times: np.ndarray) -> np.ndarray:
-        """The tick of the frame shown at each time, in seconds from the first frame."""
-        places = np.searchsorted(self.seconds_of(self.shown), times + TOLERANCE_SECONDS, side="right") - 1
-        return self.shown[places]
+    def ticks_at(self, times_seconds: np.ndarray) -> np.ndarray:
+        """Return the tick of the frame that is on screen at each time, in seconds from the first frame."""
+        starts = self.seconds_of(self.frame_ticks)
+        return self.frame_ticks[np.searchsorted(starts, times_seconds + TOLERANCE_SECONDS, side="right") - 1]
 
-    def key_seconds(self) -> np.ndarray:
-        """(keys,) when the key frames are shown; none if only decoding tells."""
-        keys = self.keys if self.packets is None else self.packets[self.keys]
-        return self.seconds_of(np.intersect1d(keys, self.shown))
+    def keyframe_seconds(self) -> np.ndarray:
+        """Return (keyframes,) when the keyframes are presented; none if the times are known from decoding only."""
+        positions = self.keyframe_positions
+        ticks = positions if self.packet_ticks is None else self.packet_ticks[positions]
+        return self.seconds_of(np.intersect1d(ticks, self.frame_ticks))
 
-    def spans(self, wanted: np.ndarray, lead: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Which packets [begin, end) each wanted tick needs: from the key frame before it to itself.
+    def packet_spans(self, ticks: np.ndarray, extra_groups: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return which packets each frame needs: from the keyframe before it to the frame itself.
 
-        With `lead` from so many key frames before that one.
+        Args:
+            ticks: (n,) ticks of frames.
+            extra_groups: How many groups of pictures before that keyframe are decoded, too.
+
+        Returns:
+            (n,) first positions and (n,) ends, exclusive, in decode order.
         """
-        assert self.packets is not None
-        first = self.by_tick[np.searchsorted(self.packets, wanted, sorter=self.by_tick)]
-        last = self.by_tick[np.searchsorted(self.packets, wanted, side="right", sorter=self.by_tick) - 1]
-        groups = np.searchsorted(self.keys, first, side="right") - 1
-        # A picture shown before its group's key frame may lean on the group before, too (open groups).
-        groups -= self.packets[first] < self.packets[self.keys[groups]]
-        return self.keys[np.maximum(0, groups - lead)], last + 1
+        assert self.packet_ticks is not None
+        order, keyframes = self.tick_order, self.keyframe_positions
+        first = order[np.searchsorted(self.packet_ticks, ticks, sorter=order)]
+        last = order[np.searchsorted(self.packet_ticks, ticks, side="right", sorter=order) - 1]
+        groups = np.searchsorted(keyframes, first, side="right") - 1
+        # A picture presented before its group's keyframe may depend on the group before, too (open groups).
+        groups -= self.packet_ticks[first] < self.packet_ticks[keyframes[groups]]
+        return keyframes[np.maximum(0, groups - extra_groups)], last + 1
 
-    def runs(self, times: np.ndarray) -> list[np.ndarray]:
-        """The times cut between groups, in runs that cost about as much as _RUN_PACKETS packets."""
-        if self.packets is None:
-            return [times]
-        wanted, places = np.unique(self.ticks_at(times), return_index=True)
-        begins, ends = self.spans(wanted)
-        read = np.maximum.accumulate(ends)
-        to_come = np.minimum.accumulate(begins[::-1])[::-1]
-        cost = np.cumsum(ends - np.maximum(begins, np.r_[0, read[:-1]]).clip(max=ends) + _FRAME_PACKETS)
-        cuts = 1 + np.flatnonzero(read[:-1] <= to_come[1:])
-        return np.split(times, places[cuts[np.diff(cost[cuts - 1] // _RUN_PACKETS, prepend=0) > 0]])
-
-
-_RUN_PACKETS, _FRAME_PACKETS = 512, 8
-"""Two groups of pictures of the usual length: small enough to share out the 64 frames of an answer, large enough for
-what a run costs of its own. A frame that is scaled and handed on costs as much as so many packets."""
+    def split_times(self, times_seconds: np.ndarray) -> list[np.ndarray]:
+        """Split ascending times between groups of pictures, in chunks that cost about CHUNK_PACKETS packets each."""
+        if self.packet_ticks is None:
+            return [times_seconds]
+        ticks, firsts = np.unique(self.ticks_at(times_seconds), return_index=True)
+        begins, ends = self.packet_spans(ticks)
+        read_until = np.maximum.accumulate(ends)
+        next_begin = np.minimum.accumulate(begins[::-1])[::-1]
+        new_packets = ends - np.maximum(begins, np.r_[0, read_until[:-1]]).clip(max=ends)
+        cost = np.cumsum(new_packets + _FRAME_PACKETS)
+        cuts = 1 + np.flatnonzero(read_until[:-1] <= next_begin[1:])
+        return np.split(times_seconds, firsts[cuts[np.diff(cost[cuts - 1] // CHUNK_PACKETS, prepend=0) > 0]])
 
 
 def read_timeline(path: Path) -> Timeline:
-    with opened(path) as stream:
+    """Return the timeline of a file: from its packets, or by decoding all of it where they have no usable times.
+
+    Raises:
+        VideoError: Not one frame can be decoded.
+    """
+    with open_stream(path) as stream:
         timeline = _timeline_of_packets(stream)
     if timeline is None:
-        with opened(path) as stream:
+        with open_stream(path) as stream:
             timeline = _timeline_by_decoding(stream)
     if timeline is None:
         raise VideoError(f"{path}: not one frame can be decoded; expected a video file that plays")
     return timeline
 
 
+_PACKET_COLUMNS = [
+    ("pts", "i8"),
+    ("dts", "i8"),
+    ("duration", "i8"),
+    ("size", "i8"),
+    ("is_keyframe", "?"),
+    ("is_presented", "?"),
+]
+
+
 def _timeline_of_packets(stream: av.VideoStream) -> Timeline | None:
-    """The timeline from the packets' own times; None if they have none, or if their clock jumps back."""
-    columns = [("tick", "i8"), ("clock", "i8"), ("length", "i8"), ("size", "i8"), ("key", "?"), ("shown", "?")]
-    packets = np.fromiter((_packet_row(packet) for packet in demuxed(stream)), dtype=columns)
-    ticks, clock = packets["tick"], packets["clock"][packets["clock"] != _NO_TICK]
-    # AVI stores no times: for H.264 with B-frames FFmpeg makes some up, in decode order.
-    made_up = stream.container.format.name == "avi" and stream.codec_context.has_b_frames and np.all(np.diff(ticks) > 0)
-    if made_up or np.any(ticks == _NO_TICK) or np.any(np.diff(clock) < 0):
-        return None
-    packets["key"][:1] |= not packets["key"].any()  # a stream with no key frame marked can only begin at its first
-    keys = np.flatnonzero(packets["key"])
-    # Nothing that lies before the first key frame, in the file or in time, can be decoded.
-    places = np.flatnonzero(
-        packets["shown"] & (ticks >= ticks[keys[:1]].sum()) & np.cumsum(packets["key"]).astype(bool)
+    """Return the timeline from the packets' own times; None if they have none, or if their clock jumps back."""
+    packets = np.fromiter((_packet_row(packet) for packet in demux(stream)), dtype=_PACKET_COLUMNS)
+    ticks, clock = packets["pts"], packets["dts"][packets["dts"] != _NO_TICK]
+    # AVI stores no times: for H.264 with B-frames FFmpeg invents some, in decode order.
+    is_invented = (
+        stream.container.format.name == "avi" and stream.codec_context.has_b_frames and np.all(np.diff(ticks) > 0)
     )
-    if not len(places):
+    if is_invented or np.any(ticks == _NO_TICK) or np.any(np.diff(clock) < 0):
+        return None
+    is_keyframe = packets["is_keyframe"]
+    is_keyframe[:1] |= not is_keyframe.any()  # a stream with no keyframe marked can begin only at its first packet
+    keyframes = np.flatnonzero(is_keyframe)
+    # Nothing that lies before the first keyframe, in the file or in time, can be decoded.
+    is_decodable = (ticks >= ticks[keyframes[:1]].sum()) & np.cumsum(is_keyframe).astype(bool)
+    positions = np.flatnonzero(packets["is_presented"] & is_decodable)
+    if not len(positions):
         return None
     tick_seconds = stream.time_base or Fraction(1)
-    shown = np.unique(ticks[places])
-    last = places[np.argmax(ticks[places])]
-    end = _end_of(shown, int(packets["length"][last]), stream, tick_seconds)
-    return Timeline(shown, end, tick_seconds, ticks, packets["size"], keys)
+    frame_ticks = np.unique(ticks[positions])
+    last = positions[np.argmax(ticks[positions])]
+    return Timeline(
+        frame_ticks=frame_ticks,
+        end_tick=_end_tick(frame_ticks, int(packets["duration"][last]), stream, tick_seconds),
+        tick_seconds=tick_seconds,
+        packet_ticks=ticks,
+        packet_sizes=packets["size"],
+        keyframe_positions=keyframes,
+    )
 
 
 def _packet_row(packet: av.Packet[av.VideoStream]) -> tuple[int, int, int, int, bool, bool]:
-    # VP8 keeps pictures to predict from in packets of their own: bit 4 of the first byte says whether it is shown.
-    hidden = packet.stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
+    """Return the packet's _PACKET_COLUMNS."""
+    # VP8 has packets with pictures that are only predicted from: bit 4 of the first byte says whether it is presented.
+    is_hidden = packet.stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
     return (
         _NO_TICK if packet.pts is None else packet.pts,
         _NO_TICK if packet.dts is None else packet.dts,
         packet.duration or 0,
         packet.size,
         packet.is_keyframe,
-        not (packet.is_discard or hidden),  # an edit list discards what it cuts off
+        not (packet.is_discard or is_hidden),  # an edit list discards what it cuts off
     )
 
 
-def _end_of(shown: np.ndarray, last_length: int, stream: av.VideoStream, tick_seconds: Fraction) -> Fraction:
-    """The tick at which the last frame ends; where the file does not say, it is as long as the others."""
-    usual = Fraction(int(shown[-1] - shown[0]), max(1, len(shown) - 1))
-    length = max(0, last_length) or usual or 1 / (Fraction(stream.average_rate or 25) * tick_seconds)
-    return int(shown[-1]) + Fraction(length)
+def _end_tick(frame_ticks: np.ndarray, last_duration: int, stream: av.VideoStream, tick_seconds: Fraction) -> Fraction:
+    """Return the tick at which the last frame ends; without a duration in the file it is as long as the others."""
+    mean = Fraction(int(frame_ticks[-1] - frame_ticks[0]), max(1, len(frame_ticks) - 1))
+    duration = max(0, last_duration) or mean or 1 / (Fraction(stream.average_rate or 25) * tick_seconds)
+    return int(frame_ticks[-1]) + Fraction(duration)
 
 
 def _timeline_by_decoding(stream: av.VideoStream) -> Timeline | None:
-    """For packets without times: those of the frames, in order, or their count at the usual rate. None for no frame."""
-    ticks = [frame.pts for frame in all_frames(stream)]
+    """Return the timeline of a stream without usable packet times; None if no frame can be decoded.
+
+    The times are those of the decoded frames, or follow from their count and the average rate.
+    """
+    ticks = [frame.pts for frame in decode_stream(stream)]
     if not ticks:
         return None
     tick_seconds = stream.time_base or Fraction(1)
-    shown = np.array(sorted(tick for tick in set(ticks) if tick is not None), dtype=np.int64)
-    if len(shown) < len(ticks):
-        shown, tick_seconds = np.arange(len(ticks)), 1 / Fraction(stream.average_rate or 25)
-    return Timeline(shown, _end_of(shown, 0, stream, tick_seconds), tick_seconds)
+    frame_ticks = np.array(sorted(tick for tick in set(ticks) if tick is not None), dtype=np.int64)
+    if len(frame_ticks) < len(ticks):
+        frame_ticks, tick_seconds = np.arange(len(ticks)), 1 / Fraction(stream.average_rate or 25)
+    return Timeline(frame_ticks, _end_tick(frame_ticks, 0, stream, tick_seconds), tick_seconds)
