@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lvqa import prompts
 from lvqa.costs import CostMeter
 from lvqa.models import Model
 from lvqa.models.prompt import Part, Prompt
-from lvqa.records import LETTERS, Cost, Question
+from lvqa.records import LETTERS, ModelOutput, Question
 from lvqa.session import MediaKey, VideoSession
 from lvqa.visual_tokens import Pair, VisualTokens, pairs_of_frames, runs_of_pairs
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOutput:
-    """What the model answered."""
-
-    text: str
-    """The option's text, or the generated text, unchanged."""
-    option: str | None
-    """The letter, or None if there is none."""
-    option_scores: tuple[float, ...]
-    """Empty where text was generated."""
-    cost: Cost = field(default_factory=Cost, compare=False)
-    """What answering cost when it was done. Of questions that were answered together the first one carries it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,6 +194,32 @@ class Cost:
     """Wall time."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """All clips of a video, ranked for one question."""
+
+    candidates: tuple[Candidate, ...]
+    """The reranked pool, best first, then the rest in the embedding's order."""
+    query: np.ndarray
+    """(dim,) float32, unit length: the question's vector."""
+    cost: Cost = field(default_factory=Cost)
+    """What ranking cost when it was done. Of questions that were ranked together the first one carries it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutput:
+    """What the model answered to one question."""
+
+    text: str
+    """The option's text, or the generated text, unchanged."""
+    option: str | None
+    """The letter, or None if there is none."""
+    option_scores: tuple[float, ...]
+    """The probability of each option; empty where text was generated."""
+    cost: Cost = field(default_factory=Cost, compare=False)
+    """What answering cost when it was done. Of questions that were answered together the first one carries it."""
+
+
 @dataclass(frozen=True, slots=True)
 class IndexUse:
     """Which index served a question, and whether it was there before this call."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
 
 from lvqa import prompts
 from lvqa.config import Config
@@ -13,22 +10,10 @@ from lvqa.costs import CostMeter
 from lvqa.index import ClipIndex, Store
 from lvqa.models import Model
 from lvqa.models.prompt import Prompt
-from lvqa.records import Candidate, Cost, LvqaError, Question
+from lvqa.records import Candidate, Cost, LvqaError, Question, Ranking
 from lvqa.rerank import Reranker, RerankRequest
 from lvqa.selection import Selector, SelectorInput, frame_features, frame_scores
 from lvqa.session import IndexSpec, MediaKey, OnPairs, VideoSession, query_media
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ranking:
-    """All clips of a video, ranked for one question."""
-
-    candidates: tuple[Candidate, ...]
-    """The reranked pool, best first, then the rest in the embedding's order."""
-    query: np.ndarray
-    """(dim,) float32, unit length: the question's vector."""
-    cost: Cost = field(default_factory=Cost)
-    """What ranking cost when it was done. Of questions that were ranked together the first one carries it."""
 
 
 class Retriever:

@@ -19,14 +19,12 @@ from lvqa.embedding import EMBEDDING_FORMAT, Embedder
 from lvqa.index import INDEX_FORMAT, ClipIndex, Store, fingerprint
 from lvqa.models import Model
 from lvqa.models.prefix import PrefixCache
-from lvqa.records import Clip, Question, Video
+from lvqa.records import Clip, ModelOutput, Question, Ranking, Video
 from lvqa.video import FRAMES_FORMAT, SAMPLINGS, FrameGrid
 from lvqa.visual_tokens import TokenFile, VisualTokens, image_tokens, pairs_of_clip
 
 if TYPE_CHECKING:
-    from lvqa.answering import ModelOutput
     from lvqa.models.prompt import ClipTokens, Prompt
-    from lvqa.retrieval import Ranking
 
 TOKENS_FORMAT = 1
 
