@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-fast lint clean
 .DEFAULT_GOAL := test
 
 demo: .venv/ready
@@ -11,6 +11,10 @@ demo: .venv/ready
 # Two processes of one thread each: most tests wait for programs that they start, or multiply small matrices.
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+# What is quick and needs neither a GPU nor a browser: run it after each change.
+test-fast: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not gpu and not browser"
 
 lint: .venv/ready
 	$(BIN)/ruff check .

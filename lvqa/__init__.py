@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 # the last digit, and an index would tell which of them made it. It reads this at its first product.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+"""The version, in this one place."""
 __all__ = ["Answer", "LongVideoQA", "LvqaError", "Question", "__version__"]
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    # The rooms are entered when they are asked for: `import lvqa` loads neither torch nor numpy.
+    # Modules are imported when their names are used: `import lvqa` loads neither torch nor numpy.
     if name == "LongVideoQA":
         from lvqa.pipeline import LongVideoQA
 
