@@ -107,7 +107,7 @@ _STATEMENT = "The candidate fully matches the query."
 
 
 def rerank_labels(labels: str, *, swapped: bool = False) -> tuple[str, str]:
-    """Return the reply for a clip that matches and for another: options take the letters of their places, words stay."""
+    """Return the reply for a clip that matches and for another; options take the letters of their places."""
     match, other = LABELS[labels]
     return (other, match) if swapped and labels == "letters" else (match, other)
 
