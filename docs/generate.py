@@ -467,7 +467,7 @@ def links_page() -> str:
             "",
             "# Addresses",
             "",
-            "Every address outside this site that its pages name. The build follows links inside the site and not these,",
+            "Every address outside this site that its pages name. The build follows the links inside the site, not these,",
             "since it needs no network.",
             "",
             "| address | pages |",
