@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast lint clean
+.PHONY: demo test test-fast lint docs clean
 .DEFAULT_GOAL := test
 
 demo: .venv/ready
@@ -21,6 +21,16 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site, in build/docs. Fails on a warning, on a generated page that is not current, and on a link that leads nowhere.
+docs: .venv/docs-ready
+	$(BIN)/python docs/generate.py --check
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+	$(BIN)/python scripts/check_docs.py --site build/docs
+
+.venv/docs-ready: .venv/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"lvqa needs Python 3.11 or newer, this is {sys.version.split()[0]}")'
 	$(PYTHON) -m venv .venv
@@ -29,4 +39,4 @@ lint: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo build

@@ -31,9 +31,19 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
 
+_attributes: dict[str, list[str]] = {}
+
+
 def _as_rest(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Turn a docstring of plain text and `code` into reStructuredText, in place: nothing but backticks is markup."""
     lines[:] = [_escape(line) for line in lines]
+    if what in ("attribute", "data", "property"):
+        _attributes[name] = list(lines)
+
+
+def _without_types(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Undo what napoleon does to an attribute: it takes the words before a colon for its type."""
+    lines[:] = _attributes.pop(name, lines)
 
 
 def _escape(line: str) -> str:
@@ -47,5 +57,6 @@ def _escape(line: str) -> str:
 
 
 def setup(app: Any) -> None:
-    """Connect what turns docstrings into reStructuredText, before napoleon reads their sections."""
+    """Connect what turns docstrings into reStructuredText, before and after napoleon reads their sections."""
     app.connect("autodoc-process-docstring", _as_rest, priority=400)
+    app.connect("autodoc-process-docstring", _without_types, priority=600)
