@@ -19,7 +19,7 @@ import lvqa
 from lvqa import prompts
 from lvqa.answering import Answerer, Asked, Reply
 from lvqa.audio import read_audio
-from lvqa.components import Control, check_settings, reranker_of, selector_of
+from lvqa.components import check_settings, reranker_of, selector_of
 from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.embedding import CLIPS_AT_ONCE, Embedder
 from lvqa.index import ClipIndex, Store
@@ -529,17 +529,13 @@ class LongVideoQA:
         self,
         opened: VideoSession,
         question: Question,
-        selector: Selector | Control,
+        selector: Selector,
         ranking: Ranking | None,
         *,
         budget: int,
     ) -> FrameSelection:
-        """The frames that a selector chooses, given what it needs, or those of a control."""
+        """The frames that a selector chooses, given what it needs."""
         times, features = opened.grid.times_seconds, None
-        if isinstance(selector, Control):
-            if selector.method == "blind":
-                return FrameSelection(opened.video.id, ())
-            return FrameSelection(opened.video.id, tuple(_of_the_evidence(times, question, budget).tolist()))
         if selector.needs_features:
             index = self._searched(opened)
             features = frame_features(times, index.clips, index.vectors)
@@ -556,6 +552,7 @@ class LongVideoQA:
                 video_name=question.video_id or opened.video.path.stem,
                 question_id=question.id or question.text,
                 question_text=question.text,
+                evidence_seconds=question.evidence_seconds,
             )
         )
 

@@ -36,12 +36,13 @@ RERANKERS: dict[str, Callable[..., Reranker]] = {
 }
 
 RERANKER: PluginPoint[Reranker] = PluginPoint(
-    setting="rerank.name",
-    options="rerank.options",
-    method="rerank",
-    arguments="model, query, candidates, clip_tokens, beginnings",
-    named=RERANKERS,
-    guarded=UserReranker,
+    name_setting="rerank.name",
+    options_setting="rerank.options",
+    method_name="rerank",
+    parameters="model, query, candidates, clip_tokens, beginnings",
+    built_in=RERANKERS,
+    entry_point_group="lvqa.rerankers",
+    guard=UserReranker,
 )
 
 

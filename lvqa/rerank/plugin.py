@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvqa.models import Model
-from lvqa.plugins import located_errors
+from lvqa.plugins import PluginSource, located_errors
 from lvqa.records import Candidate, LvqaError
 from lvqa.rerank.protocol import ClipTokensOf, fault
 
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UserReranker:
-    """A reranker from a file. What goes wrong in it is an LvqaError that names the file and the line."""
+    """A reranker of a plug-in. What goes wrong in it is an LvqaError that names the plug-in and the line."""
 
-    path: Path
+    source: PluginSource
     inner: Any
 
     def rerank(
@@ -40,9 +39,9 @@ class UserReranker:
     ) -> list[Candidate]:
         """What the class makes of the candidates, if it is what was asked for. It need not know of pictures."""
         shown = {"image": image} if image else {}
-        with located_errors(self.path):
+        with located_errors(self.source):
             found = self.inner.rerank(model, query, list(candidates), clip_tokens, beginnings, **shown)
         if wrong := fault(candidates, found):
-            raise LvqaError(f"{self.path}: {type(self.inner).__name__}.rerank gives {wrong}")
+            raise LvqaError(f"{self.source.label}: {type(self.inner).__name__}.rerank gives {wrong}")
         checked: list[Candidate] = found
         return checked
