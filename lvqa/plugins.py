@@ -55,7 +55,7 @@ class PluginSource:
     """Where a plug-in comes from, for messages about errors in it."""
 
     label: str
-    """The path of the plug-in's file, or the name and the object of its entry point."""
+    """The path of the plug-in's file, or the name of its entry point and its package."""
     package: str
     """The module, or the top-level package, that holds its code."""
 
@@ -162,7 +162,7 @@ class PluginPoint(Generic[Plugin]):
 
     def _from_entry_point(self, entry_point: EntryPoint) -> Callable[..., Plugin]:
         package = re.split(r"[.:\s]", entry_point.value, maxsplit=1)[0]
-        source = PluginSource(f"plug-in {entry_point.name!r} ({entry_point.value})", package)
+        source = PluginSource(f"plug-in {entry_point.name!r} of {package}", package)
         with located_errors(source):
             plugin_class = entry_point.load()
         if not isinstance(plugin_class, type) or not callable(getattr(plugin_class, self.method_name, None)):

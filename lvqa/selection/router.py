@@ -31,7 +31,7 @@ _WHOLE = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-_PART = re.compile(
+_MOMENT = re.compile(
     r"""
     \d+:\d\d | \b(at|in|during)\ the\ (very\ )?(beginning|start|middle|end|opening|finale)\b
     | \b(first|second|third|fourth|fifth|sixth|last|final|next)\b | \b(before|after|when|while|between|until|once)\b
@@ -42,7 +42,7 @@ _PART = re.compile(
 
 def is_about_whole(question_text: str) -> bool:
     """Return whether an English question is about the whole video, by its words alone (no model)."""
-    return bool(_WHOLE.search(question_text)) and not _PART.search(question_text)
+    return bool(_WHOLE.search(question_text)) and not _MOMENT.search(question_text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
