@@ -17,7 +17,8 @@ import pytest
 import video_files
 
 import lvqa.video
-from lvqa.records import Clip, LvqaError, Video, num_cores
+from lvqa.records import Clip, LvqaError, Video
+from lvqa.startup import num_cores
 from lvqa.video import (
     DECODERS,
     DecordDecoder,
