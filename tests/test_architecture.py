@@ -85,7 +85,7 @@ ARROWS = {
     "lmms": {"datasets", "config", "pipeline", "records"},
     "diagnostics": STAGE | {"embedding", "pipeline", "rerank", "visual_tokens"},
     "report": {"evaluation", "files", "image", "diagnostics", "records", "video"},
-    "profiling": STAGE | {"answering", "embedding", "rerank", "video", "visual_tokens"},
+    "profiling": STAGE | {"answering", "embedding", "rerank", "startup", "video", "visual_tokens"},
     "synthetic": STAGE | {"video", "visual_tokens"},
     "lvqa": {"pipeline", "records"},
 }
