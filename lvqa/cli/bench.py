@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 @click.argument("video", metavar="[VIDEO]", type=click.Path(path_type=Path), required=False)
 @click.option("--model", default="tiny", show_default=True, metavar="ID|DIR|tiny", help="The Qwen2.5-VL to measure.")
 @click.option("--random", "shape", metavar="3b|7b", help="Measure random weights of Qwen2.5-VL's real widths instead.")
-@click.option("--layers", type=int, metavar="N", help="Number of language model layers with --random; default: all.")
-@click.option(
-    "--vision-layers", type=int, metavar="N", help="Number of vision tower layers with --random; default: all."
-)
+@click.option("--layers", type=int, metavar="N", help="Number of language layers with --random; default: all.")
+@click.option("--vision-layers", type=int, metavar="N", help="Number of vision layers with --random; default: all.")
 @click.option("--device", metavar="NAME", help='The device as torch names it: "cpu", "cuda:0".')
 @click.option("--dtype", metavar="NAME", help="The type of the weights: bfloat16, float16 or float32.")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the model's layers.")

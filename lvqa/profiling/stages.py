@@ -188,7 +188,7 @@ class StageTasks:
         before = prompts.rerank("", clip_first=True)[0]
         prefix_lengths = [len(model.encode_prompt((before, block), is_whole=False)) for block in blocks]
         suffixes: list[tuple[int, int]] = []
-        """The length of each question's part of a prompt, and that of the clip's part before it."""
+        """The lengths of each prompt's suffix, which is the question's, and of its prefix, which is the clip's."""
         for question in self._questions:
             before, after = prompts.rerank(question.text, clip_first=True)
             lengths = [len(model.encode_prompt((before, block, after))) for block in blocks]
@@ -219,7 +219,7 @@ class StageTasks:
         frames = self._answerer.frame_parts(pairs, tokens)
         lengths = [len(model.encode_prompt((*frames, prompts.answer(question)))) for question in self._questions]
         requests = [Asked(question, pairs) for question in self._questions]
-        frame_bytes = sum(part.tokens.nbytes for part in frames if isinstance(part, ClipTokens))
+        frame_bytes = sum(run.tokens.nbytes for run in frames if isinstance(run, ClipTokens))
         return Task(
             name="answer",
             unit="question",
