@@ -137,7 +137,7 @@ def diagnose_model(
     cut = [*qa.cut(opened.video)]
     count = min(num_clips, len(cut))
     clips = [cut[(2 * place + 1) * len(cut) // (2 * count)] for place in range(count)]
-    blocks = list(opened.tokens.blocks([pairs_of_clip(clip, opened.grid) for clip in clips]))
+    blocks = list(opened.tokens.clips([pairs_of_clip(clip, opened.grid) for clip in clips]))
     depth = {"clips": depth_of(model, [qa.embedder.clip_prompt(block) for block in blocks])}
     if query is not None:
         depth["query"] = depth_of(model, [qa.embedder.query_prompt(query)])
@@ -159,10 +159,10 @@ def diagnose_model(
 def depth_of(model: Model, shown: Sequence[Prompt]) -> Depth:
     """Alpha and beta after every sub-layer, of each prompt."""
     states = model.sublayer_states(shown)
-    normed = model.head.normed(states[:, -1])
-    said = model.head.log_probs(states[:, -1]).argmax(dim=1).tolist()
+    normed = model.lm_head.normed(states[:, -1])
+    said = model.lm_head.log_probs(states[:, -1]).argmax(dim=1).tolist()
     stream, last = _unit(states), _unit(normed)
-    rows = _unit(model.head.rows(said))[:, None]  # (n, 1, dim)
+    rows = _unit(model.lm_head.rows(said))[:, None]  # (n, 1, dim)
     return Depth(
         similarity=(stream[:, 1:] * stream[:, :-1]).sum(-1),
         alignment=(stream[:, 1:] * rows).sum(-1),
@@ -193,14 +193,14 @@ def _words_of(model: Model, shown: Sequence[Prompt], prompt: str, of: str) -> Wo
 
     def top(row: np.ndarray) -> tuple[tuple[str, float], ...]:
         best = np.argsort(-row, kind="stable")[:TOP_WORDS].tolist()
-        return tuple((model.head.text(token), round(float(row[token]), 6)) for token in best)
+        return tuple((model.lm_head.text(token), round(float(row[token]), 6)) for token in best)
 
     return Words(prompt, of, top(probabilities.mean(axis=0)), tuple(map(top, probabilities)))
 
 
 def _next_word(model: Model, shown: Sequence[Prompt]) -> np.ndarray:
     """(n, vocabulary) how likely each token is as the reply's first."""
-    log_probs = model.head.log_probs(model.last_hidden_states(shown, state="mlp"))
+    log_probs = model.lm_head.log_probs(model.last_hidden_states(shown, state="mlp"))
     return np.exp(log_probs.cpu().numpy().astype(np.float64))
 
 
@@ -248,7 +248,7 @@ def _framings(
     pairs = [(question, _matching_and_other(clips, question)) for question in questions]
 
     def clip_tokens(clips: Sequence[Clip]) -> Iterator[ClipTokens]:
-        return opened.tokens.blocks([pairs_of_clip(clip, opened.grid) for clip in clips])
+        return opened.tokens.clips([pairs_of_clip(clip, opened.grid) for clip in clips])
 
     for name, labels in prompts.LABELS.items():
         try:

@@ -375,7 +375,7 @@ class LongVideoQA:
 
     def _token_file(self, stamp: dict[str, object], *, num_pairs: int) -> TokenFile | None:
         path, most_bytes = self._store.tokens_path(stamp), self.config.store.disk_mib << 20
-        return TokenFile(path, num_pairs=num_pairs, most_bytes=most_bytes) if most_bytes else None
+        return TokenFile(path, num_pairs=num_pairs, max_bytes=most_bytes) if most_bytes else None
 
     def _open_again(self, video: Video) -> VideoSession:
         opened = self.open(video.path)
@@ -498,7 +498,7 @@ class LongVideoQA:
         """What the model sees of each clip, in time order, with progress reported in pairs."""
         groups = [pairs_of_clip(clip, opened.grid) for clip in clips]
         total, done = sum(map(len, groups)), 0
-        blocks = itertools.chain.from_iterable(opened.tokens.blocks(groups[part]) for part in parts)
+        blocks = itertools.chain.from_iterable(opened.tokens.clips(groups[part]) for part in parts)
         for block, group in zip(blocks, groups, strict=True):
             done += len(group)
             self._progress(stage, done, total)

@@ -271,7 +271,7 @@ class _Material:
         groups = [pairs_of_clip(clip, grid) for clip in clips]
         encoded = model.encode_pairs(pixels.reshape(-1, *shape[2:]))
         tokens.keep(dict(zip(itertools.chain.from_iterable(groups), encoded, strict=True)))
-        blocks = tuple(tokens.blocks(groups))
+        blocks = tuple(tokens.clips(groups))
         return cls(video, film is not None, grid, tokens, tuple(times), clips, tuple(pixels), blocks)
 
     @property
@@ -367,7 +367,7 @@ def _stages(model: Qwen25VL, material: _Material, settings: BenchSettings) -> li
         for block in material.blocks
     ]
     read = [
-        len(model.encode_prompt((prompts.rerank("", clip_first=True)[0], block), is_whole=False))
+        len(model.encode_prefix((prompts.rerank("", clip_first=True)[0], block)))
         for block in material.blocks
     ]
     both = [

@@ -74,7 +74,7 @@ def next_token_logits(
         begun = [held[name] for name in names]
         if beginnings is not None:
             for clip in chunk:
-                beginnings.keep(clip, held[clip])
+                beginnings[clip] = held[clip]
         for name in set(names):
             del held[name]
         afters = [[readings[number].afters[place] for number, _ in rows] for place in range(num_afters)]
