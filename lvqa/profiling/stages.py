@@ -366,10 +366,7 @@ def _stages(model: Qwen25VL, material: _Material, settings: BenchSettings) -> li
         for before, after in [prompts.rerank(questions[0].text)]
         for block in material.blocks
     ]
-    read = [
-        len(model.encode_prefix((prompts.rerank("", clip_first=True)[0], block)))
-        for block in material.blocks
-    ]
+    read = [len(model.encode_prefix((prompts.rerank("", clip_first=True)[0], block))) for block in material.blocks]
     both = [
         len(model.encode_prompt((before, block, after)))
         for question in questions
