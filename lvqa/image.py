@@ -67,5 +67,5 @@ def _decode(path: Path, _mtime_ns: int, _num_bytes: int) -> Picture:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
+        with Image.open(path) as image_file:
+            return ImageOps.exif_transpose(image_file).convert("RGB")

@@ -236,11 +236,11 @@ class VisualTokens:
         at_once = self._model.pairs_at_once(self.height, self.width)
         try:
             for batch in _batches(groups, at_once):
-                wanted = list(dict.fromkeys(chain.from_iterable(groups[batch])))
+                needed = list(dict.fromkeys(chain.from_iterable(groups[batch])))
                 new = list(dict.fromkeys(chain.from_iterable(missing[batch])))
-                ready = {pair: tokens for pair in wanted if (tokens := self._load(pair)) is not None}
+                ready = {pair: tokens for pair in needed if (tokens := self._load(pair)) is not None}
                 # Cached tokens may have been dropped since; those that a group needs are computed again.
-                late = [pair for pair in wanted if pair not in ready and pair not in new]
+                late = [pair for pair in needed if pair not in ready and pair not in new]
                 ready.update(self._encode([pair for pair in new if pair not in ready], pixels))
                 if late:
                     ready.update(self._encode(late, self._pixels(sorted({k for pair in late for k in pair}))))

@@ -15,7 +15,7 @@ from lvqa.models.attention import attend_sharing_keys
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HiddenStates:
-    """The states of a batch between two layers, and what the next layer needs beside them."""
+    """The states of a batch between two layers, and what the next layer needs with them."""
 
     states: Tensor
     """The residual stream, (batch, sequence, dim)."""
