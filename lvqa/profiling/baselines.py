@@ -138,7 +138,7 @@ class TransformersBaseline:
         return {
             "input_ids": sequence.ids[None].to(device),
             "attention_mask": torch.ones_like(sequence.ids[None]).to(device),
-            "mm_token_type_ids": 2 * sequence.visual[None].long().to(device),
+            "mm_token_type_ids": 2 * sequence.visual_mask[None].long().to(device),
             "pixel_values_videos": patches.flatten(0, 1).to(self.model.library.dtype),
             "video_grid_thw": torch.tensor([[pairs, height // vision.patch_size, width // vision.patch_size]]).to(
                 device

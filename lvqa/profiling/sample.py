@@ -61,7 +61,7 @@ class Sample:
         groups = [pairs_of_clip(clip, grid) for clip in clips]
         encoded = model.encode_pairs(pixels.reshape(-1, *shape[2:]))
         tokens.keep(dict(zip(itertools.chain.from_iterable(groups), encoded, strict=True)))
-        blocks = tuple(tokens.blocks(groups))
+        blocks = tuple(tokens.clips(groups))
         return cls(source, video is None, tokens, tuple(times), clips, tuple(pixels), blocks)
 
     @property

@@ -198,7 +198,7 @@ class StageTasks:
         """Return the task of reranking the clips for all questions, where each clip is prefilled once."""
         model, language, blocks = self._model, self._language, self._sample.blocks
         before = prompts.rerank("", clip_first=True)[0]
-        prefix_lengths = [len(model.encode_prompt((before, block), is_whole=False)) for block in blocks]
+        prefix_lengths = [len(model.encode_prefix((before, block))) for block in blocks]
         suffixes: list[tuple[int, int]] = []
         """The lengths of each prompt's suffix, which is the question's, and of its prefix, which is the clip's."""
         for question in self._questions:
