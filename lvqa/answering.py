@@ -109,10 +109,10 @@ class Answerer:
             return []
         if self.time_encoding != "text":
             start_seconds = 0.0 if self.time_encoding == "mrope" else None
-            return [tokens.block(pairs, next(tokens.stream([pairs])), start_seconds=start_seconds)]
+            return [tokens.clip_tokens(pairs, next(tokens.stream([pairs])), start_seconds=start_seconds)]
         runs = runs_of_pairs(pairs)
         parts: list[Part] = []
-        for run, clip in zip(runs, tokens.blocks(runs), strict=True):
+        for run, clip in zip(runs, tokens.clips(runs), strict=True):
             parts += [prompts.timestamp(tokens.grid.seconds_of(run[0][0])), clip]
         return parts
 

@@ -164,10 +164,10 @@ def diagnose_model(
 def depth_of(model: Model, inputs: Sequence[Prompt]) -> Depth:
     """Return alpha and beta after every sub-layer, for each prompt."""
     states = model.sublayer_states(inputs)
-    normed = model.head.normed(states[:, -1])
-    tokens = model.head.log_probs(states[:, -1]).argmax(dim=1).tolist()
+    normed = model.lm_head.normed(states[:, -1])
+    tokens = model.lm_head.log_probs(states[:, -1]).argmax(dim=1).tolist()
     stream, last = _unit(states), _unit(normed)
-    rows = _unit(model.head.rows(tokens))[:, None]  # (n, 1, dim)
+    rows = _unit(model.lm_head.rows(tokens))[:, None]  # (n, 1, dim)
     return Depth(
         similarity=(stream[:, 1:] * stream[:, :-1]).sum(-1),
         alignment=(stream[:, 1:] * rows).sum(-1),
@@ -198,14 +198,14 @@ def _words_of(model: Model, inputs: Sequence[Prompt], prompt: str, of: str) -> W
 
     def top(row: np.ndarray) -> tuple[tuple[str, float], ...]:
         best = np.argsort(-row, kind="stable")[:TOP_WORDS].tolist()
-        return tuple((model.head.text(token), round(float(row[token]), 6)) for token in best)
+        return tuple((model.lm_head.text(token), round(float(row[token]), 6)) for token in best)
 
     return Words(prompt, of, top(probabilities.mean(axis=0)), tuple(map(top, probabilities)))
 
 
 def _next_word(model: Model, inputs: Sequence[Prompt]) -> np.ndarray:
     """(n, vocabulary) how likely each token is as the reply's first."""
-    log_probs = model.head.log_probs(model.last_hidden_states(inputs, state="mlp"))
+    log_probs = model.lm_head.log_probs(model.last_hidden_states(inputs, state="mlp"))
     return np.exp(log_probs.cpu().numpy().astype(np.float64))
 
 

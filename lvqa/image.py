@@ -1,40 +1,71 @@
-"""Pictures that a query may hold."""
+"""Read the pictures that a query may hold."""
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lvqa.records import LvqaError, shorten
 
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
 MAX_RATIO = 200
-"""Of one side to the other: Qwen's own limit."""
+"""One side may be so many times the other at most: Qwen's own limit."""
 
 
 def read_image(path: Path, *, size_of: Callable[[int, int], tuple[int, int]] | None = None) -> np.ndarray:
-    """(height, width, 3) uint8, RGB, upright; `size_of` gives the size to draw a picture of some height and width at.
+    """Return a picture's pixels, (height, width, 3) uint8, RGB, upright.
 
-    Scaled as the library's image processors do it (bicubic, transparency dropped). LvqaError for what is no picture.
+    It is scaled as the library's image processors do it (bicubic, transparency dropped).
+
+    Args:
+        path: The file.
+        size_of: Returns the height and width to scale a picture of some height and width to; None keeps its size.
+
+    Raises:
+        LvqaError: The file is missing, is no picture, or is too large or too narrow a picture.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
+
+    picture = _open_upright(path)
+    if max(picture.size) > MAX_RATIO * min(picture.size):
+        size = f"{picture.height} x {picture.width}"
+        raise LvqaError(f"image {shorten(str(path))} is {size}: one side may be {MAX_RATIO} times the other at most")
+    height, width = size_of(picture.height, picture.width) if size_of else (picture.height, picture.width)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _open_upright(path: Path) -> Picture:
+    """Return the decoded picture, or raise LvqaError, which names the file."""
+    from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                picture = ImageOps.exif_transpose(opened).convert("RGB")
+        status = path.stat()
+        return _decode(path, status.st_mtime_ns, status.st_size)
     except FileNotFoundError as error:
         raise LvqaError(f"image {shorten(str(path))}: there is no such file") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise LvqaError(f"image {shorten(str(path))} is larger than {Image.MAX_IMAGE_PIXELS:,} pixels") from error
     except (OSError, SyntaxError, ValueError) as error:  # a damaged PNG is a SyntaxError
         raise LvqaError(f"image {shorten(str(path))} cannot be read; give a picture: PNG, JPEG, WebP, ...") from error
-    if max(picture.size) > MAX_RATIO * min(picture.size):
-        size = f"{picture.height} x {picture.width}"
-        raise LvqaError(f"image {shorten(str(path))} is {size}: one side may be {MAX_RATIO} times the other at most")
-    height, width = size_of(picture.height, picture.width) if size_of else (picture.height, picture.width)
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+
+
+@functools.lru_cache(maxsize=2)
+def _decode(path: Path, _mtime_ns: int, _num_bytes: int) -> Picture:
+    """Return the file's picture, upright and in RGB; it is remembered as long as the file stays as it is.
+
+    So a question that is checked and then embedded decodes its picture once.
+    """
+    from PIL import Image, ImageOps
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path) as image_file:
+            return ImageOps.exif_transpose(image_file).convert("RGB")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,25 +27,6 @@ def shorten(value: object) -> str:
         return "a very large number"
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:37]}...{text[-40:]}"
-
-
-def num_cores() -> int:
-    """Return how many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def paused_gc() -> Iterator[None]:
-    """Pause the search for garbage while a process imports its libraries, and leave out what they made afterwards.
-
-    It took a second while they were imported, and another one when the process ended.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,10 @@ from lvqa.models import Model
 from lvqa.models.prefix import PrefixCache
 from lvqa.records import Clip, ModelOutput, Question, Ranking, Video
 from lvqa.video import FRAMES_FORMAT, SAMPLINGS, FrameGrid
-from lvqa.visual_tokens import TokenFile, VisualTokens, image_tokens, pairs_of_clip
+from lvqa.visual_tokens import TOKENS_FORMAT, TokenFile, VisualTokens, image_tokens, pairs_of_clip
 
 if TYPE_CHECKING:
     from lvqa.models.prompt import ClipTokens, Prompt
-
-TOKENS_FORMAT = 1
 
 OnPairs = Callable[[int, int], None]
 """Called as clips become ready: how many pairs are done, of how many."""
@@ -164,7 +162,7 @@ class VideoSession:
 
     def _token_file(self, store: StoreConfig) -> TokenFile | None:
         path, max_bytes = Store(store.folder).tokens_path(self.video.id, self.spec.to_dict()), store.disk_mib << 20
-        return TokenFile(path, num_pairs=self.grid.num_pairs, most_bytes=max_bytes) if max_bytes else None
+        return TokenFile(path, num_pairs=self.grid.num_pairs, max_bytes=max_bytes) if max_bytes else None
 
     def add_index(self, spec: IndexSpec, index: ClipIndex) -> None:
         """Keep an index; what was ranked by another one is forgotten."""
@@ -203,7 +201,7 @@ class SessionClips:
         """Yield the visual tokens of each clip; the clips come in the order of time."""
         groups = [pairs_of_clip(clip, self.session.grid) for clip in clips]
         total, num_done = sum(map(len, groups)), 0
-        for tokens, group in zip(self.session.tokens.blocks(groups), groups, strict=True):
+        for tokens, group in zip(self.session.tokens.clips(groups), groups, strict=True):
             num_done += len(group)
             if self.on_pairs is not None:
                 self.on_pairs(num_done, total)

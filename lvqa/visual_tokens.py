@@ -1,7 +1,7 @@
 """The visual tokens of one video: every frame pair is decoded and encoded once, and kept for all stages.
 
-A pair is named by its two grid frames, (2p, 2p + 1). A frame that is shown without its partner is the pair (k, k), as
-Qwen encodes an image. The vision tower attends only inside a pair, so its tokens are the same in every prompt.
+A pair is named by its two grid frames, (2p, 2p + 1). A frame without its partner is the pair (k, k), as Qwen encodes an
+image. The vision tower attends only inside a pair, so its tokens are the same in every prompt.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain, pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lvqa.image import read_image
-from lvqa.models.held import Held
+from lvqa.models.cache import ByteLRUCache
 from lvqa.records import Clip, Counts, Video
 from lvqa.video import FrameGrid, read_frames
 
@@ -30,28 +31,32 @@ if TYPE_CHECKING:
     from lvqa.models.prompt import ClipTokens
 
 Pair = tuple[int, int]
+"""The grid frames of a pair; twice the same frame if it has no partner."""
+
+TOKENS_FORMAT = 1
+"""The format number of token files. Raise it when their layout changes, or the computation that makes the tokens."""
 
 
 def pairs_of_clip(clip: Clip, grid: FrameGrid) -> list[Pair]:
-    """The pairs that lie in a clip; the last pair of an odd grid shows its frame twice."""
+    """Return the pairs that lie in a clip; the last pair of an odd grid has its frame twice."""
     first = grid.frame_at(clip.start_seconds)
     firsts = takewhile(lambda k: grid.seconds_of(k) < clip.end_seconds, range(first, grid.num_frames, 2))
     return [(k, min(k + 1, grid.num_frames - 1)) for k in firsts]
 
 
 def pairs_of_frames(frames: Iterable[int]) -> list[Pair]:
-    """FrameGrid frames as pairs: both frames of a pair together, a frame without its partner twice."""
-    chosen = sorted(set(frames))
-    partners = set(chosen)
+    """Return grid frames as pairs: both frames of a pair together, a frame without its partner twice."""
+    ascending = sorted(set(frames))
+    partners = set(ascending)
     return [
         (k, k + 1) if k % 2 == 0 and k + 1 in partners else (k, k)
-        for k in chosen
+        for k in ascending
         if not (k % 2 == 1 and k - 1 in partners)
     ]
 
 
 def runs_of_pairs(pairs: Sequence[Pair]) -> list[list[Pair]]:
-    """Pairs that follow each other on the grid, together: what is shown as one piece of film."""
+    """Return the runs of pairs that follow each other on the grid; a run is presented as one clip."""
     runs: list[list[Pair]] = [[pairs[0]]] if pairs else []
     for before, pair in pairwise(pairs):
         if pair[0] == before[1] + 1:
@@ -62,7 +67,16 @@ def runs_of_pairs(pairs: Sequence[Pair]) -> list[list[Pair]]:
 
 
 def image_tokens(path: Path, model: Model, *, max_pixels: int | None = None) -> ClipTokens:
-    """A picture as the model sees it: a pair that shows it twice, no larger than a frame."""
+    """Return a picture's visual tokens: it is a pair with the same picture twice, no larger than a frame.
+
+    Args:
+        path: The picture's file.
+        model: The model that encodes it.
+        max_pixels: The limit on its size; None means the model's own limit on a frame.
+
+    Raises:
+        LvqaError: The file can't be read as a picture.
+    """
     from lvqa.models.prompt import ClipTokens
 
     limit = max_pixels or model.max_pixels
@@ -74,20 +88,26 @@ def image_tokens(path: Path, model: Model, *, max_pixels: int | None = None) -> 
 class TokenFile:
     """The tokens of a grid's pairs on disk, a slot each, so that another process need not decode and encode them again.
 
-    A slot begins with the checksum of what it holds. One that was never written, or only in part, counts as empty; so
+    A slot begins with the checksum of its data. One that was never written, or only in part, counts as empty; so
     several processes may write at once, and a process may die. Where not all can be written, nothing is kept.
     """
 
-    def __init__(self, path: Path, *, num_pairs: int, most_bytes: int) -> None:
-        """Nothing is kept if all pairs together take more than `most_bytes`."""
-        self._path, self._num_pairs, self._most_bytes = path, num_pairs, most_bytes
+    def __init__(self, path: Path, *, num_pairs: int, max_bytes: int) -> None:
+        """Name the file, which need not exist.
+
+        Args:
+            path: The file; its folder must exist, or nothing is kept.
+            num_pairs: How many slots there are.
+            max_bytes: Nothing is kept if all pairs together take more.
+        """
+        self._path, self._num_pairs, self._max_bytes = path, num_pairs, max_bytes
 
     def has_room(self, pair_bytes: int) -> bool:
-        """For all of the pairs, each so large."""
-        return self._num_pairs * pair_bytes <= self._most_bytes
+        """Return whether all pairs fit if each takes so many bytes."""
+        return self._num_pairs * pair_bytes <= self._max_bytes
 
     def write(self, slots: Mapping[int, bytes]) -> None:
-        """Fill some slots; all hold equally much."""
+        """Fill some slots; all of them take the same number of bytes."""
         try:
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
             try:
@@ -102,20 +122,20 @@ class TokenFile:
                 self._path.unlink()
 
     def read(self, slot: int) -> bytearray | None:
-        """What a slot holds, if it holds anything."""
-        held = self._beginning_of(slot)
-        data = None if held is None else bytearray(held[_CHECKSUM.size :])
-        return data if data and held == _checksum(slot, data) + data else None
+        """Return a slot's data, or None if it is empty."""
+        content = self._read_bytes(slot)
+        data = None if content is None else bytearray(content[_CHECKSUM.size :])
+        return data if data and content == _checksum(slot, data) + data else None
 
-    def seems_to_hold(self, slot: int) -> bool:
-        """Whether a slot was written, be it in part: what it costs little to know."""
-        return any(self._beginning_of(slot, _CHECKSUM.size) or ())
+    def may_contain(self, slot: int) -> bool:
+        """Return whether a slot was written, at least in part; this is cheaper than to read it."""
+        return any(self._read_bytes(slot, _CHECKSUM.size) or ())
 
-    def _beginning_of(self, slot: int, num_bytes: int | None = None) -> bytes | None:
-        """All of a slot, or so many bytes."""
+    def _read_bytes(self, slot: int, num_bytes: int | None = None) -> bytes | None:
+        """Return the first bytes of a slot, or all of it; None if there is no such file."""
         with suppress(OSError, struct.error), self._path.open("rb", buffering=0) as file:
             (size,) = _SIZE.unpack(file.read(_SIZE.size))
-            if size <= os.fstat(file.fileno()).st_size:  # or it is no such file
+            if size <= os.fstat(file.fileno()).st_size:  # else it is another kind of file
                 return os.pread(file.fileno(), num_bytes or size, _SIZE.size + slot * size)
         return None
 
@@ -125,6 +145,15 @@ _SIZE, _CHECKSUM = struct.Struct("<Q"), struct.Struct("<I")
 
 def _checksum(slot: int, data: bytes | bytearray) -> bytes:
     return _CHECKSUM.pack(zlib.crc32(data, slot))
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOptions:
+    """How frames are decoded, as `read_frames` takes it."""
+
+    decoder: str
+    threads: int | None
+    stall_seconds: float
 
 
 class VisualTokens:
@@ -143,75 +172,101 @@ class VisualTokens:
         memory_bytes: int = 2 << 30,
         file: TokenFile | None = None,
     ) -> None:
-        """`file` is where pairs are kept for other processes."""
+        """Prepare an empty store; nothing is decoded yet.
+
+        Args:
+            video: The video.
+            grid: Its frames that can be used.
+            model: The model that encodes the pairs.
+            max_pixels: The limit on a frame's size; None means the model's own.
+            decoder: The name of the decoder.
+            threads: How many threads decode; None leaves it to the decoder.
+            stall_seconds: How long the decoder may take for one step.
+            memory_bytes: How much memory the pairs may take.
+            file: Keeps the pairs for other processes.
+        """
         self.video, self.grid = video, grid
         self.height, self.width = model.frame_size(video.height, video.width, max_pixels=max_pixels or model.max_pixels)
         self.frames_substituted = 0
-        """Frames so far whose own picture is damaged."""
+        """How many decoded frames were damaged and replaced by another one so far."""
         self.on_pairs: Callable[[int], None] = lambda _: None
         """Called with a number of pairs as they become ready."""
         self._model = model
-        self._decoder, self._threads, self._stall_seconds = decoder, threads, stall_seconds
+        self._decode_options = DecodeOptions(decoder, threads, stall_seconds)
         self._memory_bytes = memory_bytes
-        self._held: Held[Pair, Tensor] = Held(memory_bytes)
-        self._room: Tensor | None = None
-        """(pairs, rows * cols, width) in which the held ones lie."""
+        self._cache: ByteLRUCache[Pair, Tensor] = ByteLRUCache(memory_bytes)
+        self._arena: Tensor | None = None
+        """One piece of memory for the tokens of all pairs, (pairs, rows * cols, width)."""
         self._file = file
 
     @property
     def counts(self) -> Counts:
-        """What the model has spent so far, decoding included."""
+        """The model's work so far, decoding included."""
         return self._model.counts
 
     def keep(self, tokens: Mapping[Pair, Tensor]) -> None:
-        """Hold these pairs' tokens, (rows * cols, dim) each, as far as the memory goes."""
-        for pair, held in tokens.items():
-            if self._held.get(pair) is None:
-                self._held.keep(pair, self._copy(pair, held))
+        """Put these pairs' tokens, (rows * cols, dim) each, into the store, as far as the memory goes."""
+        for pair, pair_tokens in tokens.items():
+            if self._cache.get(pair) is None:
+                self._cache[pair] = self._copy(pair, pair_tokens)
 
     def _copy(self, pair: Pair, tokens: Tensor) -> Tensor:
-        """A copy: a row of a batch would keep the whole batch alive.
+        """Return a copy: a row of a batch would keep the whole batch alive.
 
-        On a CPU where all pairs may be held, it is a row of one piece of memory: thousands of small pieces between what
-        comes and goes leave the heap full of holes, and a process would grow with the film by several times their size.
+        On a CPU with memory for all pairs, it is a row of one piece of memory: thousands of small pieces between
+        short-lived ones leave the heap full of holes, and a process would grow with the video by several times their
+        size.
         """
         slot = self._slot(pair)
         if tokens.device.type != "cpu" or slot is None or self.grid.num_pairs * tokens.nbytes > self._memory_bytes:
             return tokens.clone()
-        if self._room is None:
-            self._room = tokens.new_empty((self.grid.num_pairs, *tokens.shape))
-        return self._room[slot].copy_(tokens)
+        if self._arena is None:
+            self._arena = tokens.new_empty((self.grid.num_pairs, *tokens.shape))
+        return self._arena[slot].copy_(tokens)
 
     def stream(self, groups: Sequence[Sequence[Pair]]) -> Iterator[list[Tensor]]:
-        """For each group its pairs' tokens, (rows * cols, dim) each. Groups ascend in time: the film is read once."""
+        """Yield for each group its pairs' tokens, (rows * cols, dim) each, decoding and encoding on the way.
+
+        Args:
+            groups: Groups of pairs, ascending in time, so that the video is decoded in one pass.
+        """
         missing = [[pair for pair in group if not self._is_known(pair)] for group in groups]
         frames = sorted({frame for group in missing for pair in group for frame in pair})
         pixels = self._pixels(frames)
         at_once = self._model.pairs_at_once(self.height, self.width)
         try:
-            for part in _batches(groups, at_once):
-                wanted = list(dict.fromkeys(chain.from_iterable(groups[part])))
-                new = list(dict.fromkeys(chain.from_iterable(missing[part])))
-                ready = {pair: found for pair in wanted if (found := self._found(pair)) is not None}
-                # Held tokens may have made room for others since; what a group needs is asked for again.
-                late = [pair for pair in wanted if pair not in ready and pair not in new]
+            for batch in _batches(groups, at_once):
+                needed = list(dict.fromkeys(chain.from_iterable(groups[batch])))
+                new = list(dict.fromkeys(chain.from_iterable(missing[batch])))
+                ready = {pair: tokens for pair in needed if (tokens := self._load(pair)) is not None}
+                # Cached tokens may have been dropped since; those that a group needs are computed again.
+                late = [pair for pair in needed if pair not in ready and pair not in new]
                 ready.update(self._encode([pair for pair in new if pair not in ready], pixels))
                 if late:
                     ready.update(self._encode(late, self._pixels(sorted({k for pair in late for k in pair}))))
                 self.keep(ready)
-                for group in groups[part]:
+                for group in groups[batch]:
                     self.on_pairs(len(group))
                     yield [ready[pair] for pair in group]
         finally:
             pixels.close()
 
-    def blocks(self, groups: Sequence[Sequence[Pair]]) -> Iterator[ClipTokens]:
-        """Each group as one piece of film, whose seconds count from its start."""
+    def clips(self, groups: Sequence[Sequence[Pair]]) -> Iterator[ClipTokens]:
+        """Yield each group as one clip, whose seconds count from its start; groups are those of `stream`."""
         for group, tokens in zip(groups, self.stream(groups), strict=True):
-            yield self.block(group, tokens, start_seconds=self.grid.seconds_of(group[0][0]))
+            yield self.clip_tokens(group, tokens, start_seconds=self.grid.seconds_of(group[0][0]))
 
-    def block(self, pairs: Sequence[Pair], tokens: Sequence[Tensor], *, start_seconds: float | None) -> ClipTokens:
-        """The block whose seconds count from `start_seconds`; None: it has none, and its pairs follow evenly."""
+    def clip_tokens(
+        self, pairs: Sequence[Pair], tokens: Sequence[Tensor], *, start_seconds: float | None
+    ) -> ClipTokens:
+        """Return pairs and their tokens as one clip.
+
+        Args:
+            pairs: The pairs in order.
+            tokens: The tokens of each pair, as `stream` yields them.
+            start_seconds: The time in the video that the clip's seconds count from; None: the clip has no seconds, and
+                its pairs follow evenly.
+        """
         import torch
 
         from lvqa.models.prompt import ClipTokens
@@ -224,7 +279,13 @@ class VisualTokens:
         return ClipTokens(torch.stack(list(tokens)), rows, cols, seconds)
 
     def _pixels(self, frames: Sequence[int]) -> _PixelReader:
-        return _PixelReader(self, frames)
+        times = self.grid.times_seconds[list(frames)]
+        size = self.height, self.width
+        return _PixelReader(self.video, frames, times, size=size, options=self._decode_options, on_batch=self._count)
+
+    def _count(self, num_frames: int, num_substituted: int) -> None:
+        self.counts.frames_decoded += num_frames
+        self.frames_substituted += num_substituted
 
     def _encode(self, pairs: Sequence[Pair], pixels: _PixelReader) -> dict[Pair, Tensor]:
         import torch
@@ -241,19 +302,20 @@ class VisualTokens:
 
     def _is_known(self, pair: Pair) -> bool:
         slot = self._slot(pair)
-        return pair in self._held or (self._file is not None and slot is not None and self._file.seems_to_hold(slot))
+        return pair in self._cache or (self._file is not None and slot is not None and self._file.may_contain(slot))
 
-    def _found(self, pair: Pair) -> Tensor | None:
+    def _load(self, pair: Pair) -> Tensor | None:
+        """Return a pair's tokens from memory or from the file, or None."""
         from lvqa.models.devices import to_device
 
-        held = self._held.get(pair)
-        if held is not None:
-            return held
-        kept = self._in_file(pair)
-        return None if kept is None else to_device(kept, self._model.device)
+        cached = self._cache.get(pair)
+        if cached is not None:
+            return cached
+        loaded = self._load_from_file(pair)
+        return None if loaded is None else to_device(loaded, self._model.device)
 
-    def _in_file(self, pair: Pair) -> Tensor | None:
-        """(rows * cols, width), if the file has this pair."""
+    def _load_from_file(self, pair: Pair) -> Tensor | None:
+        """Return (rows * cols, width) tokens on the CPU, or None if the file does not have this pair."""
         import torch
 
         slot = self._slot(pair)
@@ -264,54 +326,64 @@ class VisualTokens:
         return torch.frombuffer(data, dtype=self._model.dtype).view(cells, -1)
 
     def _slot(self, pair: Pair) -> int | None:
-        """Which of the grid's pairs this is; None for a frame that is shown without its partner."""
+        """Return which of the grid's pairs this is; None for a frame without its partner."""
         first, second = pair
         is_whole = first % 2 == 0 and second == min(first + 1, self.grid.num_frames - 1)
         return first // 2 if is_whole else None
 
 
-def _batches(groups: Sequence[Sequence[Pair]], most: int) -> Iterator[slice]:
-    """Runs of groups that have so many pairs together, or of a single group with more."""
-    first, pairs = 0, 0
-    for number, group in enumerate(groups):
-        if number > first and pairs + len(group) > most:
-            yield slice(first, number)
-            first, pairs = number, 0
-        pairs += len(group)
+def _batches(groups: Sequence[Sequence[Pair]], max_pairs: int) -> Iterator[slice]:
+    """Yield runs of groups that have so many pairs together at most, or a single group with more."""
+    first, num_pairs = 0, 0
+    for i, group in enumerate(groups):
+        if i > first and num_pairs + len(group) > max_pairs:
+            yield slice(first, i)
+            first, num_pairs = i, 0
+        num_pairs += len(group)
     if first < len(groups):
         yield slice(first, len(groups))
 
 
 class _PixelReader:
-    """Decoded frames in ascending order, read as they are asked for. Opens the file at the first one."""
+    """Frames in ascending order, decoded as they are needed. The file is opened for the first one."""
 
-    def __init__(self, tokens: VisualTokens, frames: Sequence[int]) -> None:
-        self._tokens = tokens
+    def __init__(
+        self,
+        video: Video,
+        frames: Sequence[int],
+        times_seconds: np.ndarray,
+        *,
+        size: tuple[int, int],
+        options: DecodeOptions,
+        on_batch: Callable[[int, int], None],
+    ) -> None:
+        """Prepare to read; `on_batch` is called with the numbers of decoded and of substituted frames."""
+        height, width = size
         self._frames = frames
         self._batches = read_frames(
-            tokens.video,
-            tokens.grid.times_seconds[list(frames)],
-            height=tokens.height,
-            width=tokens.width,
-            decoder=tokens._decoder,
-            threads=tokens._threads,
-            stall_seconds=tokens._stall_seconds,
+            video,
+            times_seconds,
+            height=height,
+            width=width,
+            decoder=options.decoder,
+            threads=options.threads,
+            stall_seconds=options.stall_seconds,
         )
-        self._read = 0
-        self._ready: dict[int, np.ndarray] = {}
+        self._on_batch = on_batch
+        self._num_read = 0
+        self._recent: dict[int, np.ndarray] = {}
 
     def frame(self, frame: int) -> np.ndarray:
-        """(height, width, 3) of a grid frame; only the last few frames asked for can be had again."""
-        while frame not in self._ready:
+        """Return (height, width, 3) of a grid frame; of the earlier frames only the last few can be read again."""
+        while frame not in self._recent:
             batch = next(self._batches)
-            names = self._frames[self._read : self._read + len(batch.pixels)]
-            self._read += len(batch.pixels)
+            frames = self._frames[self._num_read : self._num_read + len(batch.pixels)]
+            self._num_read += len(batch.pixels)
             # The batch before stays: a pair may lie across two.
-            recent = dict(list(self._ready.items())[-len(names) :])
-            self._ready = recent | dict(zip(names, batch.pixels, strict=True))
-            self._tokens.counts.frames_decoded += len(names)
-            self._tokens.frames_substituted += int(batch.substituted.sum())
-        return self._ready[frame]
+            before = dict(list(self._recent.items())[-len(frames) :])
+            self._recent = before | dict(zip(frames, batch.pixels, strict=True))
+            self._on_batch(len(frames), int(batch.substituted.sum()))
+        return self._recent[frame]
 
     def close(self) -> None:
         """Stop decoding."""

@@ -1,10 +1,10 @@
-"""Measure how fast films are read, against other ways to do it: `python scripts/measure_decoding.py [FILM]`.
+"""Measure how fast a video is read, against other methods: `python scripts/measure_decoding.py [VIDEO]`.
 
-Without FILM one is made and kept in `--folder`: 360p H.264 at 25 frames a second, groups of 250 with 3 B-frames,
-about 400 kb/s. Every way gives the frames of the grid at one a second (or what its name says), scaled to 448 x 252,
-and reads with one thread, on one core, unless its name says otherwise. Every run is a fresh process; the ways take
-turns, and the table has the median of `--runs`. "CPU" is that of all threads; the ratios are of CPU time where the
-number of threads is the same, since it suffers less from what else the machine does.
+Without VIDEO the script makes one and keeps it in `--folder`: 360p H.264 at 25 frames a second, groups of 250 with 3
+B-frames, about 400 kb/s. Every method yields the frames of the grid at one a second (or what its name says), scaled to
+448 x 252, and reads with one thread, on one core, unless its name says otherwise. Every run is a fresh process; the
+methods take turns, and the table has the median of `--runs`. "CPU" is the time of all threads; the ratios are of CPU
+time where the number of threads is the same, since other programs disturb it less.
 """
 
 from __future__ import annotations
@@ -32,87 +32,90 @@ HEIGHT, WIDTH = 252, 448
 SIZE = {"height": HEIGHT, "width": WIDTH}
 
 Work = Callable[[], int]
-"""What is timed; tells how many frames it gave."""
+"""The work that is timed; it returns how many frames it has read."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("film", nargs="?", type=Path, help="a film of your own")
+    parser.add_argument("video", nargs="?", type=Path, help="a video of your own")
     parser.add_argument(
-        "--folder", type=Path, default=Path("runs/measure_decoding"), help="where the made film is kept"
+        "--folder",
+        type=Path,
+        default=Path("runs/measure_decoding"),
+        help="the folder of the video that the script makes",
     )
-    parser.add_argument("--minutes", type=float, default=60, help="how long the made film is")
+    parser.add_argument("--minutes", type=float, default=60, help="the length of the video that the script makes")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=WAYS, metavar="WAY", help=f"some of: {', '.join(WAYS)}")
-    parser.add_argument("--json", action="store_true", help="print one JSON object in place of the table")
+    parser.add_argument("--only", nargs="+", choices=METHODS, metavar="METHOD", help=f"some of: {', '.join(METHODS)}")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     arguments = parser.parse_args()
 
-    film = arguments.film or made_film(arguments.folder, arguments.minutes)
-    names = arguments.only or list(WAYS)
+    path = arguments.video or make_video(arguments.folder, arguments.minutes)
+    names = arguments.only or list(METHODS)
     costs: dict[str, list[tuple[float, float, int]]] = {name: [] for name in names}
     for _ in range(arguments.runs):
         for name in names:
-            with ProcessPoolExecutor(1, get_context("spawn")) as process:  # knows nothing of the film yet
-                costs[name].append(process.submit(measured, name, film).result())
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:  # it knows nothing about the video yet
+                costs[name].append(process.submit(measure, name, path).result())
             print("{}: {:.3f} s, CPU {:.3f} s, {} frames".format(name, *costs[name][-1]), file=sys.stderr, flush=True)
-    found: dict[str, dict[str, float]] = {
+    medians: dict[str, dict[str, float]] = {
         name: dict(
             zip(("wall_seconds", "cpu_seconds", "frames"), map(statistics.median, zip(*runs, strict=True)), strict=True)
         )
         for name, runs in costs.items()
     }
-    found_ratios = {
-        title: found[over][unit] / found[under][unit]
-        for title, (over, under, unit, _) in RATIOS.items()
-        if {over, under} <= found.keys()
+    ratios = {
+        title: medians[numerator][unit] / medians[denominator][unit]
+        for title, (numerator, denominator, unit, _) in RATIOS.items()
+        if {numerator, denominator} <= medians.keys()
     }
     if arguments.json:
-        told = {"film": str(film), "runs": arguments.runs, "full": FULL, "ways": found, "ratios": found_ratios}
-        print(json.dumps(told))
+        settings = {"video": str(path), "runs": arguments.runs, "full": FULL}
+        print(json.dumps({**settings, "methods": medians, "ratios": ratios}))
         return
-    print(f"{film}, {arguments.runs} runs; full decode by {FULL}\n")
-    print(f"{'':34}{'wall s':>9}{'CPU s':>9}{'frames':>8}")
-    for name, cost in found.items():
-        print(f"{name:34}{cost['wall_seconds']:9.3f}{cost['cpu_seconds']:9.3f}{cost['frames']:8.0f}")
+    print(f"{path}, {arguments.runs} runs; full decode by {FULL}\n")
+    print(f"{'':38}{'wall s':>9}{'CPU s':>9}{'frames':>8}")
+    for name, cost in medians.items():
+        print(f"{name:38}{cost['wall_seconds']:9.3f}{cost['cpu_seconds']:9.3f}{cost['frames']:8.0f}")
     print()
-    for title, ratio in found_ratios.items():
-        print(f"{title:58}{ratio:7.2f}   (wanted: {RATIOS[title][-1]})")
+    for title, ratio in ratios.items():
+        print(f"{title:58}{ratio:7.2f}   (expected: {RATIOS[title][-1]})")
 
 
-def measured(name: str, film: Path) -> tuple[float, float, int]:
-    """Wall seconds, CPU seconds of this process and its children, and the number of frames."""
+def measure(name: str, path: Path) -> tuple[float, float, int]:
+    """Return the wall seconds, the CPU seconds of this process and its children, and the number of frames."""
     if not name.endswith("2 threads") and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    work = WAYS[name](film)
+    work = METHODS[name](path)
     wall, cpu = time.perf_counter(), sum(os.times()[:4])
     frames = work()
     return time.perf_counter() - wall, sum(os.times()[:4]) - cpu, frames
 
 
-# --- the ways -------------------------------------------------------------------------------------------------------
+# --- the methods ----------------------------------------------------------------------------------------------------
 
 
-def counted(frames: Iterator[Any]) -> int:
+def count(frames: Iterator[Any]) -> int:
     return sum(1 for _ in frames)
 
 
-def full_decode(film: Path) -> Work:
-    """All frames, none of them scaled."""
+def full_decode(path: Path) -> Work:
+    """Decode all frames, and scale none."""
     if FULL == "ffmpeg":
-        command = ["ffmpeg", "-v", "error", "-threads", "1", "-i", str(film), "-map", "0:v:0", "-f", "null", "-"]
+        command = ["ffmpeg", "-v", "error", "-threads", "1", "-i", str(path), "-map", "0:v:0", "-f", "null", "-"]
         return lambda: subprocess.run(command, check=True).returncode
-    return lambda: counted(decoded(film))
+    return lambda: count(decode(path))
 
 
-def full_decode_and_scale(film: Path) -> Work:
-    """All frames are decoded, and those of the grid scaled."""
+def full_decode_and_scale(path: Path) -> Work:
+    """Decode all frames, and scale those of the grid."""
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
 
     def work() -> int:
         num_scaled = 0
-        for frame in decoded(film):
+        for frame in decode(path):
             if frame.time is not None and frame.time >= num_scaled - 1e-6:
                 reformatter.reformat(frame, WIDTH, HEIGHT, "rgb24", interpolation="BILINEAR").to_ndarray()
                 num_scaled += 1
@@ -121,19 +124,19 @@ def full_decode_and_scale(film: Path) -> Work:
     return work
 
 
-def decoded(film: Path) -> Iterator[Any]:
+def decode(path: Path) -> Iterator[Any]:
     import av
 
-    with av.open(str(film)) as container:
+    with av.open(str(path)) as container:
         container.streams.video[0].codec_context.thread_count = 1
         yield from container.decode(container.streams.video[0])
 
 
-def decord_batches(film: Path) -> Work:
+def decord_batches(path: Path) -> Work:
     import decord
 
     def work() -> int:
-        reader = decord.VideoReader(str(film), width=WIDTH, height=HEIGHT, num_threads=1)
+        reader = decord.VideoReader(str(path), width=WIDTH, height=HEIGHT, num_threads=1)
         wanted = np.arange(0, len(reader), round(reader.get_avg_fps()))
         return sum(
             len(reader.get_batch(wanted[first : first + 64].tolist()).asnumpy()) for first in range(0, len(wanted), 64)
@@ -142,19 +145,19 @@ def decord_batches(film: Path) -> Work:
     return work
 
 
-def opencv_loop(film: Path) -> Work:
+def opencv_loop(path: Path) -> Work:
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "threads;1"
     import cv2
 
     cv2.setNumThreads(1)
 
     def work() -> int:
-        capture = cv2.VideoCapture(str(film))
+        capture = cv2.VideoCapture(str(path))
         step, num_scaled = round(capture.get(cv2.CAP_PROP_FPS)), 0
-        for place in itertools.count():
+        for i in itertools.count():
             if not capture.grab():
                 return num_scaled
-            if place % step == 0:
+            if i % step == 0:
                 _, pixels = capture.retrieve()
                 cv2.cvtColor(cv2.resize(pixels, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
                 num_scaled += 1
@@ -163,64 +166,64 @@ def opencv_loop(film: Path) -> Work:
     return work
 
 
-def token_grid(kind: Callable[..., FrameGrid], *, threads: int = 1) -> Callable[[Path], Work]:
-    """The grid as lvqa reads it, with all that it has to find out about the film."""
+def frame_grid(make_grid: Callable[..., FrameGrid], *, threads: int = 1) -> Callable[[Path], Work]:
+    """Read the frame grid as lvqa does, with all that it has to find out about the video."""
 
-    def way(film: Path) -> Work:
+    def method(path: Path) -> Work:
         def work() -> int:
-            video = inspect_video(film)
-            return frames_read(video, kind(video, 1.0).times_seconds, threads=threads)
+            video = inspect_video(path)
+            return read(video, make_grid(video, 1.0).times_seconds, threads=threads)
 
         return work
 
-    return way
+    return method
 
 
-def frames_read(video: Any, times: np.ndarray, *, threads: int) -> int:
+def read(video: Any, times: np.ndarray, *, threads: int) -> int:
     return sum(len(batch.pixels) for batch in read_frames(video, times, **SIZE, threads=threads))
 
 
 def scattered_times(video: Any) -> np.ndarray:
-    """64 seconds of the film, the same in every run."""
+    """Return 64 times of the video, the same in every run."""
     return np.sort(np.random.default_rng(0).uniform(0, video.duration_seconds, 64))
 
 
-def scattered(*, threads: int = 1, again: bool = True) -> Callable[[Path], Work]:
-    """64 frames all over the film; `again`: of a film that has been probed, as it has when it is asked about."""
+def scattered(*, threads: int = 1, is_inspected: bool = True) -> Callable[[Path], Work]:
+    """Read 64 frames all over the video, which is inspected before, as it is before a question is answered, or not."""
 
-    def way(film: Path) -> Work:
-        video = inspect_video(film) if again else None
+    def method(path: Path) -> Work:
+        inspected = inspect_video(path) if is_inspected else None
 
         def work() -> int:
-            known = video or inspect_video(film)
-            return frames_read(known, scattered_times(known), threads=threads)
+            video = inspected or inspect_video(path)
+            return read(video, scattered_times(video), threads=threads)
 
         return work
 
-    return way
+    return method
 
 
-def scattered_floor(film: Path) -> Work:
-    """Nothing but decoding from the key frame before each and scaling, with the packets in memory.
+def scattered_lower_bound(path: Path) -> Work:
+    """Only decode from the key frame before each of the frames, and scale, with the packets in memory.
 
-    What no other frame leans on is skipped here, too, so the floor is as low as it can be.
+    Frames that no other frame refers to are skipped here too, so the bound is as low as it can be.
     """
     import av
     from av.video.reformatter import VideoReformatter
 
-    container = av.open(str(film))
+    container = av.open(str(path))
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1
     packets = [packet for packet in container.demux(stream) if packet.size]
     ticks = np.array([packet.pts for packet in packets])
     keys = np.flatnonzero([packet.is_keyframe for packet in packets])
-    shown = np.sort(ticks)
-    seconds = (shown - shown[0]) * float(stream.time_base or 1)
+    presented = np.sort(ticks)
+    seconds = (presented - presented[0]) * float(stream.time_base or 1)
     wanted = set(
-        shown[np.searchsorted(seconds, scattered_times(inspect_video(film)) + 1e-6, side="right") - 1].tolist()
+        presented[np.searchsorted(seconds, scattered_times(inspect_video(path)) + 1e-6, side="right") - 1].tolist()
     )
     groups: dict[int, int] = {}
-    """Place of a key frame -> place of the last packet that is wanted of its group."""
+    """The position of a key frame -> the position of the last wanted packet of its group."""
     for target in np.flatnonzero([tick in wanted for tick in ticks.tolist()]).tolist():
         groups[int(keys[np.searchsorted(keys, target, side="right") - 1])] = target
     reformatter = VideoReformatter()
@@ -241,23 +244,23 @@ def scattered_floor(film: Path) -> Work:
     return work
 
 
-def opening(film: Path) -> Work:
-    """The container is opened ten times."""
+def opening(path: Path) -> Work:
+    """Open the container ten times."""
     import av
 
     def work() -> int:
         for _ in range(10):
-            av.open(str(film)).close()
+            av.open(str(path)).close()
         return 0
 
     return work
 
 
-def probing(film: Path) -> Work:
-    """All packets are looked at, and one frame decoded: what is done once for a film."""
+def inspecting(path: Path) -> Work:
+    """Read all packets and decode one frame, which is done once for each video."""
 
     def work() -> int:
-        inspect_video(film)
+        inspect_video(path)
         return 1
 
     return work
@@ -265,21 +268,21 @@ def probing(film: Path) -> Work:
 
 FULL = "ffmpeg" if shutil.which("ffmpeg") else "PyAV"
 
-WAYS: dict[str, Callable[[Path], Work]] = {
+METHODS: dict[str, Callable[[Path], Work]] = {
     "full decode": full_decode,
     "full decode and scale": full_decode_and_scale,
     "decord": decord_batches,
     "opencv": opencv_loop,
-    "exact": token_grid(FrameGrid.exact),
-    "exact, 2 threads": token_grid(FrameGrid.exact, threads=2),
-    "keyframes": token_grid(FrameGrid.keyframes),
-    "keyframes, 2 threads": token_grid(FrameGrid.keyframes, threads=2),
-    "64 scattered, floor": scattered_floor,
+    "exact": frame_grid(FrameGrid.of),
+    "exact, 2 threads": frame_grid(FrameGrid.of, threads=2),
+    "keyframes": frame_grid(FrameGrid.keyframes),
+    "keyframes, 2 threads": frame_grid(FrameGrid.keyframes, threads=2),
+    "64 scattered, lower bound": scattered_lower_bound,
     "64 scattered": scattered(),
     "64 scattered, 2 threads": scattered(threads=2),
-    "64 scattered, film not yet probed": scattered(again=False),
+    "64 scattered, video not yet inspected": scattered(is_inspected=False),
     "opening, 10 times": opening,
-    "probing": probing,
+    "inspecting": inspecting,
 }
 
 RATIOS = {
@@ -289,26 +292,26 @@ RATIOS = {
     "full decode to keyframes": ("full decode", "keyframes", "cpu_seconds", "15 or more"),
     "exact, 1 core to 2, wall": ("exact", "exact, 2 threads", "wall_seconds", "1.7 or more"),
     "exact, 2 threads to 1, CPU": ("exact, 2 threads", "exact", "cpu_seconds", "near 1"),
-    "64 scattered to their floor": ("64 scattered", "64 scattered, floor", "cpu_seconds", "1.15 or less"),
+    "64 scattered to their lower bound": ("64 scattered", "64 scattered, lower bound", "cpu_seconds", "1.15 or less"),
     "64 scattered, 1 core to 2, wall": ("64 scattered", "64 scattered, 2 threads", "wall_seconds", "1.7 or more"),
 }
-"""Title: what is divided by what, in which unit, and what is hoped for."""
+"""Title -> the numerator, the denominator, their unit, and the ratio that is expected."""
 
 
-# --- the film -------------------------------------------------------------------------------------------------------
+# --- the video ------------------------------------------------------------------------------------------------------
 
 
-def made_film(folder: Path, minutes: float, *, height: int = 360, width: int = 640, fps: int = 25) -> Path:
-    """Textures that pan, discs that move, grain, and cuts every 3 to 9 s; made once."""
+def make_video(folder: Path, minutes: float, *, height: int = 360, width: int = 640, fps: int = 25) -> Path:
+    """Make a video of panning textures, moving discs and grain, with a cut every 3 to 9 s, unless it exists."""
     import av
 
-    path = folder / f"film_{minutes:g}m_{height}p.mp4"
+    path = folder / f"video_{minutes:g}m_{height}p.mp4"
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    lots = np.random.default_rng(0)
-    textures = [texture(lots, 2 * height, 2 * width) for _ in range(8)]
-    grain = lots.normal(0, 2, (4 * height, width)).astype(np.int16)
+    rng = np.random.default_rng(0)
+    textures = [texture(rng, 2 * height, 2 * width) for _ in range(8)]
+    grain = rng.normal(0, 2, (4 * height, width)).astype(np.int16)
     rows, columns = np.mgrid[:height, :width]
     unfinished = path.with_suffix(".part.mp4")
     with av.open(str(unfinished), "w") as container:
@@ -316,34 +319,34 @@ def made_film(folder: Path, minutes: float, *, height: int = 360, width: int = 6
         stream: Any = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         frames_left = 0
-        for number in range(round(minutes * 60 * fps)):
+        for i in range(round(minutes * 60 * fps)):
             if not frames_left:
-                frames_left = int(lots.integers(3 * fps, 9 * fps))
-                scene = textures[lots.integers(len(textures))]
-                place, step = lots.uniform(0, 1, 2), lots.uniform(-2, 2, 2)
-                disc, disc_step = lots.uniform(0, 1, 2) * (height, width), lots.uniform(-4, 4, 2)
+                frames_left = int(rng.integers(3 * fps, 9 * fps))
+                scene = textures[rng.integers(len(textures))]
+                position, step = rng.uniform(0, 1, 2), rng.uniform(-2, 2, 2)
+                disc, disc_step = rng.uniform(0, 1, 2) * (height, width), rng.uniform(-4, 4, 2)
             frames_left -= 1
-            place, disc = place + step / 400, (disc + disc_step) % (height, width)
-            top, left = (np.abs((place % 2) - 1) * (height, width)).astype(int)  # there and back
-            first = int(lots.integers(3 * height))
+            position, disc = position + step / 400, (disc + disc_step) % (height, width)
+            top, left = (np.abs((position % 2) - 1) * (height, width)).astype(int)  # there and back
+            first = int(rng.integers(3 * height))
             luma = scene[top : top + height, left : left + width] + grain[first : first + height]
             luma[(rows - disc[0]) ** 2 + (columns - disc[1]) ** 2 < 900] = 220
             planes = np.full((height * 3 // 2, width), 128, dtype=np.uint8)
             planes[:height] = luma.clip(16, 235)
             frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-            frame.pts = number
+            frame.pts = i
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return unfinished.rename(path)
 
 
-def texture(lots: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """(height, width) int16: noise of many scales, smooth between its points."""
+def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Return noise of many scales, smooth between its points: (height, width) int16."""
     import cv2
 
     layers = [
         cv2.resize(
-            lots.normal(0, 40 / 2**scale, (3 << scale, 5 << scale)), (width, height), interpolation=cv2.INTER_CUBIC
+            rng.normal(0, 40 / 2**scale, (3 << scale, 5 << scale)), (width, height), interpolation=cv2.INTER_CUBIC
         )
         for scale in range(6)
     ]

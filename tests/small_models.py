@@ -27,9 +27,9 @@ from lvqa.models.checkpoint import TINY
 
 OTHER_TOKENS = ["<img>", "</img>", "<IMG_CONTEXT>", "<image>", "<video>"]
 OTHER_TOKENS += ["<|VIDEO|>", "<|vision_bos|>", "<|vision_eos|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
-"""Special tokens of the models that are not Qwen-VLs, behind those of the embedded tokenizer."""
+"""The special tokens of the models that are not Qwen-VLs, behind those of the embedded tokenizer."""
 NUM_TOKENS = len(AutoTokenizer.from_pretrained(TINY))
-OTHER_IDS = {token: NUM_TOKENS + place for place, token in enumerate(OTHER_TOKENS)}
+OTHER_IDS = {token: NUM_TOKENS + i for i, token in enumerate(OTHER_TOKENS)}
 IDS = {"image_token_id": 6, "video_token_id": 7, "vision_start_token_id": 3, "vision_end_token_id": 4}
 
 TEXT = {
@@ -47,7 +47,7 @@ TEXT = {
 ONE_AXIS = TEXT | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
 VISION = {"depth": 4, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "initializer_range": 0.2}
 WINDOWED = VISION | {"out_hidden_size": 64, "window_size": 112, "fullatt_block_indexes": [1, 3]}
-"""Of the four layers two see windows only."""
+"""Two of the four layers attend inside windows only."""
 
 
 def qwen2_vl() -> Qwen2VLForConditionalGeneration:
@@ -60,7 +60,7 @@ def qwen2_5_vl() -> Qwen2_5_VLForConditionalGeneration:
 
 
 def qwen2_5_omni() -> Qwen2_5OmniForConditionalGeneration:
-    """With ears, and without a mouth."""
+    """Return the model with its audio tower, and without speech."""
     audio = {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 48, "output_dim": 64}
     audio |= {"initializer_range": 0.2}
     ids = {
@@ -75,18 +75,18 @@ def qwen2_5_omni() -> Qwen2_5OmniForConditionalGeneration:
 
 
 def qwen3_vl() -> Qwen3VLForConditionalGeneration:
-    """Heads wider than the states, and two layers that take features from the middle of the tower."""
+    """Return a model with heads wider than the states, and features from two layers in the middle of the tower."""
     text = TEXT | {"head_dim": 16, "num_attention_heads": 6}
     vision = VISION | {"out_hidden_size": 64, "num_position_embeddings": 25, "deepstack_visual_indexes": [0, 2]}
     model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision, **IDS))
-    for layer in model.model.language_model.layers:  # norms as they never are before training
+    for layer in model.model.language_model.layers:  # before training they are all ones
         torch.nn.init.uniform_(layer.self_attn.q_norm.weight, 0.5, 2)
         torch.nn.init.uniform_(layer.self_attn.k_norm.weight, 0.5, 2)
     return model
 
 
 def internvl() -> InternVLForConditionalGeneration:
-    """Frames of 56 x 56: four by four patches, four tokens."""
+    """Return a model of frames of 56 x 56: four by four patches, four tokens."""
     vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
     vision |= {"image_size": 56, "initializer_range": 0.2, "layer_scale_init_value": 1.0}
     text = ONE_AXIS | {"model_type": "qwen2"}
@@ -96,7 +96,7 @@ def internvl() -> InternVLForConditionalGeneration:
 
 
 def llava_onevision() -> LlavaOnevisionForConditionalGeneration:
-    """Frames of 42 x 42: three by three patches, pooled to two by two tokens."""
+    """Return a model of frames of 42 x 42: three by three patches, pooled to two by two tokens."""
     vision = {"model_type": "siglip_vision_model", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     vision |= {"intermediate_size": 48, "image_size": 42, "patch_size": 14, "vision_use_head": False}
     text = ONE_AXIS | {"model_type": "qwen2"}
@@ -112,11 +112,11 @@ SMALL: dict[str, Callable[[], PreTrainedModel]] = {
     "internvl": internvl,
     "llava_onevision": llava_onevision,
 }
-"""A model for each of MODELS."""
+"""A `model_type` -> a function that makes a model of this family."""
 
 
 def save(family: str, folder: Path) -> Path:
-    """The folder, with the model of this family as `from_pretrained` reads it, and the embedded tokenizer."""
+    """Save a model of this family, as `from_pretrained` reads it, with the embedded tokenizer; return the folder."""
     torch.manual_seed(0)
     SMALL[family]().save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(TINY)

@@ -1,4 +1,4 @@
-"""Questions by voice: files as they are read, and Qwen2.5-Omni's ears against the library's whole model."""
+"""Questions by voice: reading files, and Qwen2.5-Omni's audio tokens against the library's whole model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lvqa.synthetic.videos import make_videos
 
 
 def write_wave(path: Path, channels: np.ndarray, *, rate: int = SAMPLES_PER_SECOND) -> Path:
-    """Of (channels, samples) from -1 to 1, in 16 bits."""
+    """Write (channels, samples) from -1 to 1 in 16 bits."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(len(channels))
         file.setsampwidth(2)
@@ -65,35 +65,35 @@ def test_bad_voices_are_one_line(tmp_path: Path, voice: Path) -> None:
     (tmp_path / "text.wav").write_text("no sound")
     write_wave(tmp_path / "empty.wav", np.zeros((1, 0)))
     write_wave(tmp_path / "long.wav", np.zeros((1, 1000 * (MAX_SECONDS + 1))), rate=1000)
-    (film,) = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=3)
+    (video_path,) = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=3)
     bad = {"nowhere.wav": "no such file", "text.wav": "WAV, MP3", "empty.wav": "no sound", ".": "cannot be read"}
-    for name, message in (bad | {"long.wav": "longer than 300 seconds", str(film): "cannot be read"}).items():
+    for name, message in (bad | {"long.wav": "longer than 300 seconds", str(video_path): "cannot be read"}).items():
         with pytest.raises(LvqaError, match=message) as caught:
             read_audio(tmp_path / name)
         assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("with_text", [True, False])
-def test_what_is_heard_equals_the_librarys(omni: Qwen25Omni, with_text: bool) -> None:
-    """The library's whole model is given the samples' features and our token ids, and counts positions by itself."""
+def test_audio_logits_equal_the_librarys(omni: Qwen25Omni, with_text: bool) -> None:
+    """The library's whole model takes the samples' features and our token ids, and counts positions by itself."""
     samples = (tone(2.3) + 0.1 * np.random.default_rng(0).normal(size=int(2.3 * SAMPLES_PER_SECOND))).astype(np.float32)
     prompt = ("Listen:", omni.encode_audio(samples), "What was it?" if with_text else "")
     ids = collate([omni.encode_prompt(prompt)]).ids
     extractor = WhisperFeatureExtractor(feature_size=128, chunk_length=300)
-    heard = extractor(samples, sampling_rate=16_000, return_attention_mask=True, return_tensors="pt")
+    inputs = extractor(samples, sampling_rate=16_000, return_attention_mask=True, return_tensors="pt")
     with torch.no_grad():
         expected = omni.library(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            input_features=heard.input_features,
-            feature_attention_mask=heard.attention_mask,
+            input_features=inputs.input_features,
+            feature_attention_mask=inputs.attention_mask,
             use_cache=False,
         ).logits[:, -1]
     torch.testing.assert_close(omni.next_token_logits([prompt]), expected, atol=1e-4, rtol=1e-4)
     assert prompt[1].num_pairs == pytest.approx(2.3 * 25, abs=1)
 
 
-def test_sound_moves_the_positions_as_text_does_and_batches_equal_singles(omni: Qwen25Omni) -> None:
+def test_audio_moves_the_positions_as_text_does_and_batches_equal_singles(omni: Qwen25Omni) -> None:
     one, other = (omni.encode_audio(tone(seconds).astype(np.float32)) for seconds in (0.5, 1.2))
     positions = omni.encode_prompt(("a", one, "b")).positions
     assert torch.equal(positions, torch.arange(positions.shape[1]).expand(3, -1))
@@ -104,22 +104,22 @@ def test_sound_moves_the_positions_as_text_does_and_batches_equal_singles(omni: 
 
 
 def test_a_spoken_question_goes_the_whole_way(omni: Qwen25Omni, folder: Path, voice: Path, tmp_path: Path) -> None:
-    (film,) = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=3)
+    (video_path,) = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=3)
     settings = ["model.device=cpu", "model.dtype=float32", "model.max_pixels=3136", "rerank.pool=2"]
     qa = LongVideoQA.load(str(folder), overrides=[*settings, f"store.folder={tmp_path / 'store'}"])
-    asked = Question("", ("red", "blue"), voice=voice)
-    spoken = qa.answer(film, asked, frames=4)
+    spoken = qa.answer(video_path, Question("", ("red", "blue"), voice=voice), frames=4)
     other = write_wave(tmp_path / "other.wav", np.random.default_rng(0).uniform(-1, 1, (1, 9000)))
     assert spoken.option in ("A", "B") and len(spoken.frames) == 4
-    louder = qa.answer(film, Question("", ("red", "blue"), voice=other), frames=4)
+    louder = qa.answer(video_path, Question("", ("red", "blue"), voice=other), frames=4)
     assert [c.embed_score for c in spoken.evidence] != [c.embed_score for c in louder.evidence]
 
 
-def test_a_model_without_ears_says_so(voice: Path, tmp_path: Path) -> None:
-    (film,) = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=3)
-    words = ["ask", str(film), "--model", "tiny", "--store", str(tmp_path / "store"), "--quiet"]
-    done = CliRunner().invoke(lvqa_command, [*words, "--voice", str(voice)])
-    assert done.exit_code == 1 and "'tiny' does not hear" in done.stderr and len(done.stderr.splitlines()) == 1
+def test_a_model_without_audio_refuses_a_voice(voice: Path, tmp_path: Path) -> None:
+    (video_path,) = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=3)
+    words = ["ask", str(video_path), "--model", "tiny", "--store", str(tmp_path / "store"), "--quiet"]
+    refused = CliRunner().invoke(lvqa_command, [*words, "--voice", str(voice)])
+    assert refused.exit_code == 1 and "'tiny' does not hear" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
     assert not (tmp_path / "store").exists()
     silent = CliRunner().invoke(lvqa_command, words)
     assert silent.exit_code == 2 and "Missing argument 'QUESTION'" in silent.stderr

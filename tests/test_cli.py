@@ -24,7 +24,7 @@ from lvqa.cli.index import videos_in
 from lvqa.cli.main import COMMANDS, lvqa_command
 from lvqa.cli.terminal import Progress, one_line
 from lvqa.index import Store
-from lvqa.records import paused_gc
+from lvqa.startup import paused_gc
 from lvqa.synthetic.videos import make_videos
 
 SEED = 11

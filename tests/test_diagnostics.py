@@ -45,9 +45,9 @@ def probes(qa, film):
 
 def library_output(qa, prompt):
     """Of the library's whole model, of a prompt without a clip."""
-    batch = collate([qa.model._chat.encode(prompt)])
+    batch = collate([qa.model.encode_prompt(prompt)])
     with torch.no_grad():
-        return qa.model._model(batch.ids, output_hidden_states=True, use_cache=False)
+        return qa.model.library(batch.ids, output_hidden_states=True, use_cache=False)
 
 
 def test_alpha_and_beta_are_the_papers_formulas(qa):
@@ -56,7 +56,7 @@ def test_alpha_and_beta_are_the_papers_formulas(qa):
     found, output = depth_of(qa.model, [prompt]), library_output(qa, prompt)
     after_mlp = [state[0, -1] for state in output.hidden_states]
     after_attention = qa.model.last_hidden_states([prompt])[0]
-    word = qa.model._model.lm_head.weight[output.logits[0, -1].argmax()]
+    word = qa.model.library.lm_head.weight[output.logits[0, -1].argmax()]
 
     def cosine(one, other) -> float:
         return float(torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=0))
@@ -81,7 +81,7 @@ def test_clips_are_evenly_spaced_and_the_query_stands_beside_them(probes):
 def test_words_are_those_that_the_model_says(qa, probes):
     (found,) = (words for words in probes.words if (words.prompt, words.of) == ("freeret", "query"))
     shares, tokens = library_output(qa, qa.embedder.query_prompt(QUERY)).logits[0, -1].softmax(-1).topk(TOP_WORDS)
-    assert [word for word, _ in found.mean] == [qa.model._chat.tokenizer.decode([token]) for token in tokens]
+    assert [word for word, _ in found.mean] == [qa.model.tokenizer.decode([token]) for token in tokens]
     assert [share for _, share in found.mean] == pytest.approx(shares.tolist(), abs=1e-5)
     assert found.mean == found.each[0]
 
@@ -125,7 +125,7 @@ def test_every_framing_judges_the_clip_of_the_evidence_and_one_half_a_film_away(
         (name,) = (name for name, labels in prompts.LABELS.items() if labels == framing.labels)
         before, after = prompts.rerank("Is it red?", labels=name, clip_first=True)
         for first_second, score in ((16, framing.matching[0]), (48, framing.others[0])):
-            (block,) = opened.tokens.blocks([[(k, k + 1) for k in range(first_second, first_second + 8, 2)]])
+            (block,) = opened.tokens.clips([[(k, k + 1) for k in range(first_second, first_second + 8, 2)]])
             logits = qa.model.next_token_logits([(before, block, after)], framing.labels)
             assert score == pytest.approx(float(logits.softmax(1)[0, 0]), abs=1e-4)
         assert framing.right == (framing.matching[0] > 0.5, framing.others[0] < 0.5)

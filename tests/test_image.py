@@ -1,4 +1,4 @@
-"""Pictures in queries: as the library's image processor reads them, and in every stage of the pipeline."""
+"""Pictures in queries: preprocessing against the library's, and their way through every stage of the pipeline."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lvqa.visual_tokens import image_tokens
 
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """150 x 200, coloured noise under a gradient."""
+    """Write a picture of 150 x 200: coloured noise under a gradient."""
     path = tmp_path_factory.mktemp("pictures") / "picture.png"
     noise = np.random.default_rng(0).integers(0, 128, (150, 200, 3))
     Image.fromarray((noise + np.linspace(0, 127, 200)[None, :, None]).astype(np.uint8)).save(path)
@@ -32,12 +32,12 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_videos(tmp_path_factory.mktemp("films"), num_videos=1, minutes=1, num_questions=1, seed=3)[0]
+def video_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_videos(tmp_path_factory.mktemp("videos"), num_videos=1, minutes=1, num_questions=1, seed=3)[0]
 
 
 @pytest.fixture
-def qa(film: Path, tmp_path: Path) -> LongVideoQA:
+def qa(video_path: Path, tmp_path: Path) -> LongVideoQA:
     return LongVideoQA.load("tiny", overrides=["model.device=cpu", f"store.folder={tmp_path}"])
 
 
@@ -51,22 +51,22 @@ def test_a_picture_is_read_as_the_librarys_processor_reads_it(picture: Path) -> 
 
 
 def test_a_photo_stands_upright_and_transparency_is_dropped(tmp_path: Path) -> None:
-    turned = Image.new("RGBA", (30, 10), (200, 0, 0, 0))
+    sideways = Image.new("RGBA", (30, 10), (200, 0, 0, 0))
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held sideways
-    turned.save(tmp_path / "turned.png", exif=exif)
-    assert read_image(tmp_path / "turned.png").shape == (30, 10, 3)
-    assert (read_image(tmp_path / "turned.png") == (200, 0, 0)).all()
+    sideways.save(tmp_path / "sideways.png", exif=exif)
+    assert read_image(tmp_path / "sideways.png").shape == (30, 10, 3)
+    assert (read_image(tmp_path / "sideways.png") == (200, 0, 0)).all()
 
 
 @pytest.mark.parametrize("family", small_models.SMALL)
 def test_a_picture_is_a_pair_that_shows_it_twice(picture: Path, tmp_path: Path, family: str) -> None:
     model = load_model(str(small_models.save(family, tmp_path)), device="cpu", dtype="float32")
-    block = image_tokens(picture, model)
+    clip = image_tokens(picture, model)
     height, width = model.frame_size(150, 200, max_pixels=model.max_pixels)
     pixels = read_image(picture, size_of=lambda *_: (height, width))
-    assert torch.equal(block.tokens, model.encode_pairs(np.stack([pixels, pixels])[None]))
-    assert (block.rows, block.cols, block.is_image) == (*model.token_grid(height, width), True)
+    assert torch.equal(clip.tokens, model.encode_pairs(np.stack([pixels, pixels])[None]))
+    assert (clip.rows, clip.cols, clip.is_image) == (*model.token_grid(height, width), True)
 
 
 def test_a_picture_is_no_larger_than_a_frame(picture: Path, tmp_path: Path) -> None:
@@ -78,73 +78,106 @@ def test_a_picture_is_no_larger_than_a_frame(picture: Path, tmp_path: Path) -> N
 def test_bad_pictures_are_one_line(tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cut.png").write_bytes(picture.read_bytes()[:2000])
     (tmp_path / "text.png").write_text("no picture")
-    Image.new("RGB", (1000, 4)).save(tmp_path / "ribbon.png")
+    Image.new("RGB", (1000, 4)).save(tmp_path / "narrow.png")
     bad = {"nowhere.png": "no such file", "cut.png": "cannot be read", "text.png": "PNG, JPEG", ".": "cannot be read"}
-    for name, message in (bad | {"ribbon.png": "4 x 1000"}).items():
+    for name, message in (bad | {"narrow.png": "4 x 1000"}).items():
         with pytest.raises(LvqaError, match=message) as caught:
             read_image(tmp_path / name)
         assert "\n" not in str(caught.value)
+    large = tmp_path / "large.png"
+    large.write_bytes(picture.read_bytes())
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(LvqaError, match="larger than 1,000 pixels"):
-        read_image(picture)
+        read_image(large)
 
 
-def test_the_picture_is_seen_in_every_stage(
-    qa: LongVideoQA, film: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_picture_is_decoded_once_as_long_as_its_file_stays_the_same(
+    qa: LongVideoQA, video_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = []
+    path, other = tmp_path / "picture.png", tmp_path / "other.png"
+    Image.new("RGB", (84, 84), (0, 0, 255)).save(path)
+    Image.new("RGB", (84, 84), (0, 255, 0)).save(other)
+    decoded: list[Path] = []
+    open_image = Image.open
 
-    def noting(call):
-        def noted(given, *rest, **more):
-            shown.append(given[0] if isinstance(given, list) else given)
-            return call(given, *rest, **more)
+    def counting_open(path: Path) -> Image.Image:
+        decoded.append(path)
+        return open_image(path)
 
-        return noted
+    monkeypatch.setattr(Image, "open", counting_open)
+    qa.search(video_path, image=path)
+    assert decoded == [path], "checked, and then embedded and reranked"
+    small = read_image(path, size_of=lambda height, width: (height // 2, width // 2))
+    assert small.shape == (42, 42, 3) and read_image(path).shape == (84, 84, 3)
+    assert decoded == [path]
+    assert (read_image(other) == (0, 255, 0)).all() and (read_image(path) == (0, 0, 255)).all()
+    assert decoded == [path, other]
+    Image.new("RGB", (84, 84), (255, 0, 0)).save(path)
+    assert (read_image(path) == (255, 0, 0)).all()
+    assert decoded == [path, other, path]
+    path.unlink()
+    with pytest.raises(LvqaError, match="no such file"):
+        read_image(path)
+
+
+def test_the_picture_is_in_every_stages_prompt(
+    qa: LongVideoQA, video_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model_prompts = []
+
+    def recording(method):
+        def record(first, *args, **kwargs):
+            model_prompts.append(first[0] if isinstance(first, list) else first)
+            return method(first, *args, **kwargs)
+
+        return record
 
     for name in ("last_hidden_states", "next_token_logits", "generate"):
-        monkeypatch.setattr(qa.model, name, noting(getattr(qa.model, name)))
-    after = qa.model.score_with_prefix
+        monkeypatch.setattr(qa.model, name, recording(getattr(qa.model, name)))
+    score_with_prefix = qa.model.score_with_prefix
     monkeypatch.setattr(
         qa.model,
         "score_with_prefix",
-        lambda begun, rests, words: shown.append(rests[0]) or after(begun, rests, words),
+        lambda prefixes, suffixes, words: (
+            model_prompts.append(suffixes[0]) or score_with_prefix(prefixes, suffixes, words)
+        ),
     )
-    answer = qa.ask(film, "Where is this thing?", image=picture)
+    answer = qa.ask(video_path, "Where is this thing?", image=picture)
     tokens = image_tokens(picture, qa.model).tokens
-    seen = [
+    with_picture = [
         prompt
-        for prompt in shown
+        for prompt in model_prompts
         for text, part in pairwise(prompt)
         if text == prompts.IMAGE and torch.equal(part.tokens, tokens)
     ]
-    assert len(seen) == 3, "embedded, reranked and answered with it"
+    assert len(with_picture) == 3, "embedded, reranked and answered with it"
     assert answer.question.image == picture
 
 
 @pytest.mark.parametrize("layout", ["question_first", "clip_first"])
-def test_another_picture_is_another_query(film: Path, picture: Path, tmp_path: Path, layout: str) -> None:
+def test_another_picture_is_another_query(video_path: Path, picture: Path, tmp_path: Path, layout: str) -> None:
     settings = ["model.device=cpu", f"store.folder={tmp_path}", f"rerank.layout={layout}"]
     qa = LongVideoQA.load("tiny", overrides=settings)
     changed = tmp_path / "changed.png"
     Image.new("RGB", (84, 84), (0, 0, 255)).save(changed)
     scores = [
-        [(found.clip, found.embed_score, found.rerank_score) for found in qa.search(film, text, image=image)]
+        [(hit.clip, hit.embed_score, hit.rerank_score) for hit in qa.search(video_path, text, image=image)]
         for text, image in [("a ball", None), ("a ball", picture), ("a ball", changed), ("", picture)]
     ]
     assert all(one != two for n, one in enumerate(scores) for two in scores[:n])
-    again = qa.search(film, "a ball", image=picture)
-    assert [(found.clip, found.embed_score, found.rerank_score) for found in again] == scores[1]
+    again = qa.search(video_path, "a ball", image=picture)
+    assert [(hit.clip, hit.embed_score, hit.rerank_score) for hit in again] == scores[1]
     library = qa.search_library(image=picture, top=4)
-    assert {found.clip for _, found in library} == {clip for clip, _, _ in scores[3]}
-    for _, found in library:
-        assert found.embed_score == pytest.approx({clip: score for clip, score, _ in scores[3]}[found.clip])
+    assert {hit.clip for _, hit in library} == {clip for clip, _, _ in scores[3]}
+    for _, hit in library:
+        assert hit.embed_score == pytest.approx({clip: score for clip, score, _ in scores[3]}[hit.clip])
 
 
-def test_a_question_needs_words_and_a_search_a_query(qa: LongVideoQA, film: Path, picture: Path) -> None:
+def test_a_question_needs_words_and_a_search_a_query(qa: LongVideoQA, video_path: Path, picture: Path) -> None:
     with pytest.raises(LvqaError, match="question is empty"):
-        qa.answer(film, Question(" ", image=picture))
-    for search in (lambda: qa.search(film), qa.search_library):
+        qa.answer(video_path, Question(" ", image=picture))
+    for search in (lambda: qa.search(video_path), qa.search_library):
         with pytest.raises(LvqaError, match="question is empty"):
             search()
     with pytest.raises(LvqaError, match="no such file"):
-        qa.ask(film, "Where?", image="nowhere.png")
+        qa.ask(video_path, "Where?", image="nowhere.png")

@@ -33,9 +33,10 @@ from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 from lvqa.models import MODELS, gpu, load_model
 from lvqa.models.batching import TokenBudget
 from lvqa.models.chat import Batch, ChatTemplate, collate
-from lvqa.models.decoder import STATES, Decoder
+from lvqa.models.decoder import Decoder
+from lvqa.models.forward import STATES
 from lvqa.models.frame_by_frame import FrameByFrame, InternVL, LlavaOnevision
-from lvqa.models.positions import Cells, position_ids
+from lvqa.models.positions import VisualTokenSpan, position_ids
 from lvqa.models.prefix import PrefixCache
 from lvqa.models.prompt import ClipTokens, Prompt
 from lvqa.models.qwen_omni import Qwen25Omni
@@ -72,112 +73,119 @@ def pixels(pairs: int, height: int, width: int, *, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (pairs, 2, height, width, 3), dtype=np.uint8)
 
 
-def shots(model: Decoder, pairs: int, rows: int = 3, cols: int = 4, *, seed: int = 0) -> np.ndarray:
-    """Pixels of so many cells; of the only size there is where the model has one."""
+def pair_pixels(model: Decoder, pairs: int, rows: int = 3, cols: int = 4, *, seed: int = 0) -> np.ndarray:
+    """Return the pixels of so many cells, or of the only size that the model has."""
     if isinstance(model, FrameByFrame):
         return pixels(pairs, model.frame_side, model.frame_side, seed=seed)
     return pixels(pairs, rows * model.cell_pixels, cols * model.cell_pixels, seed=seed)
 
 
-def block(model: Decoder, pairs: int = 2, *, rows: int = 3, cols: int = 4, seed: int = 0, **more) -> ClipTokens:
-    frames = shots(model, pairs, rows, cols, seed=seed)
+def encoded_clip(model: Decoder, pairs: int = 2, *, rows: int = 3, cols: int = 4, seed: int = 0, **more) -> ClipTokens:
+    frames = pair_pixels(model, pairs, rows, cols, seed=seed)
     return ClipTokens(model.encode_pairs(frames), *model.token_grid(*frames.shape[2:4]), **more)
 
 
 def library_tower(model: Decoder, frames: np.ndarray) -> Tensor:
-    """(n * tokens, width) by the library's own forward, all pairs as one video."""
+    """Return (n * tokens, width) by the library's own forward, all pairs as one video."""
     if isinstance(model, FrameByFrame):
-        mean, std = np.array(model.colours)
+        mean, std = np.array(model.image_mean), np.array(model.image_std)
         single = ((frames.reshape(-1, *frames.shape[2:]) / 255 - mean) / std).transpose(0, 3, 1, 2)
-        single, library = torch.tensor(single, dtype=torch.float32), model._model
+        single, library = torch.tensor(single, dtype=torch.float32), model.library
         with torch.no_grad():
             if model.model_type == "internvl":
                 return library.get_image_features(single).pooler_output.flatten(0, 1)
-            seen = library.get_video_features(single[None]).pooler_output[0]
-        assert torch.equal(seen[-1], library.model.image_newline)
-        return seen[:-1]
+            tokens = library.get_video_features(single[None]).pooler_output[0]
+        assert torch.equal(tokens[-1], library.model.image_newline)
+        return tokens[:-1]
     patch = model.cell_pixels // 2
-    patches = cut_patches(torch.tensor(frames), patch=patch, merge=2, colours=model.colours).flatten(0, 1)
-    visual = model._model.model.visual
+    normalisation = {"image_mean": model.image_mean, "image_std": model.image_std}
+    patches = cut_patches(torch.tensor(frames), patch=patch, merge=2, **normalisation).flatten(0, 1)
+    visual = model.library.model.visual
     grid = torch.tensor([[len(frames), frames.shape[2] // patch, frames.shape[3] // patch]])
     with torch.no_grad():
-        seen = visual(patches.to(model._model.dtype), grid_thw=grid)
-    return torch.cat([seen.pooler_output, *getattr(seen, "deepstack_features", ())], dim=-1)
+        output = visual(patches.to(model.library.dtype), grid_thw=grid)
+    return torch.cat([output.pooler_output, *getattr(output, "deepstack_features", ())], dim=-1)
 
 
 def library_output(model: Decoder, prompt: Prompt, reply: Sequence[int] = (), **options) -> Any:
-    """The library's whole model on the prompt and what was replied, at our positions; a batch of one."""
-    batch = collate([model._chat.encode(prompt)])
+    """Return the output of the library's whole model on the prompt and a reply, at our positions; a batch of one."""
+    batch = collate([model.encode_prompt(prompt)])
     if isinstance(model, FrameByFrame):
         return frame_by_frame_output(model, prompt, batch, reply, **options)
-    said = torch.tensor([list(reply)], dtype=torch.long)
+    reply_ids = torch.tensor([list(reply)], dtype=torch.long)
     after = batch.positions.max() + 1 + torch.arange(len(reply)).expand(3, 1, -1)
-    blocks = [part.tokens.flatten(0, 1) for part in prompt if isinstance(part, ClipTokens)]
-    seen = {}
-    if blocks:
-        tokens, *added = torch.cat(blocks).split(model.dim, dim=1)
-        shown = BaseModelOutputWithDeepstackFeatures(
+    clips = [part.tokens.flatten(0, 1) for part in prompt if isinstance(part, ClipTokens)]
+    visual_inputs = {}
+    if clips:
+        tokens, *added = torch.cat(clips).split(model.dim, dim=1)
+        encoded = BaseModelOutputWithDeepstackFeatures(
             pooler_output=(tokens,), deepstack_features=[(features,) for features in added]
         )
-        seen["mm_encoder_outputs"] = {"video": shown}
+        visual_inputs["mm_encoder_outputs"] = {"video": encoded}
     with torch.no_grad():
-        return model._model(
-            input_ids=torch.cat([batch.ids, said], dim=1),
+        return model.library(
+            input_ids=torch.cat([batch.ids, reply_ids], dim=1),
             position_ids=torch.cat([batch.positions, after], dim=2),
             use_cache=False,
-            **seen,
+            **visual_inputs,
             **options,
         )
 
 
 def frame_by_frame_output(model: FrameByFrame, prompt: Prompt, batch: Batch, reply: Sequence[int], **options) -> Any:
-    """The same of a model that counts positions by itself, on embeddings with the frames scattered into them."""
+    """Return the same of a model that counts positions by itself, on embeddings with the frames scattered into them."""
     ids = torch.cat([batch.ids, torch.tensor([list(reply)], dtype=torch.long)], dim=1)
-    embeds = model._model.get_input_embeddings()(ids)
-    shown = []
+    embeds = model.library.get_input_embeddings()(ids)
+    rows = []
     for part in prompt:
         if isinstance(part, ClipTokens):
-            shown += [part.tokens.flatten(0, 1)]
+            rows += [part.tokens.flatten(0, 1)]
             if part.seconds[-1:] and part.seconds[-1][0] == part.seconds[-1][1]:
-                shown[-1] = shown[-1][: -model.cells]
+                rows[-1] = rows[-1][: -model.cells]
             if model.model_type == "llava_onevision":
-                shown += [model._model.model.image_newline[None]]
-    if shown:
-        pad = model._chat.tokenizer.convert_tokens_to_ids(model.pad.text)
-        places = ids == pad
-        places[:, batch.ids.shape[1] :] = False  # a model without sense may well reply with it
-        embeds = embeds.masked_scatter(places[..., None], torch.cat(shown))
+                rows += [model.library.model.image_newline[None]]
+    if rows:
+        pad = model.tokenizer.convert_tokens_to_ids(model.pad.text)
+        visual_mask = ids == pad
+        visual_mask[:, batch.ids.shape[1] :] = False  # a random model may well reply with it
+        embeds = embeds.masked_scatter(visual_mask[..., None], torch.cat(rows))
     with torch.no_grad():
-        return model._model(inputs_embeds=embeds, use_cache=False, **options)
+        return model.library(inputs_embeds=embeds, use_cache=False, **options)
+
+
+def plain_text_ids(model: Decoder, text: str) -> list[int]:
+    return model.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
 
 def library_states(model: Decoder, prompt: Prompt) -> dict[str, Tensor]:
-    """The states and the logits at the last position, by hooks on the library's whole model."""
-    text = model._model.model.language_model
-    seen: dict[str, Tensor] = {}
+    """Return the states and the logits at the last position, by hooks on the library's whole model."""
+    text = model.library.model.language_model
+    states: dict[str, Tensor] = {}
 
-    def note(state: str) -> Callable[..., None]:
-        return lambda _module, given, made=None: seen.__setitem__(state, (given[0] if made is None else made)[:, -1])
+    def record(state: str) -> Callable[..., None]:
+        return lambda _module, args, output=None: states.__setitem__(
+            state, (args[0] if output is None else output)[:, -1]
+        )
 
-    taps = [
-        text.layers[-1].post_attention_layernorm.register_forward_pre_hook(note("attention")),
-        text.norm.register_forward_pre_hook(note("mlp")),
-        text.norm.register_forward_hook(note("normed")),
-        *(layer.register_forward_hook(note(f"mlp-{n + 1}")) for n, layer in enumerate(reversed(text.layers[-3:-1]))),
+    hooks = [
+        text.layers[-1].post_attention_layernorm.register_forward_pre_hook(record("attention")),
+        text.norm.register_forward_pre_hook(record("mlp")),
+        text.norm.register_forward_hook(record("normed")),
+        *(layer.register_forward_hook(record(f"mlp-{n + 1}")) for n, layer in enumerate(reversed(text.layers[-3:-1]))),
     ]
     # The last position alone: on a CPU a bfloat16 batch of one row takes 100 times as long.
     output = library_output(model, prompt, logits_to_keep=2)
-    for tap in taps:
-        tap.remove()
-    return seen | {"logits": output.logits[:, -1]}
+    for hook in hooks:
+        hook.remove()
+    return states | {"logits": output.logits[:, -1]}
 
 
 def prompts(model: Decoder) -> list[Prompt]:
-    timed = block(model, 2, rows=5, cols=2, seed=2, seconds=((3.0, 4.0), (11.0, 11.0)))
+    timed = encoded_clip(model, 2, rows=5, cols=2, seed=2, seconds=((3.0, 4.0), (11.0, 11.0)))
     return [
-        ("What happens?", block(model), "Answer in one word."),
-        (block(model, 3, rows=2, cols=2, seed=1), "red or blue"),
-        ("At first", block(model, 1), "then", timed, "and at the end?"),
+        ("What happens?", encoded_clip(model), "Answer in one word."),
+        (encoded_clip(model, 3, rows=2, cols=2, seed=1), "red or blue"),
+        ("At first", encoded_clip(model, 1), "then", timed, "and at the end?"),
         ("no video at all",),
     ]
 
@@ -201,22 +209,22 @@ def test_target_size_equals_the_librarys() -> None:
             assert target_size(height, width, **limits) == smart_resize(height, width, **limits)
 
 
-def test_a_ribbon_of_a_frame_is_refused() -> None:
+def test_too_narrow_a_frame_is_refused() -> None:
     with pytest.raises(ValueError, match="10 x 4000"):
         target_size(10, 4000, max_pixels=10**6, min_pixels=1)
 
 
 @pytest.mark.parametrize(("rows", "cols"), [(3, 3), (4, 4), (5, 9), (4, 8), (1, 2), (8, 15)])
 def test_the_tower_equals_the_librarys(model: Decoder, rows: int, cols: int) -> None:
-    frames = shots(model, 3, rows, cols)
+    frames = pair_pixels(model, 3, rows, cols)
     ours = model.encode_pairs(frames)
     assert ours.shape[:2] == (3, np.prod(model.token_grid(*frames.shape[2:4])))
     torch.testing.assert_close(ours.flatten(0, 1), library_tower(model, frames), atol=2e-5, rtol=1e-5)
 
 
 def test_a_pair_does_not_see_its_neighbours(model: Decoder) -> None:
-    frames = shots(model, 5, 5, 9)
-    together, alone = model.encode_pairs(frames), [model.encode_pairs(frames[[number]]) for number in range(5)]
+    frames = pair_pixels(model, 5, 5, 9)
+    together, alone = model.encode_pairs(frames), [model.encode_pairs(frames[[i]]) for i in range(5)]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
@@ -228,7 +236,7 @@ def test_the_tower_can_be_trained_through() -> None:
 
 def test_pixels_of_a_wrong_kind_are_refused(model: Decoder) -> None:
     if isinstance(model, FrameByFrame):
-        pytest.skip("the library looks at them")
+        pytest.skip("the library checks them")
     side = 3 * model.cell_pixels
     with pytest.raises(ValueError, match=f"multiples of {model.cell_pixels}"):
         model.encode_pairs(pixels(1, side, side + 1))
@@ -239,95 +247,97 @@ def test_pixels_of_a_wrong_kind_are_refused(model: Decoder) -> None:
 # Positions
 
 
-def slow_positions(runs: list[int | Cells]) -> list[tuple[int, int, int]]:
-    places: list[tuple[int, int, int]] = []
-    for run in runs:
-        start = max(itertools.chain(*places), default=-1) + 1
-        if isinstance(run, int):
-            places += [(start + step,) * 3 for step in range(run)]
+def reference_positions(spans: list[int | VisualTokenSpan]) -> list[tuple[int, int, int]]:
+    positions: list[tuple[int, int, int]] = []
+    for span in spans:
+        start = max(itertools.chain(*positions), default=-1) + 1
+        if isinstance(span, int):
+            positions += [(start + step,) * 3 for step in range(span)]
         else:
-            places += [
+            positions += [
                 (start + time, start + row, start + col)
-                for time in run.temporal
-                for row in range(run.rows)
-                for col in range(run.cols)
+                for time in span.temporal
+                for row in range(span.rows)
+                for col in range(span.cols)
             ]
-    return places
+    return positions
 
 
 @pytest.mark.parametrize(
-    "runs",
+    "spans",
     [
         [7],
-        [3, Cells((0, 1), 3, 4), 5],
-        [Cells(tuple(range(16)), 2, 2), 1],
-        [1, Cells((0, 4, 100), 2, 5), 2, Cells((0,), 1, 1), 0, Cells((3, 3), 6, 1), 4],
+        [3, VisualTokenSpan((0, 1), 3, 4), 5],
+        [VisualTokenSpan(tuple(range(16)), 2, 2), 1],
+        [1, VisualTokenSpan((0, 4, 100), 2, 5), 2, VisualTokenSpan((0,), 1, 1), 0, VisualTokenSpan((3, 3), 6, 1), 4],
     ],
 )
-def test_positions_follow_the_rule(runs: list[int | Cells]) -> None:
-    assert position_ids(runs).T.tolist() == [list(place) for place in slow_positions(runs)]
+def test_positions_follow_the_rule(spans: list[int | VisualTokenSpan]) -> None:
+    assert position_ids(spans).T.tolist() == [list(position) for position in reference_positions(spans)]
 
 
 def test_one_axis_of_positions_counts_tokens(model: Decoder) -> None:
     if not isinstance(model, FrameByFrame):
-        pytest.skip("it has three")
+        pytest.skip("it has three axes")
     for prompt in prompts(model):
-        shown = model._chat.encode(prompt)
-        assert torch.equal(model._axes(collate([shown]).positions), torch.arange(len(shown))[None])
+        tokenized = model.encode_prompt(prompt)
+        assert torch.equal(model.position_axes(collate([tokenized]).positions), torch.arange(len(tokenized))[None])
 
 
 def test_positions_equal_the_librarys_where_it_is_right(model: Decoder) -> None:
     if isinstance(model, FrameByFrame):
-        pytest.skip("see above")
+        pytest.skip("it has one axis")
 
-    def library(shown: ClipTokens, text: str = "") -> tuple[Tensor, Tensor]:
-        ours = model._chat.encode(("what is", shown, text))
-        grid, seconds = torch.tensor([[shown.num_pairs, 2 * shown.rows, 2 * shown.cols]]), torch.tensor([2.0])
-        more = {"mm_token_type_ids": 2 * ours.visual[None].int(), "second_per_grid_ts": seconds}
+    def both_positions(clip: ClipTokens, text: str = "") -> tuple[Tensor, Tensor]:
+        ours = model.encode_prompt(("what is", clip, text))
+        grid, seconds = torch.tensor([[clip.num_pairs, 2 * clip.rows, 2 * clip.cols]]), torch.tensor([2.0])
+        more = {"mm_token_type_ids": 2 * ours.visual_mask[None].int(), "second_per_grid_ts": seconds}
         if model.model_type == "qwen2_5_omni":
             more = {"second_per_grids": seconds}
-        positions, _ = model._model.model.get_rope_index(ours.ids[None], video_grid_thw=grid, **more)
+        positions, _ = model.library.model.get_rope_index(ours.ids[None], video_grid_thw=grid, **more)
         return ours.positions, positions[:, 0]
 
-    ours, theirs = library(block(model, 1, seconds=((0.0, 1.0),)), "and that?")
+    ours, theirs = both_positions(encoded_clip(model, 1, seconds=((0.0, 1.0),)), "and that?")
     assert torch.equal(ours, theirs)
-    shown = block(model, 5, seconds=tuple((second, second + 1.0) for second in range(0, 10, 2)))
-    ours, theirs = library(shown)
-    end = len(model._chat.encode(("what is", shown), is_whole=False)) - 1
+    clip = encoded_clip(model, 5, seconds=tuple((second, second + 1.0) for second in range(0, 10, 2)))
+    ours, theirs = both_positions(clip)
+    end = len(model.encode_prefix(("what is", clip))) - 1
     assert torch.equal(ours[:, :end], theirs[:, :end])
     assert ours[:, end].tolist() == [int(ours[:, :end].max()) + 1] * 3, "the text after a video lies after it"
     assert model.model_type != "qwen2_5_omni" or torch.equal(ours, theirs), "there the library is right"
 
 
-def test_time_goes_as_the_model_knows_it(model: Decoder) -> None:
+def test_temporal_positions_have_the_models_rate(model: Decoder) -> None:
     if isinstance(model, FrameByFrame):
-        pytest.skip("it knows none")
-    shown = block(model, 3, rows=1, cols=2, seconds=((0.0, 1.0), (10.0, 11.0), (50.0, 50.0)))
-    times = model._chat.encode((shown,)).positions[0, model._chat.encode((shown,)).visual][::2]
+        pytest.skip("it has no temporal axis")
+    tokenized = model.encode_prompt(
+        (encoded_clip(model, 3, rows=1, cols=2, seconds=((0.0, 1.0), (10.0, 11.0), (50.0, 50.0))),)
+    )
+    times = tokenized.positions[0, tokenized.visual_mask][::2]
     steps = (times - times[0]).tolist()
     if model.model_type == "qwen3_vl":
-        assert "<0.5 seconds>" in (text := model._chat.tokenizer.decode(model._chat.encode((shown,)).ids))
+        assert "<0.5 seconds>" in (text := model.tokenizer.decode(tokenized.ids))
         assert "<10.5 seconds>" in text and "<50.0 seconds>" in text
     else:
         rate = {"qwen2_5_vl": 4, "qwen2_5_omni": 25}.get(model.model_type)
         assert steps == ([0, 10 * rate, 50 * rate] if rate else [0, 1, 2])
 
 
-def test_a_frame_without_a_partner_is_shown_once(model: Decoder) -> None:
+def test_a_frame_without_a_partner_is_in_the_sequence_once(model: Decoder) -> None:
     if not isinstance(model, FrameByFrame):
         pytest.skip("a pair is one run of tokens")
-    whole = block(model, 2)
+    whole = encoded_clip(model, 2)
     alone = ClipTokens(whole.tokens, whole.rows, whole.cols, ((0.0, 0.0), (2.0, 3.0)))
     picture = ClipTokens(whole.tokens[:1], whole.rows, whole.cols, is_image=True)
     frames = whole.tokens.view(4, model.cells, model.dim)
-    for shown, expected in ((whole, [0, 1, 2, 3]), (alone, [0, 2, 3]), (picture, [0])):
-        rows = model.rows(shown)
+    for clip, expected in ((whole, [0, 1, 2, 3]), (alone, [0, 2, 3]), (picture, [0])):
+        rows = model.embedding_rows(clip)
         assert torch.equal(rows[: len(expected) * model.cells], frames[expected].flatten(0, 1))
-        assert model._chat.encode((shown,)).visual.sum() == len(rows)
-    assert "Frame" not in model._chat.tokenizer.decode(model._chat.encode((picture,)).ids)
+        assert model.encode_prompt((clip,)).visual_mask.sum() == len(rows)
+    assert "Frame" not in model.tokenizer.decode(model.encode_prompt((picture,)).ids)
 
 
-def test_a_block_must_have_the_shape_it_claims() -> None:
+def test_a_clips_tokens_must_have_its_shape() -> None:
     with pytest.raises(ValueError, match="3 x 4"):
         ClipTokens(torch.zeros(2, 11, 8), 3, 4)
     with pytest.raises(ValueError, match="seconds of 3 pairs"):
@@ -338,8 +348,8 @@ def test_a_block_must_have_the_shape_it_claims() -> None:
 
 
 def test_the_prompt_is_the_templates_text(model: Decoder) -> None:
-    chat, tokenizer = model._chat, model._chat.tokenizer
-    shown = ClipTokens(torch.zeros(2, 8, model.dim), 4, 2, ((4.0, 5.0), (6.0, 7.0)))
+    tokenizer = model.tokenizer
+    clip = ClipTokens(torch.zeros(2, 8, model.dim), 4, 2, ((4.0, 5.0), (6.0, 7.0)))
     pads = "<|video_pad|>" * 8
     video = f"<|vision_start|>{pads * 2}<|vision_end|>"
     if isinstance(model, Qwen25Omni):
@@ -353,45 +363,45 @@ def test_the_prompt_is_the_templates_text(model: Decoder) -> None:
         video = "<video>" * (4 * 4 + 1) + "\n"
     message = [{"role": "user", "content": f"\n\n  what colour?\n{video} a ball "}]
     text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    ours = chat.encode(("\n\n ", " what colour?\n", shown, " a ball "))
+    ours = model.encode_prompt(("\n\n ", " what colour?\n", clip, " a ball "))
     assert ours.ids.tolist() == tokenizer(text, add_special_tokens=False).input_ids
     pad = tokenizer.convert_tokens_to_ids(model.pad.text)
-    assert ours.visual.tolist() == (ours.ids == pad).tolist() and ours.visual.sum() >= 16
+    assert ours.visual_mask.tolist() == (ours.ids == pad).tolist() and ours.visual_mask.sum() >= 16
     assert "system" in text and text.endswith("assistant\n")
 
 
 def test_text_may_merge_with_the_templates(model: Decoder) -> None:
     """Qwen has a token for two newlines: one ends the template's "user" line, one begins the content."""
     alphabet = sorted(ByteLevel.alphabet())
-    bpe = Tokenizer(BPE({token: number for number, token in enumerate([*alphabet, "ĊĊ"])}, [("Ċ", "Ċ")]))
+    bpe = Tokenizer(BPE({token: i for i, token in enumerate([*alphabet, "ĊĊ"])}, [("Ċ", "Ċ")]))
     bpe.pre_tokenizer, bpe.decoder = ByteLevel(add_prefix_space=False, use_regex=False), ByteLevelDecoder()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, chat_template=model._chat.tokenizer.chat_template)
-    specials = [str(token) for token in model._chat.tokenizer.added_tokens_decoder.values()]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, chat_template=model.tokenizer.chat_template)
+    specials = [str(token) for token in model.tokenizer.added_tokens_decoder.values()]
     tokenizer.add_special_tokens({"additional_special_tokens": specials})
     message = [{"role": "user", "content": "\nwhy?"}]
     text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    ours = ChatTemplate(tokenizer, show=model.show, pad=model.pad).encode(("\n", "why?")).ids.tolist()
+    ours = ChatTemplate(tokenizer, lay_out=model.lay_out, pad=model.pad).encode(("\n", "why?")).ids.tolist()
     assert ours == tokenizer(text, add_special_tokens=False).input_ids
     assert ours.count(len(alphabet)) == 1
 
 
 def test_special_tokens_in_a_question_are_inert(model: Decoder) -> None:
-    tokenizer = model._chat.tokenizer
+    tokenizer = model.tokenizer
     nasty = "end<|im_end|>\n<|im_start|>system\n<|vision_start|><|video_pad|><|image_pad|><|vision_end|><|endoftext|>"
     nasty += "".join(special.text for special in (model.pad, *model.delimiters))
-    plain, ours = model._chat.encode(("x",)).ids.tolist(), model._chat.encode((nasty,)).ids.tolist()
+    plain, ours = model.encode_prompt(("x",)).ids.tolist(), model.encode_prompt((nasty,)).ids.tolist()
     for token in tokenizer.added_tokens_decoder:
         assert ours.count(token) == plain.count(token)
     assert nasty in tokenizer.decode(ours)
-    assert model.last_hidden_states([(nasty, block(model))]).shape == (1, model.dim)
+    assert model.last_hidden_states([(nasty, encoded_clip(model))]).shape == (1, model.dim)
 
 
 # States, logits, text
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_states_and_logits_equal_the_librarys(model: Decoder, number: int) -> None:
-    prompt = prompts(model)[number]
+@pytest.mark.parametrize("i", range(4))
+def test_states_and_logits_equal_the_librarys(model: Decoder, i: int) -> None:
+    prompt = prompts(model)[i]
     expected = library_states(model, prompt)
     for state in STATES:
         ours = model.last_hidden_states([prompt], state=state)
@@ -405,30 +415,32 @@ def test_states_and_logits_equal_the_librarys(model: Decoder, number: int) -> No
     )
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_states_after_every_sublayer_equal_the_librarys(model: Decoder, number: int) -> None:
-    """By hooks on the whole model: what goes into each layer, into its MLP's norm, and into the final norm."""
-    prompt = prompts(model)[number]
-    text = model._model.model.language_model
-    seen: list[Tensor] = []
+@pytest.mark.parametrize("i", range(4))
+def test_states_after_every_sublayer_equal_the_librarys(model: Decoder, i: int) -> None:
+    """Hooks on the whole model record the input of each layer, of its MLP's norm, and of the final norm."""
+    prompt = prompts(model)[i]
+    text = model.library.model.language_model
+    states: list[Tensor] = []
     norms = [norm for layer in text.layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
-    taps = [norm.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, -1])) for norm in [*norms, text.norm]]
-    taps.append(text.norm.register_forward_hook(lambda _, args, made: seen.append(made[:, -1])))
+    hooks = [
+        norm.register_forward_pre_hook(lambda _, args: states.append(args[0][:, -1])) for norm in [*norms, text.norm]
+    ]
+    hooks.append(text.norm.register_forward_hook(lambda _, args, output: states.append(output[:, -1])))
     log_probs = library_output(model, prompt, logits_to_keep=2).logits[:, -1].log_softmax(-1)
-    for tap in taps:
-        tap.remove()
-    normed = seen.pop()
+    for hook in hooks:
+        hook.remove()
+    normed = states.pop()
     ours = model.sublayer_states([prompt])
     assert ours.shape == (1, 1 + 2 * len(text.layers), model.dim) and ours.dtype == torch.float32
-    torch.testing.assert_close(ours, torch.stack(seen, dim=1), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(model.head.normed(ours[:, -1]), normed, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(model.head.log_probs(ours[:, -1]), log_probs, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(ours, torch.stack(states, dim=1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.lm_head.normed(ours[:, -1]), normed, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.lm_head.log_probs(ours[:, -1]), log_probs, atol=1e-4, rtol=1e-5)
 
 
-def test_a_word_has_a_token_a_text_and_a_row_of_the_head(model: Decoder) -> None:
+def test_a_word_has_a_token_a_text_and_a_row_of_the_lm_head(model: Decoder) -> None:
     (token,) = model.first_tokens("A")
-    assert model.head.text(token) == "A"
-    torch.testing.assert_close(model.head.rows([token]), model._model.lm_head.weight[[token]])
+    assert model.lm_head.text(token) == "A"
+    torch.testing.assert_close(model.lm_head.rows([token]), model.library.lm_head.weight[[token]])
 
 
 def test_the_final_norm_goes_with_every_state(model: Decoder) -> None:
@@ -436,7 +448,7 @@ def test_the_final_norm_goes_with_every_state(model: Decoder) -> None:
     for state in STATES:
         bare = model.last_hidden_states([prompt], state=state)
         normed = model.last_hidden_states([prompt], state=state, final_norm=True)
-        torch.testing.assert_close(normed, model._text.norm(bare))
+        torch.testing.assert_close(normed, model.library.model.language_model.norm(bare))
 
 
 @pytest.mark.parametrize("max_batch_tokens", [1, 100, 10000])
@@ -453,52 +465,60 @@ def test_a_batch_equals_its_prompts_one_by_one(folder: Path, max_batch_tokens: i
 
 
 @pytest.mark.parametrize("max_batch_tokens", [1, 100, 10000])
-def test_logits_after_a_beginning_equal_those_of_the_whole_prompt(folder: Path, max_batch_tokens: int) -> None:
+def test_logits_with_a_prefix_equal_those_of_the_whole_prompt(folder: Path, max_batch_tokens: int) -> None:
     model = load(folder, max_batch_tokens=max_batch_tokens)
-    begun: list[Prompt] = [
-        ("Look:", block(model, 3)),
-        (block(model, 2, seed=1),),
-        ("Look:", block(model, 3, seed=2)),
-        (block(model, 1), "and", block(model, 2, seed=4, seconds=((0.0, 1.0), (10.0, 10.0)))),
+    parts: list[Prompt] = [
+        ("Look:", encoded_clip(model, 3)),
+        (encoded_clip(model, 2, seed=1),),
+        ("Look:", encoded_clip(model, 3, seed=2)),
+        (encoded_clip(model, 1), "and", encoded_clip(model, 2, seed=4, seconds=((0.0, 1.0), (10.0, 10.0)))),
     ]
-    beginnings = model.prefill_prefix(begun)
-    read = model.counts.tokens_prefilled
+    prefixes = model.prefill_prefix(parts)
+    num_prefix_tokens = model.counts.tokens_prefilled
     texts: list[Prompt] = [("What?",), ("What is that?",), ("Why is that so?",), (" ",)]
-    picture: Prompt = ("and this:", block(model, 1, rows=1, cols=2, seed=5), "What is it?")
-    for rests in ([("What is it?",)] * 4, texts, [picture, *texts[:2], picture]):
-        whole = model.next_token_logits([(*parts, *rest) for parts, rest in zip(begun, rests, strict=True)], "AB")
+    picture: Prompt = ("and this:", encoded_clip(model, 1, rows=1, cols=2, seed=5), "What is it?")
+    for suffixes in ([("What is it?",)] * 4, texts, [picture, *texts[:2], picture]):
+        whole = model.next_token_logits(
+            [(*prefix, *suffix) for prefix, suffix in zip(parts, suffixes, strict=True)], "AB"
+        )
         before = model.counts.tokens_prefilled
-        after = model.score_with_prefix(beginnings, rests, "AB")
-        torch.testing.assert_close(after, whole, atol=1e-4, rtol=1e-5)
-        assert 0 < model.counts.tokens_prefilled - before < read
+        logits = model.score_with_prefix(prefixes, suffixes, "AB")
+        torch.testing.assert_close(logits, whole, atol=1e-4, rtol=1e-5)
+        assert 0 < model.counts.tokens_prefilled - before < num_prefix_tokens
 
 
-def test_a_beginning_ends_with_a_block(model: Decoder) -> None:
-    for prompt in ((), ("text alone",), (block(model), "text behind")):
-        with pytest.raises(ValueError, match="must end with a visual block"):
+def test_a_prefix_ends_with_a_clip(model: Decoder) -> None:
+    for prompt in ((), ("text alone",), (encoded_clip(model), "text behind")):
+        with pytest.raises(ValueError, match="must end with a clip"):
             model.prefill_prefix([prompt])
 
 
-def test_beginnings_are_kept_within_the_memory(model: Decoder) -> None:
-    first, second, third = model.prefill_prefix([(block(model, 2, seed=seed),) for seed in range(3)])
-    held = PrefixCache(2 * first.keys_values.nbytes)
-    held.keep("first", first)
-    held.keep("second", second)
-    held.keep("second", second)
-    assert held.get("first") is first
-    held.keep("third", third)
-    assert (held.get("first"), held.get("second"), held.get("third")) == (first, None, third)
-    none = PrefixCache(0)
-    none.keep("first", first)
-    assert none.get("first") is None
+def test_prefixes_are_kept_within_the_memory(model: Decoder) -> None:
+    first, second, third = model.prefill_prefix([(encoded_clip(model, 2, seed=seed),) for seed in range(3)])
+    cache = PrefixCache(2 * first.keys_values.nbytes)
+    cache["first"] = first
+    cache["second"] = second
+    cache["second"] = second
+    assert cache.get("first") is first
+    cache["third"] = third
+    assert (cache.get("first"), cache.get("second"), cache.get("third")) == (first, None, third)
+    assert cache.currsize == first.nbytes + third.nbytes and list(cache.values()) == [first, third]
+    (large,) = model.prefill_prefix([(encoded_clip(model, 9),)])
+    cache["large"] = large
+    assert "large" not in cache and "first" in cache and "third" in cache, "it drops nothing for what cannot be kept"
+    cache["third"] = large
+    assert "third" not in cache and cache.currsize == first.nbytes, "nor is an old value left under its key"
+    empty = PrefixCache(0)
+    empty["first"] = first
+    assert empty.get("first") is None
 
 
 def test_cached_tokens_equal_fresh_ones(model: Decoder) -> None:
-    frames = shots(model, 4)
+    frames = pair_pixels(model, 4)
     grid = model.token_grid(*frames.shape[2:4])
     cached = model.encode_pairs(frames)
-    for chosen in ([0, 1], [1, 3], [2]):
-        old, new = ClipTokens(cached[chosen], *grid), ClipTokens(model.encode_pairs(frames[chosen]), *grid)
+    for indices in ([0, 1], [1, 3], [2]):
+        old, new = ClipTokens(cached[indices], *grid), ClipTokens(model.encode_pairs(frames[indices]), *grid)
         states = [model.last_hidden_states([("then", tokens)]) for tokens in (old, new)]
         torch.testing.assert_close(states[0], states[1], atol=1e-5, rtol=1e-5)
 
@@ -506,30 +526,30 @@ def test_cached_tokens_equal_fresh_ones(model: Decoder) -> None:
 def test_the_time_of_a_pair_matters(model: Decoder) -> None:
     if model.model_type not in ("qwen2_5_vl", "qwen2_5_omni", "qwen3_vl"):
         pytest.skip("it counts pairs or frames")
-    near, far = (block(model, seconds=((0.0, 1.0), (start, start + 1))) for start in (2.0, 50.0))
+    near, far = (encoded_clip(model, seconds=((0.0, 1.0), (start, start + 1))) for start in (2.0, 50.0))
     assert (model.last_hidden_states([(near, "?")]) - model.last_hidden_states([(far, "?")])).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_generated_text_equals_the_librarys(model: Decoder, number: int) -> None:
-    prompt, expected = prompts(model)[number], list[int]()
+@pytest.mark.parametrize("i", range(4))
+def test_generated_text_equals_the_librarys(model: Decoder, i: int) -> None:
+    prompt, expected = prompts(model)[i], list[int]()
     while len(expected) < 12:  # each token from the whole sequence anew, without a cache
         token = int(library_output(model, prompt, expected).logits[0, -1].argmax())
         if token == 2:
             break
         expected.append(token)
-    text = model._chat.tokenizer.decode(expected, skip_special_tokens=True).strip()
+    text = model.tokenizer.decode(expected, skip_special_tokens=True).strip()
     assert model.generate(prompt, max_new_tokens=12) == text
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_log_probabilities_of_replies_equal_the_librarys(model: Decoder, number: int) -> None:
-    prompt, replies = prompts(model)[number], ["red", "a blue one, or two", "", "red"]
+@pytest.mark.parametrize("i", range(4))
+def test_log_probabilities_of_replies_equal_the_librarys(model: Decoder, i: int) -> None:
+    prompt, replies = prompts(model)[i], ["red", "a blue one, or two", "", "red"]
     expected = []
-    for reply in replies:  # each read anew and whole
-        said = [*model._chat.text_ids(reply), model._chat.tokenizer.eos_token_id]
-        log_probs = library_output(model, prompt, said).logits[0, -len(said) - 1 : -1].log_softmax(-1)
-        expected.append(log_probs[torch.arange(len(said)), said].sum())
+    for reply in replies:  # each in a forward pass of its own, with the whole prompt
+        ids = [*plain_text_ids(model, reply), model.tokenizer.eos_token_id]
+        log_probs = library_output(model, prompt, ids).logits[0, -len(ids) - 1 : -1].log_softmax(-1)
+        expected.append(log_probs[torch.arange(len(ids)), ids].sum())
     ours = model.reply_log_probs(prompt, replies)
     torch.testing.assert_close(ours, torch.stack(expected), atol=1e-4, rtol=1e-5)
 
@@ -537,15 +557,15 @@ def test_log_probabilities_of_replies_equal_the_librarys(model: Decoder, number:
 def test_generation_stops_at_the_end_of_the_turn(model: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
     long = model.generate(("say",), max_new_tokens=6)
     first = int(library_states(model, ("say",))["logits"].argmax())
-    monkeypatch.setattr(model._model.generation_config, "eos_token_id", [2, first])
+    monkeypatch.setattr(model.library.generation_config, "eos_token_id", [2, first])
     assert long and model.generate(("say",), max_new_tokens=6) == ""
 
 
-def test_a_word_is_read_by_its_first_token(model: Decoder) -> None:
+def test_a_word_is_scored_by_its_first_token(model: Decoder) -> None:
     whole = model.next_token_logits(prompts(model)[:2])
-    assert whole.shape == (2, model._model.lm_head.weight.shape[0])
+    assert whole.shape == (2, model.library.lm_head.weight.shape[0])
     words = ["A", "elephantine", "<|im_end|>"]
-    first = [model._chat.text_ids(word)[0] for word in words]
+    first = [plain_text_ids(model, word)[0] for word in words]
     assert model.first_tokens(words) == first
     torch.testing.assert_close(model.next_token_logits(prompts(model)[:2], words), whole[:, first])
 
@@ -567,31 +587,31 @@ def test_an_unknown_state_is_refused(model: Decoder) -> None:
 
 def test_the_costs_are_counted(folder: Path) -> None:
     model = load(folder)
-    shown = block(model, 2)
+    clip = encoded_clip(model, 2)
     assert (model.counts.pairs_encoded, model.counts.tokens_prefilled) == (2, 0)
-    length = len(model._chat.encode((shown,)))
-    model.last_hidden_states([(shown,), ("much longer text, so that there is padding", shown)])
-    model.generate((shown,), max_new_tokens=2)
-    other = len(model._chat.encode(("much longer text, so that there is padding", shown)))
+    length = len(model.encode_prompt((clip,)))
+    model.last_hidden_states([(clip,), ("much longer text, so that there is padding", clip)])
+    model.generate((clip,), max_new_tokens=2)
+    other = len(model.encode_prompt(("much longer text, so that there is padding", clip)))
     assert (model.counts.pairs_encoded, model.counts.tokens_prefilled) == (2, 2 * length + other)
 
 
 def test_batches_keep_the_order_and_the_budget() -> None:
     batches: list[list[int]] = []
 
-    def work(batch: list[int]) -> Tensor:
+    def compute(batch: list[int]) -> Tensor:
         batches.append(batch)
         return torch.tensor(batch)
 
     sizes = [5, 900, 5, 300, 5, 2000, 300]
-    assert TokenBudget(1000).run(sizes, work).tolist() == list(range(7))
+    assert TokenBudget(1000).run(sizes, compute).tolist() == list(range(7))
     assert batches == [[0, 2, 4], [3, 6], [1], [5]]
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
 def test_out_of_memory_halves_the_batch(folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
     model = load(folder)
-    batch, frames = prompts(model) * 4, shots(model, 9)
+    batch, frames = prompts(model) * 4, pair_pixels(model, 9)
     states, tokens = model.last_hidden_states(batch), model.encode_pairs(frames)
 
     def starve(module: torch.nn.Module, limit: int) -> None:
@@ -604,14 +624,14 @@ def test_out_of_memory_halves_the_batch(folder: Path, monkeypatch: pytest.Monkey
 
         monkeypatch.setattr(module, "forward", forward)
 
-    starve(model._text.layers[0].mlp, 3)
+    starve(model.library.model.language_model.layers[0].mlp, 3)
     if isinstance(model, FrameByFrame):
-        starve(model._model.model.multi_modal_projector, 4)
+        starve(model.library.model.multi_modal_projector, 4)
     else:
-        starve(model._model.model.visual.blocks[0].mlp, 2)
+        starve(model.library.model.visual.blocks[0].mlp, 2)
     torch.testing.assert_close(model.last_hidden_states(batch), states, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(model.encode_pairs(frames), tokens, atol=1e-5, rtol=1e-5)
-    starve(model._text.layers[0].mlp, 0)
+    starve(model.library.model.language_model.layers[0].mlp, 0)
     with pytest.raises(LvqaError, match="fewer or smaller frames"):
         model.last_hidden_states(batch)
 
@@ -619,9 +639,9 @@ def test_out_of_memory_halves_the_batch(folder: Path, monkeypatch: pytest.Monkey
 # Loading
 
 
-def test_what_is_loaded_is_left_untouched(folder: Path, model: Decoder) -> None:
-    assert not model._model.training
-    assert not any(weight.requires_grad for weight in model._model.parameters())
+def test_a_loaded_model_is_left_untouched(folder: Path, model: Decoder) -> None:
+    assert not model.library.training
+    assert not any(weight.requires_grad for weight in model.library.parameters())
     assert (model.name, model.dim, model.device.type) == (str(folder), 64, "cpu")
     if isinstance(model, FrameByFrame):
         assert model.frame_size(720, 1280, max_pixels=1) == (model.frame_side, model.frame_side)
@@ -632,7 +652,7 @@ def test_what_is_loaded_is_left_untouched(folder: Path, model: Decoder) -> None:
     assert (rows, cols) == (8, 15)
 
 
-def test_the_revision_tells_weights_apart(folder: Path, model: Decoder, tmp_path: Path) -> None:
+def test_other_weights_have_another_revision(folder: Path, model: Decoder, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     assert load(copy).revision == model.revision
@@ -644,17 +664,17 @@ def test_the_revision_tells_weights_apart(folder: Path, model: Decoder, tmp_path
 
 def test_bfloat16_runs_on_a_cpu(folder: Path, model: Decoder) -> None:
     half = load(folder, dtype="bfloat16")
-    prompt = ("where?", shown := block(half))
-    assert shown.tokens.dtype == torch.bfloat16
+    prompt = ("where?", clip := encoded_clip(half))
+    assert clip.tokens.dtype == torch.bfloat16
     states, expected = half.last_hidden_states([prompt]), model.last_hidden_states([prompt])
     assert states.dtype == torch.float32 and torch.cosine_similarity(states, expected).min() > 0.99
     assert isinstance(half.generate(prompt, max_new_tokens=3), str)
 
 
-def test_what_cannot_be_loaded_is_refused_in_one_line(folder: Path, model: Decoder, tmp_path: Path) -> None:
+def test_an_unusable_model_is_refused_in_one_line(folder: Path, model: Decoder, tmp_path: Path) -> None:
     other, empty, bare = (tmp_path / name for name in ("other", "empty", "bare"))
-    for place in (other, empty, bare):
-        place.mkdir()
+    for subfolder in (other, empty, bare):
+        subfolder.mkdir()
     (other / "config.json").write_text('{"model_type": "llama"}')
     shutil.copy(folder / "config.json", bare / "config.json")
     cases = [
@@ -665,9 +685,9 @@ def test_what_cannot_be_loaded_is_refused_in_one_line(folder: Path, model: Decod
         (str(folder), {"dtype": "int4"}, "int4.*bfloat16"),
         (str(folder), {"device": "toaster"}, "toaster.*cpu"),
     ]
-    for make, (name, options, message) in itertools.product((type(model).load, load_model), cases):
+    for load_function, (name, options, message) in itertools.product((type(model).load, load_model), cases):
         with pytest.raises(LvqaError, match=message) as caught:
-            make(name, **options)
+            load_function(name, **options)
         assert "\n" not in str(caught.value)
 
 
@@ -677,10 +697,10 @@ def test_weights_of_another_model_are_refused(folder: Path, tmp_path: Path) -> N
     shutil.copytree(folder, copy)
     settings = json.loads((copy / "config.json").read_text())
     text = settings.get("thinker_config", settings)["text_config"]
-    words = text["vocab_size"]
-    text["vocab_size"] = words - 1
+    vocab_size = text["vocab_size"]
+    text["vocab_size"] = vocab_size - 1
     (copy / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(LvqaError, match=rf"is of \({words}, .* asks for \({words - 1}, .*different models"):
+    with pytest.raises(LvqaError, match=rf"is of \({vocab_size}, .* asks for \({vocab_size - 1}, .*different models"):
         load_model(str(copy))
 
 
@@ -688,7 +708,7 @@ def test_a_tokenizer_of_another_model_is_refused(folder: Path, tmp_path: Path) -
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     tokenizer = AutoTokenizer.from_pretrained(copy)
-    tokenizer.add_tokens([f"word{number}" for number in range(3000)])
+    tokenizer.add_tokens([f"word{i}" for i in range(3000)])
     tokenizer.save_pretrained(copy)
     with pytest.raises(LvqaError, match=r"its tokenizer has .* tokens and its vocabulary"):
         load_model(str(copy))
@@ -707,7 +727,7 @@ def test_a_model_without_some_of_its_weights_is_refused(folder: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("able", "said", "dtype"),
+    ("capabilities", "cpu_dtype", "dtype"),
     [
         ({"avx512_bf16": True}, None, torch.bfloat16),
         ({"amx_bf16": True}, None, torch.bfloat16),
@@ -716,15 +736,20 @@ def test_a_model_without_some_of_its_weights_is_refused(folder: Path, tmp_path: 
         ({"avx512_bf16": True}, "float32", torch.float32),
     ],
 )
-def test_a_cpu_computes_in_what_it_is_quick_in(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], said: str | None, dtype: Any
+def test_a_cpu_computes_in_its_fastest_dtype(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capabilities: dict[str, bool],
+    cpu_dtype: str | None,
+    dtype: Any,
 ) -> None:
-    """Unless the checkpoint says otherwise, as the embedded one does."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    """The checkpoint may name another one, as the embedded model's does."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     settings = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps({**settings, "cpu_dtype": said}))
+    (copy / "config.json").write_text(json.dumps({**settings, "cpu_dtype": cpu_dtype}))
     assert load(copy, dtype=None).library.dtype == dtype
 
 
@@ -739,7 +764,7 @@ def test_the_chat_template_may_lie_with_the_processor(folder: Path, model: Decod
     assert torch.equal(load(copy).encode_prompt(("why?",)).ids, model.encode_prompt(("why?",)).ids)
 
 
-def test_the_room_opens_without_torch() -> None:
+def test_the_package_is_imported_without_torch() -> None:
     code = "import sys, lvqa.models; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -755,15 +780,16 @@ def test_the_published_architectures_at_full_width(size: str) -> None:
     expected = library_tower(model, frames[1:])
     assert torch.cosine_similarity(tokens[0].float(), expected.float()).min() > 0.999
     prompt = ("Which option?", ClipTokens(tokens, 6, 11), "Answer with a letter.")
-    wanted = library_states(model, prompt)
+    expected_states = library_states(model, prompt)
     state = model.last_hidden_states([prompt])
-    assert torch.cosine_similarity(state, wanted["attention"].float()).min() > 0.999
+    assert torch.cosine_similarity(state, expected_states["attention"].float()).min() > 0.999
     logits = model.next_token_logits([prompt], "AB")
-    torch.testing.assert_close(logits, wanted["logits"][:, model.first_tokens("AB")].float(), atol=0.1, rtol=0.02)
+    expected_logits = expected_states["logits"][:, model.first_tokens("AB")].float()
+    torch.testing.assert_close(logits, expected_logits, atol=0.1, rtol=0.02)
 
 
-def test_a_model_fit_for_a_gpu_says_the_same() -> None:
-    """Of the real widths, for 3420 is no multiple of 8."""
+def test_a_model_changed_for_a_gpu_computes_the_same() -> None:
+    """It has the real widths, for 3420 is no multiple of 8."""
     model = random_model("3b", layers=2, vision_layers=1, dtype="float32")
     frames = pixels(1, 56, 84)
 
@@ -782,12 +808,12 @@ def test_a_model_fit_for_a_gpu_says_the_same() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_gpu_agrees_with_the_cpu(folder: Path, model: Decoder, dtype: str) -> None:
-    there = load(folder, device="cuda", dtype=dtype)
-    batch, moved = prompts(model), prompts(there)
+    on_gpu = load(folder, device="cuda", dtype=dtype)
+    batch, gpu_batch = prompts(model), prompts(on_gpu)
     for state in STATES:
         ours, expected = (
-            there.last_hidden_states(moved, state=state).cpu(),
+            on_gpu.last_hidden_states(gpu_batch, state=state).cpu(),
             model.last_hidden_states(batch, state=state),
         )
         assert torch.cosine_similarity(ours, expected).min() > (0.9999 if dtype == "float32" else 0.98)
-    assert isinstance(there.generate(moved[0], max_new_tokens=4), str)
+    assert isinstance(on_gpu.generate(gpu_batch[0], max_new_tokens=4), str)

@@ -1,4 +1,4 @@
-"""What is counted, what is measured, and that the peers do the same work."""
+"""The costs that `lvqa bench` counts and measures, and that the baselines do the same work."""
 
 import json
 from pathlib import Path
@@ -13,10 +13,10 @@ from lvqa.embedding import Embedder
 from lvqa.models.prompt import ClipTokens
 from lvqa.models.qwen_vl import Qwen25VL
 from lvqa.models.random_weights import random_model
-from lvqa.profiling import Bench, BenchSettings, measure, predict
-from lvqa.profiling.baselines import PlainLoop, read_with_opencv
+from lvqa.profiling import BenchReport, BenchSettings, measure, predict
+from lvqa.profiling.baselines import TransformersBaseline, read_with_opencv
 from lvqa.profiling.flops import LanguageCost, VisionCost
-from lvqa.profiling.stages import counting
+from lvqa.profiling.machine import flop_counter
 from lvqa.records import LvqaError
 from lvqa.synthetic.videos import make_videos
 from lvqa.video import decode_all, inspect_video
@@ -25,9 +25,9 @@ STAGES = ("encode pairs", "embed clips", "index clips", "rerank, question first"
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory) -> Path:
-    """A made film of a minute: three whole clips and a shorter one."""
-    return make_videos(tmp_path_factory.mktemp("films"), num_videos=1, minutes=1, num_questions=1, seed=3)[0]
+def video_path(tmp_path_factory) -> Path:
+    """A synthetic video of a minute: three whole clips and a shorter one."""
+    return make_videos(tmp_path_factory.mktemp("videos"), num_videos=1, minutes=1, num_questions=1, seed=3)[0]
 
 
 @pytest.fixture(scope="module")
@@ -36,76 +36,79 @@ def tiny() -> Qwen25VL:
 
 
 @pytest.fixture(scope="module")
-def found(film, tiny) -> Bench:
-    return measure(tiny, inspect_video(film), BenchSettings(minutes=0.5, clips=2, questions=3, frames=8, repeats=1))
+def report(video_path, tiny) -> BenchReport:
+    settings = BenchSettings(minutes=0.5, clips=2, questions=3, frames=8, repeats=1)
+    return measure(tiny, inspect_video(video_path), settings)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_no_stage_does_more_than_it_must(found, stage):
-    job = found.of(stage)
-    assert job.done == job.must
+def test_every_stage_costs_its_lower_bound(report, stage):
+    result = report.result(stage)
+    bound, measured = result.lower_bound_flops, result.measured_flops
+    assert result.measured == result.lower_bound
     # torch counts the upper triangle of the attention too, and all else is the same.
-    assert job.must_flops < job.done_flops < 1.15 * job.must_flops or job.must_flops == job.done_flops
-    assert job.must_bytes > 0 and job.of_ceiling is not None and job.of_ceiling > 0
+    assert bound < measured < 1.15 * bound or bound == measured
+    assert result.lower_bound_bytes > 0 and result.share_of_ceiling is not None and result.share_of_ceiling > 0
 
 
-def test_reading_decodes_no_frame_twice(found):
-    job = found.of("read frames")
-    assert (job.units, job.must.frames_decoded) == (30, 30)
+def test_reading_decodes_no_frame_twice(report):
+    result = report.result("read frames")
+    assert (result.units, result.lower_bound.frames_decoded) == (30, 30)
 
 
-def test_every_peer_has_a_ratio(found):
-    peers = [job.name for job in found.measured if ":" in job.name]
-    assert len(peers) == 5
-    assert all(any(name.endswith(peer) for name in found.ratios) for peer in peers)
-    assert all(ratio > 0 for ratio in found.ratios.values())
+def test_every_baseline_has_a_ratio(report):
+    baselines = [result.name for result in report.results if ":" in result.name]
+    assert len(baselines) == 5
+    assert all(any(name.endswith(baseline) for name in report.ratios) for baseline in baselines)
+    assert all(ratio > 0 for ratio in report.ratios.values())
 
 
-def test_a_plain_loop_does_far_more(found):
-    assert found.of("rerank: plain loop").done_flops > 1.5 * found.of("rerank, question first").must_flops
+def test_transformers_does_far_more_than_the_lower_bound(report):
+    lower_bound = report.result("rerank, question first").lower_bound_flops
+    assert report.result("rerank: transformers").measured_flops > 1.5 * lower_bound
 
 
-def material(tiny: Qwen25VL, rng: np.random.Generator) -> tuple[np.ndarray, ClipTokens]:
+def clip_of_noise(tiny: Qwen25VL, rng: np.random.Generator) -> tuple[np.ndarray, ClipTokens]:
     pixels = rng.integers(0, 255, (3, 2, 84, 112, 3), dtype=np.uint8)
     return pixels, ClipTokens(tiny.encode_pairs(pixels), 3, 4)
 
 
-def test_the_plain_loop_comes_to_the_same_vectors_and_scores(tiny):
-    """The library puts the text behind a video elsewhere, which the words there hardly notice."""
-    pixels, block = material(tiny, np.random.default_rng(0))
-    plain = PlainLoop(tiny)
-    (theirs,) = plain.embed([pixels], [block])
+def test_transformers_gives_the_same_vectors_and_scores(tiny):
+    """The library gives the text after a video other positions, which hardly changes the states there."""
+    pixels, block = clip_of_noise(tiny, np.random.default_rng(0))
+    baseline = TransformersBaseline(tiny)
+    (vector,) = baseline.embed([pixels], [block])
     # all hidden states end with the final norm
     ours = Embedder(state="mlp", final_norm=True).clips(tiny, [block])[0]
-    assert torch.cosine_similarity(torch.from_numpy(ours), theirs, dim=0) > 0.95
-    (logits,) = plain.rerank("a red car", [pixels], [block])
+    assert torch.cosine_similarity(torch.from_numpy(ours), vector, dim=0) > 0.95
+    (logits,) = baseline.rerank("a red car", [pixels], [block])
     assert logits.shape == (tiny.library.config.text_config.vocab_size,)
-    (text,) = plain.rerank_by_text("a red car", [pixels], [block], num_tokens=3)
+    (text,) = baseline.rerank_by_text("a red car", [pixels], [block], num_tokens=3)
     assert isinstance(text, str)
 
 
-def test_opencv_reads_as_many_frames(film):
-    assert read_with_opencv(inspect_video(film), [0.0, 7.0, 8.5, 59.0], height=84, width=112) == 4
+def test_opencv_reads_as_many_frames(video_path):
+    assert read_with_opencv(inspect_video(video_path), [0.0, 7.0, 8.5, 59.0], height=84, width=112) == 4
 
 
-def test_all_frames_are_decoded_up_to_a_time(film):
-    assert decode_all(inspect_video(film)) == 60 * 8
-    assert decode_all(inspect_video(film), 10.0) == 10 * 8 + 1
+def test_all_frames_are_decoded_up_to_a_time(video_path):
+    assert decode_all(inspect_video(video_path)) == 60 * 8
+    assert decode_all(inspect_video(video_path), 10.0) == 10 * 8 + 1
 
 
 def test_real_widths_cost_what_is_counted():
-    """The library's own forward, every product counted by torch, against the formulas."""
+    """Compare the formulas with the library's own forward, whose products torch counts."""
     model = random_model("3b", layers=2, vision_layers=2)
-    language = LanguageCost.of(model.library.config.text_config)
-    vision = VisionCost.of(model.library.config.vision_config)
+    language = LanguageCost.from_config(model.library.config.text_config)
+    vision = VisionCost.from_config(model.library.config.vision_config)
     assert (language.hidden, language.vocabulary, vision.hidden) == (2048, 151936, 1280)
     pixels = np.zeros((2, 2, 56, 84, 3), np.uint8)
-    with counting() as flops:
+    with flop_counter() as flops:
         tokens = model.encode_pairs(pixels)
     assert 2 * vision.pair(56, 84) == pytest.approx(flops.get_total_flops(), rel=0.02)
     prompt = (ClipTokens(tokens, 2, 3), "one word")
     length = len(model.encode_prompt(prompt))
-    with counting() as flops:
+    with flop_counter() as flops:
         model.last_hidden_states([prompt])
     assert language.last_position(length, with_last_mlp=False) == pytest.approx(flops.get_total_flops(), rel=0.02)
 
@@ -116,67 +119,64 @@ def test_a_benchmark_is_added_up_from_its_parts():
     size = {"height": 224, "width": 420, "minutes": 68, "frames": 32}
     one = predict(language, vision, **size, questions=15)
     assert one.flops["encode pairs"] == 2040 * vision.pair(224, 420)
-    whole = 8 * 120 + 130
-    assert one.flops["rerank"] == 750 * (language.last_position(whole) + language.head(1, words=2))
+    length = 8 * 120 + 130
+    assert one.flops["rerank"] == 750 * (language.last_position(length) + language.head(1, words=2))
     assert one.total == sum(one.flops.values())
     assert one.seconds(dict.fromkeys(one.flops, 0.5), peak=1e12) == pytest.approx(one.total / 5e11)
     faster = dict.fromkeys(one.flops, 0.5) | {"rerank": 1.0}
     assert one.seconds(faster, peak=1e12) == pytest.approx((one.total - one.flops["rerank"] / 2) / 5e11)
-    all_of_it = predict(language, vision, **size, questions=15, videos=103)
-    assert all_of_it.total == pytest.approx(103 * one.total)
-    kept = predict(language, vision, **size, questions=15, clip_first=True)
-    assert kept.flops["rerank"] < one.flops["rerank"] / 2
-    assert {stage: n for stage, n in kept.flops.items() if stage != "rerank"} == {
+    benchmark = predict(language, vision, **size, questions=15, videos=103)
+    assert benchmark.total == pytest.approx(103 * one.total)
+    clip_first = predict(language, vision, **size, questions=15, clip_first=True)
+    assert clip_first.flops["rerank"] < one.flops["rerank"] / 2
+    assert {stage: n for stage, n in clip_first.flops.items() if stage != "rerank"} == {
         stage: n for stage, n in one.flops.items() if stage != "rerank"
     }
 
 
-def test_the_command_prints_a_table_or_json(film):
-    few = [
-        "bench",
-        str(film),
-        "--clips",
-        "1",
-        "--questions",
-        "1",
-        "--frames",
-        "4",
-        "--minutes",
-        "0.2",
-        "--repeats",
-        "1",
-    ]
-    told = CliRunner().invoke(lvqa_command, [*few, "--no-peers", "--quiet"])
-    assert told.exit_code == 0, told.output
-    assert all(stage in told.stdout for stage in STAGES) and "plain loop" not in told.stdout
-    data = json.loads(CliRunner().invoke(lvqa_command, [*few, "--no-peers", "--json"]).stdout)
-    assert [job["name"] for job in data["measured"]][2:] == ["read frames", *STAGES]
-    assert data["frame_size"] == [84, 112]
+def test_the_command_prints_a_table_or_json(video_path):
+    sizes = ["--clips", "1", "--questions", "1", "--frames", "4", "--minutes", "0.2", "--repeats", "1"]
+    arguments = ["bench", str(video_path), *sizes, "--no-baselines"]
+    result = CliRunner().invoke(lvqa_command, [*arguments, "--quiet"])
+    assert result.exit_code == 0, result.output
+    assert all(stage in result.stdout for stage in STAGES) and "transformers" not in result.stdout
+    report = json.loads(CliRunner().invoke(lvqa_command, [*arguments, "--json"]).stdout)
+    assert [task["name"] for task in report["results"]][2:] == ["read frames", *STAGES]
+    assert report["frame_size"] == [84, 112]
+    assert {"lower_bound", "lower_bound_flops", "measured", "measured_flops"} <= report["results"][0].keys()
 
 
-def test_without_a_film_all_but_reading_is_measured_on_noise(tiny, tmp_path):
-    few = ["--clips", "2", "--questions", "1", "--frames", "4", "--peer-clips", "1", "--repeats", "1"]
-    told = CliRunner().invoke(lvqa_command, ["bench", *few, "--save", str(tmp_path / "found.json")])
-    assert told.exit_code == 0, told.output
-    found = {job["name"]: job for job in json.loads((tmp_path / "found.json").read_text())["measured"]}
-    assert {*STAGES, "matrix product"} <= found.keys() and not any("read" in name for name in found)
-    assert (found["index clips"]["units"], found["index clips: plain loop"]["units"]) == (2, 1)
+def test_without_a_video_all_but_reading_is_measured_on_noise(tmp_path):
+    sizes = ["--clips", "2", "--questions", "1", "--frames", "4", "--baseline-clips", "1", "--repeats", "1"]
+    result = CliRunner().invoke(lvqa_command, ["bench", *sizes, "--save", str(tmp_path / "report.json")])
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "report.json").read_text())
+    units = {task["name"]: task["units"] for task in report["results"]}
+    assert {*STAGES, "matrix product"} <= units.keys() and not any("read" in name for name in units)
+    assert (units["index clips"], units["index clips: transformers"]) == (2, 1)
+
+
+def test_only_the_named_task_is_measured(video_path, tiny):
+    settings = BenchSettings(minutes=0.1, clips=1, questions=1, frames=4, repeats=1, only=("embed clips",))
+    report = measure(tiny, inspect_video(video_path), settings)
+    assert [result.name for result in report.results] == ["matrix product", "decode all", "embed clips"]
 
 
 @pytest.mark.parametrize(
-    ("words", "names"),
+    ("options", "error"),
     [
         (["--clips", "9"], "has 3 clips of 16 s, 9 are to be measured"),
+        (["--only", "sing", "--clips", "1"], "no task has the name 'sing'; known: matrix product; "),
         (["--repeats", "0"], "repeats must be above 0, got 0"),
         (["--random", "13b"], "shape '13b' is unknown; use one of 3b, 7b"),
         (["--layers", "2"], "--layers and --vision-layers need --random"),
         (["--random", "3b", "--layers", "0"], "layers must be 1 to 36, got 0"),
     ],
 )
-def test_what_can_not_be_measured_is_one_line(film, words, names):
-    told = CliRunner().invoke(lvqa_command, ["bench", str(film), *words])
-    assert told.exit_code == 1
-    assert names in told.stderr and told.stderr.count("\n") == 1
+def test_what_can_not_be_measured_is_an_error_of_one_line(video_path, options, error):
+    result = CliRunner().invoke(lvqa_command, ["bench", str(video_path), *options])
+    assert result.exit_code == 1
+    assert error in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_settings_are_checked():

@@ -61,21 +61,22 @@ def blocks(model, candidates) -> list[ClipTokens]:
 
 def embedded(model, prompt: Prompt) -> tuple[Tensor, Tensor, Tensor]:
     """(1, sequence, dim) embeddings, (3, 1, sequence) positions and (sequence,) where it is visual, of one prompt."""
-    sequence = model._chat.encode(prompt)
-    states = model._model.get_input_embeddings()(sequence.ids[None])
-    states[0, sequence.visual] = torch.cat([part.tokens.flatten(0, 1) for part in prompt if not isinstance(part, str)])
-    return states, sequence.positions[:, None], sequence.visual
+    sequence = model.encode_prompt(prompt)
+    states = model.library.get_input_embeddings()(sequence.ids[None])
+    visual = sequence.visual_mask
+    states[0, visual] = torch.cat([part.tokens.flatten(0, 1) for part in prompt if not isinstance(part, str)])
+    return states, sequence.positions[:, None], visual
 
 
 @torch.no_grad()
 def full_logits(model, prompt: Prompt) -> Tensor:
     """(vocabulary,) float64 logits of the reply's first token, by the library's own forward pass."""
     states, positions, _ = embedded(model, prompt)
-    return model._model(inputs_embeds=states, position_ids=positions, use_cache=False).logits[0, -1].double()
+    return model.library(inputs_embeds=states, position_ids=positions, use_cache=False).logits[0, -1].double()
 
 
 def token(model, word: str) -> int:
-    return model._chat.text_ids(word)[0]
+    return model.first_tokens([word])[0]
 
 
 # --- FreeRet -------------------------------------------------------------------------------------------------------
@@ -126,7 +127,7 @@ def test_with_both_orders_a_clip_is_read_once(model, scores, blocks, layout):
         scores(MultipleChoice(layout=layout, both_orders=both_orders), beginnings=PrefixCache(1 << 30))
         spent.append(model.counts.tokens_prefilled - before)
     _, after = prompts.rerank(QUERY, clip_first=layout == "clip_first")
-    rests = [len(model._chat.encode_suffix(after, 0)) for _ in blocks]
+    rests = [len(model.encode_suffix(after, 0)) for _ in blocks]
     assert spent[1] - spent[0] == pytest.approx(sum(rests), abs=2 * len(blocks))  # the texts differ by a few tokens
 
 
@@ -189,7 +190,7 @@ def verdict(logits: Tensor, true: int) -> tuple[float, float]:
 @torch.no_grad()
 def enhanced_logits(model, prompt: Prompt, *, ratio: float, formula: str) -> tuple[Tensor, list[int]]:
     """(vocabulary,) float64 logits, and the layers enhanced: the formulas, on one prompt, layer by layer."""
-    library, text = model._model, model._model.model.language_model
+    library, text = model.library, model.library.model.language_model
     states, positions, visual = embedded(model, prompt)
     shown, rotary, length = states[0, visual], text.rotary_emb(states, positions), states.shape[1]
     causal = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
@@ -214,7 +215,7 @@ def enhanced_logits(model, prompt: Prompt, *, ratio: float, formula: str) -> tup
         if 5 / 28 < number / len(text.layers) < 16 / 28 and not enhanced:
             largest = library.lm_head(states[0, -1]).sort(descending=True).values[:10]
             shares = largest.softmax(dim=0)
-            due = float(-(shares * shares.log()).sum()) / math.log(10) > enhancement.SURE
+            due = float(-(shares * shares.log()).sum()) / math.log(10) > enhancement.MAX_ENTROPY
     return library.lm_head(text.norm(states[0, -1])).double(), enhanced
 
 
@@ -228,7 +229,7 @@ def test_without_enhancement_the_score_is_p_true(model, scores, blocks):
 @pytest.mark.parametrize("sure", [0.0, 0.3, 1.0])
 def test_enhanced_scores_follow_the_formulas(model, scores, blocks, monkeypatch, formula, sure):
     """At 0 the first layer that is watched is followed by the enhanced one; at 1 none is."""
-    monkeypatch.setattr(enhancement, "SURE", sure)
+    monkeypatch.setattr(enhancement, "MAX_ENTROPY", sure)
     text, true = prompts.retllm_true(QUERY), token(model, "True")
     found = [enhanced_logits(model, ("", block, text), ratio=0.3, formula=formula) for block in blocks]
     if sure != 0.3:  # in between it depends on the weights
@@ -253,7 +254,7 @@ def test_in_a_batch_each_prompt_has_its_own_trigger_and_means(model, blocks, mon
     with model.visual_enhancement(ratio=0.0):
         plain = model.next_token_logits(shown)
     for sure in (0.0, 0.5, 0.75):
-        monkeypatch.setattr(enhancement, "SURE", sure)
+        monkeypatch.setattr(enhancement, "MAX_ENTROPY", sure)
         with model.visual_enhancement(ratio=0.5):
             singles = torch.cat([model.next_token_logits([prompt]) for prompt in shown])
             torch.testing.assert_close(model.next_token_logits(shown), singles, atol=1e-3, rtol=1e-4)
@@ -266,14 +267,15 @@ def test_in_a_batch_each_prompt_has_its_own_trigger_and_means(model, blocks, mon
 
 
 def test_a_reply_is_written_with_the_enhancement_too(model, blocks, monkeypatch):
-    monkeypatch.setattr(enhancement, "SURE", 0.0)
+    monkeypatch.setattr(enhancement, "MAX_ENTROPY", 0.0)
     prompt, seen = ("", blocks[0], "Describe it."), []
-    hook = model._text.norm.register_forward_hook(lambda _, __, normed: seen.append(normed[0, -1]))
+    norm = model.library.model.language_model.norm
+    hook = norm.register_forward_hook(lambda _, __, normed: seen.append(normed[0, -1]))
     with model.visual_enhancement(ratio=0.5):
         model.generate(prompt, max_new_tokens=1)
     hook.remove()
     expected, _ = enhanced_logits(model, prompt, ratio=0.5, formula="released")
-    torch.testing.assert_close(model._model.lm_head(seen[0]).double(), expected, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(model.library.lm_head(seen[0]).double(), expected, atol=1e-3, rtol=1e-4)
 
 
 def test_only_the_best_are_looked_at(scores, candidates):

@@ -116,7 +116,7 @@ def test_what_is_wrong_is_said_in_one_line(write, source, named):
                 "known = 0.0 if beginnings is None else float(len(list(beginnings)))\n"
                 "if beginnings is not None:\n"
                 "    (read,) = model.prefill_prefix([(next(clip_tokens([candidates[0].clip])),)])\n"
-                "    beginnings.keep('seen', read)\n"
+                "    beginnings['seen'] = read\n"
                 "return [replace(one, rerank_score=known) for one in candidates]"
             ),
             {"the same after other questions", "the same beside other questions"},

@@ -1,10 +1,12 @@
+import re
+
 import numpy as np
 import pytest
 
-from lvqa.records import Candidate, Clip, LvqaError
-from lvqa.selection import FreeRetSelector, SelectorInput, UniformSelector, frame_scores, make_selector
+from lvqa.records import Candidate, Clip, FrameSelection, LvqaError
+from lvqa.selection import CONTROLS, FreeRetSelector, SelectorInput, UniformSelector, frame_scores, make_selector
 
-# peers.md, fixture A.
+# Fixture A of the project's notes on these methods.
 FIXTURE = np.array([0.1, 0.2, 0.9, 0.8, 0.1, 0.1, 0.3, 0.2, 0.1, 0.1, 0.1, 0.7, 0.1, 0.1, 0.2, 0.1])
 
 
@@ -35,7 +37,7 @@ def clips_of(n: int, length: int) -> np.ndarray:
         ("interior", 3, 16, [0, 1, 2]),
     ],
 )
-def test_uniform_worked(uniform, n, m, expected):
+def test_uniform_gives_the_frames_of_its_formulas(uniform, n, m, expected):
     selection = UniformSelector(uniform=uniform).select(SelectorInput(np.arange(n) * 0.5, m))
     assert selection.times_seconds == tuple(0.5 * frame for frame in expected)
 
@@ -79,14 +81,14 @@ FOUR = np.repeat([0.8, 0.1, 0.9, 0.5], 8)
         (99, list(range(32))),
     ],
 )
-def test_freeret_worked(m, expected):
+def test_freeret_gives_pairs_of_the_best_clips(m, expected):
     selector = FreeRetSelector(frames_per_clip=4)
     selection = selector.select(SelectorInput(np.arange(32), m, scores=FOUR, clip_ids=clips_of(32, 8)))
     assert list(selection.times_seconds) == expected
 
 
 @pytest.mark.parametrize(("m", "num_clips"), [(4, 1), (8, 2), (15, 4), (16, 4), (24, 4), (32, 4), (48, 4), (64, 4)])
-def test_freeret_shows_four_clips_more_closely_by_default(m, num_clips):
+def test_freeret_takes_more_of_four_clips_by_default(m, num_clips):
     scores = np.repeat(np.arange(8.0), 16)
     selection = FreeRetSelector().select(SelectorInput(np.arange(128), m, scores=scores, clip_ids=clips_of(128, 16)))
     assert len(selection.times_seconds) == m
@@ -149,21 +151,22 @@ def test_freeret_refuses_half_pairs(wrong):
 # --- topk and random -----------------------------------------------------------------------------------------------
 
 
-def test_topk_worked():
+def test_topk_takes_the_best_frames():
     select = make_selector("topk").select
     assert select(SelectorInput(np.arange(16), 4, scores=FIXTURE)).times_seconds == (2, 3, 6, 11)
     assert select(SelectorInput(np.arange(16), 3, scores=np.r_[0, np.ones(15)])).times_seconds == (1, 2, 3)
 
 
 def test_random_depends_on_seed_video_and_question_and_on_nothing_else():
-    def drawn(seed: int = 0, video_id: str = "v", question_id: str = "q") -> tuple[float, ...]:
+    def sample(seed: int = 0, video_id: str = "v", question_id: str = "q") -> tuple[float, ...]:
         selector = make_selector("random", seed=seed)
         return selector.select(
             SelectorInput(np.arange(1000), 8, video_id=video_id, question_id=question_id)
         ).times_seconds
 
-    draws = [drawn(), drawn(seed=1), drawn(video_id="w"), drawn(question_id="r"), drawn(video_id="vq", question_id="")]
-    assert len(set(draws)) == 5 and drawn() == draws[0]
+    changes = ({}, {"seed": 1}, {"video_id": "w"}, {"question_id": "r"}, {"video_id": "vq", "question_id": ""})
+    samples = [sample(**change) for change in changes]
+    assert len(set(samples)) == 5 and sample() == samples[0]
 
 
 def test_random_is_fair():
@@ -175,10 +178,56 @@ def test_random_is_fair():
     assert (np.abs(counts - 600) < 100).all()
 
 
+# --- the controls --------------------------------------------------------------------------------------------------
+
+
+def oracle(evidence: tuple[float, float], num_frames: int, *, n: int = 40) -> list[float]:
+    inputs = SelectorInput(np.arange(n) / 2, num_frames, video_id="v", evidence_seconds=evidence)
+    return [2 * seconds for seconds in make_selector("oracle").select(inputs).times_seconds]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "num_frames", "expected"),
+    [
+        ((2, 6), 4, [6, 7, 10, 11]),  # whole pairs of the frames 4 to 11
+        ((2, 6), 8, [4, 5, 6, 7, 8, 9, 10, 11]),
+        ((2, 6), 3, [5, 8, 10]),  # single frames for an odd budget
+        ((2.5, 6), 4, [6, 7, 10, 11]),  # frame 5 has the other of its pair outside
+        ((2, 6), 32, [4, 5, 6, 7, 8, 9, 10, 11]),  # no more than the evidence has
+        ((0, 20), 2, [10, 30]),  # single frames of a long span
+        ((3.6, 3.9), 4, [7]),  # the frame that is seen between two
+        ((99, 100), 4, [39]),
+        ((3, 3.5), 1, [6]),
+    ],
+)
+def test_the_oracle_chooses_inside_the_evidence(evidence, num_frames, expected):
+    assert oracle(evidence, num_frames) == expected
+
+
+def test_the_oracle_needs_evidence():
+    inputs = SelectorInput(np.arange(9), 2, question_id="17")
+    with pytest.raises(
+        LvqaError, match=r"^method 'oracle' needs the time of the evidence, and question '17' has none$"
+    ):
+        make_selector("oracle").select(inputs)
+
+
+def test_blind_chooses_no_frame():
+    selection = make_selector("blind").select(SelectorInput(np.arange(9), 2, video_id="v"))
+    assert selection == FrameSelection("v", ())
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_control_takes_no_options(name):
+    message = f"unknown option 'power' of method '{name}' (selection.options); it takes: none"
+    with pytest.raises(LvqaError, match=f"^{re.escape(message)}$"):
+        make_selector(name, {"power": 2})
+
+
 # --- by name, and from candidates ----------------------------------------------------------------------------------
 
 
-def test_a_selector_by_name_takes_what_it_knows():
+def test_a_selector_gets_the_shared_options_that_it_has():
     options = {"frames_per_clip": 8, "uniform": "linspace", "seed": 3}
     assert make_selector("freeret", **options) == FreeRetSelector(frames_per_clip=8)
     assert make_selector("uniform", **options) == UniformSelector(uniform="linspace")
@@ -190,15 +239,15 @@ def candidate(start: float, end: float, embed: float, rerank: float | None = Non
 
 def test_frames_get_the_score_of_their_clip_whatever_the_order_of_candidates():
     times = np.arange(5) * 2.0
-    found = frame_scores(times, [candidate(4, 8, 0.3), candidate(0, 4, 0.7)])
-    assert found.scores.tolist() == [0.7, 0.7, 0.3, 0.3, -np.inf]
-    assert found.clip_ids.tolist() == [1, 1, 0, 0, -1]
+    result = frame_scores(times, [candidate(4, 8, 0.3), candidate(0, 4, 0.7)])
+    assert result.scores.tolist() == [0.7, 0.7, 0.3, 0.3, -np.inf]
+    assert result.clip_ids.tolist() == [1, 1, 0, 0, -1]
     assert frame_scores(times, []).scores.tolist() == [-np.inf] * 5
 
 
 @pytest.mark.parametrize("reranked", [(0.02, 0.01), (-3.0, -7.0), (0.99, 0.98)])
-def test_reranked_clips_stand_above_the_others(reranked):
-    found = frame_scores(
+def test_reranked_clips_are_above_the_others(reranked):
+    result = frame_scores(
         np.arange(5),
         [
             candidate(0, 1, 0.9),
@@ -208,20 +257,20 @@ def test_reranked_clips_stand_above_the_others(reranked):
             candidate(4, 5, float("nan")),
         ],
     )
-    assert np.argsort(-found.scores, kind="stable").tolist() == [1, 2, 0, 3, 4]
-    assert found.scores[1:3].tolist() == list(reranked)
-    assert found.scores[0] - found.scores[3] == pytest.approx(0.1)
+    assert np.argsort(-result.scores, kind="stable").tolist() == [1, 2, 0, 3, 4]
+    assert result.scores[1:3].tolist() == list(reranked)
+    assert result.scores[0] - result.scores[3] == pytest.approx(0.1)
 
 
-def test_a_rerank_score_that_is_no_number_counts_as_not_looked_at():
-    found = frame_scores(np.arange(2), [candidate(0, 1, 0.5, float("nan")), candidate(1, 2, 0.4, 0.1)])
-    assert found.scores[1] == 0.1 > found.scores[0]
+def test_a_rerank_score_of_nan_counts_as_not_reranked():
+    result = frame_scores(np.arange(2), [candidate(0, 1, 0.5, float("nan")), candidate(1, 2, 0.4, 0.1)])
+    assert result.scores[1] == 0.1 > result.scores[0]
 
 
 def test_from_candidates_to_seconds():
     times = np.arange(64) / 2
     candidates = [candidate(8, 16, 0.9, 0.2), candidate(24, 32, 0.8, 0.7), candidate(0, 8, 0.6), candidate(16, 24, 0.5)]
-    found = frame_scores(times, candidates)
-    ask = {"num_frames": 10, "scores": found.scores, "clip_ids": found.clip_ids}
-    chosen = FreeRetSelector().select(SelectorInput(times, **ask)).times_seconds
+    result = frame_scores(times, candidates)
+    inputs = SelectorInput(times, 10, scores=result.scores, clip_ids=result.clip_ids)
+    chosen = FreeRetSelector().select(inputs).times_seconds
     assert chosen == (4, 4.5, 10, 10.5, 14, 14.5, 26, 26.5, 30, 30.5)

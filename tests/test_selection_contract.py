@@ -1,4 +1,4 @@
-"""What every selector promises, for each of SELECTORS; and what the input of all of them refuses."""
+"""The contract of every selector, for each of SELECTORS; and what the input of all of them refuses."""
 
 import dataclasses
 import functools
@@ -15,17 +15,19 @@ from lvqa.selection.contract import (
     CHECKS,
     KINDS,
     choices,
-    choices_elsewhere,
-    features_like,
-    grid_like,
-    grids,
-    scores_like,
+    choices_of_subprocess,
+    inputs_of_all_sizes,
+    make_features,
+    make_inputs,
+    make_scores,
 )
+from lvqa.selection.controls import BlindSelector
+from lvqa.selection.simple import RandomSelector
 
-ORDER_ALONE = {"freeret", "uniform", "random", "topk", "nms", "segments", "kmeans", "dpp", "mdp3", "mdp3_released"}
-"""Only the order of scores counts, if anything of them."""
-STRETCHED = {"mmr", "aks", "aks_released", "bolt", "bolt_released", "focus", "tstar", "router"}
-"""Scores may be moved and stretched."""
+RANK_BASED = {"freeret", "uniform", "random", "topk", "nms", "segments", "kmeans", "dpp", "mdp3", "mdp3_released"}
+"""Only the order of scores counts, if they count at all."""
+NORMALIZED = {"mmr", "aks", "aks_released", "bolt", "bolt_released", "focus", "tstar", "router"}
+"""Scores may be shifted and scaled."""
 SEEDED = {"random", "qframe", "focus", "tstar", "kmeans", "router"}
 
 
@@ -39,82 +41,95 @@ def selector(name) -> Selector:
     return SELECTORS[name]()
 
 
-def known(grid: SelectorInput, **changed) -> SelectorInput:
-    """The same input with other values."""
-    return SelectorInput(**{name: getattr(grid, name) for name in SelectorInput.__dataclass_fields__} | changed)
-
-
 @pytest.mark.parametrize("check", CHECKS, ids=lambda what: what.replace(" ", "-"))
 def test_the_contract(name, check):
     assert CHECKS[check](SELECTORS[name]) is None
 
 
-def test_the_contract_asks_for_every_budget_and_kind():
-    asked = {(len(grid) - grid.num_frames, grid.num_frames) for grid in grids(SELECTORS["topk"](), "random")}
-    assert {(extra, m) for extra in (0, 1) for m in (1, 2, 3, 16, 32, 64)} <= asked
-    assert any(extra < 0 for extra, _ in asked) and {m for _, m in asked} == set(BUDGETS)
+def test_the_contract_knows_which_selectors_show_no_frames():
+    class Blind(RandomSelector):
+        shows_frames = False
+
+    class Open(BlindSelector):
+        shows_frames = True
+
+    for make, problem in [(Blind, "it gives 1 of 1 frames and not 0 when"), (Open, "it gives 0 of 1 frames and not 1")]:
+        assert CHECKS["random scores"](make).startswith(problem)
+
+
+def test_the_contract_covers_every_budget_and_kind():
+    sizes = {
+        (len(inputs) - inputs.num_frames, inputs.num_frames)
+        for inputs in inputs_of_all_sizes(SELECTORS["topk"](), "random")
+    }
+    assert {(extra, m) for extra in (0, 1) for m in (1, 2, 3, 16, 32, 64)} <= sizes
+    assert any(extra < 0 for extra, _ in sizes) and {m for _, m in sizes} == set(BUDGETS)
     assert {"constant", "one-hot", "two-peak", "NaN", "all-NaN"} <= set(KINDS)
 
 
-def test_every_process_chooses_the_same():
-    here = {name: str(choices(make)) for name, make in SELECTORS.items()}
+def test_every_process_chooses_the_same_frames():
+    expected = {name: str(choices(make)) for name, make in SELECTORS.items()}
     for hash_seed in (1, 2):
-        assert dict(zip(here, choices_elsewhere([*SELECTORS], hash_seed).splitlines(), strict=True)) == here
+        assert dict(zip(expected, choices_of_subprocess([*SELECTORS], hash_seed).splitlines(), strict=True)) == expected
 
 
 def test_a_published_run_can_be_repeated():
-    grid = SelectorInput(np.arange(100), 7, video_id="abc", question_id="17")
-    assert list(make_selector("random").select(grid).times_seconds) == [9, 10, 21, 27, 32, 52, 99]
+    inputs = SelectorInput(np.arange(100), 7, video_id="abc", question_id="17")
+    assert list(make_selector("random").select(inputs).times_seconds) == [9, 10, 21, 27, 32, 52, 99]
 
 
-def test_clips_may_have_any_ids_lengths_and_places(selector):
+def test_clips_may_have_any_ids_and_lengths(name, selector):
     rng = np.random.default_rng(3)
     for _ in range(20):
-        n, m = (int(number) for number in rng.integers(1, 60, size=2))
-        grid = SelectorInput(
+        n, m = (int(size) for size in rng.integers(1, 60, size=2))
+        inputs = SelectorInput(
             np.arange(n),
             m,
             scores=rng.normal(size=n),
             clip_ids=rng.integers(-1, 6, size=n),
-            features=features_like("different", n),
-            query=features_like("different", n)[0],
+            features=make_features("different", n),
+            query=make_features("different", n)[0],
+            evidence_seconds=(0, n),
         )
-        assert len(selector.select(grid).times_seconds) == min(m, n)
+        assert len(selector.select(inputs).times_seconds) == (min(m, n) if name != "blind" else 0)
 
 
 def test_nan_is_the_lowest(selector):
-    scores = scores_like("random", 64)
-    grid = grid_like(64, 10, scores="random", features="runs")
-    chosen = [selector.select(known(grid, scores=np.where(scores < 0, low, scores))) for low in (-np.inf, np.nan)]
+    scores = make_scores("random", 64)
+    inputs = make_inputs(64, 10, scores="random", features="runs")
+    chosen = [
+        selector.select(dataclasses.replace(inputs, scores=np.where(scores < 0, low, scores)))
+        for low in (-np.inf, np.nan)
+    ]
     assert chosen[0] == chosen[1]
 
 
-@pytest.mark.parametrize("name", sorted(ORDER_ALONE | STRETCHED))
-def test_scores_may_be_moved_and_stretched(name):
-    selector, grid = make_selector(name), grid_like(90, 10, scores="random", features="runs")
-    moved = known(grid, scores=grid.scores * 4 + 8)
-    assert selector.select(moved) == selector.select(grid)
+@pytest.mark.parametrize("name", sorted(RANK_BASED | NORMALIZED))
+def test_scores_may_be_shifted_and_scaled(name):
+    selector, inputs = make_selector(name), make_inputs(90, 10, scores="random", features="runs")
+    scaled = dataclasses.replace(inputs, scores=inputs.scores * 4 + 8)
+    assert selector.select(scaled) == selector.select(inputs)
 
 
-@pytest.mark.parametrize("name", sorted(ORDER_ALONE))
+@pytest.mark.parametrize("name", sorted(RANK_BASED))
 def test_only_the_order_of_scores_counts(name):
-    selector, grid = make_selector(name), grid_like(90, 10, scores="random", features="runs")
-    assert selector.select(known(grid, scores=np.exp(grid.scores))) == selector.select(grid)
+    selector, inputs = make_selector(name), make_inputs(90, 10, scores="random", features="runs")
+    assert selector.select(dataclasses.replace(inputs, scores=np.exp(inputs.scores))) == selector.select(inputs)
 
 
-def test_seeds_set_draws_apart(name):
-    """Those that draw lots have a seed, and the others have none."""
+def test_seeds_give_different_frames(name):
+    """Those that sample at random have a seed, and the others have none."""
     assert ("seed" in inspect.signature(SELECTORS[name]).parameters) == (name in SEEDED)
     if name in SEEDED - {"router"}:
-        grid = grid_like(3000, 8, scores="random", features="different")
-        grid = known(grid, scores=grid.scores / 50)  # as far apart as cosines are
-        assert len({make_selector(name, {"seed": seed}).select(grid) for seed in range(5)}) > 1
+        inputs = make_inputs(3000, 8, scores="random", features="different")
+        inputs = dataclasses.replace(inputs, scores=inputs.scores / 50)  # as far apart as cosines are
+        assert len({make_selector(name, {"seed": seed}).select(inputs) for seed in range(5)}) > 1
 
 
 def test_the_order_of_questions_does_not_matter(selector):
-    questions = [grid_like(90, 9, scores="random", features="runs", question_id=str(i)) for i in range(5)]
-    there = [selector.select(grid) for grid in questions]
-    assert [selector.select(grid) for grid in reversed(questions)] == there[::-1]
+    questions = [make_inputs(90, 9, scores="random", features="runs", question_id=str(i)) for i in range(5)]
+    forwards = [selector.select(inputs) for inputs in questions]
+    assert [selector.select(inputs) for inputs in reversed(questions)] == forwards[::-1]
 
 
 def test_every_selector_is_a_dataclass_of_keywords_with_defaults(name, selector):
@@ -131,30 +146,31 @@ def test_every_selector_is_a_dataclass_of_keywords_with_defaults(name, selector)
 )
 def test_without_a_difference_in_scores_frames_are_evenly_spaced(name):
     for n, m in itertools.product((5, 16, 61), (1, 3, 16)):
-        grid = SelectorInput(np.arange(n), m, scores=np.full(n, 0.3))
-        assert make_selector(name).select(grid) == make_selector("uniform").select(grid)
+        inputs = SelectorInput(np.arange(n), m, scores=np.full(n, 0.3))
+        assert make_selector(name).select(inputs) == make_selector("uniform").select(inputs)
 
 
-def test_long_videos_take_no_time(selector):
+def test_long_videos_are_fast(name, selector):
     """Eight hours at one frame a second, in clips of 16."""
     n = 8 * 3600
     rows = np.random.default_rng(0).normal(size=(n // 16, 8)).astype(np.float32)
-    grid = SelectorInput(
+    inputs = SelectorInput(
         np.arange(n),
         64,
         scores=np.repeat(rows[:, 0], 16),
         clip_ids=np.arange(n) // 16,
         features=np.repeat(rows / np.linalg.norm(rows, axis=1, keepdims=True), 16, axis=0),
         query=rows[7] / np.linalg.norm(rows[7]),
+        evidence_seconds=(600, 700),
     )
-    assert len(selector.select(grid).times_seconds) == 64
+    assert len(selector.select(inputs).times_seconds) == (64 if name != "blind" else 0)
 
 
 # --- the input -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.0, 16.5, "16", True, None, float("nan")])
-def test_a_budget_that_is_none_is_refused_with_what_is_allowed(wrong):
+def test_a_wrong_budget_is_refused_with_what_is_allowed(wrong):
     with pytest.raises(LvqaError, match="whole number, 1 or more") as caught:
         SelectorInput(np.arange(4.0), wrong)
     assert repr(wrong) in str(caught.value)
@@ -189,16 +205,16 @@ def test_an_input_that_only_a_bug_can_make_is_refused(wrong):
         SelectorInput(**{"times_seconds": np.arange(4.0), "num_frames": 2, **wrong})
 
 
-def test_an_input_may_be_lists_and_can_not_be_changed():
+def test_an_input_may_be_lists_and_is_read_only():
     scores = np.arange(4.0)
-    grid = SelectorInput([0, 1, 2, 3], 2, scores=scores)
+    inputs = SelectorInput([0, 1, 2, 3], 2, scores=scores)
     with pytest.raises(ValueError, match="read-only"):
-        grid.scores[0] = 3
+        inputs.scores[0] = 3
     with pytest.raises(dataclasses.FrozenInstanceError):
-        grid.num_frames = 3  # type: ignore[misc]
+        inputs.num_frames = 3  # type: ignore[misc]
     assert scores.flags.writeable
-    assert grid.filled([3]).times_seconds == (2, 3)  # 3 is given, and then comes the best of the others
-    assert grid.filled([0, 0]) == FrameSelection("", (0, 3))
+    assert inputs.fill_budget([3]).times_seconds == (2, 3)  # 3, and then the best of the others
+    assert inputs.fill_budget([0, 0]) == FrameSelection("", (0, 3))
 
 
 @pytest.mark.parametrize(
@@ -212,24 +228,24 @@ def test_an_input_may_be_lists_and_can_not_be_changed():
         ([np.inf, -np.inf], [1, 0]),
     ],
 )
-def test_scores_are_stretched(scores, expected):
-    assert SelectorInput(np.arange(len(scores)), 1, scores=np.array(scores)).unit_scores().tolist() == expected
+def test_scores_are_normalized(scores, expected):
+    assert SelectorInput(np.arange(len(scores)), 1, scores=np.array(scores)).normalized_scores().tolist() == expected
 
 
 @pytest.mark.parametrize("name", ["mmr", "dpp", "mdp3", "mdp3_released", "kmeans", "segments"])
-def test_lacking_vectors_are_named(name):
+def test_missing_vectors_are_named(name):
     with pytest.raises(LvqaError, match=f"method '{name}' needs a vector for each frame"):
-        make_selector(name).select(grid_like(9, 3, scores="random"))
-    grid = grid_like(9, 3, scores="random", features="different")
+        make_selector(name).select(make_inputs(9, 3, scores="random"))
+    inputs = make_inputs(9, 3, scores="random", features="different")
     if "dp" in name:
         with pytest.raises(LvqaError, match=f"method '{name}' needs the question's vector"):
-            make_selector(name).select(known(grid, query=None))
+            make_selector(name).select(dataclasses.replace(inputs, query=None))
 
 
 def test_frames_get_the_vector_of_their_clip():
     clips = [Clip("v", 0, 4), Clip("v", 4, 8)]
-    found = frame_features(np.arange(6) * 2.0, clips, np.array([[1, 0], [0, 1]], dtype=np.float32))
-    assert found.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [0, 0], [0, 0]]
+    features = frame_features(np.arange(6) * 2.0, clips, np.array([[1, 0], [0, 1]], dtype=np.float32))
+    assert features.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [0, 0], [0, 0]]
     assert Candidate(clips[0], 0.5).start_seconds == 0
 
 
@@ -239,14 +255,18 @@ def test_frames_get_the_vector_of_their_clip():
 @pytest.mark.parametrize(
     ("name", "options", "named"),
     [
-        ("best", {}, ("method must be one of freeret, uniform", "got 'best'")),
+        (
+            "best",
+            {},
+            ("method must be one of freeret, uniform", "oracle, blind, or a file ending in .py or .json", "'best'"),
+        ),
         ("aks", {"t1": 3}, ("unknown option 't1' of method 'aks'", "it takes: stand_out, depth")),
         ("nms", {"window": 3}, ("unknown option 'window'", "it takes: none")),
         ("aks", {"stand_out": "much"}, ("stand_out must be a number from 0 to 1, got 'much'",)),
         ("aks", {"depth": -1}, ("depth must be a whole number from 0 to 20, got -1",)),
         ("bolt", {"power": 0}, ("power must be a number from 1e-09 to 1e+09, got 0",)),
         ("bolt", {"power": float("nan")}, ("power", "nan")),
-        ("bolt", {"power": 10**400}, ("power", "1000")),
+        ("bolt", {"power": 10**400}, ("power", "a very large number")),
         ("mmr", {"balance": 1.5}, ("balance must be a number from 0 to 1, got 1.5",)),
         ("mdp3", {"segment": 0}, ("segment must be a whole number, 1 or more, got 0",)),
         ("dpp", {"trade_off": 0}, ("trade_off", "1e-09")),
@@ -258,6 +278,8 @@ def test_frames_get_the_vector_of_their_clip():
         ("kmeans", {"max_rounds": True}, ("max_rounds", "True")),
         ("segments", {"per_frame": 0}, ("per_frame",)),
         ("router", {"otherwise": "router"}, ("otherwise", "router")),
+        ("router", {"otherwise": "oracle"}, ("otherwise must be another selector than router, oracle and blind",)),
+        ("chosen.json", {"power": 2}, ("method 'chosen.json' takes no options (selection.options), got power",)),
         ("router", {"otherwise": "best"}, ("method must be one of", "'best'")),
         ("router", {"otherwise": "aks", "options": {"t1": 1}}, ("unknown option 't1' of method 'aks'",)),
         ("router", {"options": [1]}, ("options must be a mapping", "[1]")),
@@ -267,11 +289,11 @@ def test_frames_get_the_vector_of_their_clip():
 def test_a_wrong_name_option_or_value_is_refused(name, options, named):
     with pytest.raises(LvqaError) as caught:
         make_selector(name, options)
-    assert all(part in str(caught.value) for part in named), str(caught.value)
+    assert all(word in str(caught.value) for word in named), str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_own_options_stand_above_the_shared_ones():
+def test_own_options_replace_the_shared_ones():
     assert make_selector("random", {"seed": 2}, seed=1, uniform="linspace") == make_selector("random", seed=2)
     make = functools.partial(make_selector, "router", uniform="linspace", seed=4)
     assert make({"otherwise": "random"}).otherwise == "random"

@@ -1,6 +1,6 @@
-"""Each method against figures worked out from its paper's formulas by another program, and against brute force.
+"""Each method against numbers computed from its paper's formulas by another program, and against brute force.
 
-Where the figures have a name, "fixture A" and "fixture B", it is that of the project's notes on these methods.
+Where the numbers have a name, "fixture A" and "fixture B", it is that of the project's notes on these methods.
 """
 
 import itertools
@@ -10,12 +10,12 @@ import pytest
 
 from lvqa.selection import SelectorInput, make_selector
 from lvqa.selection.adaptive import aks_frames, bolt_frames, released_quantiles
-from lvqa.selection.contract import features_like, grid_like
+from lvqa.selection.contract import make_features, make_inputs
 from lvqa.selection.diverse import mmr_frames
-from lvqa.selection.dpp import PAPER_WIDTHS, RELEASED_WIDTHS, SetWorth, mdp3_frames
-from lvqa.selection.router import is_about_all
-from lvqa.selection.search import drawn, upper_bounds
-from lvqa.selection.simple import best_apart
+from lvqa.selection.dpp import PAPER_WIDTHS, RELEASED_WIDTHS, SetObjective, mdp3_frames
+from lvqa.selection.router import is_about_whole
+from lvqa.selection.search import gumbel_order, upper_bounds
+from lvqa.selection.simple import non_max_suppression
 
 # Fixture A: 16 frames, 4 of which are wanted.
 A = np.array([0.1, 0.2, 0.9, 0.8, 0.1, 0.1, 0.3, 0.2, 0.1, 0.1, 0.1, 0.7, 0.1, 0.1, 0.2, 0.1])
@@ -23,16 +23,16 @@ A = np.array([0.1, 0.2, 0.9, 0.8, 0.1, 0.1, 0.3, 0.2, 0.1, 0.1, 0.1, 0.7, 0.1, 0
 ANGLES = np.linspace(0, np.pi, 16)
 VECTORS = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
 QUERY = np.array([np.cos(0.5), np.sin(0.5)])
-EACH = np.arange(16)
+ALL = np.arange(16)
 
 
 def fixture(scores: np.ndarray = A, m: int = 4, *, vectors: np.ndarray = VECTORS) -> SelectorInput:
     return SelectorInput(np.arange(len(scores)), m, scores=scores, features=vectors, query=QUERY)
 
 
-def frames(name: str, grid: SelectorInput | None = None, **options) -> list[int]:
-    """The frames of a grid with a frame a second."""
-    return [int(seconds) for seconds in make_selector(name, options).select(grid or fixture()).times_seconds]
+def frames(name: str, inputs: SelectorInput | None = None, **options) -> list[int]:
+    """Return the frames that a selector chooses of an input with one frame a second."""
+    return [int(seconds) for seconds in make_selector(name, options).select(inputs or fixture()).times_seconds]
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,17 @@ def test_fixture_a(name, options, expected):
 # --- nms and mmr ---------------------------------------------------------------------------------------------------
 
 
-def test_nms_comes_closer_where_it_must():
+def test_nms_halves_the_gap_where_frames_run_out():
     scores = np.arange(8.0)
-    assert best_apart(scores, 2) == [7, 4]  # more than 2 apart
-    assert best_apart(scores, 4) == [7, 5, 3, 1]
-    assert best_apart(scores, 5) == [7, 6, 5, 4, 3]  # floor(8 / 10) = 0 apart
-    assert best_apart(np.eye(1, 9, 4)[0], 3) == [4, 0, 2]
+    assert non_max_suppression(scores, 2) == [7, 4]  # more than 2 apart
+    assert non_max_suppression(scores, 4) == [7, 5, 3, 1]
+    assert non_max_suppression(scores, 5) == [7, 6, 5, 4, 3]  # floor(8 / 10) = 0 apart
+    assert non_max_suppression(np.eye(1, 9, 4)[0], 3) == [4, 0, 2]
 
 
-def test_mmr_fixture_in_the_order_of_taking():
+def test_mmr_fixture_in_the_order_of_choice():
     def order(balance: float) -> list[int]:
-        return mmr_frames(A, VECTORS, EACH, 4, balance=balance)
+        return mmr_frames(A, VECTORS, ALL, 4, balance=balance)
 
     assert order(0.5) == [2, 15, 11, 3]
     assert order(0.7) == [2, 11, 3, 6]
@@ -90,37 +90,37 @@ def test_mmr_shares_the_rows_of_equal_vectors():
 # --- aks and bolt --------------------------------------------------------------------------------------------------
 
 
-def test_released_aks_gives_no_frame_where_parts_outnumber_the_budget():
-    unit = fixture().unit_scores()
-    assert aks_frames(unit, 4, stand_out=0.8, depth=5, released=True) == []
+def test_released_aks_gives_no_frame_where_segments_outnumber_the_budget():
+    scores = fixture().normalized_scores()
+    assert aks_frames(scores, 4, stand_out=0.8, depth=5, released=True) == []
     long = np.random.default_rng(0).random(1200)
     assert len(aks_frames(long, 16, stand_out=0.8, depth=5, released=True)) < 16
     assert len(aks_frames(long, 64, stand_out=0.8, depth=5, released=True)) == 64
 
 
-def test_aks_gives_the_best_frames_of_each_part():
+def test_aks_gives_the_best_frames_of_each_segment():
     rng = np.random.default_rng(1)
     scores = rng.random(320)
-    chosen = aks_frames(scores, 32, stand_out=2, depth=5)  # nothing stands out: 32 parts of 10 frames
-    assert chosen == [part * 10 + int(scores[part * 10 : part * 10 + 10].argmax()) for part in range(32)]
+    chosen = aks_frames(scores, 32, stand_out=2, depth=5)  # nothing stands out: 32 segments of 10 frames
+    assert chosen == [start + int(scores[start : start + 10].argmax()) for start in range(0, 320, 10)]
 
 
-def test_aks_keeps_a_part_whole_whose_best_stand_out():
+def test_aks_keeps_a_segment_whole_whose_best_stand_out():
     scores = np.concatenate([np.eye(1, 8, 3)[0] + np.eye(1, 8, 4)[0], np.linspace(0, 0.4, 8)])
     assert frames("aks", fixture(scores)) == [3, 4, 11, 15]  # the first half gives both its peaks
 
 
 def test_bolt_fixture():
-    unit = fixture().unit_scores()
+    scores = fixture().normalized_scores()
     middles = np.array([1, 3, 5, 7]) / 8
-    assert bolt_frames(unit, middles, power=3) == [2, 2, 3, 11]
-    assert bolt_frames(unit, middles, power=1) == [2, 3, 6, 11]
-    assert bolt_frames(unit, released_quantiles(4), power=3) == [2, 2, 3, 3]
+    assert bolt_frames(scores, middles, power=3) == [2, 2, 3, 11]
+    assert bolt_frames(scores, middles, power=1) == [2, 3, 6, 11]
+    assert bolt_frames(scores, released_quantiles(4), power=3) == [2, 2, 3, 3]
     assert released_quantiles(2).tolist() == [0.5, 0.5]
-    assert bolt_frames(unit, released_quantiles(1), power=3) == [14]  # the last frame with a score above the least
+    assert bolt_frames(scores, released_quantiles(1), power=3) == [14]  # the last frame with a score above the least
 
 
-def test_released_bolt_cuts_elsewhere():
+def test_released_bolt_has_other_quantiles():
     for m, expected in [(1, [14]), (2, [2, 3]), (3, [2, 3, 6])]:
         assert frames("bolt_released", fixture(m=m), power=1.0) == expected
     slope = fixture(np.linspace(0, 1, 16))
@@ -137,43 +137,43 @@ def test_bolt_follows_the_curve():
 # --- dpp and mdp3 --------------------------------------------------------------------------------------------------
 
 
-def worth_of(vectors: np.ndarray, query: np.ndarray, widths: tuple[int, ...], chosen: tuple[int, ...]) -> float:
-    """J by its definition."""
+def value_of(vectors: np.ndarray, query: np.ndarray, widths: tuple[int, ...], chosen: tuple[int, ...]) -> float:
+    """Return J by its definition."""
 
     def k(x: np.ndarray, y: np.ndarray) -> float:
         return sum(np.exp(-((x - y) ** 2).sum() / (2 * 2.0**width)) for width in widths)
 
-    likeness = np.array([[k(vectors[i], vectors[j]) + 1e-6 * (i == j) for j in chosen] for i in chosen])
-    fit = sum(np.log(k(vectors[i], query)) for i in chosen)
-    return 2 / 0.2 * fit + np.linalg.slogdet(likeness)[1]
+    similarity = np.array([[k(vectors[i], vectors[j]) + 1e-6 * (i == j) for j in chosen] for i in chosen])
+    relevance = sum(np.log(k(vectors[i], query)) for i in chosen)
+    return 2 / 0.2 * relevance + np.linalg.slogdet(similarity)[1]
 
 
 def test_dpp_fixture():
-    worth = SetWorth.of(fixture(), "dpp", trade_off=0.2, widths=RELEASED_WIDTHS)
-    assert worth.alone == 5.000001
-    chosen, gains = worth.greedy(EACH, 4)
+    objective = SetObjective.from_inputs(fixture(), "dpp", trade_off=0.2, widths=RELEASED_WIDTHS)
+    assert objective.diagonal == 5.000001
+    chosen, gains = objective.greedy(ALL, 4)
     assert set(chosen) == {1, 2, 3, 4}
     assert gains.sum() == pytest.approx(59.265157, abs=1e-6)
-    best = max(itertools.combinations(range(16), 4), key=lambda s: worth_of(VECTORS, QUERY, RELEASED_WIDTHS, s))
+    best = max(itertools.combinations(range(16), 4), key=lambda s: value_of(VECTORS, QUERY, RELEASED_WIDTHS, s))
     assert best == (1, 2, 3, 4)
 
 
 @pytest.mark.parametrize("widths", [PAPER_WIDTHS, RELEASED_WIDTHS])
 def test_greedy_gains_are_what_each_frame_adds(widths):
-    vectors = features_like("different", 12)
-    grid = SelectorInput(np.arange(12), 5, features=vectors, query=vectors[3])
-    worth = SetWorth.of(grid, "dpp", trade_off=0.2, widths=widths)
-    chosen, gains = worth.greedy(np.arange(12), 5)
+    vectors = make_features("different", 12)
+    inputs = SelectorInput(np.arange(12), 5, features=vectors, query=vectors[3])
+    objective = SetObjective.from_inputs(inputs, "dpp", trade_off=0.2, widths=widths)
+    chosen, gains = objective.greedy(np.arange(12), 5)
 
     def value(frames: list[int]) -> float:
-        return worth_of(vectors, vectors[3], widths, tuple(frames))
+        return value_of(vectors, vectors[3], widths, tuple(frames))
 
-    for taken in range(5):
-        each = {i: value([*chosen[:taken], i]) for i in range(12) if i not in chosen[:taken]}
-        assert chosen[taken] == max(each, key=lambda frame: each[frame])
-        assert gains[: taken + 1].sum() == pytest.approx(each[chosen[taken]], rel=1e-6)
-    given, more = worth.greedy(np.arange(4, 12), 3, given=2)
-    assert more.sum() == pytest.approx(value([2, *given]) - value([2]), rel=1e-6)
+    for count in range(5):
+        values = {i: value([*chosen[:count], i]) for i in range(12) if i not in chosen[:count]}
+        assert chosen[count] == max(values, key=lambda frame: values[frame])
+        assert gains[: count + 1].sum() == pytest.approx(values[chosen[count]], rel=1e-6)
+    after, gains = objective.greedy(np.arange(4, 12), 3, previous=2)
+    assert gains.sum() == pytest.approx(value([2, *after]) - value([2]), rel=1e-6)
 
 
 def test_greedy_is_near_the_best_set():
@@ -181,67 +181,96 @@ def test_greedy_is_near_the_best_set():
         rng = np.random.default_rng(seed)
         vectors = rng.normal(size=(10, 4))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        worth = SetWorth.of(
+        objective = SetObjective.from_inputs(
             SelectorInput(np.arange(10), 3, features=vectors, query=vectors[0]),
             "dpp",
             trade_off=0.2,
             widths=PAPER_WIDTHS,
         )
-        values = [worth_of(vectors, vectors[0], PAPER_WIDTHS, s) for s in itertools.combinations(range(10), 3)]
-        # The bound is for a worth that only grows, so that each frame's is raised by what the last one may take away.
-        nine = max(worth_of(vectors, vectors[0], PAPER_WIDTHS, s) for s in itertools.combinations(range(10), 9))
-        raised = 3 * max(0, nine - worth_of(vectors, vectors[0], PAPER_WIDTHS, tuple(range(10))))
-        assert worth.greedy(np.arange(10), 3)[1].sum() + raised >= (1 - 1 / np.e) * (max(values) + raised)
+        values = [value_of(vectors, vectors[0], PAPER_WIDTHS, s) for s in itertools.combinations(range(10), 3)]
+        # The bound is for a value that only grows, so each frame's is raised by what the last one may take away.
+        nine = max(value_of(vectors, vectors[0], PAPER_WIDTHS, s) for s in itertools.combinations(range(10), 9))
+        raised = 3 * max(0, nine - value_of(vectors, vectors[0], PAPER_WIDTHS, tuple(range(10))))
+        assert objective.greedy(np.arange(10), 3)[1].sum() + raised >= (1 - 1 / np.e) * (max(values) + raised)
 
 
 def test_dpp_takes_every_vector_before_any_twice():
-    vectors = np.repeat(features_like("different", 8), 5, axis=0)
-    grid = SelectorInput(np.arange(40), 8, features=vectors, query=np.ones(6) / 6)
-    assert [frame % 5 for frame in frames("dpp", grid, trade_off=1e3)] == [0] * 8
+    vectors = np.repeat(make_features("different", 8), 5, axis=0)
+    inputs = SelectorInput(np.arange(40), 8, features=vectors, query=np.ones(6) / 6)
+    assert [frame % 5 for frame in frames("dpp", inputs, trade_off=1e3)] == [0] * 8
 
 
 def test_mdp3_fixture():
-    worth = SetWorth.of(fixture(), "mdp3", trade_off=0.2, widths=RELEASED_WIDTHS)
-    segments = [np.arange(begin, begin + 4) for begin in range(0, 16, 4)]
-    assert mdp3_frames(worth, segments, 4) == [1, 2, 3, 4]
-    assert mdp3_frames(worth, segments, 4, released=True) == [2, 3, 4, 8]
+    objective = SetObjective.from_inputs(fixture(), "mdp3", trade_off=0.2, widths=RELEASED_WIDTHS)
+    segments = [np.arange(start, start + 4) for start in range(0, 16, 4)]
+    assert mdp3_frames(objective, segments, 4) == [1, 2, 3, 4]
+    assert mdp3_frames(objective, segments, 4, released=True) == [2, 3, 4, 8]
 
 
 def test_mdp3_in_one_segment_is_dpp():
-    grid = fixture()
-    assert frames("mdp3", grid, segment=16) == frames("dpp", grid)
-    assert frames("mdp3", grid, segment=3) != []  # fewer in a segment than are wanted: one segment
+    inputs = fixture()
+    assert frames("mdp3", inputs, segment=16) == frames("dpp", inputs)
+    assert frames("mdp3", inputs, segment=3) != []  # fewer in a segment than are wanted: one segment
 
 
 def test_mdp3_may_have_a_shorter_last_segment():
     for n in (33, 63, 65, 127):
         for name in ("mdp3", "mdp3_released"):
-            assert len(frames(name, grid_like(n, 16, scores="no", features="different"))) == 16
+            assert len(frames(name, make_inputs(n, 16, scores="no", features="different"))) == 16
 
 
 # --- q-frame, focus, t* --------------------------------------------------------------------------------------------
 
 
 def test_qframe_fixture():
-    lots = 0.05 + 0.9 * (EACH + 1) / 17
-    assert sorted(drawn(A / 0.8, lots)[:4]) == [11, 13, 14, 15]
-    assert sorted(drawn(A / 0.05, lots)[:4]) == [2, 3, 6, 11]
+    uniforms = 0.05 + 0.9 * (ALL + 1) / 17
+    assert sorted(gumbel_order(A / 0.8, uniforms)[:4]) == [11, 13, 14, 15]
+    assert sorted(gumbel_order(A / 0.05, uniforms)[:4]) == [2, 3, 6, 11]
 
 
-def test_qframe_draws_in_proportion():
-    grid = SelectorInput(np.arange(3), 1, scores=np.log([1.0, 2.0, 5.0]))
+def test_qframe_samples_in_proportion():
+    inputs = SelectorInput(np.arange(3), 1, scores=np.log([1.0, 2.0, 5.0]))
     counts = np.zeros(3)
     for seed in range(2000):
-        counts[frames("qframe", grid, logit_scale=1.0, temperature=1.0, seed=seed)] += 1
+        counts[frames("qframe", inputs, logit_scale=1.0, temperature=1.0, seed=seed)] += 1
     # 250, 500, 1250; the largest standard deviation is 22.
     assert np.abs(counts - [250, 500, 1250]).max() < 90
 
 
 def test_focus_fixture():
-    """Means .2 .5 .4 and variances .01 .02 .04 of three looks each."""
+    """Means .2 .5 .4 and variances .01 .02 .04 of three pulls each."""
     wave = np.array([-1, 0, 1]) * np.sqrt(1.5)
     arms = [mean + wave * np.sqrt(variance) for mean, variance in [(0.2, 0.01), (0.5, 0.02), (0.4, 0.04)]]
     assert upper_bounds(arms, np.array([3, 3, 3])).round(4).tolist() == [2.5183, 2.8684, 2.8393]
+
+
+def focus_reference(scores: np.ndarray, budget: int, top_fraction: float) -> set[int]:
+    """Return FOCUS's frames for 32 arms of three frames, all of them scored, where the best of an arm come first."""
+    arms = scores.reshape(32, 3)
+    bounds = arms.mean(axis=1) + np.sqrt(2 * np.log(96) * np.maximum(arms.var(axis=1), 1e-6) / 3)  # + a constant
+    ranking = sorted(range(96), key=lambda frame: -scores[frame])
+    chosen = ranking[: round(top_fraction * budget)]
+    share, extra = divmod(budget - len(chosen), 8)
+    for rank, arm in enumerate(sorted(range(32), key=lambda arm: -bounds[arm])[:8]):
+        free = [frame for frame in ranking if frame // 3 == arm and frame not in chosen]
+        chosen += free[: share + (rank < extra)]
+    chosen += [frame for frame in ranking if frame not in chosen]
+    return set(chosen[:budget])
+
+
+@pytest.mark.parametrize("budget", [15, 20])
+def test_focus_spends_a_fifth_of_the_budget_on_the_best_frames_of_all_arms(budget):
+    """A low temperature leaves nothing to chance: an arm gives its best frames first."""
+    rng = np.random.default_rng(budget)
+    others = dict.fromkeys((0.0, 0.1, 0.15, 0.25, 0.3, 0.4, 1.0), False)
+    for _ in range(50):
+        scores = rng.permutation(96) / 95
+        inputs = SelectorInput(np.arange(96), budget, scores=scores)
+        chosen = set(frames("focus", inputs, arm_seconds=95 / 32, temperature=1e-6))
+        assert chosen == focus_reference(scores, budget, 0.2)
+        for fraction in others:
+            others[fraction] |= chosen != focus_reference(scores, budget, fraction)
+    assert all(others.values()), "another fraction would choose other frames"
 
 
 @pytest.mark.parametrize("name", ["focus", "tstar"])
@@ -257,8 +286,8 @@ def test_a_search_finds_the_peak(name):
 )
 def test_the_best_frame_is_among_the_frames(name):
     scores = np.where(np.arange(120) == 60, 1.0, 0.1)
-    grid = SelectorInput(np.arange(120), 16, scores=scores, features=features_like("different", 120))
-    assert 60 in frames(name, grid)
+    inputs = SelectorInput(np.arange(120), 16, scores=scores, features=make_features("different", 120))
+    assert 60 in frames(name, inputs)
 
 
 def test_tstar_may_keep_its_frames_apart():
@@ -282,7 +311,7 @@ def test_kmeans_takes_one_of_each_kind():
         assert np.linalg.norm(kind - kind.mean(axis=0), axis=1).argmin() == frame % 20
 
 
-def test_kmeans_with_too_few_kinds_goes_far_in_time():
+def test_kmeans_with_too_few_kinds_adds_frames_far_in_time():
     alike = np.ones((33, 2))
     assert frames("kmeans", SelectorInput(np.arange(33), 5, features=alike)) == [0, 8, 16, 24, 32]
 
@@ -301,9 +330,9 @@ def test_segments_take_the_best_frame_of_each():
 def test_segments_are_cut_at_the_largest_changes():
     vectors = np.array([[1.0, 0]] * 4 + [[0.99, np.sqrt(1 - 0.99**2)]] * 4 + [[0, 1.0]] * 8)
     scores = np.linspace(1, 0, 16)
-    grid = SelectorInput(np.arange(16), 2, scores=scores, features=vectors)
-    assert frames("segments", grid, per_frame=1) == [0, 8]
-    assert frames("segments", grid, per_frame=8) == [0, 4]
+    inputs = SelectorInput(np.arange(16), 2, scores=scores, features=vectors)
+    assert frames("segments", inputs, per_frame=1) == [0, 8]
+    assert frames("segments", inputs, per_frame=8) == [0, 4]
 
 
 # --- the router ----------------------------------------------------------------------------------------------------
@@ -327,10 +356,10 @@ def test_segments_are_cut_at_the_largest_changes():
         "Which of these places does the film show most?",
     ],
 )
-def test_a_question_about_all_keeps_uniform_frames(text):
-    grid = SelectorInput(np.arange(60), 8, scores=np.arange(60.0), question_text=text)
-    assert is_about_all(text)
-    assert frames("router", grid) == frames("uniform", grid)
+def test_a_question_about_the_whole_video_gets_uniform_frames(text):
+    inputs = SelectorInput(np.arange(60), 8, scores=np.arange(60.0), question_text=text)
+    assert is_about_whole(text)
+    assert frames("router", inputs) == frames("uniform", inputs)
 
 
 @pytest.mark.parametrize(
@@ -350,10 +379,10 @@ def test_a_question_about_all_keeps_uniform_frames(text):
     ],
 )
 def test_other_questions_go_to_the_other_selector(text):
-    grid = SelectorInput(np.arange(60), 8, scores=np.arange(60.0), question_text=text)
-    assert not is_about_all(text)
-    assert frames("router", grid) == frames("freeret", grid)
-    assert frames("router", grid, otherwise="aks", options={"depth": 0}) == frames("topk", grid)
+    inputs = SelectorInput(np.arange(60), 8, scores=np.arange(60.0), question_text=text)
+    assert not is_about_whole(text)
+    assert frames("router", inputs) == frames("freeret", inputs)
+    assert frames("router", inputs, otherwise="aks", options={"depth": 0}) == frames("topk", inputs)
 
 
 def test_the_router_needs_what_the_other_needs():

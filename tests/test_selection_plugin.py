@@ -1,6 +1,7 @@
-"""Selectors of your own, from a file: they work like the others, and what is wrong with them is said in one line."""
+"""Selectors of plug-ins, from files and installed packages: they work like the others, and errors are one line."""
 
 import dataclasses
+import sys
 import textwrap
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from lvqa.cli.main import lvqa_command
 from lvqa.components import check_settings, selector_of
 from lvqa.config import load_config
 from lvqa.plugins import absolute, is_file_name
-from lvqa.records import LvqaError
+from lvqa.records import Candidate, Clip, LvqaError
+from lvqa.rerank import make_reranker
 from lvqa.selection import SelectorInput, make_selector
 from lvqa.selection.contract import check_selector
 
@@ -31,9 +33,9 @@ LATEST = """
         skip: int = 0
         needs_scores = False
 
-        def select(self, grid: SelectorInput):
-            end = max(grid.budget, len(grid) - self.skip)
-            return grid.selection(range(end - grid.budget, end))
+        def select(self, inputs: SelectorInput):
+            end = max(inputs.budget, len(inputs) - self.skip)
+            return inputs.selection(range(end - inputs.budget, end))
 """
 
 
@@ -48,50 +50,57 @@ def write(tmp_path):
 
 
 def selecting(body: str, before: str = "") -> str:
-    """A file with one selector whose `select` has this body."""
+    """Return the source of a selector whose `select` has this body."""
     lines = textwrap.indent(textwrap.dedent(body).strip(), " " * 8)
-    return f"{textwrap.dedent(before)}\nclass Mine:\n    def select(self, grid):\n{lines}\n"
+    return f"{textwrap.dedent(before)}\nclass Mine:\n    def select(self, inputs):\n{lines}\n"
 
 
-def refusal(call, *named: object) -> str:
+def refusal(call, *words: object) -> str:
+    """Return the message of the LvqaError that the call raises: one line, with all of the words."""
     with pytest.raises(LvqaError) as caught:
         call()
     message = str(caught.value)
     assert "\n" not in message
-    assert all(str(part) in message for part in named), message
+    assert all(str(word) in message for word in words), message
     return message
 
 
-def run(*words: object):
-    return CliRunner().invoke(lvqa_command, [str(word) for word in words])
+def run(*arguments: object):
+    return CliRunner().invoke(lvqa_command, [str(argument) for argument in arguments])
 
 
 # --- use -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_selector_from_a_file_is_one_like_the_others(write):
+def test_a_selector_from_a_file_works_like_the_others(write):
     path = write(LATEST)
     selector = make_selector(str(path), {"skip": 2}, seed=3, uniform="midpoint")
     assert selector.select(SelectorInput(np.arange(9), 3)).times_seconds == (4, 5, 6)
     assert (selector.needs_scores, selector.needs_features) == (False, False)
     assert make_selector(f"{path}:Latest").select(SelectorInput(np.arange(3), 5)).times_seconds == (0, 1, 2)
     refusal(lambda: make_selector(str(path), {"jump": 2}), "unknown option 'jump'", path, "it takes: skip")
-    assert [file.name for file in path.parent.iterdir()] == ["mine.py"]  # no compiled copy beside it
+    assert [file.name for file in path.parent.iterdir()] == ["mine.py"]  # no compiled copy
 
 
-def test_a_changed_file_is_read_anew(write):
+def test_a_modified_file_is_read_again(write):
     path = write(LATEST)
-    grid = SelectorInput(np.arange(9), 3)
-    before = make_selector(str(path)).select(grid)
+    inputs = SelectorInput(np.arange(9), 3)
+    before = make_selector(str(path)).select(inputs)
     write(LATEST.replace("skip: int = 0", "skip: int = 4"))
-    assert make_selector(str(path)).select(grid) != before
+    assert make_selector(str(path)).select(inputs) != before
+
+
+def test_the_parameter_may_have_any_name(write):
+    path = write(selecting("return inputs.evenly_spaced()").replace("inputs", "x"))
+    inputs = SelectorInput(np.arange(9), 3)
+    assert make_selector(str(path)).select(inputs) == inputs.evenly_spaced()
 
 
 def test_it_can_be_named_in_the_settings(write):
     path = write(LATEST)
     settings = [f"method={path}", "selection.options.skip=3"]
     selector = selector_of(load_config(None, settings))
-    assert selector.select(SelectorInput(np.arange(9), 3)).times_seconds == (3, 4, 5)  # type: ignore[union-attr]
+    assert selector.select(SelectorInput(np.arange(9), 3)).times_seconds == (3, 4, 5)
     with pytest.raises(LvqaError, match="unknown option 'skip' of method 'uniform'"):
         check_settings(dataclasses.replace(load_config(None, settings), method="uniform"))
 
@@ -112,28 +121,28 @@ def test_names_of_files():
         ("x = 1\n\nraise RuntimeError('no\\nway')\n", ("mine.py:3: RuntimeError: no way",)),
         ("import sys\nsys.exit(3)\n", ("mine.py:2: SystemExit: 3",)),
         ("import no_such_library\n", ("mine.py:1: ModuleNotFoundError", "no_such_library")),
-        ("x = 1\n", ("has no class with a method select(grid): none",)),
+        ("x = 1\n", ("has no class with a method select(inputs): none",)),
         ("from lvqa.selection import UniformSelector\n", ("has no class",)),
-        ("class A:\n  def select(self, grid): 0\nclass B(A): 0\n", ("more than one class", "A, B", "mine.py:Class")),
-        ("class _A:\n  def select(self, grid): 0\n", ("has no class", "_A")),
+        ("class A:\n  def select(self, inputs): 0\nclass B(A): 0\n", ("more than one class", "A, B", "mine.py:Class")),
+        ("class _A:\n  def select(self, inputs): 0\n", ("has no class", "_A")),
         (
-            "class A:\n  needs_scores = 1\n  def select(self, grid): 0\n",
+            "class A:\n  needs_scores = 1\n  def select(self, inputs): 0\n",
             ("A.needs_scores must be true or false",),
         ),
         (
-            "class A:\n  def __init__(self):\n    1 / 0\n  def select(self, grid): 0\n",
+            "class A:\n  def __init__(self):\n    1 / 0\n  def select(self, inputs): 0\n",
             ("mine.py:3: ZeroDivisionError",),
         ),
         ("x = '\0'\n", ("mine.py",)),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
-def test_a_file_that_is_no_selector_is_refused_in_one_line(write, source, named):
+def test_a_file_without_a_selector_is_refused_in_one_line(write, source, named):
     path = write(source)
     refusal(lambda: make_selector(str(path)), *named)
 
 
-def test_a_file_that_is_not_there_or_not_text(tmp_path):
+def test_a_file_that_is_missing_or_not_text(tmp_path):
     refusal(lambda: make_selector(str(tmp_path / "no.py")), "cannot read the plug-in", tmp_path / "no.py")
     (tmp_path / "folder.py").mkdir()
     refusal(lambda: make_selector(str(tmp_path / "folder.py")), tmp_path / "folder.py")
@@ -141,7 +150,7 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path):
     refusal(lambda: make_selector(str(tmp_path / "bytes.py")), tmp_path / "bytes.py")
 
 
-def test_a_class_that_is_not_there_is_refused_with_those_that_are(write):
+def test_a_missing_class_is_refused_with_those_of_the_file(write):
     path = write(LATEST)
     refusal(lambda: make_selector(f"{path}:Earliest"), "no class 'Earliest'", "it has: Latest")
 
@@ -149,8 +158,8 @@ def test_a_class_that_is_not_there_is_refused_with_those_that_are(write):
 @pytest.mark.parametrize(
     ("body", "named"),
     [
-        ("x = 1\nreturn grid.selection([0, grid.there])", ("mine.py:5: AttributeError", "there")),
-        ("return grid.selection([0])", ("mine.py:4: AssertionError", "as many distinct frames")),
+        ("x = 1\nreturn inputs.selection([0, inputs.absent])", ("mine.py:5: AttributeError", "absent")),
+        ("return inputs.selection([0])", ("mine.py:4: AssertionError", "as many distinct frames")),
         ("return [0, 1]", ("Mine.select gives a list and no FrameSelection",)),
         (
             "from lvqa.records import FrameSelection\nreturn FrameSelection('', (0.0, 0.5))",
@@ -164,9 +173,9 @@ def test_a_class_that_is_not_there_is_refused_with_those_that_are(write):
             "from lvqa.records import FrameSelection\nreturn FrameSelection('w', (0.0, 1.0))",
             ("Mine.select gives frames of video 'w'",),
         ),
-        ("grid.scores[0] = 1", ("mine.py:4: ValueError", "read-only")),
+        ("inputs.scores[0] = 1", ("mine.py:4: ValueError", "read-only")),
         ("raise SystemExit", ("mine.py:4: SystemExit",)),
-        ("return self.select(grid)", ("mine.py:4: RecursionError",)),
+        ("return self.select(inputs)", ("mine.py:4: RecursionError",)),
     ],
 )
 def test_an_error_in_it_names_file_and_line(write, body, named):
@@ -174,26 +183,132 @@ def test_an_error_in_it_names_file_and_line(write, body, named):
     refusal(lambda: make_selector(str(path)).select(SelectorInput(np.arange(9), 2)), path, *named)
 
 
+# --- installed packages --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Return a function that installs a distribution of one module with plug-ins, {group: {name: class}}."""
+    site = tmp_path / "site"
+    monkeypatch.syspath_prepend(str(site))
+    modules = []
+
+    def install(module: str, source: str, **plugins: dict[str, str]) -> None:
+        modules.append(module)
+        info = site / f"{module}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        lines = [
+            line
+            for group, classes in plugins.items()
+            for line in (f"[lvqa.{group}]", *(f"{name} = {module}:{value}" for name, value in classes.items()))
+        ]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+        (site / f"{module}.py").write_text(textwrap.dedent(source))
+
+    yield install
+    for module in modules:
+        sys.modules.pop(module, None)
+
+
+def test_an_installed_selector_works_like_the_others(install):
+    install("late_frames", LATEST, selectors={"latest": "Latest"})
+    selector = make_selector("latest", {"skip": 2}, seed=3, uniform="midpoint")
+    assert selector.select(SelectorInput(np.arange(9), 3)).times_seconds == (4, 5, 6)
+    assert (selector.needs_scores, selector.needs_features) == (False, False)
+    config = load_config(None, ["method=latest", "selection.options.skip=3"])
+    check_settings(config)
+    assert selector_of(config).select(SelectorInput(np.arange(9), 3)).times_seconds == (3, 4, 5)
+    refusal(lambda: make_selector("latest", {"jump": 2}), "unknown option 'jump' of method 'latest'", "it takes: skip")
+    refusal(lambda: make_selector("best"), "segments, router, oracle, blind, latest, or a file ending in .py or .json")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("import no_such_library\n", ("site/mine_too.py:1): ModuleNotFoundError", "no_such_library")),
+        ("x = (1,\ny = 2\n", ("site/mine_too.py:1): SyntaxError",)),
+        ("x = 1\n", ("AttributeError", "'Mine'")),
+        ("def Mine(): return 1\n", ("is not a class with a method select(inputs)",)),
+        ("class Mine: 0\n", ("is not a class with a method select(inputs)",)),
+        (selecting("return 1 / 0"), ("site/mine_too.py:4): ZeroDivisionError",)),
+        (selecting("return [0, 1]"), (": Mine.select gives a list and no FrameSelection",)),
+        (
+            selecting("0", "").replace("def select", "needs_scores = 1\n    def select"),
+            (": Mine.needs_scores must be",),
+        ),
+    ],
+    ids=["import", "syntax", "attribute", "function", "method", "error", "result", "needs"],
+)
+def test_an_error_in_an_installed_selector_names_it_in_one_line(install, source, words):
+    install("mine_too", source, selectors={"mine": "Mine"})
+    refusal(lambda: make_selector("mine").select(SelectorInput(np.arange(9), 2)), "plug-in 'mine' of mine_too", *words)
+
+
+def test_a_built_in_name_wins_with_one_warning(install, caplog):
+    install("other_uniform", LATEST, selectors={"uniform": "Latest", "latest": "Latest"})
+    inputs = SelectorInput(np.arange(9), 3)
+    for _ in range(2):
+        assert make_selector("uniform").select(inputs) == inputs.evenly_spaced()
+        assert make_selector("latest").select(inputs) != inputs.evenly_spaced()
+    (record,) = caplog.records
+    message = "method 'uniform' is built in; the installed plug-in of the same name (other_uniform:Latest) is not used"
+    assert (record.levelname, record.getMessage()) == ("WARNING", message)
+
+
+def test_an_installed_reranker_works_like_the_others(install):
+    source = """
+        class AsGiven:
+            def rerank(self, model, query, candidates, clip_tokens, beginnings=None):
+                return candidates[query == "fewer" :]
+    """
+    install("as_given", source, rerankers={"as_given": "AsGiven"})
+    candidates = [Candidate(Clip("v", 0, 4), 0.5), Candidate(Clip("v", 4, 8), 0.4)]
+    reranker = make_reranker("as_given", layout="clip_first")
+    assert reranker.rerank(None, "?", candidates, iter) == candidates  # type: ignore[arg-type]
+    refusal(
+        lambda: reranker.rerank(None, "fewer", candidates, iter),  # type: ignore[arg-type]
+        "plug-in 'as_given' of as_given: AsGiven.rerank gives the clip at 0 s 0 times",
+    )
+    refusal(lambda: make_reranker("best"), "as_given, or a file ending in .py, got 'best'")
+    refusal(lambda: make_selector("as_given"), "method must be one of")
+
+
+def test_the_command_checks_an_installed_selector(install):
+    install("late_frames_again", LATEST, selectors={"latest": "Latest"})
+    result = run("check-plugin", "latest")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "latest keeps the contract of a selector"
+    assert "or an installed plug-in (latest), got 'aks'" in run("check-plugin", "aks").stderr
+
+
+def test_the_command_names_an_installed_selector_that_fails(install):
+    install("broken_frames", "import no_such_library\n", selectors={"broken": "Broken"})
+    result = run("check-plugin", "broken")
+    (line,) = result.stderr.splitlines()
+    assert result.exit_code == 1 and "plug-in 'broken' of broken_frames" in line and "no_such_library" in line
+
+
 # --- the check -----------------------------------------------------------------------------------------------------
 
 
 def failures(path: Path) -> dict[str, str]:
-    return {what: problem for what, problem in check_selector(str(path)).items() if problem}
+    return {check: problem for check, problem in check_selector(str(path)).items() if problem}
 
 
-def test_a_good_one_passes(write):
+def test_a_good_selector_passes(write):
     assert failures(write(LATEST)) == {}
 
 
 @pytest.mark.parametrize(
-    ("source", "failing", "said"),
+    ("source", "failing", "message"),
     [
-        (selecting("return grid.selection(range(grid.num_frames))"), {"random scores"}, "distinct frames"),
+        (selecting("return inputs.selection(range(inputs.num_frames))"), {"random scores"}, "distinct frames"),
         (
             selecting(
-                "limit = float(np.nanmin(grid.scores))\n"
+                "limit = float(np.nanmin(inputs.scores))\n"
                 "assert limit > -np.inf, 'not finite'\n"
-                "return grid.selection(grid.best_first()[: grid.budget])",
+                "return inputs.selection(inputs.best_first()[: inputs.budget])",
                 before="import numpy as np",
             ),
             {"NaN scores", "all-NaN scores", "infinite scores", "the same again"},
@@ -201,8 +316,8 @@ def test_a_good_one_passes(write):
         ),
         (
             selecting(
-                "order = sorted(range(len(grid)), key=lambda i: random.random())\n"
-                "return grid.selection(order[: grid.budget])",
+                "order = sorted(range(len(inputs)), key=lambda i: random.random())\n"
+                "return inputs.selection(order[: inputs.budget])",
                 before="import random",
             ),
             {"the same again", "the same in every process"},
@@ -210,42 +325,42 @@ def test_a_good_one_passes(write):
         ),
         (
             selecting(
-                "order = sorted(range(len(grid)), key=lambda i: hash(f'{i}'))\n"
-                "return grid.selection(order[: grid.budget])"
+                "order = sorted(range(len(inputs)), key=lambda i: hash(f'{i}'))\n"
+                "return inputs.selection(order[: inputs.budget])"
             ),
             {"the same in every process"},
             "processes differ",
         ),
         (
-            selecting("return grid.selection(grid.best_first()[: grid.budget])").replace(
+            selecting("return inputs.selection(inputs.best_first()[: inputs.budget])").replace(
                 "def select", "needs_scores = False\n    def select"
             ),
-            {"looks at what it says"},
+            {"declares what it needs"},
             "needs_scores is false",
         ),
         (
-            selecting("return grid.even()").replace("def select", "needs_features = True\n    def select"),
-            {"looks at what it says"},
+            selecting("return inputs.evenly_spaced()").replace("def select", "needs_features = True\n    def select"),
+            {"declares what it needs"},
             "needs_features is true",
         ),
         (
-            selecting("grid.features.sum()\nreturn grid.even()"),
+            selecting("inputs.features.sum()\nreturn inputs.evenly_spaced()"),
             {"constant scores", "the same again", "the same in every process"},
             "mine.py:4: AttributeError",
         ),
     ],
     ids=["budget", "finite", "random", "hash", "scores", "features", "no features"],
 )
-def test_what_fails_is_named(write, source, failing, said):
-    found = failures(write(source))
-    assert failing <= set(found)
-    assert any(said in problem for problem in found.values())
-    assert all("\n" not in problem for problem in found.values())
-    if said != "distinct frames" and "AttributeError" not in said:
-        assert set(found) == failing
+def test_failing_checks_are_named(write, source, failing, message):
+    problems = failures(write(source))
+    assert failing <= set(problems)
+    assert any(message in problem for problem in problems.values())
+    assert all("\n" not in problem for problem in problems.values())
+    if message != "distinct frames" and "AttributeError" not in message:
+        assert set(problems) == failing
 
 
-def test_the_command_says_what_passes(write):
+def test_the_command_reports_what_passes(write):
     path = write(LATEST)
     result = run("check-plugin", path)
     assert result.exit_code == 0, result.output
@@ -254,8 +369,8 @@ def test_the_command_says_what_passes(write):
     assert lines[-1] == f"{path} keeps the contract of a selector"
 
 
-def test_the_command_says_what_fails_in_one_line_each(write):
-    path = write(selecting("return grid.selection(range(grid.num_frames))"))
+def test_the_command_reports_what_fails_in_one_line_each(write):
+    path = write(selecting("return inputs.selection(range(inputs.num_frames))"))
     result = run("check-plugin", path)
     assert result.exit_code == 1
     failed = [line for line in result.stdout.splitlines() if line.startswith("FAILS")]
@@ -264,13 +379,14 @@ def test_the_command_says_what_fails_in_one_line_each(write):
     assert f"{len(failed)} of" in line
 
 
-def test_the_command_needs_a_file(tmp_path):
+def test_the_command_needs_a_plug_in(tmp_path):
     result = run("check-plugin", tmp_path / "no.py")
     assert result.exit_code == 1
     assert "cannot read the plug-in" in result.stderr and result.stdout == ""
-    assert "a Python file" in run("check-plugin", "aks").stderr
+    message = "a Python file, ending in .py or .py:Class, or an installed plug-in (none), got 'aks'"
+    assert message in run("check-plugin", "aks").stderr
 
 
-def test_help_says_that_its_code_is_run():
-    for words in (("check-plugin", "--help"), ("ask", "--help")):
-        assert "code" in run(*words).stdout
+def test_help_warns_that_its_code_is_run():
+    for arguments in (("check-plugin", "--help"), ("ask", "--help")):
+        assert "code" in run(*arguments).stdout

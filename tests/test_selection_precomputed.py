@@ -1,4 +1,4 @@
-"""Frames that were chosen elsewhere, and scores that were given elsewhere, answered from here."""
+"""Precomputed selections and scores, read from files."""
 
 import json
 
@@ -19,38 +19,40 @@ from lvqa.synthetic.videos import make_videos
 TIMES = np.arange(10.0)
 
 
-def grid(num_frames: int = 4, question: str = "q") -> SelectorInput:
-    return SelectorInput(TIMES, num_frames, video_id="v", video_name="film", question_id=question)
+def inputs(num_frames: int = 4, question: str = "q") -> SelectorInput:
+    return SelectorInput(TIMES, num_frames, video_id="v", video_name="video", question_id=question)
 
 
 @pytest.fixture
-def chosen(tmp_path):
+def precomputed(tmp_path):
+    """Return a function that makes the selector of a file with these frames."""
+
     def write(*frames: float):
         path = tmp_path / "chosen.json"
-        path.write_text(json.dumps({"film.mp4": [{"question_id": "q", "frames": list(frames)}]}))
+        path.write_text(json.dumps({"video.mp4": [{"question_id": "q", "frames": list(frames)}]}))
         return selector_of(load_config(), str(path))
 
     return write
 
 
-def test_chosen_frames_go_to_the_nearest_of_the_grid(chosen):
-    assert chosen(0.4, 2.6, 3.4, 99).select(grid()).times_seconds == (0.0, 3.0, 9.0)
-    assert chosen(7).select(grid()).times_seconds == (7.0,)
+def test_frames_go_to_the_nearest_frame(precomputed):
+    assert precomputed(0.4, 2.6, 3.4, 99).select(inputs()).times_seconds == (0.0, 3.0, 9.0)
+    assert precomputed(7).select(inputs()).times_seconds == (7.0,)
 
 
-def test_more_frames_than_were_asked_for_are_refused(chosen):
-    with pytest.raises(LvqaError, match=r"has 5 frames for question 'q' of video 'film', and the budget is 4"):
-        chosen(1, 2, 3, 4, 5).select(grid())
+def test_more_frames_than_the_budget_are_refused(precomputed):
+    with pytest.raises(LvqaError, match=r"has 5 frames for question 'q' of video 'video', and the budget is 4"):
+        precomputed(1, 2, 3, 4, 5).select(inputs())
 
 
-def test_a_question_that_is_not_there_is_named(chosen):
-    with pytest.raises(LvqaError, match="has nothing for question 'other' of video 'film'"):
-        chosen(1).select(grid(question="other"))
+def test_a_missing_question_is_named(precomputed):
+    with pytest.raises(LvqaError, match="has nothing for question 'other' of video 'video'"):
+        precomputed(1).select(inputs(question="other"))
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(LvqaError, match=r"cannot read .*none\.json"):
-        selector_of(load_config(), str(tmp_path / "none.json")).select(grid())
+        selector_of(load_config(), str(tmp_path / "none.json")).select(inputs())
 
 
 def test_frames_from_a_file_take_no_options(tmp_path):
@@ -59,34 +61,34 @@ def test_frames_from_a_file_take_no_options(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["topk", "freeret", "bolt"])
-def test_scores_from_a_file_stand_in_for_the_models(tmp_path, method):
+def test_scores_from_a_file_replace_the_models(tmp_path, method):
     path = tmp_path / "scores.json"
     rows = [{"question_id": "q", "frames": [9, 2, 6.6, 0], "scores": [0.1, 0.9, 0.8, None]}]
-    path.write_text(json.dumps({"film": rows}))
+    path.write_text(json.dumps({"video": rows}))
     selector = selector_of(load_config(None, [f"selection.scores={path}"]), method)
     assert not selector.needs_scores, "nothing is indexed, embedded or reranked for it"
-    inside = selector.select(grid(2)).times_seconds
-    assert len(inside) == 2 and set(inside) <= {2.0, 3.0, 4.0, 5.0, 6.0, 7.0}
+    chosen = selector.select(inputs(2)).times_seconds
+    assert len(chosen) == 2 and set(chosen) <= {2.0, 3.0, 4.0, 5.0, 6.0, 7.0}
     if method == "topk":
-        assert selector.select(grid(3)).times_seconds == (2.0, 3.0, 4.0), "as near to 2 as to 6.6, or nearer"
+        assert selector.select(inputs(3)).times_seconds == (2.0, 3.0, 4.0), "as near to 2 as to 6.6, or nearer"
 
 
 def test_a_selector_without_scores_needs_no_file(tmp_path):
     selector = selector_of(load_config(None, [f"selection.scores={tmp_path / 'none.json'}"]), "uniform")
-    assert len(selector.select(grid()).times_seconds) == 4
+    assert len(selector.select(inputs()).times_seconds) == 4
 
 
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
         ([[1, 2]], "must be a mapping"),
-        ({"film": 3}, "must be a list of questions"),
-        ({"film": [{"question_id": "q", "frames": [1]}]}, "scores must be a list"),
-        ({"film": [{"question_id": "q", "frames": [1], "scores": []}]}, "a score for each frame"),
-        ({"film": [{"question_id": "q", "frames": [], "scores": []}]}, "a score for each frame"),
-        ({"film": [{"question_id": "q", "frames": [-1], "scores": [1]}]}, "seconds, 0 or more"),
-        ({"film": [{"question_id": "q", "frames": [1], "scores": ["good"]}]}, "finite number or null"),
-        ({"film": [{"question_id": "q", "frames": [1], "scores": [1]}] * 2}, "stands there twice"),
+        ({"video": 3}, "must be a list of questions"),
+        ({"video": [{"question_id": "q", "frames": [1]}]}, "scores must be a list"),
+        ({"video": [{"question_id": "q", "frames": [1], "scores": []}]}, "a score for each frame"),
+        ({"video": [{"question_id": "q", "frames": [], "scores": []}]}, "a score for each frame"),
+        ({"video": [{"question_id": "q", "frames": [-1], "scores": [1]}]}, "seconds, 0 or more"),
+        ({"video": [{"question_id": "q", "frames": [1], "scores": ["good"]}]}, "finite number or null"),
+        ({"video": [{"question_id": "q", "frames": [1], "scores": [1]}] * 2}, "stands there twice"),
     ],
 )
 def test_bad_scores_are_one_line(tmp_path, tree, message):
@@ -97,28 +99,28 @@ def test_bad_scores_are_one_line(tmp_path, tree, message):
     assert "\n" not in str(caught.value)
 
 
-def test_what_a_run_chose_goes_out_and_comes_back(tmp_path):
-    """Out of a run in every format, into one that names its questions, and asked as arms: the same answers."""
-    films = tmp_path / "films"
-    make_videos(films, num_videos=2, minutes=1, num_questions=2, seed=30)
+def test_the_selections_of_a_run_can_be_exported_and_imported(tmp_path):
+    """The answers stay the same through every format, and back to one that names its questions."""
+    folder = tmp_path / "videos"
+    make_videos(folder, num_videos=2, minutes=1, num_questions=2, seed=30)
     settings = ["model.name=tiny", f"store.folder={tmp_path / 'store'}", "frames=[4]"]
-    settings.append(f"benchmark={{name: lvbench, folder: {films}}}")
+    settings.append(f"benchmark={{name: lvbench, folder: {folder}}}")
     first = evaluate(load_run_config(None, [*settings, "arms=[{method: topk}]"]), tmp_path / "first")
 
-    def convert(source, target, *words):
-        told = CliRunner().invoke(
-            lvqa_command, ["selections", str(source), str(target), "--folder", str(films), *words]
+    def convert(source, target, *arguments):
+        result = CliRunner().invoke(
+            lvqa_command, ["selections", str(source), str(target), "--folder", str(folder), *arguments]
         )
-        assert told.exit_code == 0, told.output
-        assert "4 of 4 questions" in told.stdout
+        assert result.exit_code == 0, result.output
+        assert "4 of 4 questions" in result.stdout
 
     formats = ("bolt", "aks", "videoitg", "wfs")
     for format in formats:
-        out, back = tmp_path / f"{format}.json", tmp_path / f"{format}-back.json"
-        convert(tmp_path / "first", out, "--arm", "topk", "--frames", "4", "--format", format)
-        convert(out, back)
+        exported, imported = tmp_path / f"{format}.json", tmp_path / f"{format}-back.json"
+        convert(tmp_path / "first", exported, "--arm", "topk", "--frames", "4", "--format", format)
+        convert(exported, imported)
         if format == "bolt":
-            assert read_selections(back) == read_selections(out)
+            assert read_selections(imported) == read_selections(exported)
     arms = ", ".join(f"{{name: {format}, method: {tmp_path / f'{format}-back.json'}}}" for format in formats)
     again = evaluate(load_run_config(None, [*settings, f"arms=[{arms}]"]), tmp_path / "again")
     for format in formats:
@@ -128,20 +130,20 @@ def test_what_a_run_chose_goes_out_and_comes_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["--arm", "topk"], "--arm needs the budget"),
         (["--arm", "topk", "--frames", "4"], "none"),
         (["--format", "xml"], "the format must be one of aks, bolt, videoitg, wfs"),
     ],
 )
-def test_bad_conversions_are_one_line(tmp_path, words, message):
+def test_bad_conversions_are_one_line(tmp_path, arguments, message):
     make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=30)
     source = tmp_path / "none"
-    if "--format" in words:
+    if "--format" in arguments:
         source = tmp_path / "chosen.json"
         source.write_text("[[1]]")
-    told = CliRunner().invoke(
-        lvqa_command, ["selections", str(source), str(tmp_path / "o"), "--folder", str(tmp_path), *words]
+    result = CliRunner().invoke(
+        lvqa_command, ["selections", str(source), str(tmp_path / "o"), "--folder", str(tmp_path), *arguments]
     )
-    assert told.exit_code == 1 and message in told.stderr and told.stderr.count("\n") == 1
+    assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1

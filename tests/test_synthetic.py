@@ -26,7 +26,7 @@ from lvqa import LongVideoQA, prompts
 from lvqa.answering import Answerer, Asked
 from lvqa.embedding import Embedder
 from lvqa.models.chat import ChatTemplate
-from lvqa.models.positions import Cells, position_ids
+from lvqa.models.positions import VisualTokenSpan, position_ids
 from lvqa.models.prompt import ClipTokens, Prompt
 from lvqa.models.qwen_vl import Qwen25VL
 from lvqa.records import Candidate, Clip, Counts, LvqaError, Question, Video
@@ -842,7 +842,7 @@ class Bench:
         self.teacher = OpenTeacher(tokenizer, self.takes, seed=4)
         self.shots = [shot for take in self.takes for shot in take.shots]
         self.product = tiny
-        self.chat = ChatTemplate(tokenizer, show=tiny.show, pad=tiny.pad, others=tiny.delimiters)
+        self.chat = ChatTemplate(tokenizer, lay_out=tiny.lay_out, pad=tiny.pad, delimiters=tiny.delimiters)
         self.tokenizer = tokenizer
         self.recorder = Recorder()
         video = Video(Path("/film.mp4"), "film", 20_000.0, HEIGHT, WIDTH, 8.0)
@@ -865,7 +865,7 @@ class Bench:
 
     def block(self, num_pairs: int) -> ClipTokens:
         """A clip as the pipeline shows it."""
-        (block,) = self.store.blocks([[(2 * i, 2 * i + 1) for i in range(num_pairs)]])
+        (block,) = self.store.clips([[(2 * i, 2 * i + 1) for i in range(num_pairs)]])
         return block
 
     def check(self, lesson: Lesson) -> None:
@@ -874,7 +874,7 @@ class Bench:
         length = lesson.targets[0].position + 1
         assert lesson.ids[:length] == shown.ids.tolist()
         assert [list(axis) for axis in zip(*lesson.positions[:length], strict=True)] == shown.positions.tolist()
-        assert len(lesson.pairs) * ROWS * COLUMNS == int(shown.visual.sum())
+        assert len(lesson.pairs) * ROWS * COLUMNS == int(shown.visual_mask.sum())
 
     def seen(self, lesson: Lesson) -> list[Seen]:
         """All things on the lesson's frames."""
@@ -1053,7 +1053,7 @@ def test_positions_follow_the_rule_in_every_lesson(bench):
         assert lesson.ids.count(pad) == len(lesson.pairs) * ROWS * COLUMNS
         if any(pair < 0 for pair in lesson.pairs):
             continue  # single frames stand closer together; `check` compares theirs with the product's
-        runs: list[int | Cells] = [0]
+        runs: list[int | VisualTokenSpan] = [0]
         place = 0
         while place < len(lesson.ids):
             if lesson.ids[place] != pad:
@@ -1063,7 +1063,7 @@ def test_positions_follow_the_rule_in_every_lesson(bench):
             assert lesson.ids[place - 1] == start
             cells = next(i for i, token in enumerate(lesson.ids[place:]) if token != pad)
             temporal = bench.product.temporal(bench.block(cells // (ROWS * COLUMNS)))
-            runs += [Cells(temporal, ROWS, COLUMNS), 0]
+            runs += [VisualTokenSpan(temporal, ROWS, COLUMNS), 0]
             place += cells
         assert [list(axis) for axis in zip(*lesson.positions, strict=True)] == position_ids(runs).tolist()
 

@@ -17,7 +17,8 @@ import video_files
 from video_files import read_pixels
 
 import lvqa.video
-from lvqa.records import LvqaError, Video, num_cores
+from lvqa.records import LvqaError, Video
+from lvqa.startup import num_cores
 from lvqa.video import DECODERS, DecordDecoder, VideoError, inspect_video, read_frames
 
 

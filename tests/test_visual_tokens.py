@@ -1,4 +1,4 @@
-"""The store of visual tokens, with a model whose tokens say which frames were encoded."""
+"""The store of visual tokens, with a model whose tokens name the frames that were encoded."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from lvqa.visual_tokens import Pair, TokenFile, VisualTokens, pairs_of_clip, pai
 
 CELL, CELLS = 16, 60
 PAIR_BYTES = CELLS * 2 * 4
-FRAMES_PER_STEP = 5  # film frames from one grid frame to the next
+FRAMES_PER_STEP = 5  # video frames from one grid frame to the next
 
 
-class NumberBackbone:
-    """A token is the numbers of the two film frames that it was made from. Notes what it encodes."""
+class NumberModel:
+    """A model whose tokens are the numbers of the two video frames that they were made from. It records its work."""
 
     max_pixels = 1 << 20
 
@@ -53,27 +53,36 @@ class NumberBackbone:
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory) -> Video:
-    """16.2 s at 25 frames a second: 81 grid frames at 5 a second."""
-    return inspect_video(video_files.write_video(tmp_path_factory.mktemp("visual") / "film.mp4", 405))
+def video(tmp_path_factory) -> Video:
+    """Write 16.2 s at 25 frames a second, which are 81 grid frames at 5 a second."""
+    return inspect_video(video_files.write_video(tmp_path_factory.mktemp("visual") / "video.mp4", 405))
 
 
 @pytest.fixture
-def store(film) -> VisualTokens:
-    return made(film)
+def model() -> NumberModel:
+    return NumberModel()
 
 
-def made(film: Video, **options) -> VisualTokens:
-    return VisualTokens(film, FrameGrid.exact(film, 5.0), NumberBackbone(), **options)
+@pytest.fixture
+def store(video, model) -> VisualTokens:
+    return make_store(video, model)
+
+
+def make_store(video: Video, model: NumberModel, **options) -> VisualTokens:
+    return VisualTokens(video, FrameGrid.exact(video, 5.0), model, **options)
 
 
 def read(store: VisualTokens, groups: Sequence[Sequence[Pair]]) -> list[list[Pair]]:
-    """The grid frames that the tokens of each group were made from."""
-    found = []
+    """Return the grid frames that the tokens of each group were made from."""
+    pairs_of_groups = []
     for tokens in store.stream(groups):
         assert all(token.shape == (CELLS, 2) and (token == token[0]).all() for token in tokens)
-        found.append([tuple((token[0] / FRAMES_PER_STEP).int().tolist()) for token in tokens])
-    return found
+        pairs_of_groups.append([grid_pair(token) for token in tokens])
+    return pairs_of_groups
+
+
+def grid_pair(tokens: Tensor) -> Pair:
+    return tuple((tokens[0] / FRAMES_PER_STEP).int().tolist())
 
 
 def pairs(*firsts: int) -> list[Pair]:
@@ -97,18 +106,18 @@ def pairs(*firsts: int) -> list[Pair]:
     ],
 )
 def test_pairs_of_a_clip(start, end, num_frames, rate, expected):
-    assert pairs_of_clip(Clip("film", start, end), FrameGrid(np.arange(num_frames) / rate)) == expected
+    assert pairs_of_clip(Clip("video", start, end), FrameGrid(np.arange(num_frames) / rate)) == expected
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 16, 17, 31, 32, 33])
 @pytest.mark.parametrize("rate", [0.3, 1.0, 5.0, 29.97])
 @pytest.mark.parametrize("clip_seconds", [1.0, 4.0, 16.0])
 def test_clips_share_out_all_pairs_of_a_grid(num_frames, rate, clip_seconds):
-    video = Video(Path("/film.mp4"), "film", num_frames / rate, 96, 160, 25.0)
+    video = Video(Path("/video.mp4"), "video", num_frames / rate, 96, 160, 25.0)
     grid = FrameGrid.exact(video, rate)
     assert grid.num_frames == num_frames
-    found = [pair for clip in cut_clips(video, grid, clip_seconds) for pair in pairs_of_clip(clip, grid)]
-    assert found == [(k, min(k + 1, num_frames - 1)) for k in range(0, num_frames, 2)]
+    all_pairs = [pair for clip in cut_clips(video, grid, clip_seconds) for pair in pairs_of_clip(clip, grid)]
+    assert all_pairs == [(k, min(k + 1, num_frames - 1)) for k in range(0, num_frames, 2)]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +141,7 @@ def test_pairs_of_frames(frames, expected):
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("sequence", "expected"),
     [
         ([], []),
         ([(0, 1)], [[(0, 1)]]),
@@ -143,8 +152,8 @@ def test_pairs_of_frames(frames, expected):
         ([(0, 0), (2, 3)], [[(0, 0)], [(2, 3)]]),  # frame 1 is lacking between them
     ],
 )
-def test_runs_of_pairs(given, expected):
-    assert runs_of_pairs(given) == expected
+def test_runs_of_pairs(sequence, expected):
+    assert runs_of_pairs(sequence) == expected
 
 
 # --- the store ------------------------------------------------------------------------------------------------------
@@ -156,7 +165,7 @@ def test_tokens_are_those_of_the_frames_that_were_named(store):
     assert store.counts == Counts(frames_decoded=8, pairs_encoded=5)
 
 
-def test_a_pair_is_decoded_and_encoded_once(store):
+def test_a_pair_is_decoded_and_encoded_once(store, model):
     everything = [pairs(*range(first, first + 10, 2)) for first in range(0, 80, 10)]
     assert read(store, everything) == everything
     spent = Counts(frames_decoded=80, pairs_encoded=40)
@@ -164,7 +173,7 @@ def test_a_pair_is_decoded_and_encoded_once(store):
     assert read(store, everything) == everything
     assert read(store, [pairs(78, 4, 40)]) == [pairs(78, 4, 40)]
     assert store.counts == spent
-    assert sorted(store._model.encoded) == pairs(*range(0, 80, 2))
+    assert sorted(model.encoded) == pairs(*range(0, 80, 2))
 
 
 def test_only_what_is_new_is_decoded(store):
@@ -181,7 +190,7 @@ def test_a_frame_alone_is_a_pair_of_its_own(store):
     assert store.counts == Counts(frames_decoded=3, pairs_encoded=2)
 
 
-def test_a_stream_reads_the_film_once_and_encodes_a_group_together(store, monkeypatch):
+def test_a_stream_reads_the_video_once_and_encodes_a_group_together(store, model, monkeypatch):
     openings = []
 
     def counted(*args, **options):
@@ -193,27 +202,27 @@ def test_a_stream_reads_the_film_once_and_encodes_a_group_together(store, monkey
     groups = [pairs(*range(first, first + 16, 2)) for first in range(0, 80, 16)]
     assert read(store, groups) == groups
     assert len(openings) == 1 and len(openings[0]) == 80
-    assert store._model.calls == len(groups)
+    assert model.calls == len(groups)
     assert read(store, groups) == groups
     assert [len(times) for times in openings] in ([80], [80, 0])
 
 
 @pytest.mark.parametrize(("at_once", "batches"), [(1, 5), (15, 5), (16, 3), (23, 3), (24, 2), (1000, 1)])
-def test_groups_are_encoded_together_as_far_as_they_fill_a_batch(store, at_once, batches):
-    store._model.at_once = at_once
+def test_groups_are_encoded_together_as_far_as_they_fill_a_batch(store, model, at_once, batches):
+    model.at_once = at_once
     groups = [pairs(*range(first, first + 16, 2)) for first in range(0, 80, 16)]
     assert read(store, groups) == groups
-    assert store._model.calls == batches
-    assert store._model.encoded == pairs(*range(0, 80, 2))
+    assert model.calls == batches
+    assert model.encoded == pairs(*range(0, 80, 2))
 
 
-def test_a_pair_of_two_groups_is_encoded_once(store):
-    store._model.at_once = 1000
+def test_a_pair_of_two_groups_is_encoded_once(store, model):
+    model.at_once = 1000
     assert read(store, [pairs(0, 2), pairs(2, 4)]) == [pairs(0, 2), pairs(2, 4)]
-    assert store._model.encoded == pairs(0, 2, 4)
+    assert model.encoded == pairs(0, 2, 4)
 
 
-def test_the_work_is_done_as_it_is_asked_for(store):
+def test_a_stream_is_lazy(store):
     stream = store.stream([pairs(*range(first, first + 16, 2)) for first in range(0, 80, 16)])
     assert store.counts == Counts()
     next(stream)
@@ -227,54 +236,60 @@ def test_the_work_is_done_as_it_is_asked_for(store):
     assert read(store, [pairs(0, 40)]) == [pairs(0, 40)]
 
 
-@pytest.mark.parametrize("room_for", [0, 1, 3, 7])
-def test_memory_is_bounded_and_the_tokens_stay_right(film, room_for):
-    store = made(film, memory_bytes=room_for * PAIR_BYTES)
+@pytest.mark.parametrize("max_pairs", [0, 1, 3, 7])
+def test_memory_is_bounded_and_the_tokens_stay_correct(video, model, max_pairs):
+    store = make_store(video, model, memory_bytes=max_pairs * PAIR_BYTES)
     groups = [pairs(*range(first, first + 10, 2)) for first in range(0, 80, 10)]
     for _ in range(2):
         stream = store.stream(groups)
         for group in groups:
-            tokens = next(stream)
-            assert [tuple((token[0] / FRAMES_PER_STEP).int().tolist()) for token in tokens] == group
-            held = list(store._held.values())
-            assert sum(token.untyped_storage().nbytes() for token in held) == store._held.num_bytes
-            assert store._held.num_bytes <= room_for * PAIR_BYTES
-    assert store.counts == Counts(frames_decoded=160, pairs_encoded=80)  # what is left was pushed out before its turn
+            assert [grid_pair(tokens) for tokens in next(stream)] == group
+    assert store.counts == Counts(frames_decoded=160, pairs_encoded=80)  # each pair was dropped before its next turn
+    last = pairs(*range(80 - 2 * max_pairs, 80, 2))
+    for (tokens,) in store.stream([[pair] for pair in last]):
+        assert tokens.untyped_storage().nbytes() == PAIR_BYTES, "a part of a batch would keep the whole batch alive"
+    assert store.counts.pairs_encoded == 80, "the last pairs are kept"
+    read(store, [pairs(78 - 2 * max_pairs)])
+    assert store.counts.pairs_encoded == 81, "and no more than these"
 
 
-def test_what_was_used_last_stays(film):
-    store = made(film, memory_bytes=3 * PAIR_BYTES)
+def test_the_least_recently_used_pair_is_dropped(video, model):
+    store = make_store(video, model, memory_bytes=3 * PAIR_BYTES)
     read(store, [pairs(0, 2, 4)])
     read(store, [pairs(0)])
     read(store, [pairs(6)])
-    assert set(store._held) == set(pairs(4, 0, 6))
+    assert model.encoded == pairs(0, 2, 4, 6)
+    read(store, [pairs(0, 4, 6)])
+    assert model.encoded == pairs(0, 2, 4, 6)
+    read(store, [pairs(2)])
+    assert model.encoded == pairs(0, 2, 4, 6, 2)
 
 
-def test_tokens_that_left_during_a_stream_are_made_again(film):
-    store = made(film, memory_bytes=2 * PAIR_BYTES)
-    store._model.at_once = 3
+def test_tokens_that_are_dropped_during_a_stream_are_encoded_again(video, model):
+    store = make_store(video, model, memory_bytes=2 * PAIR_BYTES)
+    model.at_once = 3
     read(store, [pairs(40)])
     groups = [pairs(0, 2, 4), pairs(40), pairs(60)]
     assert read(store, groups) == groups
-    assert store._model.encoded.count((40, 41)) == 2
+    assert model.encoded.count((40, 41)) == 2
 
 
-def test_pairs_are_told_as_they_become_ready(store):
-    told: list[int] = []
-    store.on_pairs = told.append
+def test_pairs_are_reported_as_they_become_ready(store):
+    reports: list[int] = []
+    store.on_pairs = reports.append
     read(store, [pairs(0, 2), pairs(4), pairs(0)])
     read(store, [pairs(0, 2)])
-    assert told == [2, 1, 1, 2]
+    assert reports == [2, 1, 1, 2]
 
 
-def test_a_damaged_film_is_read_and_its_damage_counted(film, tmp_path):
-    store = made(inspect_video(video_files.damaged(film.path, tmp_path / "damaged.mp4")))
-    found = read(store, [pairs(*range(0, 80, 2))])[0]
+def test_a_damaged_video_is_read_and_its_damage_counted(video, model, tmp_path):
+    store = make_store(inspect_video(video_files.damaged(video.path, tmp_path / "damaged.mp4")), model)
+    (group,) = read(store, [pairs(*range(0, 80, 2))])
     assert store.frames_substituted > 0
-    assert found[:5] == pairs(0, 2, 4, 6, 8)
+    assert group[:5] == pairs(0, 2, 4, 6, 8)
 
 
-# --- blocks ---------------------------------------------------------------------------------------------------------
+# --- clips ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -286,37 +301,37 @@ def test_a_damaged_film_is_read_and_its_damage_counted(film, tmp_path):
         ([(80, 80)], ((0.0, 0.0),)),
     ],
 )
-def test_blocks_tell_the_time_from_their_start(store, group, seconds):
-    (block,) = store.blocks([group])
-    assert (block.rows, block.cols) == (6, 10)
-    assert np.array(block.seconds) == pytest.approx(np.array(seconds))
-    assert block.tokens.shape == (len(group), CELLS, 2)
-    assert [tuple((pair[0] / FRAMES_PER_STEP).int().tolist()) for pair in block.tokens] == list(group)
+def test_the_seconds_of_a_clip_count_from_its_start(store, group, seconds):
+    (clip,) = store.clips([group])
+    assert (clip.rows, clip.cols) == (6, 10)
+    assert np.array(clip.seconds) == pytest.approx(np.array(seconds))
+    assert clip.tokens.shape == (len(group), CELLS, 2)
+    assert [grid_pair(tokens) for tokens in clip.tokens] == list(group)
 
 
 @pytest.mark.parametrize(("start_seconds", "seconds"), [(0.0, ((2.0, 2.2), (8.0, 8.2))), (None, ())])
-def test_true_seconds_go_on_from_a_given_start_or_are_left_out(store, start_seconds, seconds):
+def test_seconds_count_from_another_start_or_are_left_out(store, start_seconds, seconds):
     tokens = next(store.stream([pairs(10, 40)]))
-    assert store.block(pairs(10, 40), tokens, start_seconds=start_seconds).seconds == seconds
+    assert store.clip_tokens(pairs(10, 40), tokens, start_seconds=start_seconds).seconds == seconds
 
 
-def test_the_model_gives_the_same_tokens_in_every_order(film):
+def test_the_model_gives_the_same_tokens_in_every_order(video):
     model = Qwen25VL.load("tiny", device="cpu")
-    grid = FrameGrid.exact(film, 5.0)
+    grid = FrameGrid.exact(video, 5.0)
     groups = [pairs(0, 2, 4, 6), [(9, 9)], pairs(20, 22)]
-    kept = VisualTokens(film, grid, model)
-    first = [torch.stack(tokens) for tokens in kept.stream(groups)]
-    again = [torch.stack(tokens) for tokens in kept.stream(groups)]
+    store = VisualTokens(video, grid, model)
+    first = [torch.stack(tokens) for tokens in store.stream(groups)]
+    again = [torch.stack(tokens) for tokens in store.stream(groups)]
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
     for group, tokens in zip(groups, first, strict=True):
         for pair, token in zip(group, tokens, strict=True):
-            fresh = next(VisualTokens(film, grid, model).stream([[pair]]))[0]
+            fresh = next(VisualTokens(video, grid, model).stream([[pair]]))[0]
             torch.testing.assert_close(fresh, token, atol=1e-5, rtol=1e-4)
 
 
 def test_tokens_on_disk_are_whole_or_none(tmp_path):
-    path = tmp_path / "film.tokens"
-    file = TokenFile(path, num_pairs=4, most_bytes=4 * 8)
+    path = tmp_path / "video.tokens"
+    file = TokenFile(path, num_pairs=4, max_bytes=4 * 8)
     assert file.has_room(8) and not file.has_room(9)
     assert file.read(0) is None
     file.write({2: b"8 bytes.", 0: b"others.."})
@@ -326,5 +341,5 @@ def test_tokens_on_disk_are_whole_or_none(tmp_path):
     assert (file.read(0), file.read(2)) == (b"others..", None)
     path.write_bytes(content.replace(b"others", b"Others"))
     assert (file.read(0), file.read(2)) == (None, b"8 bytes.")
-    TokenFile(tmp_path / "no folder" / "film.tokens", num_pairs=4, most_bytes=32).write({0: b"8 bytes."})
+    TokenFile(tmp_path / "no folder" / "video.tokens", num_pairs=4, max_bytes=32).write({0: b"8 bytes."})
     assert not (tmp_path / "no folder").exists()

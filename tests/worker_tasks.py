@@ -1,4 +1,4 @@
-"""Handlers for the tests of the workers, good and bad. A module of its own, so that a worker imports little else."""
+"""Handlers for the tests of the workers, good and bad. It is a module of its own, so that a worker imports little."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from typing import Any
 
 from lvqa.records import LvqaError
 
-Chore = tuple[Any, ...]
-"""The name of a function here, and what it is called with."""
+Task = tuple[Any, ...]
+"""The name of a function of this module, and its arguments."""
 
 
-def make() -> Callable[[Chore], object]:
-    """A handler that does worker_tasks."""
-    return lambda chore: globals()[chore[0]](*chore[1:])
+def make() -> Callable[[Task], object]:
+    """Return a handler that calls the function of a task."""
+    return lambda task: globals()[task[0]](*task[1:])
 
 
-def make_refusing() -> Callable[[Chore], object]:
+def make_refusing() -> Callable[[Task], object]:
     raise LvqaError("model 'nobody' is unknown")
 
 
-def make_broken() -> Callable[[Chore], object]:
+def make_broken() -> Callable[[Task], object]:
     return {}["no such key"]
 
 
-def make_dying() -> Callable[[Chore], object]:
+def make_dying() -> Callable[[Task], object]:
     os._exit(7)
 
 
-def make_counted(folder: Path) -> Callable[[Chore], object]:
-    """As `make`, and leaves a file for each time that it is called."""
+def make_counted(folder: Path) -> Callable[[Task], object]:
+    """Return what `make` returns, and create a file for each call."""
     (folder / f"{time.monotonic_ns()}-{os.getpid()}").touch()
     return make()
 
 
-def square(number: int) -> int:
-    return number * number
+def square(i: int) -> int:
+    return i * i
 
 
 def pid() -> int:
@@ -51,11 +51,11 @@ def environment(*names: str) -> list[str | None]:
     return [os.environ.get(name) for name in names]
 
 
-def refuse(text: str) -> None:
+def raise_user_error(text: str) -> None:
     raise LvqaError(text)
 
 
-def stumble() -> None:
+def raise_bug() -> None:
     raise ZeroDivisionError("a bug\nin two lines")
 
 
@@ -63,16 +63,16 @@ def crash() -> None:
     ctypes.string_at(0)
 
 
-def leave(code: int) -> None:
+def exit_process(code: int) -> None:
     os._exit(code)
 
 
-def die_the_first_time(marker: Path) -> str:
-    """By SIGKILL, unless somebody has died here before."""
+def die_once(marker: Path) -> str:
+    """Die by SIGKILL, unless the marker exists: a process has died here before."""
     if not marker.exists():
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return "done"
+    return "completed"
 
 
 def sleep(seconds: float, marker: Path | None = None) -> str:
@@ -82,26 +82,24 @@ def sleep(seconds: float, marker: Path | None = None) -> str:
     return "slept"
 
 
-def unpicklable() -> object:
+def return_unpicklable() -> object:
     return lambda: None
 
 
-def leave_a_mark(folder: Path, then: str, *arguments: Any) -> object:
-    """Does another chore, having left a file for this try."""
+def record_try(folder: Path, function: str, *arguments: Any) -> object:
+    """Create a file for this try, then call another function of this module."""
     (folder / f"{time.monotonic_ns()}-{os.getpid()}").touch()
-    return globals()[then](*arguments)
+    return globals()[function](*arguments)
 
 
-def make_indexer_that_crashes(*arguments: Any, **options: Any) -> Callable[[Any], object]:
-    """The real one, but the decoder kills the process at films whose name says so."""
-    from lvqa import video
-    from lvqa.library import _make_indexer
+def install_crashing_decoder() -> None:
+    """Replace the decoder by one that kills the process at videos with "crash" in their names."""
+    from lvqa.video import DECODERS, PyAVDecoder
 
-    class Crashing(video.PyAVDecoder):
-        def frames(self, film: Any, *where: Any, **size: Any) -> Any:
-            if "crash" in film.path.name:
+    class CrashingDecoder(PyAVDecoder):
+        def frames(self, video: Any, *times: Any, **size: Any) -> Any:
+            if "crash" in video.path.name:
                 crash()
-            return super().frames(film, *where, **size)
+            return super().frames(video, *times, **size)
 
-    video.DECODERS["pyav"] = Crashing
-    return _make_indexer(*arguments, **options)
+    DECODERS["pyav"] = CrashingDecoder

@@ -124,7 +124,7 @@ class Setup:
     @contextlib.contextmanager
     def loaded(self, config: Config) -> Iterator[LongVideoQA]:
         """The model behind the settings, with progress shown. The settings are checked before anything is loaded."""
-        from lvqa.records import paused_gc
+        from lvqa.startup import paused_gc
 
         is_own_process = click.get_current_context().find_root().obj is OWN_PROCESS
         with paused_gc() if is_own_process else contextlib.nullcontext():

@@ -1,4 +1,4 @@
-"""`lvqa check-plugin`: does a selector or a reranker of your own keep the contract?"""
+"""`lvqa check-plugin`: does a selector or a reranker of a user keep the contract?"""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
 
 @click.command("check-plugin")
-@click.argument("file")
-def check_plugin(file: str) -> None:
-    """Check FILE, a Python file with a selector or a reranker of your own (FILE.py or FILE.py:Class).
+@click.argument("name")
+def check_plugin(name: str) -> None:
+    """Check a selector or a reranker that you have written or installed.
 
-    Such a file is used by `--method FILE.py`, or by `-s rerank.name=FILE.py`. Its code is run as it is, with all your
-    rights: check only files that you would run yourself. What passes and what fails is printed, a line each; the exit
-    code is 1 if anything fails.
+    NAME is a Python file (FILE.py or FILE.py:Class), or the name by which an installed package adds a plug-in. It is
+    used by `--method NAME`, or by `-s rerank.name=NAME`. Its code is run as it is, with all your rights: check only
+    what you would run yourself. What passes and what fails is printed, a line each; the exit code is 1 if anything
+    fails.
     """
     from lvqa.plugins import is_file_name
     from lvqa.records import LvqaError
@@ -27,18 +28,21 @@ def check_plugin(file: str) -> None:
     from lvqa.selection import SELECTOR
     from lvqa.selection.contract import check_selector
 
-    if not is_file_name(file):
-        raise LvqaError(f"FILE must be a Python file, ending in .py or .py:Class, got {file!r}")
     contracts: dict[str, tuple[PluginPoint[Any], Callable[[str], dict[str, str | None]]]]
     contracts = {"selector": (SELECTOR, check_selector), "reranker": (RERANKER, check_reranker)}
-    kinds = [kind for kind, (point, _) in contracts.items() if point.is_in(file)]
+    kinds = [kind for kind, (point, _) in contracts.items() if point.provides(name)]
+    if not kinds and is_file_name(name):
+        wanted = " or ".join(point.signature for point, _ in contracts.values())
+        raise LvqaError(f"{name} has no class with a method {wanted}")
     if not kinds:
-        wanted = " or ".join(f"{point.method}({point.arguments})" for point, _ in contracts.values())
-        raise LvqaError(f"{file} has no class with a method {wanted}")
-    found = {f"{kind}: {what}": wrong for kind in kinds for what, wrong in contracts[kind][1](file).items()}
-    failed = [what for what, problem in found.items() if problem]
-    for what, problem in found.items():
-        click.echo(f"FAILS  {what}: {problem}" if problem else f"ok     {what}")
+        installed = sorted({plugin for point, _ in contracts.values() for plugin in point.installed()})
+        names = ", ".join(installed) or "none"
+        allowed = f"a Python file, ending in .py or .py:Class, or an installed plug-in ({names})"
+        raise LvqaError(f"NAME must be {allowed}, got {name!r}")
+    results = {f"{kind}: {check}": problem for kind in kinds for check, problem in contracts[kind][1](name).items()}
+    failed = [check for check, problem in results.items() if problem]
+    for check, problem in results.items():
+        click.echo(f"FAILS  {check}: {problem}" if problem else f"ok     {check}")
     if failed:
-        raise LvqaError(f"{file} fails {len(failed)} of {len(found)} checks")
-    click.echo(f"{file} keeps the contract of a {' and a '.join(kinds)}")
+        raise LvqaError(f"{name} fails {len(failed)} of {len(results)} checks")
+    click.echo(f"{name} keeps the contract of a {' and a '.join(kinds)}")

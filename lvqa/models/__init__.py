@@ -1,4 +1,4 @@
-"""All that is asked of a model: encode frame pairs, read the last state, score words, write text."""
+"""The interface of a model: encode frame pairs, compute the last state, score words, generate text."""
 
 from __future__ import annotations
 
@@ -20,34 +20,36 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """One multimodal model, untouched. Tokens and prompts are those of `lvqa.models.prompt`."""
+    """One multimodal model, with its weights unchanged. Tokens and prompts are those of `lvqa.models.prompt`."""
 
     name: str
+    """The name that the model was loaded by."""
     revision: str
-    """What tells these weights from others: it belongs into every stamp."""
+    """The version of the weights; it belongs into every fingerprint."""
     counts: Counts
-    """What was spent since loading; added to by every call."""
+    """The work since loading; every call adds to it."""
     dim: int
+    """The width of the hidden states."""
     max_pixels: int
     """The default limit on a frame's size."""
     rerank_layout: str
-    """What it had better read first in reranking, as `rerank.layout` names it."""
+    """The layout of reranking prompts that suits the model best, as `rerank.layout` names it."""
     answer_mode: str
-    """How its answers to multiple choice are best read, as `answer.mode` names it."""
+    """The way to answer multiple choice that suits the model best, as `answer.mode` names it."""
     time_encoding: str
-    """How it is best told the time of a frame, as `answer.time_encoding` names it."""
+    """The encoding of a frame's time that suits the model best, as `answer.time_encoding` names it."""
 
-    head: LMHead
-    """What turns its states into words."""
+    lm_head: LMHead
+    """The final norm and the language head."""
 
     @property
     def device(self) -> torch.device:
-        """Where it is, and its tokens."""
+        """The device of the model and of its tokens."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its tokens."""
+        """The precision of the model's tokens."""
         ...
 
     def compile(self) -> None:
@@ -55,68 +57,98 @@ class Model(Protocol):
         ...
 
     def frame_size(self, height: int, width: int, *, max_pixels: int) -> tuple[int, int]:
-        """Height and width to decode frames of this size at."""
+        """Return the height and width at which frames of this size are decoded."""
         ...
 
     def token_grid(self, height: int, width: int) -> tuple[int, int]:
-        """How many rows and columns of visual tokens a pair of frames of this size has."""
+        """Return how many rows and columns of visual tokens a pair of frames of this size has."""
         ...
 
     def pairs_at_once(self, height: int, width: int) -> int:
-        """How many pairs of such frames fill a batch; fewer leave the device idle."""
+        """Return how many pairs of frames of this size fill a batch; fewer leave the device idle."""
         ...
 
     def encode_pairs(self, pixels: np.ndarray) -> Tensor:
-        """(n, tokens, width) visual tokens of (n, 2, height, width, 3) uint8 pixels; the model knows the width."""
+        """Return the visual tokens of frame pairs, (n, tokens, width); the width is the model's own.
+
+        Args:
+            pixels: (n, 2, height, width, 3) uint8.
+        """
         ...
 
     def encode_audio(self, samples: np.ndarray) -> AudioTokens:
-        """What is heard of (samples,) float32, 16,000 a second. LvqaError where the model does not hear."""
+        """Return the audio tokens of (samples,) float32, 16,000 a second.
+
+        Raises:
+            LvqaError: The model does not hear.
+        """
         ...
 
     def last_hidden_states(self, prompts: Sequence[Prompt], *, state: str = ..., final_norm: bool = ...) -> Tensor:
-        """(n, dim) float32 states at the place where the reply begins."""
+        """Return the states at each prompt's last position, where the reply begins, (n, dim) float32."""
         ...
 
     def sublayer_states(self, prompts: Sequence[Prompt]) -> Tensor:
-        """(n, 1 + 2 * layers, dim) float32 states there: at first, and after each attention and each MLP."""
+        """Return the states there at first and after each attention and MLP, (n, 1 + 2 * layers, dim) float32."""
         ...
 
     def first_tokens(self, words: Sequence[str]) -> list[int]:
-        """The token that each word begins with. LvqaError if two begin with the same one."""
+        """Return the token that each word begins with.
+
+        Raises:
+            LvqaError: Two words begin with the same token.
+        """
         ...
 
     def next_token_logits(self, prompts: Sequence[Prompt], words: Sequence[str] | None = None) -> Tensor:
-        """(n, words) float32 logits of the words' first tokens as the reply's; without words (n, vocabulary)."""
+        """Return the logit of each word's first token as the reply's first token, (n, words) float32.
+
+        Without words it returns (n, vocabulary).
+        """
         ...
 
     def prefill_prefix(self, prompts: Sequence[Prompt]) -> list[PrefixKV]:
-        """Prompts that end with a visual block, read once for all that may follow."""
+        """Return the keys and values of prefixes, each of which ends with a clip, for all that may follow them."""
         ...
 
     def score_with_prefix(
-        self, beginnings: Sequence[PrefixKV], rests: Sequence[Prompt], words: Sequence[str] | None = None
+        self, prefixes: Sequence[PrefixKV], suffixes: Sequence[Prompt], words: Sequence[str] | None = None
     ) -> Tensor:
-        """(n, words) float32: `next_token_logits` of each beginning with its rest behind it, which starts with text."""
+        """Return the logits of `next_token_logits` for each prefix with its suffix behind it, (n, words) float32.
+
+        A suffix starts with text.
+        """
         ...
 
     def visual_enhancement(self, *, ratio: float, formula: str = ...) -> AbstractContextManager[None]:
-        """While it lasts, prompts are read with RetLLM's visual enhancement; whole prompts only."""
+        """Apply RetLLM's visual enhancement to all prompts inside the `with` block; whole prompts only."""
         ...
 
     def reply_log_probs(self, prompt: Prompt, replies: Sequence[str]) -> Tensor:
-        """(replies,) float32 log-probabilities that the reply is exactly this text."""
+        """Return the log-probability that the reply is exactly each of these texts, (replies,) float32."""
         ...
 
     def generate(self, prompt: Prompt, *, max_new_tokens: int = ...) -> str:
-        """The greedy reply."""
+        """Return the greedy reply."""
         ...
 
 
 def load_model(
     name: str, *, device: str | None = None, dtype: str | None = None, max_batch_tokens: int | None = None
 ) -> Model:
-    """The model under a hub id, in a folder, or the embedded "tiny"; its config.json says which family it is."""
+    """Load a model; its config.json names the family.
+
+    Args:
+        name: A hub id, a folder, or "tiny" for the embedded model.
+        device: "cpu", "cuda" or "cuda:0"; None means CUDA where there is one, else the CPU.
+        dtype: "bfloat16", "float16" or "float32"; None means bfloat16 on CUDA and on CPUs that multiply in it, else
+            float32, unless config.json has a `cpu_dtype`.
+        max_batch_tokens: How many tokens a batch may hold; None means a number that suits the device.
+
+    Raises:
+        LvqaError: There is no such model, it is of an unknown family, it is incomplete, or the device or the dtype
+            can't be used.
+    """
     from lvqa.models.checkpoint import find_checkpoint
 
     family = find_checkpoint(name).model_type
@@ -129,7 +161,7 @@ def load_model(
 
 
 ENHANCEMENTS = ("released", "paper")
-"""Formulas of RetLLM's visual enhancement, as `lvqa.models.enhancement` explains them."""
+"""The formulas of RetLLM's visual enhancement, as `lvqa.models.enhancement` explains them."""
 
 MODELS = {
     "qwen2_vl": "lvqa.models.qwen_vl:Qwen2VL",
@@ -139,4 +171,4 @@ MODELS = {
     "internvl": "lvqa.models.frame_by_frame:InternVL",
     "llava_onevision": "lvqa.models.frame_by_frame:LlavaOnevision",
 }
-"""A `model_type` of config.json -> where its class lies; imported when it is loaded."""
+"""A `model_type` of config.json -> the module and the class, which are imported when a model is loaded."""

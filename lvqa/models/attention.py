@@ -1,8 +1,8 @@
-"""Attention behind what was read earlier, without a copy of its keys for every query head that shares them.
+"""Attention behind a prefix, without a copy of its keys for every query head that shares them.
 
-The library's `sdpa` repeats keys and values for each head of a group as soon as there is a mask. Behind a long
-beginning that is most of the memory traffic, so that here the heads of a group stand below each other, as more queries
-on the same keys: the same sums. Everything else is left to the library.
+The library's `sdpa` repeats keys and values for each head of a group as soon as there is a mask. Behind a long prefix
+that is most of the memory traffic, so that here the heads of a group stand below each other, as more queries on the
+same keys: the same sums. Everything else is left to the library.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 SHARED_KEYS = "sdpa_shared_keys"
-"""The name under which the library finds it."""
+"""The name under which the library finds `attend`."""
 
 
 def attend(
@@ -29,9 +29,16 @@ def attend(
     scaling: float | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """(batch, queries, heads, head_dim), of (batch, heads, queries, head_dim) and keys and values with their own heads.
+    """Return (batch, queries, heads, head_dim) attention, by the library's contract of an attention function.
 
-    The library's contract of an attention function; nothing is dropped out.
+    Args:
+        module: The attention layer.
+        query: (batch, heads, queries, head_dim).
+        key: (batch, kv_heads, keys, head_dim).
+        value: As `key`.
+        attention_mask: (batch, 1, queries, keys), or None.
+        scaling: The factor on the products; None means the usual one.
+        **others: The library's other arguments, which go to its own function.
     """
     if attention_mask is None or query.shape[1] == key.shape[1] or query.shape[2] == key.shape[2]:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **others)
@@ -41,15 +48,20 @@ def attend(
 def attend_sharing_keys(
     query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, scaling: float | None = None
 ) -> Tensor:
-    """(batch, heads, queries, head_dim), of queries like that, and of keys and values with fewer heads.
+    """Return (batch, heads, queries, head_dim) attention of queries on keys and values with fewer heads.
 
-    `attention_mask` is (batch, 1, queries, keys); without one every query sees every key.
+    Args:
+        query: (batch, heads, queries, head_dim).
+        key: (batch, kv_heads, keys, head_dim).
+        value: As `key`.
+        attention_mask: (batch, 1, queries, keys); without one every query sees every key.
+        scaling: The factor on the products; None means the usual one.
     """
     batch, heads, _, head_dim = query.shape
     kv_heads = key.shape[1]
-    below = query.reshape(batch, kv_heads, -1, head_dim)  # of each kv_head all queries of its first head, of its second
+    stacked = query.reshape(batch, kv_heads, -1, head_dim)  # a kv_head's query heads stand below each other
     mask = None if attention_mask is None else attention_mask.repeat(1, 1, heads // kv_heads, 1)
-    return scaled_dot_product_attention(below, key, value, mask, scale=scaling).reshape(query.shape)
+    return scaled_dot_product_attention(stacked, key, value, mask, scale=scaling).reshape(query.shape)
 
 
 AttentionInterface.register(SHARED_KEYS, attend)

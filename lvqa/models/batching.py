@@ -1,4 +1,4 @@
-"""Batches by tokens, not by items, with a way out when memory runs short."""
+"""Batches of a bounded number of tokens, which become smaller when memory runs out."""
 
 from __future__ import annotations
 
@@ -13,17 +13,27 @@ from lvqa.records import LvqaError
 
 
 class TokenBudget:
-    """How many tokens one batch may hold. Halved when memory runs out, and kept so."""
+    """A bound on the tokens of a batch. It is halved when memory runs out, and stays so."""
 
     def __init__(self, tokens: int) -> None:
         if tokens < 1:
             raise ValueError(f"a batch must hold at least one token, got {tokens}")
         self.tokens = tokens
 
-    def run(self, sizes: Sequence[int], work: Callable[[list[int]], Tensor]) -> Tensor:
-        """(n, ...) the rows of `work` in the items' order; it is called with the indices of items of similar size.
+    def run(self, sizes: Sequence[int], compute: Callable[[list[int]], Tensor]) -> Tensor:
+        """Compute all items in batches of similar sizes.
 
-        Sizes [5, 900, 5, 5] under 1000 tokens are worked on as [0, 2, 3] and [1]: an item costs what the longest does.
+        Sizes [5, 900, 5, 5] under 1000 tokens are computed as [0, 2, 3] and [1]: an item costs what the longest does.
+
+        Args:
+            sizes: The number of tokens of each item.
+            compute: Returns a row for each item of a batch, which is given by the items' indices.
+
+        Returns:
+            (n, ...) rows in the items' order.
+
+        Raises:
+            LvqaError: There is not even memory for one item alone.
         """
         waiting = sorted(range(len(sizes)), key=sizes.__getitem__)
         order = list(waiting)
@@ -31,7 +41,7 @@ class TokenBudget:
         while waiting:
             batch = self._first_batch(waiting, sizes)
             try:
-                rows.append(work(batch))
+                rows.append(compute(batch))
             except (torch.OutOfMemoryError, MemoryError) as error:
                 size = sizes[batch[-1]]
                 if len(batch) == 1:
@@ -44,32 +54,38 @@ class TokenBudget:
         joined = torch.cat(rows)
         return joined if order == sorted(order) else joined[to_device(torch.tensor(order).argsort(), joined.device)]
 
-    def run_alike(
+    def run_by_shape(
         self,
         shapes: Sequence[tuple[int, ...]],
-        work: Callable[[list[int]], Tensor],
+        compute: Callable[[list[int]], Tensor],
         *,
-        weights: tuple[float, ...] = (1,),
+        token_costs: tuple[float, ...] = (1,),
     ) -> list[Tensor]:
-        """The rows of `work` in the items' order; items of one shape alone come together, so that nothing is padded.
+        """Compute all items in batches of one shape, so that nothing is padded.
 
-        A shape is the lengths of an item's parts; `weights` are what a token of each part costs.
+        Args:
+            shapes: The lengths in tokens of each item's pieces, such as its prefix and its suffix.
+            compute: Returns a row for each item of a batch, which is given by the items' indices.
+            token_costs: What a token of each piece costs.
+
+        Returns:
+            The rows in the items' order.
         """
-        places: dict[tuple[int, ...], list[int]] = {}
-        for place, shape in enumerate(shapes):
-            places.setdefault(shape, []).append(place)
+        items_of_shape: dict[tuple[int, ...], list[int]] = {}
+        for i, shape in enumerate(shapes):
+            items_of_shape.setdefault(shape, []).append(i)
         rows: dict[int, Tensor] = {}
-        for shape, alike in places.items():
+        for shape, items in items_of_shape.items():
 
-            def work_on(batch: list[int], alike: list[int] = alike) -> Tensor:
-                return work([alike[place] for place in batch])
+            def compute_items(batch: list[int], items: list[int] = items) -> Tensor:
+                return compute([items[i] for i in batch])
 
-            size = math.ceil(sum(weight * length for weight, length in zip(weights, shape, strict=True)))
-            rows.update(zip(alike, self.run([size] * len(alike), work_on), strict=True))
-        return [rows[place] for place in range(len(shapes))]
+            size = math.ceil(sum(cost * length for cost, length in zip(token_costs, shape, strict=True)))
+            rows.update(zip(items, self.run([size] * len(items), compute_items), strict=True))
+        return [rows[i] for i in range(len(shapes))]
 
     def _first_batch(self, waiting: Sequence[int], sizes: Sequence[int]) -> list[int]:
-        """The longest start of `waiting` that fits, at least one item; sizes rise along it.
+        """Return the longest start of `waiting` that fits, at least one item; sizes rise along it.
 
         Items of one size are shared out evenly: 16 of which 15 fit are 8 and 8.
         """

@@ -1,4 +1,4 @@
-"""Where a model lies, and what it is, before any weight is read."""
+"""Find a model on disk or on the hub, and what it is, before any weight is read."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from transformers.utils.logging import disable_progress_bar
 from lvqa.records import LvqaError
 
 TINY = Path(__file__).parents[1] / "synthetic" / "weights"
+"""The folder of the embedded model."""
 ALLOWED = 'a hub id such as "Qwen/Qwen2.5-VL-7B-Instruct", a folder with a config.json, or "tiny"'
 SAMPLES, SAMPLE_BYTES = 64, 65536
+"""How many samples of a large file are hashed, and how large each is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Checkpoint:
     """A model on disk or on the hub."""
 
     name: str
-    """As the user wrote it."""
+    """The name that the user gave."""
     source: str
     """A folder or a hub id, as `from_pretrained` takes it."""
     model_type: str
@@ -31,11 +33,15 @@ class Checkpoint:
     revision: str
     """The hub's commit hash, or a fingerprint of a folder's files."""
     cpu_dtype: str | None = None
-    """What it had better be computed in on a CPU, if its config.json says so."""
+    """The precision that config.json recommends on a CPU, if any."""
 
 
 def find_checkpoint(model: str) -> Checkpoint:
-    """The checkpoint that a user means by a hub id, a folder, or "tiny"."""
+    """Return the checkpoint that a user means by a hub id, a folder, or "tiny".
+
+    Raises:
+        LvqaError: There is no such folder or hub id, or it has no config.json.
+    """
     folder = TINY if model == "tiny" else Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -56,7 +62,7 @@ def _checkpoint(name: str, source: str, config: dict[str, Any], revision: str) -
 
 
 def hide_bars(*, but_downloads: bool) -> None:
-    """Switch the library's own progress bars off in this process; those of downloads stay if wanted and allowed."""
+    """Switch the library's own progress bars off in this process; with `but_downloads`, those of downloads stay."""
     but_downloads = but_downloads and not are_progress_bars_disabled()  # by the user's own setting
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of downloads as well
     if but_downloads:
@@ -64,9 +70,9 @@ def hide_bars(*, but_downloads: bool) -> None:
 
 
 def _fingerprint(folder: Path) -> str:
-    """16 hexadecimal digits over the files' names, sizes and evenly spaced samples of their bytes.
+    """Return 16 hexadecimal digits over the files' names, sizes and evenly spaced samples of their bytes.
 
-    A file of up to 4 MiB counts in full. Of a larger one 64 samples do: two sets of weights differ nearly everywhere.
+    A file of up to 4 MiB is hashed in full, a larger one by 64 samples: two sets of weights differ nearly everywhere.
     """
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
@@ -75,7 +81,7 @@ def _fingerprint(folder: Path) -> str:
         size = path.stat().st_size
         digest.update(f"{path.name} {size} ".encode())
         with path.open("rb") as file:
-            for number in range(SAMPLES):
-                file.seek(max(number * SAMPLE_BYTES, number * (size - SAMPLE_BYTES) // (SAMPLES - 1)))
+            for i in range(SAMPLES):
+                file.seek(max(i * SAMPLE_BYTES, i * (size - SAMPLE_BYTES) // (SAMPLES - 1)))
                 digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()[:16]

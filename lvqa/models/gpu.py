@@ -1,4 +1,4 @@
-"""What a GPU needs to come near its peak with the library's modules. The weights stay what they are.
+"""Change the library's modules so that a GPU comes near its peak with them. The weights stay what they are.
 
 Written as the library writes it, a norm reads and writes its states a dozen times in float32; as one kernel, once. And
 rows that do not begin at a multiple of 16 bytes keep a product off the fast paths, as those of Qwen2.5-VL's vision
@@ -12,28 +12,30 @@ from typing import Any
 from torch import nn
 from torch.nn.functional import pad
 
-ROW = 8
-"""Numbers of two bytes in 16."""
+ROW_MULTIPLE = 8
+"""A row must hold a multiple of so many numbers: they have two bytes each, and it begins at a multiple of 16."""
 
 
 def fit(model: nn.Module) -> None:
-    """Change the modules of a model in place."""
+    """Replace norms by one kernel each, and pad MLPs to aligned rows, in place."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if hasattr(child, "variance_epsilon"):
                 setattr(module, name, _one_kernel(child))
         if {"gate_proj", "up_proj", "down_proj"} <= dict(module.named_children()).keys():
-            _fill_up(module)
+            _pad_rows(module)
 
 
 def _one_kernel(norm: Any) -> nn.RMSNorm:
+    """Return the norm as the module that computes it in one kernel."""
     fused = nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon)
     fused.weight = norm.weight
     return fused
 
 
-def _fill_up(mlp: Any) -> None:
-    lacking = -mlp.down_proj.in_features % ROW
+def _pad_rows(mlp: Any) -> None:
+    """Widen the inner rows of an MLP with zeros."""
+    lacking = -mlp.down_proj.in_features % ROW_MULTIPLE
     if not lacking:
         return
     for linear, sides in (

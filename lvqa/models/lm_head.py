@@ -1,40 +1,59 @@
-"""The language head: what a state would say."""
+"""The language head: from a hidden state to the next token."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lvqa.models.chat import ChatTemplate
+ROWS_AT_ONCE = 16_384
+"""How many rows of the head are converted to float32 at once; a copy of all of them can take 2 GB."""
 
 
 class LMHead:
-    """The final norm, the head's matrix of one row a token, and the tokens' texts."""
+    """A model's final norm, and its head's matrix, which has one row a token."""
 
-    def __init__(self, norm: nn.Module, weight: Tensor, chat: ChatTemplate) -> None:
+    def __init__(self, norm: nn.Module, weight: Tensor, tokenizer: Any) -> None:
         self._norm = norm
         self._weight = weight
-        self._chat = chat
+        self._tokenizer = tokenizer
 
     @torch.no_grad()
     def normed(self, states: Tensor) -> Tensor:
-        """(..., dim) float32: states after the model's final norm, as the library gives its last hidden state."""
+        """Return (..., dim) float32 states after the final norm, as the library gives its last hidden state."""
         normed: Tensor = self._norm(states.to(self._weight)).float()
         return normed
 
     @torch.no_grad()
     def log_probs(self, states: Tensor) -> Tensor:
-        """(n, vocabulary) float32: of each token as the next one, by (n, dim) states before the final norm."""
+        """Return each token's log-probability as the next one, (n, vocabulary) float32.
+
+        Args:
+            states: Hidden states before the final norm, (n, dim).
+        """
         return linear(self._norm(states.to(self._weight)), self._weight).float().log_softmax(-1)
 
+    @torch.no_grad()
+    def logits(self, normed: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
+        """Return the logits of some tokens, or of all, as the next one, (n, tokens) float32.
+
+        They are computed in float32; in less, logits that differ little would be equal.
+
+        Args:
+            normed: Hidden states after the final norm, (n, dim).
+            tokens: Token ids; None means the whole vocabulary.
+        """
+        pieces = torch.split(self._weight, ROWS_AT_ONCE) if tokens is None else [self._weight[list(tokens)]]
+        return torch.cat([linear(normed.float(), piece.float()) for piece in pieces], dim=1)
+
     def rows(self, tokens: Sequence[int]) -> Tensor:
-        """(tokens, dim) float32: the head's rows, in the direction of which a state says these tokens."""
+        """Return the head's rows of these tokens, (tokens, dim) float32; a logit is the product of state and row."""
         return self._weight[list(tokens)].float()
 
     def text(self, token: int) -> str:
-        """What a token stands for, special tokens by their names."""
-        text: str = self._chat.tokenizer.decode([token])
+        """Return a token's text; a special token's text is its name."""
+        text: str = self._tokenizer.decode([token])
         return text

@@ -1,6 +1,6 @@
 """Positions of a sequence that mixes text and video, by the rule that Qwen's models were trained with.
 
-Three axes: time, height, width. Text moves along all three together. Visual tokens that start at s place the cell
+Three axes: time, height, width. Text moves along all three together. Visual tokens that start at s put the cell
 (pair p, row y, column x) at (s + temporal[p], s + y, s + x), and the text after them goes on at their largest
 position + 1. (transformers 5.23 forgets the temporal extent there: the text would lie inside the video.) In a row of
 cells the width axis goes on as text does, so that it holds the positions of a model that knows a single axis.
@@ -16,8 +16,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """The tokens of a sound, which go on along all axes as text does."""
+class AudioTokenSpan:
+    """A run of audio tokens, which go on along all axes as text does."""
 
     length: int
 
@@ -26,11 +26,11 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
-    """The visual tokens that stand together, in position space."""
+class VisualTokenSpan:
+    """A run of visual tokens that form one block in position space."""
 
     temporal: tuple[int, ...]
-    """Temporal position of each pair, counted from the start, never falling."""
+    """The temporal position of each pair, counted from the start of the span, never falling."""
     rows: int
     cols: int
 
@@ -38,25 +38,29 @@ class Cells:
         return len(self.temporal) * self.rows * self.cols
 
 
-def position_ids(runs: Sequence[int | Cells | Heard]) -> Tensor:
-    """(3, sequence) int64: a run is a number of text tokens, delimiters included, or visual tokens, or a sound's.
+Span = int | VisualTokenSpan | AudioTokenSpan
+"""A number of text tokens, delimiters included, or a run of visual or of audio tokens."""
+
+
+def position_ids(spans: Sequence[Span]) -> Tensor:
+    """Return the positions of consecutive spans of tokens, (3, sequence) int64.
 
     >>> position_ids([2, 1]).tolist()
     [[0, 1, 2], [0, 1, 2], [0, 1, 2]]
     """
     pieces = [torch.zeros(3, 0, dtype=torch.long)]
     start = 0
-    for run in runs:
-        offsets = _offsets(run)  # (3, tokens)
+    for span in spans:
+        offsets = _offsets(span)  # (3, tokens)
         pieces.append(offsets + start)
         if offsets.numel():
             start += int(offsets.max()) + 1
     return torch.cat(pieces, dim=1)
 
 
-def _offsets(run: int | Cells | Heard) -> Tensor:
-    """(3, tokens): positions relative to their start; of cells pair by pair and row by row."""
-    if not isinstance(run, Cells):
-        return torch.arange(run if isinstance(run, int) else len(run)).expand(3, -1)
-    axes = (torch.tensor(run.temporal), torch.arange(run.rows), torch.arange(run.cols))
+def _offsets(span: Span) -> Tensor:
+    """Return (3, tokens) positions relative to the span's start; visual tokens go pair by pair and row by row."""
+    if not isinstance(span, VisualTokenSpan):
+        return torch.arange(span if isinstance(span, int) else len(span)).expand(3, -1)
+    axes = (torch.tensor(span.temporal), torch.arange(span.rows), torch.arange(span.cols))
     return torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)

@@ -1,4 +1,4 @@
-"""What a model has read once and need not read again: the beginnings of prompts, as keys and values."""
+"""Prompt prefixes that a model has already processed, kept as keys and values."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lvqa.models.held import Held
+from lvqa.models.cache import ByteLRUCache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrefixKV:
-    """A prompt up to the end of a visual block, as the model has read it."""
+    """The keys and values of a prompt's prefix, which ends with a clip."""
 
     keys_values: Tensor
-    """(layers, 2, kv_heads, length, head_dim), keys with their rotation."""
+    """The keys, with their rotation, and the values: (layers, 2, kv_heads, length, head_dim)."""
     next_position: int
-    """Where the text after it goes on."""
+    """The position of the first token after the prefix."""
 
     def __len__(self) -> int:
         return int(self.keys_values.shape[3])
 
     @property
     def nbytes(self) -> int:
-        """What it takes of the memory."""
+        """How many bytes of memory the keys and values take."""
         return self.keys_values.nbytes
 
 
-PrefixCache = Held[Hashable, PrefixKV]
-"""PrefixCache by the name that the caller has for them."""
+class PrefixCache(ByteLRUCache[Hashable, PrefixKV]):
+    """Keep prefixes up to a number of bytes, by keys that the caller chooses."""

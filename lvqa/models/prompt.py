@@ -1,4 +1,4 @@
-"""What a model is shown: the content of one user turn, text and visual tokens in order."""
+"""The content of a model's prompt: text and encoded clips in order, all in one user turn."""
 
 from __future__ import annotations
 
@@ -7,39 +7,41 @@ from dataclasses import dataclass
 from torch import Tensor
 
 Seconds = tuple[float, float]
-"""When the two frames of a pair are shown; twice the same for a frame without a partner."""
+"""The times of the two frames of a pair; twice the same time for a frame without a partner."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipTokens:
-    """A run of frame pairs, already encoded. The model sees it as one video."""
+    """The visual tokens of a run of frame pairs. The model sees them as one video."""
 
     tokens: Tensor
-    """(pairs, rows * cols, width): the visual tokens, as the model has encoded them."""
+    """The visual tokens as the model has encoded them, (pairs, rows * cols, width)."""
     rows: int
     cols: int
     seconds: tuple[Seconds, ...] = ()
-    """Of each pair, counted from where the block counts, never falling; without them the pairs follow evenly."""
+    """The times of each pair, in seconds from the clip's own zero, never falling; empty: pairs follow evenly."""
     is_image: bool = False
-    """A picture, and not film."""
+    """Whether this is a picture and not video."""
 
     def __post_init__(self) -> None:
         pairs, cells = self.tokens.shape[:2]
         if pairs == 0 or cells != self.rows * self.cols or len(self.seconds) not in (0, pairs):
             raise ValueError(
-                f"tokens of shape {tuple(self.tokens.shape)} are no block of {self.rows} x {self.cols} cells "
+                f"tokens of shape {tuple(self.tokens.shape)} are no clip of {self.rows} x {self.cols} cells "
                 f"with the seconds of {len(self.seconds)} pairs"
             )
 
     @property
     def num_pairs(self) -> int:
+        """How many frame pairs the clip has."""
         return len(self.tokens)
 
 
 class AudioTokens(ClipTokens):
-    """Sound, already encoded: each of its tokens in the place of a pair of one cell."""
+    """Encoded audio: each of its tokens has the shape of a pair with one cell."""
 
 
 Part = str | ClipTokens
+"""A piece of text, or a clip."""
 Prompt = tuple[Part, ...]
 """The content of the one user turn, in order."""

@@ -1,10 +1,10 @@
-"""What must be done, what is done, and what the machine could do: the costs of every stage, measured in one run.
+"""Measure what each stage costs, against the least that it could cost, what the machine could do, and baselines.
 
-`measure` is the place to begin. `flops` counts operations from a model's configuration, `peers` are the usual ways to
-do the same work, `predict` adds up a whole benchmark.
+`measure` is the function to begin with. `flops` counts operations from a model's configuration, `stages` has the tasks
+that are measured, `baselines` the same work as other code does it, and `prediction` adds up a whole benchmark.
 """
 
-from lvqa.profiling.predict import Prediction, predict
-from lvqa.profiling.stages import Bench, BenchSettings, Measured, measure
+from lvqa.profiling.measurement import BenchReport, BenchSettings, TaskResult, measure
+from lvqa.profiling.prediction import Prediction, predict
 
-__all__ = ["Bench", "BenchSettings", "Measured", "Prediction", "measure", "predict"]
+__all__ = ["BenchReport", "BenchSettings", "Prediction", "TaskResult", "measure", "predict"]

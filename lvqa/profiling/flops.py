@@ -1,4 +1,4 @@
-"""How many floating-point operations a Qwen2.5-VL needs, counted from its configuration. A multiply-add is two."""
+"""Count the floating-point operations of a Qwen2.5-VL from its configuration. A multiply-add counts as two."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class LanguageCost:
-    """Of the language model."""
+    """The operations of the language model."""
 
     hidden: int
     intermediate: int
     heads_dim: int
-    """Width of all query heads together."""
+    """The width of all query heads together."""
     kv_dim: int
-    """Width of all key heads together."""
+    """The width of all key heads together."""
     layers: int
     vocabulary: int
 
     @classmethod
-    def of(cls, config: Any) -> LanguageCost:
-        """From a Qwen2.5-VL's text configuration."""
+    def from_config(cls, config: Any) -> LanguageCost:
+        """Read the sizes from a Qwen2.5-VL's text configuration."""
         head_dim = config.hidden_size // config.num_attention_heads
         return cls(
             hidden=config.hidden_size,
@@ -38,40 +38,48 @@ class LanguageCost:
 
     @property
     def _rest_of_layer(self) -> int:
-        """Queries, output and MLP of one token."""
+        """Return the operations of the queries, the output and the MLP of one token."""
         return 4 * self.hidden * self.heads_dim + 6 * self.hidden * self.intermediate
 
-    def _attention(self, seen: float) -> float:
-        """Of one token that sees so many."""
-        return 4 * self.heads_dim * seen
+    def _attention(self, num_keys: float) -> float:
+        """Return the operations of one token that attends to so many keys."""
+        return 4 * self.heads_dim * num_keys
 
     def all_positions(self, length: int, past: int = 0) -> float:
-        """Every layer at each of `length` tokens behind `past` ones, as a plain forward does it; without the head."""
-        seen = past + (length + 1) / 2
-        return self.layers * length * (self._keys_values + self._rest_of_layer + self._attention(seen))
+        """Return the operations of all layers at each of `length` tokens after `past` ones, without the head."""
+        num_keys = past + (length + 1) / 2
+        return self.layers * length * (self._keys_values + self._rest_of_layer + self._attention(num_keys))
 
     def last_position(self, length: int, past: int = 0, *, with_last_mlp: bool = True) -> float:
-        """What the last token's state needs: all layers but the last at each token, of the last its keys and values."""
-        seen = past + (length + 1) / 2
-        before = (self.layers - 1) * length * (self._keys_values + self._rest_of_layer + self._attention(seen))
+        """Return the least operations that give the last token's state, without the head.
+
+        They are all layers but the last at each token, and the last layer's keys and values; the rest of the last layer
+        is computed at the last token only.
+        """
+        num_keys = past + (length + 1) / 2
+        lower_layers = (
+            (self.layers - 1) * length * (self._keys_values + self._rest_of_layer + self._attention(num_keys))
+        )
         mlp = 6 * self.hidden * self.intermediate if with_last_mlp else 0
-        last = length * self._keys_values + 4 * self.hidden * self.heads_dim + self._attention(past + length) + mlp
-        return before + last
+        last_layer = (
+            length * self._keys_values + 4 * self.hidden * self.heads_dim + self._attention(past + length) + mlp
+        )
+        return lower_layers + last_layer
 
     def keys_values(self, length: int) -> float:
-        """What reading a beginning needs: all layers but the last, and the last one's keys and values."""
-        seen = (length + 1) / 2
-        per_token = self._keys_values + self._rest_of_layer + self._attention(seen)
+        """Return the operations that prefill a prefix: all layers but the last, and the last one's keys and values."""
+        num_keys = (length + 1) / 2
+        per_token = self._keys_values + self._rest_of_layer + self._attention(num_keys)
         return (self.layers - 1) * length * per_token + length * self._keys_values
 
     def head(self, positions: int, words: int | None = None) -> float:
-        """The language head at so many positions, for some words or the whole vocabulary."""
+        """Return the operations of the language head at so many positions, for some words or the whole vocabulary."""
         return 2 * self.hidden * positions * (words or self.vocabulary)
 
 
 @dataclass(frozen=True, slots=True)
 class VisionCost:
-    """Of the vision tower."""
+    """The operations of the vision tower."""
 
     hidden: int
     intermediate: int
@@ -83,8 +91,8 @@ class VisionCost:
     window: int
 
     @classmethod
-    def of(cls, config: Any) -> VisionCost:
-        """From a Qwen2.5-VL's vision configuration."""
+    def from_config(cls, config: Any) -> VisionCost:
+        """Read the sizes from a Qwen2.5-VL's vision configuration."""
         return cls(
             hidden=config.hidden_size,
             intermediate=config.intermediate_size,
@@ -97,7 +105,7 @@ class VisionCost:
         )
 
     def pair(self, height: int, width: int) -> float:
-        """One frame pair of this size, in pixels."""
+        """Return the operations of one frame pair of this size in pixels."""
         patches = (height // self.patch) * (width // self.patch)
         in_window = min(patches, (self.window // self.patch) ** 2)
         dense = 8 * self.hidden**2 + 6 * self.hidden * self.intermediate

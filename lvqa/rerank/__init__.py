@@ -35,12 +35,13 @@ RERANKERS: dict[str, Callable[..., Reranker]] = {
 }
 
 RERANKER: PluginPoint[Reranker] = PluginPoint(
-    setting="rerank.name",
-    options="rerank.options",
-    method="rerank",
-    arguments="model, requests",
-    named=RERANKERS,
-    guarded=UserReranker,
+    name_setting="rerank.name",
+    options_setting="rerank.options",
+    method_name="rerank",
+    parameters="model, requests",
+    built_in=RERANKERS,
+    entry_point_group="lvqa.rerankers",
+    guard=UserReranker,
 )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lvqa.models import Model, load_model
-from lvqa.plugins import problems
+from lvqa.plugins import run_checks
 from lvqa.records import Candidate, Clip, LvqaError
 from lvqa.rerank.protocol import Reranker, RerankRequest, find_fault
 
@@ -169,4 +169,4 @@ def check_reranker(name: str) -> dict[str, str | None]:
 
     make = functools.partial(make_reranker, name)
     make()  # what can't be made can't be checked
-    return problems(CHECKS, make)
+    return run_checks(CHECKS, make)

@@ -1,18 +1,21 @@
 """Scores and a budget -> the seconds to show. Arithmetic alone: no model, no pixels.
 
-A selector sees a `SelectorInput`: when each frame is, how good it is, in which clip it lies, and, where it asks for
-them, the vectors of frames and question. A new one is a class with `select` and a line in SELECTORS, which
-`lvqa.selection.contract` then checks; or a file of your own (`lvqa.plugins`).
+A selector sees a `SelectorInput`: the time of each frame, its score, its clip, and, if it needs them, the vectors of
+frames and question. A new one is a class with `select` and a line in SELECTORS, which `lvqa.selection.contract` then
+checks; or a plug-in, from a file or an installed package (`lvqa.plugins`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from lvqa.plugins import PluginPoint
+from lvqa.records import LvqaError
 from lvqa.selection.adaptive import AksReleasedSelector, AksSelector, BoltReleasedSelector, BoltSelector
 from lvqa.selection.candidates import FrameScores, frame_features, frame_scores
+from lvqa.selection.controls import CONTROLS, BlindSelector, OracleSelector
 from lvqa.selection.diverse import KMeansSelector, MmrSelector, SegmentsSelector
 from lvqa.selection.dpp import DppSelector, Mdp3ReleasedSelector, Mdp3Selector
 from lvqa.selection.freeret import FreeRetSelector
@@ -24,6 +27,7 @@ from lvqa.selection.search import FocusSelector, QFrameSelector, TStarSelector
 from lvqa.selection.simple import NmsSelector, RandomSelector, TopKSelector, UniformSelector
 
 __all__ = [
+    "CONTROLS",
     "SELECTOR",
     "SELECTORS",
     "FrameScores",
@@ -60,19 +64,39 @@ SELECTORS: dict[str, Callable[..., Selector]] = {
     "kmeans": KMeansSelector,
     "segments": SegmentsSelector,
     "router": RouterSelector,
+    "oracle": OracleSelector,
+    "blind": BlindSelector,
 }
 
-
 SELECTOR: PluginPoint[Selector] = PluginPoint(
-    setting="method",
-    options="selection.options",
-    method="select",
-    arguments="grid",
-    named=SELECTORS,
-    guarded=UserSelector,
+    name_setting="method",
+    options_setting="selection.options",
+    method_name="select",
+    parameters="inputs",
+    built_in=SELECTORS,
+    entry_point_group="lvqa.selectors",
+    guard=UserSelector,
+    file_endings=".py or .json",
 )
 
 
-def make_selector(name: str, options: Mapping[str, Any] | None = None, **shared: Any) -> Selector:
-    """The selector of this name, or of this file, as `PluginPoint.make` makes it; all are offered the seed."""
-    return SELECTOR.make(name, options, **shared)
+def make_selector(
+    name: str, options: Mapping[str, Any] | None = None, *, scores: Path | None = None, **shared: Any
+) -> Selector:
+    """Return the selector of a name, or the selections of a file.
+
+    Args:
+        name: A name in SELECTORS, a plug-in, or a .json or .jsonl file of precomputed selections.
+        options: The selector's own options, `selection.options`.
+        scores: A file of scores, which then replace those of the model where the selector needs scores.
+        shared: Settings that all selectors are offered, such as the seed; each gets those that it has.
+
+    Raises:
+        LvqaError: The name, an option or a value is not allowed, or the plug-in can't be loaded.
+    """
+    if is_selection_file(name):
+        if options:
+            raise LvqaError(f"method {name!r} takes no options (selection.options), got {', '.join(options)}")
+        return PrecomputedSelection(Path(name))
+    selector = SELECTOR.make(name, options, **shared)
+    return selector if scores is None or not selector.needs_scores else PrecomputedScores(scores, selector)

@@ -1,4 +1,4 @@
-"""What every selector promises, as checks: for those of SELECTORS in the tests, for your own by `lvqa check-plugin`."""
+"""The contract of every selector, as checks: the tests run them on SELECTORS, `lvqa check-plugin` on your own."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from lvqa.plugins import problems
+from lvqa.plugins import run_checks
 from lvqa.records import LvqaError
 from lvqa.selection.protocol import Selector, SelectorInput
 
 BUDGETS = (1, 2, 3, 16, 32, 64)
 DIMENSIONS = 6
-SECONDS_ELSEWHERE = 120
+SUBPROCESS_TIMEOUT_SECONDS = 120
 """How long another process may take to choose."""
 
 Make = Callable[[], Selector]
 
 
-def scores_like(kind: str, n: int) -> np.ndarray | None:
-    """(n,) scores of one of the kinds that selectors have stumbled over, always the same."""
+def make_scores(kind: str, n: int) -> np.ndarray | None:
+    """Return scores (n,) of one of the kinds that selectors have failed on, always the same; None for "no"."""
     rng = np.random.default_rng(n)
-    places = np.arange(n)
-    made: dict[str, np.ndarray | None] = {
+    indices = np.arange(n)
+    scores: dict[str, np.ndarray | None] = {
         "no": None,
         "constant": np.full(n, 0.25),
         "one-hot": np.eye(1, n, n // 2)[0],
-        "two-peak": np.exp(-(((places - n / 4) / 3) ** 2)) + 0.9 * np.exp(-(((places - 3 * n / 4) / 3) ** 2)),
+        "two-peak": np.exp(-(((indices - n / 4) / 3) ** 2)) + 0.9 * np.exp(-(((indices - 3 * n / 4) / 3) ** 2)),
         "random": rng.normal(size=n),
         "huge": rng.choice([-1.0, 1.0], size=n) * rng.uniform(1e307, 1.7e308, size=n),
         "NaN": np.where(rng.random(n) < 0.5, np.nan, rng.normal(size=n)),
@@ -39,14 +39,17 @@ def scores_like(kind: str, n: int) -> np.ndarray | None:
         "infinite": rng.choice([np.inf, -np.inf, 0.0, np.nan], size=n),
         "whole-number": rng.integers(0, 3, size=n),
     }
-    return made[kind]
+    return scores[kind]
 
 
 KINDS = ("no", "constant", "one-hot", "two-peak", "random", "huge", "NaN", "all-NaN", "infinite", "whole-number")
 
 
-def features_like(kind: str, n: int) -> np.ndarray:
-    """(n, 6) vectors: the same one for four frames each, as of an index; or all alike, all different, all zero."""
+def make_features(kind: str, n: int) -> np.ndarray:
+    """Return unit vectors (n, 6): the same for four frames each, as in an index ("runs"), or of another kind.
+
+    The other kinds are "alike" (one for all), "different" and "zero".
+    """
     rng = np.random.default_rng(n)
     rows = rng.normal(size=(n, DIMENSIONS))
     if kind == "runs":
@@ -59,57 +62,61 @@ def features_like(kind: str, n: int) -> np.ndarray:
     return unit
 
 
-def grid_like(n: int, m: int, *, scores: str, features: str | None = None, question_id: str = "q") -> SelectorInput:
-    """A grid of n frames of which m are wanted, in clips of eight."""
-    vectors = None if features is None else features_like(features, n)
+def make_inputs(n: int, m: int, *, scores: str, features: str | None = None, question_id: str = "q") -> SelectorInput:
+    """Return an input of n frames, of which m are wanted, in clips of eight; the evidence is the whole video."""
+    vectors = None if features is None else make_features(features, n)
     return SelectorInput(
         np.arange(n) / 0.7,
         m,
-        scores=scores_like(scores, n),
+        scores=make_scores(scores, n),
         clip_ids=np.arange(n) // 8,
         features=vectors,
         query=None if vectors is None else np.eye(1, DIMENSIONS)[0],
         video_id="v",
         question_id=question_id,
         question_text="What does the man in the red coat do?",
+        evidence_seconds=(0.0, n / 0.7),
     )
 
 
-def grids(selector: Selector, kind: str) -> Iterator[SelectorInput]:
-    """For each budget M fewer frames than M, M, M + 1 and many."""
+def inputs_of_all_sizes(selector: Selector, kind: str) -> Iterator[SelectorInput]:
+    """Yield inputs with fewer frames than M, M, M + 1 and many, for each budget M."""
     shapes = [(n, m) for m in BUDGETS for n in (max(1, m // 2), m, m + 1, 3 * m + 7)]
-    features = itertools.cycle(("runs", "different", "alike", "zero", "runs"))
-    for (n, m), like in zip(shapes, features, strict=False):
-        yield grid_like(n, m, scores=kind, features=like if selector.needs_features else None)
+    feature_kinds = itertools.cycle(("runs", "different", "alike", "zero", "runs"))
+    for (n, m), features in zip(shapes, feature_kinds, strict=False):
+        yield make_inputs(n, m, scores=kind, features=features if selector.needs_features else None)
 
 
-def _exactly(kind: str, make: Make) -> str | None:
-    """Exactly min(M, n) distinct times of the grid, in their order."""
+def _check_budget(kind: str, make: Make) -> str | None:
+    """Check that it chooses exactly min(M, n) distinct times of the grid, in order; none if it shows no frames."""
     selector = make()
-    faults = (grid.fault(selector.select(grid)) for grid in grids(selector, kind))
-    return next((f"it gives {fault}" for fault in faults if fault), None)
+    shows_frames = getattr(selector, "shows_frames", True)
+    for inputs in inputs_of_all_sizes(selector, kind):
+        if problem := inputs.find_problem(selector.select(inputs), shows_frames=shows_frames):
+            return f"it gives {problem}"
+    return None
 
 
-def _same_again(make: Make) -> str | None:
-    """The same input gives the same, whatever was asked for in between."""
+def _check_repetition(make: Make) -> str | None:
+    """Check that the same input gives the same frames, whatever comes in between."""
     selector = make()
-    like = "runs" if selector.needs_features else None
-    grid, other = (grid_like(90, 9, scores="NaN", features=like, question_id=name) for name in "qr")
-    first = selector.select(grid)
+    features = "runs" if selector.needs_features else None
+    inputs, other = (make_inputs(90, 9, scores="NaN", features=features, question_id=name) for name in "qr")
+    first = selector.select(inputs)
     selector.select(other)
-    return None if selector.select(grid) == first == make().select(grid) else "the same input gives other frames"
+    return None if selector.select(inputs) == first == make().select(inputs) else "the same input gives other frames"
 
 
-def _looks_at_what_it_says(make: Make) -> str | None:
-    """`needs_scores` and `needs_features` are true where it can't do without."""
+def _check_declared_needs(make: Make) -> str | None:
+    """Check that `needs_scores` and `needs_features` are true where it can't do without."""
     selector = make()
-    like = "different" if selector.needs_features else None
-    grid, other = (grid_like(90, 9, scores=kind, features=like) for kind in ("random", "two-peak"))
-    if not selector.needs_scores and selector.select(grid) != selector.select(other):
+    features = "different" if selector.needs_features else None
+    inputs, other = (make_inputs(90, 9, scores=kind, features=features) for kind in ("random", "two-peak"))
+    if not selector.needs_scores and selector.select(inputs) != selector.select(other):
         return "needs_scores is false, and other scores give other frames"
     if selector.needs_features:
         try:
-            selector.select(grid_like(90, 9, scores="random"))
+            selector.select(make_inputs(90, 9, scores="random"))
         except LvqaError:
             return None
         return "needs_features is true, and without features no LvqaError says so"
@@ -117,36 +124,41 @@ def _looks_at_what_it_says(make: Make) -> str | None:
 
 
 def choices(make: Make) -> list[float]:
-    """What a selector chooses of a grid, to compare over processes."""
+    """Return the seconds that a selector chooses of two inputs, to compare processes."""
     selector = make()
-    like = "runs" if selector.needs_features else None
+    features = "runs" if selector.needs_features else None
     return [
         seconds
         for kind, question_id in (("random", "q"), ("one-hot", "r"))
         for seconds in selector.select(
-            grid_like(100, 7, scores=kind, features=like, question_id=question_id)
+            make_inputs(100, 7, scores=kind, features=features, question_id=question_id)
         ).times_seconds
     ]
 
 
-def choices_elsewhere(names: Sequence[str], hash_seed: int) -> str:
-    """`choices` of each of the selectors, a line each, made by another process whose hashes differ."""
+def choices_of_subprocess(names: Sequence[str], hash_seed: int) -> str:
+    """Return the `choices` of each of the selectors, a line each, made by another process whose hashes differ.
+
+    Raises:
+        LvqaError: The process fails, or takes longer than SUBPROCESS_TIMEOUT_SECONDS.
+    """
     script = f"from lvqa.selection.contract import print_choices; print_choices(*{[*names]!r})"
     command = [sys.executable, "-c", script]
     environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": os.pathsep.join(sys.path)}
     try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=SECONDS_ELSEWHERE
+        completed = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=SUBPROCESS_TIMEOUT_SECONDS
         )
     except subprocess.TimeoutExpired:
-        raise LvqaError(f"another process did not choose within {SECONDS_ELSEWHERE} seconds") from None
-    if done.returncode:
-        raise LvqaError(f"another process fails: {' '.join(done.stderr.split()[-30:])}")
-    return "\n".join(done.stdout.splitlines()[-len(names) :])  # a selector may have printed something of its own
+        raise LvqaError(f"another process did not choose within {SUBPROCESS_TIMEOUT_SECONDS} seconds") from None
+    if completed.returncode:
+        raise LvqaError(f"another process fails: {' '.join(completed.stderr.split()[-30:])}")
+    lines = completed.stdout.splitlines()
+    return "\n".join(lines[-len(names) :])  # a selector may have printed something of its own
 
 
 def print_choices(*names: str) -> None:
-    """A line for each selector, to stdout."""
+    """Write a line with the choices of each selector to stdout."""
     from lvqa.selection import make_selector
 
     for name in names:
@@ -154,23 +166,36 @@ def print_choices(*names: str) -> None:
 
 
 CHECKS: dict[str, Callable[[Make], str | None]] = {
-    **{f"{kind} scores": functools.partial(_exactly, kind) for kind in KINDS},
-    "the same again": _same_again,
-    "looks at what it says": _looks_at_what_it_says,
+    **{f"{kind} scores": functools.partial(_check_budget, kind) for kind in KINDS},
+    "the same again": _check_repetition,
+    "declares what it needs": _check_declared_needs,
 }
-"""Each gives None, or what is wrong."""
+"""Each check returns None, or what is wrong."""
 
 
 def check_selector(name: str) -> dict[str, str | None]:
-    """What is checked of the selector of this name or file -> None, or what is wrong, in one line."""
+    """Run all checks on a selector.
+
+    Args:
+        name: The name of a selector, built in or a plug-in.
+
+    Returns:
+        For each check None, or what is wrong, in one line.
+
+    Raises:
+        LvqaError: The selector can't be made.
+    """
     from lvqa.selection import make_selector
 
     make = functools.partial(make_selector, name)
-    make()  # what can't be made can't be checked
-    checks = {**CHECKS, "the same in every process": lambda make: _same_everywhere(name, make)}
-    return problems(checks, make)
+    make()  # so that a selector that can't be made is one error, and not one per check
+    checks = {**CHECKS, "the same in every process": lambda make: _check_processes(name, make)}
+    return run_checks(checks, make)
 
 
-def _same_everywhere(name: str, make: Make) -> str | None:
-    told = {str(choices(make)), choices_elsewhere([name], 1), choices_elsewhere([name], 2)}
-    return None if len(told) == 1 else "processes differ; draw lots with a seed of your own, and mind the order of sets"
+def _check_processes(name: str, make: Make) -> str | None:
+    """Check that processes with other hashes choose the same frames."""
+    results = {str(choices(make)), choices_of_subprocess([name], 1), choices_of_subprocess([name], 2)}
+    if len(results) == 1:
+        return None
+    return "processes differ; seed the random numbers yourself, and mind the order of sets"

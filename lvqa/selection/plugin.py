@@ -1,16 +1,15 @@
-"""A selector of your own, from a Python file: `--method path/to/file.py`, or `path/to/file.py:Class`.
+"""A selector of a plug-in: `--method NAME` of an installed package, or `path/to/file.py[:Class]`.
 
-The file has a class with `select(self, grid)`, as the Protocol `Selector` says. `needs_scores` (true unless it says
-else) and `needs_features` (false) say what the pipeline must find first.
+Its class has a method `select(self, inputs)`, as the Protocol `Selector` has. The class attributes `needs_scores` (true
+if it is missing) and `needs_features` (false) tell the pipeline what to compute first.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from lvqa.plugins import located_errors
+from lvqa.plugins import PluginSource, located_errors
 from lvqa.records import FrameSelection, LvqaError
 from lvqa.selection.protocol import SelectorInput
 from lvqa.validation import require_bool
@@ -18,9 +17,9 @@ from lvqa.validation import require_bool
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UserSelector:
-    """A selector from a file. What goes wrong in it is an LvqaError that names the file and the line."""
+    """A selector of a plug-in. What goes wrong in it is an LvqaError that names the plug-in and the line."""
 
-    path: Path
+    source: PluginSource
     inner: Any
 
     def __post_init__(self) -> None:
@@ -29,23 +28,27 @@ class UserSelector:
 
     @property
     def needs_scores(self) -> bool:
-        """As the class says; true if it says nothing."""
+        """The attribute of the class; true if there is none."""
         return getattr(self.inner, "needs_scores", True)
 
     @property
     def needs_features(self) -> bool:
-        """As the class says; false if it says nothing."""
+        """The attribute of the class; false if there is none."""
         return getattr(self.inner, "needs_features", False)
 
-    def select(self, grid: SelectorInput) -> FrameSelection:
-        """What the class selects, if it is what was asked for."""
-        with located_errors(self.path):
-            selection = self.inner.select(grid)
-        if fault := grid.fault(selection):
-            raise LvqaError(f"{self._name}.select gives {fault}")
+    def select(self, inputs: SelectorInput) -> FrameSelection:
+        """Return what the class selects.
+
+        Raises:
+            LvqaError: The class fails, or what it returns is not what a selector must return.
+        """
+        with located_errors(self.source):
+            selection = self.inner.select(inputs)
+        if problem := inputs.find_problem(selection):
+            raise LvqaError(f"{self._name}.select gives {problem}")
         checked: FrameSelection = selection
         return checked
 
     @property
     def _name(self) -> str:
-        return f"{self.path}: {type(self.inner).__name__}"
+        return f"{self.source.label}: {type(self.inner).__name__}"

@@ -1,4 +1,4 @@
-"""What a selector sees and gives back: a grid of frames with all that is known about each, and some of its seconds."""
+"""What a selector receives and returns: the frames of a video with what is known about each, and a selection."""
 
 from __future__ import annotations
 
@@ -15,26 +15,31 @@ from lvqa.validation import is_whole
 
 @dataclass(frozen=True, slots=True, eq=False, init=False, repr=False)
 class SelectorInput:
-    """A grid of n frames, what is known about each, and how many are wanted. Checked once; the arrays are read-only."""
+    """The n frames of a video, what is known about each, and how many are wanted.
+
+    The values are checked once, when the object is made; the arrays are read-only. `dataclasses.replace` works.
+    """
 
     times_seconds: np.ndarray
-    """(n,) float64, sorted and distinct: when each frame is."""
+    """(n,) float64, sorted and distinct: the time of each frame."""
     num_frames: int
-    """How many are asked for; `budget` is what can be given."""
+    """The number of frames requested. It may be larger than n; `budget` never is."""
     scores: np.ndarray
-    """(n,) float64, how good each frame is; NaN counts as -inf, equal ones go by time. All 0 if unknown."""
+    """(n,) float64: how well each frame fits the question. NaN counts as -inf. All are 0 if unknown."""
     clip_ids: np.ndarray
-    """(n,) the same whole number for all frames of a clip, -1 for a frame in none. All 0 if unknown."""
+    """(n,) integers: the same for all frames of a clip, -1 for a frame in none. All are 0 if unknown."""
     features: np.ndarray | None
-    """(n, d) a unit vector per frame (or the zero vector), if known. An index holds one a clip, so they repeat."""
+    """(n, d) a unit vector per frame (or the zero vector), if known. An index has one per clip, so they repeat."""
     query: np.ndarray | None
-    """(d,) the question's unit vector, if known."""
+    """(d,) the unit vector of the question, if known."""
     video_id: str
     video_name: str
-    """As a benchmark calls it, or its file without the suffix."""
+    """The name of the video in its dataset, or of its file without the suffix."""
     question_id: str
-    """With the video's: what sets the lots apart that a selector draws."""
+    """Seeds the random numbers of a selector, together with `video_id`."""
     question_text: str
+    evidence_seconds: tuple[float, float] | None
+    """[start, end) of what answers the question, if it is annotated. It is for the control `oracle` alone."""
 
     def __init__(
         self,
@@ -49,15 +54,21 @@ class SelectorInput:
         video_name: str = "",
         question_id: str = "",
         question_text: str = "",
+        evidence_seconds: tuple[float, float] | None = None,
     ) -> None:
-        """Raises LvqaError for a number of frames that is none, and ValueError for what only a bug can make."""
+        """Check the values and store them; each field says what it holds.
+
+        Raises:
+            LvqaError: `num_frames` is not a whole number of at least 1.
+            ValueError: Shapes do not fit, or values are not finite or not sorted: a bug of the caller.
+        """
         if not is_whole(num_frames) or num_frames < 1:
             raise LvqaError(f"the number of frames must be a whole number, 1 or more, got {num_frames!r}")
         times = np.asarray(times_seconds, dtype=np.float64)
         n = len(times)
         if n == 0 or times.shape != (n,) or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
             raise ValueError("the grid's times must be at least one, finite, sorted and distinct")
-        scores = np.zeros(n) if scores is None else lowest_for_nan(np.asarray(scores, dtype=np.float64))
+        scores = np.zeros(n) if scores is None else nan_to_lowest(np.asarray(scores, dtype=np.float64))
         clip_ids = np.zeros(n, dtype=np.int64) if clip_ids is None else np.asarray(clip_ids)
         if scores.shape != (n,) or clip_ids.shape != (n,):
             raise ValueError(f"{n} times, scores of shape {scores.shape}, clip_ids of shape {clip_ids.shape}")
@@ -80,134 +91,157 @@ class SelectorInput:
             "video_name": video_name,
             "question_id": question_id,
             "question_text": question_text,
+            "evidence_seconds": evidence_seconds,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
+        """Return n, the number of frames to choose from."""
         return len(self.times_seconds)
 
     @property
     def budget(self) -> int:
-        """How many frames a selection has: min(num_frames, n)."""
+        """The number of frames that a selection has: min(num_frames, n)."""
         return min(self.num_frames, len(self))
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether all scores are equal, so that they say nothing."""
+        return bool((self.scores == self.scores[0]).all())
+
+    def normalized_scores(self) -> np.ndarray:
+        """Return the scores (n,) scaled to [0, 1] (min-max). An infinite one counts as the nearest finite one."""
+        finite = self.scores[np.isfinite(self.scores)]
+        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
+        # Halved before they are subtracted: the difference of the largest numbers there are is not finite.
+        if (half_range := high / 2 - low / 2) == 0:
+            return np.where(self.scores >= high, 1.0, 0.0)
+        scaled: np.ndarray = (np.clip(self.scores, low, high) / 2 - low / 2) / half_range
+        return scaled
+
+    def best_first(self) -> np.ndarray:
+        """Return the indices (n,) of all frames, the best score first; of equal scores the earlier frame first."""
+        return argsort_descending(self.scores)
+
+    def feature_runs(self, selector: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the features without repetition: one row for each run of frames that share a vector.
+
+        Args:
+            selector: The name of the method, for the message.
+
+        Returns:
+            The rows (u, d) as float64, and for each frame the index of its row (n,).
+
+        Raises:
+            LvqaError: There are no features.
+        """
+        if self.features is None:
+            raise LvqaError(f"method {selector!r} needs a vector for each frame (features), and there are none")
+        starts = np.r_[True, (self.features[1:] != self.features[:-1]).any(axis=1)]
+        return self.features[starts].astype(np.float64), np.cumsum(starts) - 1
+
     def selection(self, frames: Iterable[int] | np.ndarray) -> FrameSelection:
-        """The frames, `budget` distinct ones in any order, as a selector returns them."""
+        """Return a selection of these frames: indices in any order, `budget` distinct ones."""
         chosen = np.unique(np.asarray(frames if isinstance(frames, np.ndarray) else list(frames), dtype=np.int64))
         assert len(chosen) == self.budget, "a selector must give as many distinct frames as it was asked for"
         return FrameSelection(self.video_id, tuple(self.times_seconds[chosen].tolist()))
 
-    def fault(self, selection: object) -> str | None:
-        """What is wrong with a selector's answer, in words that follow "it gives"; None if it is as it must be."""
-        if not isinstance(selection, FrameSelection):
-            return f"a {type(selection).__name__} and no FrameSelection"
-        chosen = selection.times_seconds
-        if len(chosen) != self.budget:
-            return f"{len(chosen)} of {len(self)} frames and not {self.budget} when asked for {self.num_frames}"
-        if others := sorted({*chosen} - {*self.times_seconds.tolist()}):
-            return f"{others[0]} s, which is no time of the grid"
-        return None if selection.video_id == self.video_id else f"frames of video {selection.video_id!r}"
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether no frame is better than another, so that there is nothing to choose by."""
-        return bool((self.scores == self.scores[0]).all())
-
-    def unit_scores(self) -> np.ndarray:
-        """(n,) the scores moved and stretched to [0, 1]. An infinite one counts as the finite one nearest to it."""
-        finite = self.scores[np.isfinite(self.scores)]
-        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
-        # Halved before they are subtracted: the difference of the largest numbers there are is not finite.
-        if (reach := high / 2 - low / 2) == 0:
-            return np.where(self.scores >= high, 1.0, 0.0)
-        stretched: np.ndarray = (np.clip(self.scores, low, high) / 2 - low / 2) / reach
-        return stretched
-
-    def even(self) -> FrameSelection:
-        """Evenly spaced frames: what there is to choose where the scores say nothing."""
+    def evenly_spaced(self) -> FrameSelection:
+        """Return a selection of evenly spaced frames: the fallback where the scores say nothing."""
         return self.selection(evenly_spaced(len(self), self.budget))
 
-    def best_first(self) -> np.ndarray:
-        """(n,) all frames, the best first; of equal ones the earlier."""
-        return descending(self.scores)
-
-    def filled(self, frames: Iterable[int]) -> FrameSelection:
-        """These frames, each once, and the highest scores of the others up to the budget."""
+    def fill_budget(self, frames: Iterable[int]) -> FrameSelection:
+        """Return a selection of these frames, each once, and of the best others until the budget is full."""
         order = dict.fromkeys([*map(int, frames), *self.best_first().tolist()])
         return self.selection(list(order)[: self.budget])
 
-    def runs(self, selector: str) -> tuple[np.ndarray, np.ndarray]:
-        """The features without repetition: (u, d) float64, a row for each run of frames with one vector, and (n,) the
-        run of each frame. LvqaError, which names the selector, if there are no features.
+    def find_problem(self, selection: object, *, shows_frames: bool = True) -> str | None:
+        """Return what is wrong with what a selector returned for this input.
+
+        Args:
+            selection: What it returned.
+            shows_frames: False for a selector that must choose no frame at all.
+
+        Returns:
+            Words that follow "it gives", or None if nothing is wrong.
         """
-        if self.features is None:
-            raise LvqaError(f"method {selector!r} needs a vector for each frame (features), and there are none")
-        begins = np.r_[True, (self.features[1:] != self.features[:-1]).any(axis=1)]
-        return self.features[begins].astype(np.float64), np.cumsum(begins) - 1
+        if not isinstance(selection, FrameSelection):
+            return f"a {type(selection).__name__} and no FrameSelection"
+        chosen, expected = selection.times_seconds, self.budget if shows_frames else 0
+        if len(chosen) != expected:
+            return f"{len(chosen)} of {len(self)} frames and not {expected} when asked for {self.num_frames}"
+        if unknown := sorted({*chosen} - {*self.times_seconds.tolist()}):
+            return f"{unknown[0]} s, which is no time of the grid"
+        return None if selection.video_id == self.video_id else f"frames of video {selection.video_id!r}"
 
 
 class Selector(Protocol):
-    """Chooses frames of a grid. A new one is such a class with a line in SELECTORS, or in a file of your own."""
+    """Chooses frames of a video. A new one is a class with this interface, in SELECTORS or a plug-in (lvqa.plugins).
+
+    The class attribute `shows_frames` is False where a selector chooses no frame at all; without it, it is True.
+    """
 
     @property
     def needs_scores(self) -> bool:
-        """False: it looks neither at scores nor at the query, so nothing is searched for."""
+        """Whether `scores` or `query` are used. If not, no candidates are searched for."""
         ...
 
     @property
     def needs_features(self) -> bool:
-        """True: it looks at the vectors of the index."""
+        """Whether `features`, the vectors of the index, are used."""
         ...
 
-    def select(self, grid: SelectorInput) -> FrameSelection:
-        """Exactly min(num_frames, n) of the grid's n times, sorted and distinct.
+    def select(self, inputs: SelectorInput, /) -> FrameSelection:
+        """Choose exactly min(num_frames, n) of the n times, sorted and distinct.
 
-        The same input always gives the same frames, in every process. LvqaError if it needs features or the query and
-        there are none.
+        The same input must give the same frames, in every process.
+
+        Raises:
+            LvqaError: The features or the query are needed and missing.
         """
         ...
 
 
-class ByScores:
-    """What a selector that looks at scores says of itself."""
+class ScoreBased:
+    """The declarations of a selector that uses scores."""
 
     needs_scores: ClassVar[bool] = True
     needs_features: ClassVar[bool] = False
 
 
-class ByFeatures:
-    """What a selector that looks at scores or the query, and at the vectors, says of itself."""
+class FeatureBased:
+    """The declarations of a selector that uses scores or the query, and the vectors."""
 
     needs_scores: ClassVar[bool] = True
     needs_features: ClassVar[bool] = True
 
 
-# --- what several selectors share ----------------------------------------------------------------------------------
+# --- shared by several selectors -----------------------------------------------------------------------------------
 
 
 def evenly_spaced(n: int, m: int) -> np.ndarray:
-    """min(n, m) of n places at the middles of equal parts, ascending: of 8 and 2, [2, 6]."""
+    """Return min(n, m) of n indices, at the middles of equal parts, ascending: [2, 6] for 8 and 2."""
     m = min(n, m)
-    # In whole numbers, so that no rounding makes two places one.
+    # In whole numbers, so that no rounding makes two indices one.
     return (2 * np.arange(m) + 1) * n // (2 * m)
 
 
-def descending(values: np.ndarray) -> np.ndarray:
-    """(n,) the places of the values, the largest first; of equal ones the first."""
+def argsort_descending(values: np.ndarray) -> np.ndarray:
+    """Return the indices (n,) of the values, the largest first; of equal values the first one first."""
     return np.argsort(-values, kind="stable")
 
 
-def lottery(*keys: int | str) -> np.random.Generator:
-    """Lots that depend on the keys alone: Python's own hash differs from process to process."""
+def seeded_rng(*keys: int | str) -> np.random.Generator:
+    """Return a random generator that depends on the keys alone; Python's own hash differs between processes."""
     digest = hashlib.sha256(repr(keys).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
-def lowest_for_nan(scores: np.ndarray) -> np.ndarray:
-    """The same with -inf for NaN."""
-    kept: np.ndarray = np.where(np.isnan(scores), -np.inf, scores)
-    return kept
+def nan_to_lowest(scores: np.ndarray) -> np.ndarray:
+    """Return the scores with -inf in place of NaN."""
+    replaced: np.ndarray = np.where(np.isnan(scores), -np.inf, scores)
+    return replaced
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

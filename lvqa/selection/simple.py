@@ -1,4 +1,4 @@
-"""Selectors of one rule: evenly spaced, by lot, the best, the best that are apart."""
+"""Selectors of one rule: evenly spaced, at random, the best, the best that are apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from lvqa.records import FrameSelection
-from lvqa.selection.protocol import ByScores, SelectorInput, descending, evenly_spaced, lottery
+from lvqa.selection.protocol import ScoreBased, SelectorInput, argsort_descending, evenly_spaced, seeded_rng
 from lvqa.validation import require
 
 
@@ -29,63 +29,63 @@ class UniformSelector:
         allowed = ("midpoint", "linspace", "interior")
         require(self.uniform in allowed, "uniform", self.uniform, f"one of {', '.join(allowed)}")
 
-    def select(self, grid: SelectorInput) -> FrameSelection:
-        n, m, i = len(grid), grid.budget, np.arange(grid.budget)
+    def select(self, inputs: SelectorInput) -> FrameSelection:
+        n, m, i = len(inputs), inputs.budget, np.arange(inputs.budget)
         if self.uniform == "midpoint" or (self.uniform == "linspace" and m == 1):
-            return grid.selection(evenly_spaced(n, m))
-        return grid.selection(i * (n - 1) // (m - 1) if self.uniform == "linspace" else (i + 1) * n // (m + 1))
+            return inputs.selection(evenly_spaced(n, m))
+        return inputs.selection(i * (n - 1) // (m - 1) if self.uniform == "linspace" else (i + 1) * n // (m + 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomSelector:
-    """Frames drawn by lot: the same for the same seed, video and question, in every process."""
+    """Frames at random: the same for the same seed, video and question, in every process."""
 
     seed: int = 0
     needs_scores: ClassVar[bool] = False
     needs_features: ClassVar[bool] = False
 
-    def select(self, grid: SelectorInput) -> FrameSelection:
-        lots = lottery(self.seed, grid.video_id, grid.question_id).random(len(grid))
-        return grid.selection(np.argsort(lots, kind="stable")[: grid.budget])
+    def select(self, inputs: SelectorInput) -> FrameSelection:
+        keys = seeded_rng(self.seed, inputs.video_id, inputs.question_id).random(len(inputs))
+        return inputs.selection(np.argsort(keys, kind="stable")[: inputs.budget])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TopKSelector(ByScores):
-    """The frames with the best scores. With one score a clip that is the best clip from its start, then the next.
+class TopKSelector(ScoreBased):
+    """The frames with the best scores: with one score per clip, the best clip from its start, then the next.
 
     Evenly spaced frames if all scores are equal.
     """
 
-    def select(self, grid: SelectorInput) -> FrameSelection:
-        if grid.is_flat:
-            return grid.even()
-        return grid.selection(grid.best_first()[: grid.budget])
+    def select(self, inputs: SelectorInput) -> FrameSelection:
+        if inputs.is_flat:
+            return inputs.evenly_spaced()
+        return inputs.selection(inputs.best_first()[: inputs.budget])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NmsSelector(ByScores):
+class NmsSelector(ScoreBased):
     """The best frames that are apart (non-maximum suppression in time).
 
-    Frames are visited from the best on, and one is taken if it is more than w = floor(n / 2M) frames from all that are.
-    While too few are taken, w is halved and the rest visited again. Evenly spaced frames if all scores are equal.
+    Frames are visited from the best on, and one is chosen if it is more than w = floor(n / 2M) frames from all that
+    are. While too few are chosen, w is halved and the rest visited again. Evenly spaced frames if all scores are equal.
     """
 
-    def select(self, grid: SelectorInput) -> FrameSelection:
-        if grid.is_flat:
-            return grid.even()
-        return grid.selection(best_apart(grid.scores, grid.budget))
+    def select(self, inputs: SelectorInput) -> FrameSelection:
+        if inputs.is_flat:
+            return inputs.evenly_spaced()
+        return inputs.selection(non_max_suppression(inputs.scores, inputs.budget))
 
 
-def best_apart(scores: np.ndarray, num_frames: int) -> list[int]:
-    """`num_frames` places of scores (n,), best first, at first more than n / (2 num_frames) places apart."""
-    apart, chosen = len(scores) // (2 * num_frames), list[int]()
+def non_max_suppression(scores: np.ndarray, num_frames: int) -> list[int]:
+    """Return `num_frames` indices of scores (n,), best first, at first more than n / (2 num_frames) indices apart."""
+    gap, chosen = len(scores) // (2 * num_frames), list[int]()
     while len(chosen) < num_frames:
         free = np.ones(len(scores), dtype=bool)
         for frame in chosen:
-            free[max(0, frame - apart) : frame + apart + 1] = False
-        for frame in descending(scores).tolist():
+            free[max(0, frame - gap) : frame + gap + 1] = False
+        for frame in argsort_descending(scores).tolist():
             if free[frame] and len(chosen) < num_frames:
                 chosen.append(frame)
-                free[max(0, frame - apart) : frame + apart + 1] = False
-        apart //= 2
+                free[max(0, frame - gap) : frame + gap + 1] = False
+        gap //= 2
     return chosen

@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from lvqa.models.decoder import usual_dtype
+from lvqa.models.devices import default_dtype
 from lvqa.models.vision import encode_pixels
 from lvqa.records import LvqaError
 from lvqa.synthetic import material
@@ -350,7 +350,7 @@ class Course:
 
     def _quick(self) -> torch.autocast:
         """Half precision where it is quick: emulated, it takes ten times as long as float32."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=usual_dtype(self.device) == "bfloat16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=default_dtype(self.device) == "bfloat16")
 
     def _on_device(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.device)

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from lvqa.records import Frames, LvqaError, Video, num_cores
+from lvqa.records import Frames, LvqaError, Video
+from lvqa.startup import num_cores
 from lvqa.video.container import VideoError
 from lvqa.video.decoders import DECODERS, Decoder
 

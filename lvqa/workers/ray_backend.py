@@ -1,4 +1,4 @@
-"""A worker in each of some Ray actors: where they are placed, what they are given, how Ray is joined and left."""
+"""Workers in actors of Ray: how Ray is joined and left, where the actors are placed, and what they are given."""
 
 from __future__ import annotations
 
@@ -11,52 +11,57 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
-from lvqa.records import LvqaError, num_cores
-from lvqa.workers.watch import Job, Worker, failure
+from lvqa.records import LvqaError
+from lvqa.startup import num_cores
+from lvqa.workers.worker import Worker, WorkerSpec, encode_error
 
 _log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
-_OBJECT_STORE_BYTES = 256 << 20
-_PATIENCE_SECONDS = 60.0
-_STOPPING_SECONDS = 10.0
-_CONNECT_TIMEOUT_SECONDS = 5.0
+OBJECT_STORE_BYTES = 256 << 20
+"""The size of the object store of a Ray that is started here; only paths and small results pass through it."""
+START_WARNING_SECONDS = 60.0
+"""How long Ray may take to start the first worker before a warning is logged."""
+STOP_TIMEOUT_SECONDS = 10.0
+"""How long the actors may take to end their children before they are killed."""
+CONNECT_TIMEOUT_SECONDS = 5.0
+"""How long a cluster may take to accept a connection."""
 
 
 class RayBackend:
-    """The crew of a pool with `workers` of 1 or more."""
+    """The backend of a pool with `workers` of 1 or more: one worker in each of so many actors."""
 
-    def __init__(self, job: Job, *, workers: int, address: str | None, gpus_per_worker: float) -> None:
-        threads = os.environ.get("OMP_NUM_THREADS")  # before Ray sets its own
+    def __init__(self, spec: WorkerSpec, *, workers: int, address: str | None, gpus_per_worker: float) -> None:
+        threads = os.environ.get("OMP_NUM_THREADS")  # read before Ray sets its own
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        # What matters of an actor's end is told by the outcomes; Ray would tell it on stdout and stderr, too.
+        # The outcomes report what matters about an actor's end; Ray would also write it to stdout and stderr.
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
         os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
         import ray
 
-        self._steward = _RayThread()
+        self._ray_thread = _RayLifecycleThread()
         self._actors: list[Any] = []
-        self._is_ours = not ray.is_initialized()
+        self._owns_ray = not ray.is_initialized()
         try:
-            if self._is_ours:
-                self._join(address, workers)
-            self._hire(job, workers, gpus_per_worker, threads)
+            if self._owns_ray:
+                self._connect(address, workers)
+            self._start_actors(spec, workers, gpus_per_worker, threads)
         except BaseException:
             self.stop()
             raise
 
-    def _join(self, address: str | None, workers: int) -> None:
+    def _connect(self, address: str | None, workers: int) -> None:
         if address is None:
-            self._steward.do(lambda: start_ray(max(num_cores(), workers)))
-        else:  # starts no process, and may take long
+            self._ray_thread.run(lambda: start_ray(max(num_cores(), workers)))
+        else:  # joining starts no process, and may take long: it can be interrupted
             _join_cluster(address)
 
-    def _hire(self, job: Job, workers: int, gpus_per_worker: float, threads: str | None) -> None:
+    def _start_actors(self, spec: WorkerSpec, workers: int, gpus_per_worker: float, threads: str | None) -> None:
         import ray
 
-        num_cores = _checked_room(workers, gpus_per_worker)
-        environment = {"OMP_NUM_THREADS": threads or str(max(1, num_cores // workers))}
+        ray_cores = _require_capacity(workers, gpus_per_worker)
+        environment = {"OMP_NUM_THREADS": threads or str(max(1, ray_cores // workers))}
         if not gpus_per_worker:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         actor = ray.remote(_Actor).options(
@@ -64,80 +69,80 @@ class RayBackend:
             num_gpus=gpus_per_worker,
             scheduling_strategy="SPREAD",
             max_concurrency=2,  # `stop` has to get through while `handle` waits
-            max_restarts=-1,  # bounded all the same, by the tries of the items
-            max_task_retries=job.retries,
+            max_restarts=-1,  # still bounded, by the tries of the items
+            max_task_retries=spec.retries,
         )
-        self._actors += [actor.remote(job, environment, sys.path) for _ in range(workers)]
+        self._actors += [actor.remote(spec, environment, sys.path) for _ in range(workers)]
 
     def replies(self, items: Iterable[Item]) -> Iterator[tuple[Item, bytes]]:
-        """Each item with its reply, as they are done."""
+        """Yield each item with its pickled (value, error), in the order in which they are completed."""
         import ray
 
-        waiting = iter(items)
+        remaining = iter(items)
         busy: dict[Any, tuple[Any, Item]] = {}
-        starting = {actor.start.remote(): actor for actor in self._actors}  # the cluster may have room for some only
-        free: list[Any] = []
+        starting = {actor.start.remote(): actor for actor in self._actors}  # the cluster may have room for only some
+        idle: list[Any] = []
         while True:
-            while free:
+            while idle:
                 try:
-                    item = next(waiting)
+                    item = next(remaining)
                 except StopIteration:
                     break
-                actor = free.pop()
+                actor = idle.pop()
                 busy[actor.handle.remote(pickle.dumps(item))] = actor, item
-            if free and not busy:
+            if idle and not busy:
                 return
-            done, _ = ray.wait([*busy, *starting], timeout=_PATIENCE_SECONDS)
-            if done and done[0] in busy:
-                actor, item = busy.pop(done[0])
-                free.append(actor)
-                yield item, _result(done[0])
-            elif done:
-                free.append(starting.pop(done[0]))
-                _result(done[0])
+            completed, _ = ray.wait([*busy, *starting], timeout=START_WARNING_SECONDS)
+            if completed and completed[0] in busy:
+                actor, item = busy.pop(completed[0])
+                idle.append(actor)
+                yield item, _actor_result(completed[0])
+            elif completed:
+                idle.append(starting.pop(completed[0]))
+                _actor_result(completed[0])
             elif not busy:
                 _log.warning("still waiting for Ray to start a worker")
 
     def stop(self) -> None:
-        """Ends the children, then the actors, then Ray if it is the pool's own."""
+        """End the children, then the actors, then Ray if this backend has started it."""
         try:
-            self._steward.do(self._dismiss)
+            self._ray_thread.run(self._stop_actors_and_ray)
         finally:
-            self._steward.close()
+            self._ray_thread.close()
 
-    def _dismiss(self) -> None:
+    def _stop_actors_and_ray(self) -> None:
         import ray
 
         try:
-            told = [actor.stop.remote() for actor in self._actors]
-            if told:
-                ray.wait(told, num_returns=len(told), timeout=_STOPPING_SECONDS)
+            stopping = [actor.stop.remote() for actor in self._actors]
+            if stopping:
+                ray.wait(stopping, num_returns=len(stopping), timeout=STOP_TIMEOUT_SECONDS)
             for actor in self._actors:
                 ray.kill(actor)
         finally:
-            if self._is_ours:
+            if self._owns_ray:
                 ray.shutdown()
 
 
-class _RayThread:
-    """A thread that starts and stops Ray; interrupted in that, Ray leaves processes behind for a minute.
+class _RayLifecycleThread:
+    """A thread that starts and stops Ray; if that is interrupted, Ray leaves processes behind for a minute.
 
-    What interrupts the main thread meanwhile is raised there when the work is done, however often it comes. Off the
-    main thread, Ray also leaves Python's handling of signals as it is. The thread lives as long as the crew: Ray's
-    processes end with the thread that started them.
+    What interrupts the main thread meanwhile is raised there when the action is complete, however often it comes. Off
+    the main thread, Ray also leaves Python's handling of signals as it is. The thread lives as long as the backend:
+    Ray's processes end with the thread that started them.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lvqa-ray")
 
-    def do(self, work: Callable[[], None]) -> None:
+    def run(self, action: Callable[[], None]) -> None:
         interrupt: BaseException | None = None
-        running = self._thread.submit(work)
+        running = self._thread.submit(action)
         while not running.done():
             try:
                 wait([running])
-            except (KeyboardInterrupt, SystemExit) as signalled:
-                interrupt = signalled
+            except (KeyboardInterrupt, SystemExit) as error:
+                interrupt = error
         if interrupt is not None:
             raise interrupt
         running.result()
@@ -147,39 +152,39 @@ class _RayThread:
 
 
 class _Actor(Worker):
-    """The watch, in a process of Ray's."""
+    """A worker in a process of Ray's."""
 
-    def __init__(self, job: Job, environment: dict[str, str], path: list[str]) -> None:
-        super().__init__(job)
-        # The child's too, from its birth.
+    def __init__(self, spec: WorkerSpec, environment: dict[str, str], import_paths: list[str]) -> None:
+        super().__init__(spec)
+        # The child inherits both.
         os.environ.update(environment)
-        sys.path += [folder for folder in path if folder not in sys.path]
-        # A spawned child runs its parent's script again on its way, and here that would import Ray.
+        sys.path += [path for path in import_paths if path not in sys.path]
+        # A spawned child runs its parent's script again as it starts, and here that would import Ray.
         sys.modules["__main__"].__dict__.pop("__file__", None)
 
 
-def _result(done: Any) -> bytes:
-    """What an actor's method returned. An actor that is lost again and again is its item's failure."""
+def _actor_result(reference: Any) -> bytes:
+    """Return what an actor's method returned; an actor that is lost repeatedly is its item's error."""
     import ray
 
     try:
-        reply: bytes = ray.get(done)
+        reply: bytes = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     except ray.exceptions.RayError as error:
-        return failure(f"its worker was lost again and again: {str(error)[:200]}")
+        return encode_error(f"its worker was lost repeatedly: {str(error)[:200]}")
     return reply
 
 
 def start_ray(num_cores: int) -> None:
-    """A Ray of this process alone: never a cluster that happens to run here, nor what an earlier run has left."""
+    """Start a Ray for this process alone: never join a cluster that happens to run here, or that a run has left."""
     import ray
 
     ray.init(
         address="local",
         num_cpus=num_cores,
         include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
+        object_store_memory=OBJECT_STORE_BYTES,
         logging_level=logging.ERROR,
         log_to_driver=False,
     )
@@ -190,8 +195,8 @@ def _join_cluster(address: str) -> None:
 
     expected = "expected the host:port of a cluster (ray start --head), or none to work on this machine"
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:  # Ray itself would knock for many minutes
-        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_SECONDS).close()
+    try:  # Ray itself would try for many minutes
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_SECONDS).close()
     except (OSError, ValueError, OverflowError) as error:
         raise LvqaError(f"no Ray answers at {address!r} ({error}); {expected}") from error
     try:
@@ -201,21 +206,21 @@ def _join_cluster(address: str) -> None:
         raise LvqaError(f"cannot join Ray at {address!r}: {reason}; {expected}") from error
 
 
-def _checked_room(workers: int, gpus_per_worker: float) -> int:
-    """Ray's cores. Raises LvqaError if it can never hold so many workers, since it would wait for ever."""
+def _require_capacity(workers: int, gpus_per_worker: float) -> int:
+    """Return how many cores Ray has. Raises LvqaError if it can never hold so many workers: it would wait for ever."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    room = num_cores = sum(int(node.get("CPU", 0)) for node in nodes)
+    max_workers = ray_cores = sum(int(node.get("CPU", 0)) for node in nodes)
     gpus = [int(node.get("GPU", 0)) for node in nodes]
     if gpus_per_worker:
-        shares = [n * int(1 / gpus_per_worker) if gpus_per_worker <= 1 else n // int(gpus_per_worker) for n in gpus]
-        room = min(num_cores, sum(shares))
+        per_node = [n * int(1 / gpus_per_worker) if gpus_per_worker <= 1 else n // int(gpus_per_worker) for n in gpus]
+        max_workers = min(ray_cores, sum(per_node))
     elif any(gpus):
         _log.warning("Ray has %d GPUs, but with gpus_per_worker 0 the workers compute on CPUs", sum(gpus))
-    if room < workers:
+    if max_workers < workers:
         raise LvqaError(
-            f"workers must be at most {room}, each with a core and {gpus_per_worker:g} GPUs "
-            f"of Ray's {num_cores} and {sum(gpus)}; got {workers}"
+            f"workers must be at most {max_workers}, each with a core and {gpus_per_worker:g} GPUs "
+            f"of Ray's {ray_cores} and {sum(gpus)}; got {workers}"
         )
-    return num_cores
+    return ray_cores

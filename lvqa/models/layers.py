@@ -1,0 +1,88 @@
+"""One layer of a decoder: for a whole sequence, or for its last position alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
+
+from lvqa.models.attention import attend_sharing_keys
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HiddenStates:
+    """The states of a batch between two layers, and what the next layer needs with them."""
+
+    states: Tensor
+    """The residual stream, (batch, sequence, dim)."""
+    rotary: tuple[Tensor, Tensor]
+    """Cosine and sine of the positions' rotation, as the library makes them."""
+    padding: Tensor | None
+    """False where padded, (batch, sequence) bool; None without padding."""
+
+
+def run_layer(
+    layer: nn.Module,
+    states: Tensor,
+    mask: Any,
+    rotary: tuple[Tensor, Tensor],
+    cache: DynamicCache | None = None,
+) -> Tensor:
+    """Return (batch, sequence, dim) states after a layer; its keys and values go to the cache."""
+    return layer(  # type: ignore[no-any-return]
+        states,
+        attention_mask=mask,
+        position_embeddings=rotary,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    )
+
+
+def run_layer_at_last(layer: nn.Module, hidden: HiddenStates, *, with_mlp: bool, past: Tensor | None = None) -> Tensor:
+    """Return (batch, dim): the state of the last position alone after a layer.
+
+    Args:
+        layer: A layer of the library's decoder.
+        hidden: The states before the layer, of all positions.
+        with_mlp: Whether the layer's MLP is included; without it, the state is the one between attention and MLP.
+        past: Keys and values of a prefix, (2, batch, kv_heads, length, head_dim).
+    """
+    last: Tensor = hidden.states[:, -1] + _attend_from_last(layer, hidden, past)
+    return last + layer.mlp(layer.post_attention_layernorm(last)) if with_mlp else last  # type: ignore[operator]
+
+
+def keys_and_values(layer: nn.Module, hidden: HiddenStates) -> tuple[Tensor, Tensor]:
+    """Return a layer's keys, with their rotation, and its values: (batch, kv_heads, sequence, head_dim) each."""
+    return _project_keys_and_values(layer, layer.input_layernorm(hidden.states), hidden.rotary)  # type: ignore[operator]
+
+
+def _attend_from_last(layer: nn.Module, hidden: HiddenStates, past: Tensor | None) -> Tensor:
+    """Return (batch, dim): what the last position takes from all positions, by the layer's own attention weights."""
+    attention: Any = layer.self_attn
+    normal = layer.input_layernorm(hidden.states)  # type: ignore[operator]
+    key, value = _project_keys_and_values(layer, normal, hidden.rotary)
+    if past is not None:
+        key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
+    query = _heads(attention, "q", normal[:, -1:])  # (batch, heads, 1, head_dim)
+    query, _ = apply_rotary_pos_emb(query, query, *(angles[:, -1:] for angles in hidden.rotary))
+    mask = None if hidden.padding is None else hidden.padding[:, None, None]  # (batch, 1, 1, sequence)
+    mixed = attend_sharing_keys(query, key, value, mask)
+    return attention.o_proj(mixed.flatten(1))  # type: ignore[no-any-return]
+
+
+def _project_keys_and_values(layer: nn.Module, normal: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the keys and values of states that the layer's input norm has normalised."""
+    key, value = _heads(layer.self_attn, "k", normal), _heads(layer.self_attn, "v", normal)
+    key, _ = apply_rotary_pos_emb(key, key, *rotary)
+    return key, value
+
+
+def _heads(attention: Any, name: str, normal: Tensor) -> Tensor:
+    """Return (batch, heads, sequence, head_dim) by the projection of this name, and its norm where a model has one."""
+    heads = getattr(attention, f"{name}_proj")(normal).unflatten(-1, (-1, attention.head_dim))
+    norm = getattr(attention, f"{name}_norm", nn.Identity())
+    return norm(heads).transpose(1, 2)  # type: ignore[no-any-return]

@@ -1,0 +1,87 @@
+"""Load a model's weights and tokenizer with the library, and refuse what does not belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoTokenizer, ProcessorMixin
+
+from lvqa.models.checkpoint import Checkpoint, find_checkpoint
+from lvqa.models.devices import DTYPES, best_device, default_dtype
+from lvqa.records import LvqaError
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """The library's model on its device, its tokenizer, and where they are from."""
+
+    model: Any
+    tokenizer: Any
+    revision: str
+    """The revision of the checkpoint, as `find_checkpoint` determines it."""
+
+
+def load_pretrained(
+    name: str, *, model_type: str, library_class: Any, device: str | None, dtype: str | None
+) -> Pretrained:
+    """Load a checkpoint, ready for inference.
+
+    Args:
+        name: A hub id, a folder, or "tiny".
+        model_type: The only architecture that is accepted, as config.json names it.
+        library_class: The library's class for it.
+        device: A device's name; None means `best_device`.
+        dtype: One of DTYPES; None means `default_dtype`, or `cpu_dtype` of config.json on a CPU.
+
+    Raises:
+        LvqaError: The checkpoint, the device or the dtype can't be used.
+    """
+    target = best_device(device)
+    if dtype is not None and dtype not in DTYPES:
+        raise LvqaError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+    checkpoint = find_checkpoint(name)
+    if checkpoint.model_type != model_type:
+        raise LvqaError(f"model {name!r} is a {checkpoint.model_type}; only a {model_type} can be used")
+    precision = DTYPES[dtype or default_dtype(target, checkpoint.cpu_dtype)]
+    try:
+        tokenizer = _load_tokenizer(checkpoint)
+        model, report = library_class.from_pretrained(
+            checkpoint.source,
+            dtype=precision,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # _check refuses them by name
+        )
+    except (OSError, ValueError) as error:  # without a tokenizer it is a ValueError
+        raise LvqaError(f"model {name!r} is incomplete: {str(error).splitlines()[0]}") from error
+    _check(name, model, tokenizer, report)
+    model.eval().requires_grad_(False).to(target)
+    return Pretrained(model, tokenizer, checkpoint.revision)
+
+
+def _load_tokenizer(checkpoint: Checkpoint) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.source)
+    if tokenizer.chat_template is None:  # older models keep it with their processor alone
+        tokenizer.chat_template = ProcessorMixin.get_processor_dict(checkpoint.source)[0].get("chat_template")
+    return tokenizer
+
+
+def _check(name: str, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
+    """Raise LvqaError unless weights, config and tokenizer belong to one model that is supported."""
+    if report["missing_keys"]:
+        raise LvqaError(f"model {name!r} lacks weights, among them {min(report['missing_keys'])}")
+    if report["mismatched_keys"]:
+        weight, actual, expected = min(report["mismatched_keys"])
+        raise LvqaError(
+            f"model {name!r}: {weight} is of {tuple(actual)}, and config.json asks for {tuple(expected)}; "
+            "they belong to different models"
+        )
+    vocab_size = model.config.text_config.vocab_size
+    if len(tokenizer) > vocab_size:
+        raise LvqaError(
+            f"model {name!r}: its tokenizer has {len(tokenizer)} tokens and its vocabulary {vocab_size}; "
+            "they belong to different models"
+        )
+    if getattr(model.model.language_model, "has_sliding_layers", False):
+        raise LvqaError(f"model {name!r} uses sliding-window attention, which is not supported")

@@ -1,0 +1,86 @@
+"""Predict the cost of a whole benchmark from counted operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lvqa.profiling.flops import LanguageCost, VisionCost
+
+H100_FLOPS = 989e12
+"""How many dense bfloat16 operations a second an H100 SXM does, by its data sheet."""
+PROMPT_TOKENS = {"embed": 90, "query": 110, "rerank": 130, "answer": 120, "timestamp": 7}
+"""How many of Qwen's tokens the text around the visual tokens has, rounded up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The operations that a benchmark needs, by stage."""
+
+    flops: Mapping[str, float]
+    """Stage -> operations for all videos together."""
+
+    @property
+    def total(self) -> float:
+        """Return the operations of all stages."""
+        return sum(self.flops.values())
+
+    def seconds(self, shares: Mapping[str, float], peak: float = H100_FLOPS) -> float:
+        """Return the seconds on a GPU of this peak (operations a second), if each stage reaches its share of it."""
+        return sum(flops / (shares[stage] * peak) for stage, flops in self.flops.items())
+
+
+def predict(
+    language: LanguageCost,
+    vision: VisionCost,
+    *,
+    height: int,
+    width: int,
+    minutes: float,
+    questions: int,
+    frames: int,
+    videos: int = 1,
+    pool: int = 50,
+    clip_pairs: int = 8,
+    clip_first: bool = False,
+) -> Prediction:
+    """Predict the cost of FreeRet at one frame a second.
+
+    Args:
+        language: The language model.
+        vision: The vision tower.
+        height: The height of a frame in pixels.
+        width: The width of a frame in pixels.
+        minutes: The length of each video.
+        questions: How many questions each video has.
+        frames: How many frames an answer is given.
+        videos: How many videos there are.
+        pool: How many clips are reranked for each question.
+        clip_pairs: How many frame pairs a clip has.
+        clip_first: Whether a clip is prefilled once for all questions that share it, or with each question. Each pair
+            is encoded once in either case.
+    """
+    pairs = round(minutes * 60) / 2
+    clips = pairs / clip_pairs
+    token_size = vision.patch * vision.merge
+    tokens = (height // token_size) * (width // token_size)
+    clip_tokens = clip_pairs * tokens
+    prefills = min(clips, questions * pool)
+    if clip_first:
+        query_tokens = PROMPT_TOKENS["rerank"]
+        rerank = prefills * language.keys_values(clip_tokens) + questions * pool * language.last_position(
+            query_tokens, past=clip_tokens
+        )
+    else:
+        rerank = questions * pool * language.last_position(clip_tokens + PROMPT_TOKENS["rerank"])
+    rerank += questions * pool * language.head(1, words=2)
+    runs = frames / 4
+    answer_tokens = round(frames / 2 * tokens + runs * PROMPT_TOKENS["timestamp"] + PROMPT_TOKENS["answer"])
+    flops_per_video = {
+        "encode pairs": pairs * vision.pair(height, width),
+        "embed clips": clips * language.last_position(clip_tokens + PROMPT_TOKENS["embed"], with_last_mlp=False),
+        "embed questions": questions * language.last_position(PROMPT_TOKENS["query"], with_last_mlp=False),
+        "rerank": rerank,
+        "answer": questions * (language.last_position(answer_tokens) + language.head(1, words=4)),
+    }
+    return Prediction({stage: videos * flops for stage, flops in flops_per_video.items()})

@@ -1,0 +1,59 @@
+"""The controls of an evaluation: frames from the annotated time of the evidence, and no frames at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from lvqa.records import FrameSelection, LvqaError
+from lvqa.selection.protocol import SelectorInput, evenly_spaced
+
+CONTROLS = ("oracle", "blind")
+"""The names of the selectors that only an evaluation can use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OracleSelector:
+    """Evenly spaced frames inside the annotated evidence, at least one: an upper bound of what a selector can find.
+
+    Whole pairs, as FreeRet chooses them, since a single frame shows no motion; single frames of a span so long that
+    pairs would leave most of it out. Evidence that is shorter than the budget gives fewer frames.
+    """
+
+    needs_scores: ClassVar[bool] = False
+    needs_features: ClassVar[bool] = False
+
+    def select(self, inputs: SelectorInput) -> FrameSelection:
+        if inputs.evidence_seconds is None:
+            raise LvqaError(
+                f"method 'oracle' needs the time of the evidence, and question {inputs.question_id!r} has none"
+            )
+        times = evidence_times(inputs.times_seconds, inputs.evidence_seconds, inputs.num_frames)
+        return FrameSelection(inputs.video_id, tuple(times.tolist()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlindSelector:
+    """No frames: what the question alone gives away, a lower bound."""
+
+    needs_scores: ClassVar[bool] = False
+    needs_features: ClassVar[bool] = False
+    shows_frames: ClassVar[bool] = False
+
+    def select(self, inputs: SelectorInput) -> FrameSelection:
+        return FrameSelection(inputs.video_id, ())
+
+
+def evidence_times(times: np.ndarray, evidence_seconds: tuple[float, float], num_frames: int) -> np.ndarray:
+    """Return the times that the oracle chooses of `times` (n,): `num_frames` or fewer inside [start, end)."""
+    start, end = evidence_seconds
+    inside = np.flatnonzero((times >= start) & (times < end))
+    if not len(inside):
+        return times[[max(0, int(np.searchsorted(times, start, side="right")) - 1)]]
+    firsts = inside[:-1][inside[:-1] % 2 == 0]  # of the pairs that lie inside
+    if num_frames % 2 == 0 and num_frames // 2 <= len(firsts) <= 2 * num_frames:
+        firsts = firsts[evenly_spaced(len(firsts), num_frames // 2)]
+        inside = np.stack([firsts, firsts + 1], 1).ravel()
+    return np.asarray(times[inside[evenly_spaced(len(inside), num_frames)]])
