@@ -107,7 +107,7 @@ RUN_SECTIONS = {"SyntheticVideos": "benchmark.make", "BenchmarkConfig": "benchma
 def type_text(node: ast.expr) -> str:
     """Return in words what an annotation allows."""
     if isinstance(node, ast.BinOp):
-        return f"{type_text(node.left)} or {type_text(node.right)}"
+        return f"{type_text(node.left)}; or {type_text(node.right)}"
     if isinstance(node, ast.Constant):
         return "null" if node.value is None else f"`{node.value}`"
     if isinstance(node, ast.Name):
@@ -264,6 +264,11 @@ def methods_page() -> str:
         "## Rerankers",
         "A reranker lets the model judge the best clips once more, next to the question: the setting `rerank.name`. "
         "Options are given as `-s rerank.options.NAME=VALUE`.",
+        "`mcq` is FreeRet's ([arXiv 2509.24621](https://arxiv.org/abs/2509.24621)): the probability of the label that says "
+        "that the clip matches. `retllm` and its variants are RetLLM's "
+        "([arXiv 2602.22278](https://arxiv.org/abs/2602.22278)): P(True) for the best clips of the pool, with visual "
+        "enhancement. That mixes the clip's visual tokens into one feed-forward layer of the model, as further keys and "
+        "values (`ratio`; 0 turns it off). `lvqa/rerank/retllm.py` says where paper and program differ.",
         _overview(RERANKERS),
         *_sections(RERANKERS, "rerank.options"),
     ]
