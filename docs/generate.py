@@ -264,11 +264,11 @@ def methods_page() -> str:
         "## Rerankers",
         "A reranker lets the model judge the best clips once more, next to the question: the setting `rerank.name`. "
         "Options are given as `-s rerank.options.NAME=VALUE`.",
-        "`mcq` is FreeRet's ([arXiv 2509.24621](https://arxiv.org/abs/2509.24621)): the probability of the label that says "
-        "that the clip matches. `retllm` and its variants are RetLLM's "
+        "`mcq` is FreeRet's ([arXiv 2509.24621](https://arxiv.org/abs/2509.24621)): the probability of the label that "
+        "says that the clip matches. `retllm` and its variants are RetLLM's "
         "([arXiv 2602.22278](https://arxiv.org/abs/2602.22278)): P(True) for the best clips of the pool, with visual "
-        "enhancement. That mixes the clip's visual tokens into one feed-forward layer of the model, as further keys and "
-        "values (`ratio`; 0 turns it off). `lvqa/rerank/retllm.py` says where paper and program differ.",
+        "enhancement. That mixes the clip's visual tokens into one feed-forward layer of the model, as further keys "
+        "and values (`ratio`; 0 turns it off). `lvqa/rerank/retllm.py` says where paper and program differ.",
         _overview(RERANKERS),
         *_sections(RERANKERS, "rerank.options"),
     ]
@@ -298,7 +298,8 @@ def _sections(kinds: dict[str, Callable[..., Any]], setting: str) -> Iterator[st
         background = docstring(module).partition("\n\n")[2] if module else ""
         if module and background and module.__name__ not in modules:
             modules.add(module.__name__)
-            yield f"Background: {markdown(background)}"
+            family = [f"`{name}`" for name, kind in kinds.items() if inspect.getmodule(kind) is module]
+            yield f"Background of {', '.join(family)}: {markdown(background)}"
         docs = field_docs(kind) if inspect.isclass(kind) else {}
         if options := _options(kind):
             yield f"Options (`{setting}.NAME`):"
@@ -472,7 +473,7 @@ def links_page() -> str:
             "",
             "# Addresses",
             "",
-            "Every address outside this site that its pages name. The build follows the links inside the site, not these,",
+            "Every address outside this site that its pages name. The build follows links inside the site, not these,",
             "since it needs no network.",
             "",
             "| address | pages |",
