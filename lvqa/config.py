@@ -149,7 +149,7 @@ class AnswerConfig(Section):
     """How the model answers from the selected frames."""
 
     time_encoding: Literal["text", "mrope", "index"] | None = None
-    """How the model learns the time of a frame; null takes text, but not for a model that writes true seconds itself."""
+    """How the model learns the time of a frame; null takes text, unless the model writes true seconds by itself."""
     mode: Literal["logits", "text", "likelihood"] | None = None
     """Multiple choice: the letter with the largest logit, the letter that the generated text names, or the option
     likeliest as the answer to the bare question; null: the first, unless the model's own config.json says else."""

@@ -109,7 +109,7 @@ def _refuse_unknown_keys(value: object, info: inspect.Type, path: str) -> None:
     if isinstance(info, inspect.UnionType):
         for member in info.types:
             _refuse_unknown_keys(value, member, path)
-    elif isinstance(info, inspect.VarTupleType) and isinstance(value, list | tuple):
+    elif isinstance(info, inspect.VarTupleType | inspect.ListType) and isinstance(value, list | tuple):
         for index, item in enumerate(value):
             _refuse_unknown_keys(item, info.item_type, f"{path}[{index}]")
     elif isinstance(info, inspect.DataclassType) and isinstance(value, dict):
@@ -130,19 +130,21 @@ def _explain(error: msgspec.ValidationError, value: Any, info: inspect.Type, nam
     path = re.search(r"`\$([^`]*)`\Z", str(error))
     steps = re.findall(r"\.(\w+)|\[(\d+)\]", path[1].partition("[...]")[0]) if path else []
     for key, index in steps:
-        info, value = _inside(info, key), value[key or int(index)]
+        info, value = _inside(info, key or int(index)), value[key or int(index)]
         name += f"[{index}]" if index else f"{name and '.'}{key}"
     if missing := re.match(r"Object missing required field `(\w+)`", str(error)):
         return f"{name and f'{name}.'}{missing[1]} is missing; it must be {_allowed(_inside(info, missing[1]))}"
     return f"{name or 'the content'} must be {_allowed(info)}, got {in_yaml(value)}"
 
 
-def _inside(info: inspect.Type, key: str) -> inspect.Type:
-    """Return the type of what stands under a key of a mapping, or of the items of a list."""
+def _inside(info: inspect.Type, key: str | int) -> inspect.Type:
+    """Return the type of what stands under a key of a mapping, or at an index of a list."""
     if isinstance(info, inspect.UnionType):
         return next(_inside(member, key) for member in info.types if not isinstance(member, inspect.NoneType))
     if isinstance(info, inspect.DataclassType | inspect.TypedDictType):
         return next(field.type for field in info.fields if field.name == key)
+    if isinstance(info, inspect.TupleType):
+        return info.item_types[int(key)]
     assert isinstance(info, inspect.ListType | inspect.VarTupleType), info
     return info.item_type
 
@@ -157,6 +159,7 @@ _WORDS = {
     inspect.CustomType: "a path",
     inspect.ListType: "a list",
     inspect.VarTupleType: "a list",
+    inspect.TupleType: "a list",
     inspect.DictType: "a mapping of keys to values",
     inspect.DataclassType: "a mapping of keys to values",
     inspect.TypedDictType: "a mapping of keys to values",
@@ -173,14 +176,11 @@ def _allowed(info: inspect.Type) -> str:
         return f"one of {', '.join(map(str, info.values))}"
     words = _WORDS[type(info)]
     if isinstance(info, inspect.ListType | inspect.VarTupleType):
-        return f"{words}{_length(info)}, each item {_allowed(info.item_type)}"
+        length = f" of {info.min_length} or more" if info.min_length else ""
+        return f"{words}{length}, each item {_allowed(info.item_type)}"
+    if isinstance(info, inspect.TupleType):
+        return f"{words} of {len(info.item_types)}: {', '.join(map(_allowed, info.item_types))}"
     return words + _bounds(info) if isinstance(info, inspect.IntType | inspect.FloatType) else words
-
-
-def _length(info: inspect.ListType | inspect.VarTupleType) -> str:
-    if not info.min_length:
-        return ""
-    return f" of {info.min_length}" + ("" if info.min_length == info.max_length else " or more")
 
 
 def _bounds(info: inspect.IntType | inspect.FloatType) -> str:
@@ -189,6 +189,7 @@ def _bounds(info: inspect.IntType | inspect.FloatType) -> str:
 
 
 # --- one value -------------------------------------------------------------------------------------------------------
+
 
 def require(condition: bool, name: str, value: object, allowed: str) -> None:
     """Raise LvqaError, which names the value and what is allowed, unless the condition holds."""

@@ -16,7 +16,7 @@ from lvqa.cli.main import lvqa_command
 from lvqa.evaluation import read_run
 from lvqa.synthetic.videos import make_videos
 
-MAKE = {"films": 1, "minutes": 1, "questions": 3, "seed": 11}
+MAKE = {"videos": 1, "minutes": 1, "questions": 3, "seed": 11}
 NUM_ANSWERS = 3 * 3
 
 

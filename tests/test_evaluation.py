@@ -22,7 +22,7 @@ import video_files
 
 from lvqa.answering import named_letter
 from lvqa.config import to_yaml
-from lvqa.evaluation import RunConfig, arms_of, evidence_recall, load_run_config, read_run
+from lvqa.evaluation import RunConfig, resolve_arms, evidence_recall, load_run_config, read_run
 from lvqa.evaluation.folder import open_run
 from lvqa.evaluation.rows import FIELDS, key_of, read_rows, to_line
 from lvqa.evaluation.run import chosen_tasks, evaluate
@@ -89,7 +89,7 @@ def refusal(folder: Path, config: RunConfig) -> str:
 
 
 def test_arms_share_the_runs_settings_but_for_their_own(settings):
-    arms = arms_of(load_run_config(settings))
+    arms = resolve_arms(load_run_config(settings))
     assert [(arm.name, budget) for arm in arms for budget in arm.budgets] == CELLS
     assert [arm.config.rerank.name for arm in arms] == ["mcq", "mcq", "mcq", "none", "mcq", "mcq"]
     assert arms[0].config == arms[1].config == arms[2].config
@@ -99,7 +99,7 @@ def test_arms_share_the_runs_settings_but_for_their_own(settings):
 
 
 def test_written_out_it_reads_back_the_same(settings, tmp_path):
-    config = load_run_config(settings, ["benchmark.make={films: 2}", "arms=[{method: blind}]", "ray_address=a:1"])
+    config = load_run_config(settings, ["benchmark.make={videos: 2}", "arms=[{method: blind}]", "ray_address=a:1"])
     path = tmp_path / "config.yaml"
     path.write_text(to_yaml(config))
     assert load_run_config(path) == config

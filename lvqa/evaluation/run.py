@@ -15,7 +15,7 @@ from lvqa.datasets import Loaded, VideoTask, load_benchmark
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
 from lvqa.evaluation.rows import Key
 from lvqa.evaluation.runner import Asker, Work, blank_row
-from lvqa.evaluation.settings import Arm, RunConfig, arms_of
+from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
 from lvqa.plugins import absolute
 from lvqa.records import LvqaError
 from lvqa.workers import Pool, Prepare
@@ -50,7 +50,7 @@ def evaluate(
     with open_run(folder, config) as run:
         questions = sum(len(task.questions) for task in tasks)
         run.describe(videos=len(tasks), questions=questions, missing=missing, unusable=list(loaded.unusable))
-        schedule = Schedule(tasks, arms_of(config), run.done)
+        schedule = Schedule(tasks, resolve_arms(config), run.done)
         if schedule.num_left:
             _ask_all(config, run, schedule, progress, functools.partial(_make_asker, for_workers(config), prepare))
     return read_run(folder)
@@ -58,7 +58,7 @@ def evaluate(
 
 def check_run(config: RunConfig) -> None:
     """Raises LvqaError for a setting of an arm that no room knows. Costs nothing."""
-    for arm in arms_of(config):
+    for arm in resolve_arms(config):
         check_settings(arm.complete)
 
 
@@ -91,7 +91,7 @@ def for_workers(config: RunConfig) -> RunConfig:
             method=absolute(arm.method),
             settings={**settings.settings, **_absolute_settings(arm.config)},
         )
-        for settings, arm in zip(config.arms, arms_of(config), strict=True)
+        for settings, arm in zip(config.arms, resolve_arms(config), strict=True)
     ]
     store = dataclasses.replace(config.store, folder=folder)
     return dataclasses.replace(config, store=store, arms=tuple(arms))

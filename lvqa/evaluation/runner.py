@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 from lvqa.components import selector_of
 from lvqa.config import Config
 from lvqa.evaluation.rows import Row
-from lvqa.evaluation.settings import Arm, RunConfig, arms_of
+from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
 from lvqa.pipeline import LongVideoQA, index_together
 from lvqa.records import Answer, Candidate, Counts, LvqaError, Question, Video
 
@@ -44,7 +45,7 @@ class Asker:
 
     def __init__(self, config: RunConfig) -> None:
         """Loads the model, once. Raises LvqaError for what is unknown."""
-        self._arms = arms_of(config)
+        self._arms = resolve_arms(config)
         self._first = LongVideoQA.load(config=self._arms[0].complete)
         # Arms that differ in their selection alone share a pipeline, and all share what is held of the video.
         self._pipelines = {arm.before_selection: self._first.beside(arm.complete) for arm in self._arms}
@@ -60,7 +61,7 @@ class Asker:
             qa, ranking = self._pipelines[arm.before_selection], arm.config.retrieval
             selector = selector_of(arm.config, arm.method)
             for budget in (budget for name, budget in work.cells if name == arm.name):
-                row = blank_row(work, arm.name, budget) | {"index": indexes.get(arm.name)}
+                row: Row = {**blank_row(work, arm.name, budget), "index": indexes.get(arm.name)}
                 try:
                     if selector.needs_scores and ranking not in rankings:
                         with _measured(self._first) as rankings[ranking]:
@@ -73,14 +74,15 @@ class Asker:
                         selection=arm.config.selection,
                     )
                 except LvqaError as error:
-                    yield row | {"error": str(error)}
+                    yield {**row, "error": str(error)}
                 else:
                     # Frames that an earlier arm has shown in the same way have its reply, and cost what it did.
                     spent = _Cost(dataclasses.asdict(answer.counts), answer.seconds["answer"])
                     reply = replies.setdefault((qa.sight, arm.config.answer, answer.frames), spent)
-                    yield row | _answered(answer, arm, reply, rankings[ranking] if selector.needs_scores else None)
+                    ranked = rankings[ranking] if selector.needs_scores else None
+                    yield cast(Row, {**row, **_answered(answer, arm, reply, ranked)})
 
-    def _indexes(self, work: Work, video: Video) -> dict[str, dict[str, object]]:
+    def _indexes(self, work: Work, video: Video) -> dict[str, Any]:
         """Arm -> what making the indexes that were lacking has cost, all together, or that its own was there.
 
         Of the arms that need one.
@@ -109,7 +111,7 @@ def blank_row(work: Work, arm: str, budget: int) -> Row:
         "budget": budget,
         "tags": list(question.tags),
         "target": question.answer,
-        "evidence_seconds": question.evidence_seconds and list(question.evidence_seconds),
+        "evidence_seconds": question.evidence_seconds,
         "prediction": None,
         "text": "",
         "option_scores": [],
@@ -117,14 +119,14 @@ def blank_row(work: Work, arm: str, budget: int) -> Row:
         "embedded": [],
         "reranked": [],
         "num_clips": 0,
-        "counts": dataclasses.asdict(Counts()),
+        "counts": {"frames_decoded": 0, "pairs_encoded": 0, "tokens_prefilled": 0},
         "index": None,
         "seconds": {},
         "error": None,
     }
 
 
-def _answered(answer: Answer, arm: Arm, reply: _Cost, ranking: _Cost | None) -> Row:
+def _answered(answer: Answer, arm: Arm, reply: _Cost, ranking: _Cost | None) -> dict[str, Any]:
     """What a row says of an answer; arms and budgets may share a ranking and a reply, and each row counts them."""
     pool = answer.evidence[: arm.config.rerank.num_shown]
     by_embedding = sorted(pool, key=lambda candidate: -candidate.embed_score)
