@@ -77,7 +77,8 @@ def parse_json(content: bytes, *, origin: str) -> Any:
     except UnicodeDecodeError as error:
         raise LvqaError(f"not JSON: byte {error.start} is not UTF-8 text ({origin})") from None
     except json.JSONDecodeError as error:
-        raise LvqaError(f"not JSON: {error.msg}, at line {error.lineno}, column {error.colno} ({origin})") from None
+        line = f"line {error.lineno}, " if b"\n" in content.strip() else ""
+        raise LvqaError(f"not JSON: {error.msg}, at {line}column {error.colno} ({origin})") from None
     except (RecursionError, ValueError) as error:  # nested too deep; a number of thousands of digits
         raise LvqaError(f"not JSON of a sane size: {shorten(str(error))} ({origin})") from None
 
@@ -139,6 +140,8 @@ def _explain(error: msgspec.ValidationError, value: Any, info: inspect.Type, nam
 
 def _inside(info: inspect.Type, key: str | int) -> inspect.Type:
     """Return the type of what stands under a key of a mapping, or at an index of a list."""
+    if isinstance(info, inspect.Metadata):
+        return _inside(info.type, key)
     if isinstance(info, inspect.UnionType):
         return next(_inside(member, key) for member in info.types if not isinstance(member, inspect.NoneType))
     if isinstance(info, inspect.DataclassType | inspect.TypedDictType):
@@ -191,10 +194,10 @@ def _bounds(info: inspect.IntType | inspect.FloatType) -> str:
 # --- one value -------------------------------------------------------------------------------------------------------
 
 
-def require(condition: bool, name: str, value: object, allowed: str) -> None:
-    """Raise LvqaError, which names the value and what is allowed, unless the condition holds."""
+def require(condition: bool, name: str, value: object, allowed: str, *, origin: str = "") -> None:
+    """Raise LvqaError, which names the value, what is allowed and where it stood, unless the condition holds."""
     if not condition:
-        raise LvqaError(f"{name} must be {allowed}, got {in_yaml(value)}")
+        raise LvqaError(f"{name} must be {allowed}, got {in_yaml(value)}" + (origin and f" ({origin})"))
 
 
 def in_yaml(value: object) -> str:

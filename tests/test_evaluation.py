@@ -528,7 +528,7 @@ def test_a_question_that_an_arm_cannot_answer_is_one_row(benchmark, settings, tm
     finished = evaluate(config, tmp_path / "run")
     errors = [(row["arm"], "needs the time" in (row["error"] or "")) for row in finished.rows]
     assert errors == [("oracle", True), ("blind", False), ("oracle", False), ("blind", False)]
-    assert finished.about["unusable"] == ["question '11-0': time reference '08:17-None' is not of the form MM:SS-MM:SS"]
+    assert finished.about["skipped"] == ["question '11-0': time reference '08:17-None' is not of the form MM:SS-MM:SS"]
 
 
 # --- Ray -------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lvqa.components import check_settings
 from lvqa.config import Config
-from lvqa.datasets import Loaded, VideoTask, load_benchmark
+from lvqa.datasets import Dataset, VideoTask, load_dataset
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
 from lvqa.evaluation.rows import Key
 from lvqa.evaluation.runner import Asker, Work, blank_row
@@ -42,14 +42,14 @@ def evaluate(
         if not config.allow_missing:
             raise LvqaError(f"{told}; get them into {_folder(config) / 'videos'}, or go on without: --allow-missing")
         _log.warning("%s; their questions are left out", told)
-    for line in loaded.unusable:
+    for line in loaded.skipped:
         _log.info("%s", line)
     tasks = [task for task in loaded.tasks if task.video_id not in missing]
     if not tasks:
         raise LvqaError(f"none of the {len(loaded.tasks)} videos is in {_folder(config) / 'videos'}")
     with open_run(folder, config) as run:
         questions = sum(len(task.questions) for task in tasks)
-        run.describe(videos=len(tasks), questions=questions, missing=missing, unusable=list(loaded.unusable))
+        run.describe(videos=len(tasks), questions=questions, missing=missing, skipped=list(loaded.skipped))
         schedule = Schedule(tasks, resolve_arms(config), run.done)
         if schedule.num_left:
             _ask_all(config, run, schedule, progress, functools.partial(_make_asker, for_workers(config), prepare))
@@ -62,15 +62,15 @@ def check_run(config: RunConfig) -> None:
         check_settings(arm.complete)
 
 
-def chosen_tasks(config: RunConfig) -> Loaded:
+def chosen_tasks(config: RunConfig) -> Dataset:
     """The benchmark's videos and questions, cut to `benchmark.videos` and `benchmark.limit`."""
-    loaded = load_benchmark(config.benchmark.name, _folder(config))
+    loaded = load_dataset(config.benchmark.name, _folder(config))
     tasks = loaded.tasks[: config.benchmark.videos]
     cut = tuple(dataclasses.replace(task, questions=task.questions[: config.benchmark.limit]) for task in tasks)
     return dataclasses.replace(loaded, tasks=cut)
 
 
-def missing_videos(loaded: Loaded) -> list[str]:
+def missing_videos(loaded: Dataset) -> list[str]:
     """The videos whose files are not there."""
     return [task.video_id for task in loaded.tasks if not task.path.is_file()]
 
