@@ -35,7 +35,7 @@ class ConfigError(LvqaError):
 
 
 class Section:
-    """A dataclass of settings, whose fields are checked when it is made in Python too."""
+    """A dataclass of settings, whose fields are checked, also where Python code creates it."""
 
     __slots__ = ()
 
@@ -306,12 +306,10 @@ def _updated(config: Settings, changes: object, *, origin: str) -> Settings:
         for key in flat(changes) if isinstance(changes, dict) else ():
             for old, new in RENAMED_SETTINGS.items():
                 if key == old or key.startswith(f"{old}."):
-                    raise ConfigError(f"{old} is called {new} since 0.2 ({origin})")
+                    raise LvqaError(f"{old} is called {new} since 0.2 ({origin})")
         return convert(_merged(dataclasses.asdict(config), changes), type(config), origin=origin)
     except RecursionError:
         raise ConfigError(f"the settings must be nested less deeply ({origin})") from None
-    except ConfigError:
-        raise
     except LvqaError as error:
         raise ConfigError(str(error)) from None
 

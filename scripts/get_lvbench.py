@@ -63,7 +63,7 @@ def main() -> int:
     arguments = parser.parse_args(sys.argv[1:end])
     try:
         command = [*find_yt_dlp(), *yt_dlp_options(arguments.height), *sys.argv[end + 1 :]]
-        tasks = place_annotations(arguments.folder, arguments.annotations)
+        tasks = install_annotations(arguments.folder, arguments.annotations)
         # A part of one height must not be completed at another.
         parts = arguments.folder / "videos" / ".parts" / f"{arguments.height}p"
         return fetch_all(tasks, parts, command, frozenset() if arguments.try_gone else GONE)
@@ -92,12 +92,12 @@ def yt_dlp_options(height: int) -> list[str]:
     return ["--ignore-config", "--no-playlist", "--no-progress", "--format", f"{pictures}[vcodec^=avc1]/{pictures}"]
 
 
-def place_annotations(folder: Path, given: Path | None) -> tuple[VideoTask, ...]:
+def install_annotations(folder: Path, source: Path | None) -> tuple[VideoTask, ...]:
     """Put the annotations into the folder, if they are whole and readable, and return the benchmark's videos."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ANNOTATIONS
-    if given is not None or not path.exists():
-        source = given or from_hub()
+    if source is not None or not path.exists():
+        source = source or from_hub()
         with tempfile.TemporaryDirectory(prefix=".annotations-", dir=folder) as tmp_path:
             copied = Path(shutil.copyfile(source, Path(tmp_path) / ANNOTATIONS))
             try:

@@ -59,7 +59,7 @@ ARROWS = {
     "index": {"files", "records"},
     "plugins": {"records"},
     "selection": {"plugins", "records", "validation"},
-    "datasets": {"records"},
+    "datasets": {"records", "validation"},
     "workers": {"records", "validation"},
     "models": {"prompts", "records"},
     "embedding": STAGE,

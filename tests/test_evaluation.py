@@ -283,7 +283,7 @@ def test_two_processes_do_not_write_one_run(settings, tmp_path):
     with open_run(tmp_path / "run", config):
         assert "another process" in refusal(tmp_path / "run", config)
     with open_run(tmp_path / "run", config) as again:
-        assert again.done == set()
+        assert again.answered == set()
 
 
 def test_another_revision_of_the_model_is_refused(settings, tmp_path):
@@ -418,7 +418,7 @@ def test_a_torn_last_line_is_cut_off_and_asked_again(run, settings, tmp_path, pa
     (folder / "answers.jsonl").write_bytes(b"".join(lines[:-1]) + torn)
     assert len(read_run(folder).rows) == len(run.rows) - 1
     with open_run(folder, load_run_config(settings)) as opened:
-        assert len(opened.done) == len(lines) - 1
+        assert len(opened.answered) == len(lines) - 1
         opened.append([run.rows[-1]])
     assert (folder / "answers.jsonl").read_bytes() == whole
 

@@ -148,4 +148,4 @@ def test_a_process_that_is_killed_leaves_no_lock(tmp_path):
             holder.kill()
     assert holder.returncode == -signal.SIGKILL
     with open_run(folder, load_run_config()) as run:
-        assert run.done == set()
+        assert run.answered == set()

@@ -39,14 +39,14 @@ def test_every_selector_is_in_the_table_of_all():
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("ablations/*.yaml")), ids=lambda path: path.name)
-def test_an_ablation_is_one_run_on_held_out_films_with_a_baseline(path):
+def test_an_ablation_is_one_run_on_held_out_videos_with_a_baseline(path):
     config = load_run_config(path)
     check_run(config)
     assert path.read_text().startswith(f"# lvqa eval configs/ablations/{path.name} && lvqa report runs/{path.stem}\n")
     (baseline,) = (arm for arm in resolve_arms(config) if arm.name == config.baseline)
-    given = ["model.name=tiny", f"rerank.name={config.rerank.name}", f"rerank.pool={config.rerank.pool}"]
-    # As it comes, but for the pool's proportion to the film, so that the others show what it brings.
-    assert (baseline.method, baseline.config) == ("freeret", load_config(None, given))
+    settings = ["model.name=tiny", f"rerank.name={config.rerank.name}", f"rerank.pool={config.rerank.pool}"]
+    # The baseline has the defaults, but for the pool's proportion to the video: so each arm measures one change.
+    assert (baseline.method, baseline.config) == ("freeret", load_config(None, settings))
     assert len({(arm.method, arm.config) for arm in resolve_arms(config)}) == len(config.arms)
     assert config.benchmark.make.seed >= HELD_OUT_SEEDS
 
@@ -149,14 +149,14 @@ def test_workers_get_the_same_arms_wherever_they_run():
         "{method: blind, settings: {rerank.name: mcq}, name: blind}",
     ]
     config = load_run_config(None, ["rerank.name=closer.py:Look", f"arms=[{', '.join(arms)}]"])
-    there = for_workers(config)
+    on_worker = for_workers(config)
     assert (
-        [arm.name for arm in resolve_arms(there)]
+        [arm.name for arm in resolve_arms(on_worker)]
         == [arm.name for arm in resolve_arms(config)]
         == ["own.py", "even", "blind"]
     )
-    assert [arm.method for arm in resolve_arms(there)] == [str(Path("own.py").absolute()), "uniform", "blind"]
-    assert [arm.config.rerank.name for arm in resolve_arms(there)] == [
+    assert [arm.method for arm in resolve_arms(on_worker)] == [str(Path("own.py").absolute()), "uniform", "blind"]
+    assert [arm.config.rerank.name for arm in resolve_arms(on_worker)] == [
         str(Path("closer.py:Look").absolute()),
         "none",
         "mcq",
@@ -166,10 +166,11 @@ def test_workers_get_the_same_arms_wherever_they_run():
 # --- the order of the work -------------------------------------------------------------------------------------------
 
 
-def tasks(*numbers: int) -> list[VideoTask]:
-    names = [f"video{place}" for place in range(len(numbers))]
-    asked = [tuple(Question("?", id=f"{name}-{i}") for i in range(n)) for name, n in zip(names, numbers, strict=True)]
-    return [VideoTask(name, Path(name), questions) for name, questions in zip(names, asked, strict=True)]
+def tasks(*num_questions: int) -> list[VideoTask]:
+    questions = {
+        f"video{i}": [Question("?", id=f"video{i}-{j}") for j in range(n)] for i, n in enumerate(num_questions)
+    }
+    return [VideoTask(name, Path(name), tuple(of_video)) for name, of_video in questions.items()]
 
 
 def test_a_video_is_with_one_worker_and_its_questions_follow_each_other():
@@ -188,9 +189,9 @@ def test_a_video_is_with_one_worker_and_its_questions_follow_each_other():
 
 
 def test_what_has_a_row_is_not_asked_again():
-    done = {("video0", "video0-0", arm, budget) for arm in ("uniform", "freeret") for budget in (16, 32, 64)}
-    done |= {("video0", "video0-1", "freeret", 16)}
-    schedule = Schedule(tasks(2), resolve_arms(RunConfig()), done)
+    answered = {("video0", "video0-0", arm, budget) for arm in ("uniform", "freeret") for budget in (16, 32, 64)}
+    answered |= {("video0", "video0-1", "freeret", 16)}
+    schedule = Schedule(tasks(2), resolve_arms(RunConfig()), answered)
     (work,) = schedule
     assert work.cells == (*(("uniform", budget) for budget in (16, 32, 64)), ("freeret", 32), ("freeret", 64))
     assert schedule.num_left == 5

@@ -1,8 +1,8 @@
 """A run folder: `config.yaml` (resolved), `run.json` (where and with what), `answers.jsonl` (a row an answer).
 
-Rows are appended as they are done, and nothing else is ever done to them, so a run that was killed goes on where it
-stopped. A line without its end is the only thing that a kill leaves behind; it is cut off. A folder that lvqa 0.1 wrote
-is read, and never added to.
+Rows are appended one question after another and never changed, so a run that was killed goes on where it stopped. A
+line without its end is the only thing that a kill leaves behind; it is cut off. A folder that lvqa 0.1 wrote is read,
+and never added to.
 """
 
 from __future__ import annotations
@@ -119,24 +119,24 @@ def read_run(folder: Path) -> Run:
 class RunFolder:
     """A run folder that is being added to; made by `open_run`."""
 
-    def __init__(self, folder: Path, answers: IO[bytes], done: set[Key]) -> None:
+    def __init__(self, folder: Path, answers: IO[bytes], answered: set[Key]) -> None:
         self.folder = folder
-        self.done = done
-        """What has a row already."""
+        self.answered = answered
+        """The keys of the rows that are there already."""
         self._answers = answers
         self._revision: str | None = None
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add rows; one that is there already is refused, for there is one answer to a question in an arm."""
         keys = [key_of(row) for row in rows]
-        assert len({*keys}) == len(keys) and not self.done & {*keys}, "an answer must be given once"
+        assert len({*keys}) == len(keys) and not self.answered & {*keys}, "an answer must be given once"
         # In one piece, so that hardly any kill can come between the rows of a question.
         try:
             self._answers.write("".join(map(to_line, rows)).encode())
             self._answers.flush()
         except OSError as error:
             raise LvqaError(f"cannot write {self.folder / ANSWERS}: {error.strerror or error}") from error
-        self.done.update(keys)
+        self.answered.update(keys)
 
     def describe(self, **info: object) -> None:
         """Note in run.json what the run is about, under keys of RunInfo."""

@@ -50,7 +50,7 @@ def evaluate(
     with open_run(folder, config) as run:
         questions = sum(len(task.questions) for task in tasks)
         run.describe(videos=len(tasks), questions=questions, missing=missing, skipped=list(loaded.skipped))
-        schedule = Schedule(tasks, resolve_arms(config), run.done)
+        schedule = Schedule(tasks, resolve_arms(config), run.answered)
         if schedule.num_left:
             _ask_all(config, run, schedule, progress, functools.partial(_make_asker, for_workers(config), prepare))
     return read_run(folder)
@@ -115,8 +115,8 @@ def _ask_all(
     config: RunConfig, run: RunFolder, schedule: Schedule, progress: Progress, make: Callable[[], Asker]
 ) -> None:
     to_ask, gpus = schedule.num_left, config.gpus_per_worker
-    if run.done:
-        _log.info("%s: %d answers are there, %d are asked", run.folder, len(run.done), to_ask)
+    if run.answered:
+        _log.info("%s: %d answers are there, %d are asked", run.folder, len(run.answered), to_ask)
     progress("answer", 0, to_ask)
     with Pool(make, workers=config.workers, address=config.ray_address, gpus_per_worker=gpus) as pool:
         while schedule.num_left:
