@@ -16,7 +16,7 @@ from lvqa.cli.main import lvqa_command
 from lvqa.evaluation import read_run
 from lvqa.synthetic.videos import make_videos
 
-MAKE = {"films": 1, "minutes": 1, "questions": 3, "seed": 11}
+MAKE = {"videos": 1, "minutes": 1, "questions": 3, "seed": 11}
 NUM_ANSWERS = 3 * 3
 
 
@@ -106,8 +106,8 @@ def test_wrong_words_are_one_line(lvqa, config, tmp_path):
     assert "-c" in lvqa("eval", config, "-c", config, code=2).stderr
     for words, named in (
         (("eval", tmp_path / "none.yaml"), "none.yaml: No such file"),
-        (("eval", config, "--limit", 0), "benchmark.limit must be 1 or more"),
-        (("eval", config, "--workers", -1), "workers must be 0 or more"),
+        (("eval", config, "--limit", 0), "benchmark.limit must be a whole number, 1 or more"),
+        (("eval", config, "--workers", -1), "workers must be a whole number, 0 or more"),
         (("eval", config, "-s", "arms=[{method: best}]"), "'best'"),
         (("eval", config, "--ray-address", "host:1"), "workers must be 1 or more"),
         (("report", tmp_path), "is not a run folder"),

@@ -259,7 +259,7 @@ def test_published_figures_stand_under_the_name_of_their_source(run):
 
 
 def test_they_are_not_set_beside_made_films_nor_shown_for_another_benchmark(run):
-    made = write_report([run("made", compared(), [UNIFORM, FREERET], "benchmark.make={films: 3}")])
+    made = write_report([run("made", compared(), [UNIFORM, FREERET], "benchmark.make={videos: 3}")])
     assert "made films in lvbench's layout" in made
     assert "say nothing about the made films" in section(made, "Published figures")
     assert "Hollow" not in made

@@ -76,10 +76,10 @@ def inspect_video(
 
 def _questions_on(video: Path, folder: Path) -> Sequence[Question]:
     """The questions of the folder that are about this file."""
-    from lvqa.datasets import load_benchmark
+    from lvqa.datasets import load_dataset
     from lvqa.records import LvqaError
 
-    tasks = load_benchmark("lvbench", folder).tasks
+    tasks = load_dataset("lvbench", folder).tasks
     for task in tasks:
         if task.path.resolve() == video.resolve():
             return task.questions

@@ -82,7 +82,7 @@ def evaluate(
 
 def _configured(files: Sequence[Path], overrides: Sequence[str]) -> RunConfig:
     """The run of these files. Of several, the arms of "2_pool_size.yaml" are named "pool size: ..."."""
-    from lvqa.evaluation import joined, load_run_config
+    from lvqa.evaluation import join_runs, load_run_config
     from lvqa.records import LvqaError
 
     configs: dict[str, RunConfig] = {}
@@ -91,7 +91,7 @@ def _configured(files: Sequence[Path], overrides: Sequence[str]) -> RunConfig:
         if title in configs:
             raise LvqaError(f"{file}: another file's arms are named {title!r} too; give it another name")
         configs[title] = load_run_config(file, overrides)
-    return joined(configs) if len(configs) > 1 else configs[title]
+    return join_runs(configs) if len(configs) > 1 else configs[title]
 
 
 def _make_missing_videos(config: RunConfig, *, quiet: bool) -> None:
@@ -108,7 +108,7 @@ def _make_missing_videos(config: RunConfig, *, quiet: bool) -> None:
     if any('"type": "made film"' not in line for line in lines):
         raise LvqaError(f"benchmark.make would overwrite the questions in {folder}, which are not of made films")
     make_videos_with_progress(
-        folder, num_videos=make.films, minutes=make.minutes, num_questions=make.questions, seed=make.seed, quiet=quiet
+        folder, num_videos=make.videos, minutes=make.minutes, num_questions=make.questions, seed=make.seed, quiet=quiet
     )
 
 

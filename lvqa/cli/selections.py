@@ -30,12 +30,12 @@ def selections(
     `bolt` names its questions and counts in seconds: such a file is a method (`--method TARGET`, or an arm's). With
     --arm, SOURCE is a run folder, and TARGET what that arm chose in it.
     """
-    from lvqa.datasets import load_benchmark
+    from lvqa.datasets import load_dataset
     from lvqa.records import LvqaError
     from lvqa.selection.files import read_selections, write_selections
     from lvqa.video import inspect_video
 
-    tasks = load_benchmark(benchmark, folder).tasks
+    tasks = load_dataset(benchmark, folder).tasks
     order = [(task.video_id, question.id) for task in tasks for question in task.questions]
     rates = {task.video_id: inspect_video(task.path).frames_per_second for task in tasks if task.path.is_file()}
     if arm is not None:

@@ -9,11 +9,12 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from lvqa.datasets import padded
-from lvqa.evaluation.rows import COUNTED, Row
+from lvqa.evaluation.rows import COUNTED, Row, RowCounts, ScoredClip
 
 BOOTSTRAP_DRAWS, BOOTSTRAP_SEED = 10_000, 0
 EMBEDDED_TOP, RERANKED_TOP = (1, 5, 10, 50), (1, 5, 10)
@@ -99,8 +100,11 @@ def evidence_recall(rows: Iterable[Row]) -> dict[str, Share]:
     questions whose time is annotated, with spans widened to 2 s at least. A stage that no row has is left out.
     """
     rows = [row for row in rows if row["evidence_seconds"] is not None]
-    spans = [padded(tuple(row["evidence_seconds"])) for row in rows]
-    tops = [("embedding", "embedded", k) for k in EMBEDDED_TOP] + [("reranked", "reranked", k) for k in RERANKED_TOP]
+    spans = [padded(span) for row in rows if (span := row["evidence_seconds"]) is not None]
+    tops: list[tuple[str, Literal["embedded", "reranked"], int]] = [
+        *(("embedding", "embedded", k) for k in EMBEDDED_TOP),
+        *(("reranked", "reranked", k) for k in RERANKED_TOP),
+    ]
     stages = {
         f"{name} top {k}": [_clips_touch(row[pool][:k], span) for row, span in zip(rows, spans, strict=True)]
         for name, pool, k in tops
@@ -111,7 +115,7 @@ def evidence_recall(rows: Iterable[Row]) -> dict[str, Share]:
     return {stage: Share.of(hits) for stage, hits in stages.items()}
 
 
-def _clips_touch(clips: Sequence[Sequence[float]], span: tuple[float, float]) -> bool:
+def _clips_touch(clips: Sequence[ScoredClip], span: tuple[float, float]) -> bool:
     return any(start < span[1] and span[0] < end for start, end, _ in clips)
 
 
@@ -207,7 +211,7 @@ def index_cost(rows: Iterable[Row]) -> Cost:
     return _cost([index["counts"] for index in made.values()], seconds)
 
 
-def _cost(counts: Sequence[dict[str, int]], seconds: dict[str, float]) -> Cost:
+def _cost(counts: Sequence[RowCounts], seconds: dict[str, float]) -> Cost:
     means = {name: _mean([count[name] for count in counts]) for name in COUNTED}
     return Cost(n=len(counts), seconds=seconds, **means)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvqa.evaluation import NO_BUDGET, Row, Run, arms_of, read_run
+from lvqa.evaluation import NO_BUDGET, Row, Run, read_run, resolve_arms
 from lvqa.records import LvqaError
 
 BASELINE = "uniform"
@@ -48,7 +48,7 @@ class NamedRun:
     @property
     def num_missing_answers(self) -> int:
         """How many rows the run still lacks."""
-        cells = sum(len(arm.budgets) for arm in arms_of(self.run.config))
+        cells = sum(len(arm.budgets) for arm in resolve_arms(self.run.config))
         return max(0, cells * self.run.num_questions - len(self.run.rows))
 
 
@@ -87,7 +87,7 @@ def read_runs(folders: Sequence[Path]) -> list[NamedRun]:
 
 def conditions_of(runs: Sequence[NamedRun]) -> list[Cell]:
     """All cells that have an answer, run by run, in the order of the arms; budgets ascending."""
-    arms = {(named.name, arm.name): arm for named in runs for arm in arms_of(named.run.config)}
+    arms = {(named.name, arm.name): arm for named in runs for arm in resolve_arms(named.run.config)}
     methods = {key: arm.method for key, arm in arms.items()}
     times = Counter(arm for _, arm in methods)
     rows: dict[tuple[str, str, int], list[Row]] = {}

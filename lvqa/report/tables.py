@@ -112,7 +112,7 @@ def recall_by_stage(cells: Sequence[Cell]) -> dict[str, dict[str, Share]]:
         rankings: dict[tuple[str, str], Row] = {}
         for row in (row for cell in mine for row in cell.rows):
             key = row["video_id"], row["question_id"]
-            if not rankings.get(key, {}).get("embedded"):
+            if key not in rankings or not rankings[key]["embedded"]:
                 rankings[key] = row
         stages = evidence_recall(rankings.values())
         found[arm] = {stage: value for stage, value in stages.items() if stage != SELECTION}
