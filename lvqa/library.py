@@ -49,7 +49,7 @@ def index_videos(
     All are probed first, so that those that can't be read are told of before the work begins. Then each is decoded and
     embedded segment by segment in whatever worker is free, and its vectors are joined and saved here: the same file as
     `LongVideoQA.index` makes, whatever the number of workers. This process loads no model. Progress has the stages
-    "survey", in videos, and "index", in pairs of all videos to be made.
+    "plan", in videos, and "index", in pairs of all videos to be made.
 
     Raises LvqaError for what no video could do without: a setting, the model, the store, Ray.
     """
@@ -125,7 +125,7 @@ class _Library:
                     use = self._found(path, *outcome.value)
                 except LvqaError as unusable:
                     error = str(unusable)
-            self._progress("survey", done, len(paths))
+            self._progress("plan", done, len(paths))
             if use or error:
                 yield _told(path, use, error, time.perf_counter() - started[path])
 

@@ -129,7 +129,7 @@ def index_and_tell(workers: int, paths: list[Path]) -> None:
 
     def progress(stage: str, done: int, total: int) -> None:
         nonlocal ready
-        if stage == "survey" and done == total:
+        if stage == "plan" and done == total:
             ready = time.perf_counter()
 
     from lvqa.config import load_config

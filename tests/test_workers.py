@@ -421,7 +421,7 @@ def test_the_index_is_the_same_whoever_makes_it(request, library, expected, tmp_
     assert contents(tmp_path) == expected
     assert sorted(indexed.path for indexed in done) == library
     assert all((indexed.error, indexed.use.reused, indexed.use.clips) == (None, False, 60) for indexed in done)
-    assert told[:2] == [("survey", 1, 2), ("survey", 2, 2)]
+    assert told[:2] == [("plan", 1, 2), ("plan", 2, 2)]
     assert [at for _, at, _ in told[2:]] == sorted(at for _, at, _ in told[2:])
     assert told[-1] == ("index", 120, 120)
 

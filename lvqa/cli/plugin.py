@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lvqa.plugins import PluginPoint
 
 
-@click.command("check-plugin")
+@click.command("check-plugin", short_help="Check a selector or a reranker of your own.")
 @click.argument("file")
 def check_plugin(file: str) -> None:
     """Check FILE, a Python file with a selector or a reranker of your own (FILE.py or FILE.py:Class).

@@ -23,7 +23,7 @@ from lvqa.evaluation.statistics import (
     cost,
     evidence_recall,
     index_cost,
-    is_right,
+    is_correct,
     official_accuracy,
 )
 
@@ -46,7 +46,7 @@ __all__ = [
     "cost",
     "evidence_recall",
     "index_cost",
-    "is_right",
+    "is_correct",
     "joined",
     "load_run_config",
     "official_accuracy",
