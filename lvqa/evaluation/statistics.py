@@ -152,9 +152,7 @@ def compare(rows: Iterable[Row], others: Iterable[Row]) -> Comparison:
 
     second = {(row["video_id"], row["question_id"]): is_correct(row) for row in others}
     first = {(row["video_id"], row["question_id"]): is_correct(row) for row in rows}
-    pairs = [
-        (video, first[video, question], second[video, question]) for video, question in first.keys() & second.keys()
-    ]
+    pairs = [(key[0], first[key], second[key]) for key in first.keys() & second.keys()]
     gained, lost = sum(a and not b for _, a, b in pairs), sum(b and not a for _, a, b in pairs)
     low, high = clustered_interval([(video, int(a) - int(b)) for video, a, b in pairs])
     return Comparison(
