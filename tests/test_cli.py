@@ -443,7 +443,7 @@ def test_few_frames_are_fine(ask_json, short_video, frames, method):
         (("-c", "binary.yaml"), ("binary.yaml", "UTF-8")),
         (("--method", "oracle"), ("'oracle'", "evidence")),
     ],
-    ids=lambda part: " ".join(part) if isinstance(part, tuple) else None,
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_settings_that_are_not_known_are_named(assert_refused, short_video, tmp_path, words, names):
     (tmp_path / "bad.yaml").write_text("colour: red\n")

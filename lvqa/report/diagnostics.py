@@ -127,11 +127,13 @@ def framing_figure(framings: Sequence[Framing]) -> bytes:
     has the higher score.
     """
     with new_figure(height=1.2 + 0.42 * len(framings)) as figure:
-        left, right = figure.subplots(1, 2, sharey=True)
-        _plot_shares(left, "clips judged correctly", [framing.right for framing in framings])
-        _plot_shares(right, "the matching clip has the higher score", [framing.preferred for framing in framings])
-        left.set_yticks(range(len(framings)), ["/".join(framing.labels) for framing in framings])
-        left.set_ylim(len(framings) - 0.5, -0.7)
+        correct_axes, preferred_axes = figure.subplots(1, 2, sharey=True)
+        _plot_shares(correct_axes, "clips judged correctly", [framing.right for framing in framings])
+        _plot_shares(
+            preferred_axes, "the matching clip has the higher score", [framing.preferred for framing in framings]
+        )
+        correct_axes.set_yticks(range(len(framings)), ["/".join(framing.labels) for framing in framings])
+        correct_axes.set_ylim(len(framings) - 0.5, -0.7)
         return render_figure(figure, "png")
 
 

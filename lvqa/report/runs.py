@@ -75,7 +75,7 @@ def _accuracy(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Sect
     return Section(
         "Accuracy",
         "Percent of all questions, with the 95% interval by Wilson; a failed answer is counted as wrong."
-        + (f" Hollow: published for {', '.join(models)}, not run here." if comparable else ""),
+        + (f" Hollow markers: published for {', '.join(models)}, not run here." if comparable else ""),
         [tables.accuracy_table(conditions)],
         plot=lambda: plots.accuracy_figure(conditions, comparable),
     )
