@@ -23,7 +23,7 @@ from lvqa.evaluation.statistics import (
     cost,
     evidence_recall,
     index_cost,
-    is_right,
+    is_correct,
     official_accuracy,
 )
 
@@ -45,7 +45,7 @@ __all__ = [
     "cost",
     "evidence_recall",
     "index_cost",
-    "is_right",
+    "is_correct",
     "join_runs",
     "load_run_config",
     "official_accuracy",
