@@ -1,92 +1,100 @@
 """The settings: defaults, then a YAML file, then `key=value` overrides. A key that is not known is refused by name.
 
-Names of plug-ins (`video.decoder`, `rerank.name`, `method`, ...) are checked by the rooms that own them.
+The annotation of a field says what it allows. Names of plug-ins (`video.decoder`, `rerank.name`, `method`, ...) are
+checked by the modules that own them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
+from typing import Annotated, Any, Literal, TypeVar, overload
+
+from msgspec import Meta
 
 from lvqa.records import LvqaError
-from lvqa.validation import in_yaml, require
+from lvqa.validation import NonNegativeInt, PositiveFloat, PositiveInt, Text, check_fields, convert, in_yaml
 
-Section = TypeVar("Section")
 Settings = TypeVar("Settings", bound="Config")
 
 POOL = 50
-"""Clips that go to the reranker by default."""
+"""How many clips go to the reranker by default."""
+
+RENAMED_SETTINGS = {
+    "video.grid": "video.sampling",
+    "answer.read": "answer.mode",
+    "benchmark.make.films": "benchmark.make.videos",
+}
+"""The keys that lvqa 0.1 had, and what they are called now."""
 
 
 class ConfigError(LvqaError):
     """A setting that is not known or not allowed; names the key, the value, what is allowed and where it stood."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """Which model, where and how large it sees."""
+class Section:
+    """A dataclass of settings, whose fields are checked, also where Python code creates it."""
 
-    name: str = "Qwen/Qwen2.5-VL-7B-Instruct"
-    """A hub id, a folder, or "tiny"."""
-    device: str | None = None
-    """As torch names it ("cpu", "cuda:1"); null: the best there is."""
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig(Section):
+    """Which model answers, where it runs and how large its frames are."""
+
+    name: Text = "Qwen/Qwen2.5-VL-7B-Instruct"
+    """The model is a hub id, a folder, or "tiny"."""
+    device: Text | None = None
+    """The device is named as torch names it ("cpu", "cuda:1"); null takes the best there is."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """null: bfloat16 where the device is good at it."""
+    """The type of the weights; null takes bfloat16 where the device is good at it."""
     compile: bool = False
     """Have the model's layers compiled, which takes half a minute; for long work on a GPU."""
-    max_pixels: int | None = None
-    """Most pixels of a frame as shown to the model; null: the default of the model's family."""
-
-    def __post_init__(self) -> None:
-        require(self.max_pixels is None or self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more, or null")
+    max_pixels: PositiveInt | None = None
+    """A frame has at most so many pixels before the model sees it; null takes the default of the model's family."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VideoConfig:
+class VideoConfig(Section):
     """How a file becomes a grid of frames and clips."""
 
-    decoder: str = "pyav"
+    decoder: Text = "pyav"
     """A name in video.DECODERS."""
-    sampling: str = "exact"
-    """A name in video.SAMPLINGS: frames at an even step, or the film's own key frames, which are quick to skim."""
-    frames_per_second: float = 1.0
-    """Step of the grid; of the key frames, how many at most."""
-    clip_seconds: float = 16.0
-    """Length of a clip; the last one may be shorter."""
+    sampling: Text = "exact"
+    """A name in video.SAMPLINGS: frames at an even step, or the video's own key frames, which are quick to skim."""
+    frames_per_second: PositiveFloat = 1.0
+    """The grid has so many frames of a second; of the key frames it has so many at most."""
+    clip_seconds: PositiveFloat = 16.0
+    """A clip is so long; the last one may be shorter."""
     scene_cuts: bool = False
     """Cut clips at scene changes too."""
-    threads: int | None = None
-    """How many decode a film together; null: as many as OMP_NUM_THREADS says, or as this process has cores."""
-    stall_seconds: float = 30.0
-    """A decoder that is silent for so long is given up."""
-
-    def __post_init__(self) -> None:
-        for name in ("frames_per_second", "clip_seconds", "stall_seconds"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more, or null")
+    threads: PositiveInt | None = None
+    """So many threads decode a video together; null takes OMP_NUM_THREADS, or one for each core of this process."""
+    stall_seconds: PositiveFloat = 30.0
+    """Give up a decoder that is silent for so long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddingConfig:
+class EmbeddingConfig(Section):
     """How clips and questions become vectors."""
 
     state: Literal["attention", "mlp", "mlp-1", "mlp-2"] = "attention"
     """Which hidden state is the vector: after the last attention, the last MLP, or the MLP one or two layers before."""
     final_norm: bool = False
-    """Apply the model's final norm to it."""
+    """Apply the model's final norm to the state."""
     prompt: Literal["freeret", "e5v"] = "freeret"
-    """The text that asks for the vector."""
+    """Which text asks for the vector."""
     task: bool = True
-    """The freeret prompt's first constraint: the task."""
+    """Put the first constraint into the freeret prompt: the task."""
     semantics: bool = True
-    """Its second: semantics."""
+    """Put the second constraint into the freeret prompt: semantics."""
     noise: bool = True
-    """Its third: noise."""
+    """Put the third constraint into the freeret prompt: noise."""
     centre: bool = False
     """Subtract the video's mean vector."""
     with_options: bool = False
@@ -94,92 +102,76 @@ class EmbeddingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RerankConfig:
-    """How the best candidates are looked at again."""
+class RerankConfig(Section):
+    """How the best candidates are reranked."""
 
-    name: str = "mcq"
+    name: Text = "mcq"
     """A name in rerank.RERANKERS, or a Python file with a reranker of your own."""
-    pool: int | None = POOL
-    """Clips that are looked at, best first; 0: none, the embedding's order stays; null: the whole video."""
+    pool: NonNegativeInt | None = POOL
+    """So many clips are reranked, the best first; 0 keeps the embedding's order, null reranks the whole video."""
     layout: Literal["question_first", "clip_first"] | None = None
     """What the model reads first; null: the question, as in the paper, unless the model's own config.json says else."""
-    memory_mib: int = 4096
+    memory_mib: NonNegativeInt = 4096
     """Bound on what the model has read of a video's clips, kept for the next question; with clip_first only."""
-    labels: str = "letters"
-    """How mcq has the model say whether a clip matches, as prompts.LABELS names it."""
+    labels: Text = "letters"
+    """With which words mcq lets the model say whether a clip matches: a name in prompts.LABELS."""
     both_orders: bool = False
-    """mcq: the mean over both orders of the options."""
-    probability: str = "options"
-    """mcq: softmax over the two labels, or over the whole "vocabulary"."""
+    """Let mcq take the mean over both orders of the options."""
+    probability: Text = "options"
+    """Let mcq take the softmax over the two labels ("options"), or over the whole "vocabulary"."""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
-    """The reranker's own, {ratio: 0.3} for retllm. Those of a file, of -s and of an arm add up."""
-
-    def __post_init__(self) -> None:
-        require(self.pool is None or self.pool >= 0, "pool", self.pool, "0 or more, or null")
-        require(self.memory_mib >= 0, "memory_mib", self.memory_mib, "0 or more")
+    """The reranker's own options, {ratio: 0.3} for retllm. Those of a file, of -s and of an arm add up."""
 
     @property
     def num_shown(self) -> int | None:
-        """How many of the best clips are shown as evidence, whether they were looked at or not."""
+        """How many of the best clips are evidence, whether they were reranked or not."""
         return POOL if self.pool == 0 else self.pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SelectionConfig:
-    """Which frames are shown."""
+class SelectionConfig(Section):
+    """Which frames the model answers from."""
 
-    frames: int = 16
-    """Budget of an answer."""
-    frames_per_clip: int | None = None
-    """Frames that method freeret takes from a clip, whole pairs; null: a quarter of the budget, 4 at least."""
+    frames: PositiveInt = 16
+    """The budget of an answer, in frames."""
+    frames_per_clip: Annotated[int, Meta(ge=2, multiple_of=2, description="an even number, 2 or more")] | None = None
+    """Method freeret takes so many frames from a clip, whole pairs; null takes a quarter of the budget, 4 at least."""
     uniform: Literal["midpoint", "linspace", "interior"] = "midpoint"
     """How method uniform spaces its frames."""
     scores: Path | None = None
-    """A file of scores, which stand in for the model's: see selection.files.read_scores; null: the model's."""
+    """A file of scores stands in for the model's, see selection.files.read_scores; null takes the model's."""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
-    """The method's own, {power: 2.5} for bolt. Those of a file, of -s and of an arm add up."""
-
-    def __post_init__(self) -> None:
-        require(self.frames >= 1, "frames", self.frames, "1 or more")
-        even = self.frames_per_clip is None or (self.frames_per_clip >= 2 and self.frames_per_clip % 2 == 0)
-        require(even, "frames_per_clip", self.frames_per_clip, "an even number, 2 or more, or null")
+    """The method's own options, {power: 2.5} for bolt. Those of a file, of -s and of an arm add up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerConfig:
-    """How the chosen frames are shown and answered from."""
+class AnswerConfig(Section):
+    """How the model answers from the selected frames."""
 
     time_encoding: Literal["text", "mrope", "index"] | None = None
-    """How the model is told the time of a frame; null: text, but for a model that writes true seconds by itself."""
+    """How the model learns the time of a frame; null takes text, unless the model writes true seconds by itself."""
     mode: Literal["logits", "text", "likelihood"] | None = None
     """Multiple choice: the letter with the largest logit, the letter that the generated text names, or the option
     likeliest as the answer to the bare question; null: the first, unless the model's own config.json says else."""
-    max_new_tokens: int = 64
-    """Longest generated answer."""
-
-    def __post_init__(self) -> None:
-        require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "1 or more")
+    max_new_tokens: PositiveInt = 64
+    """A generated answer has at most so many tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoreConfig:
-    """Where indexes lie, and how much is held in memory."""
+class StoreConfig(Section):
+    """Where indexes lie, and how much is kept in memory."""
 
     folder: Path | None = None
-    """null: $LVQA_HOME or the user's cache folder."""
-    memory_mib: int = 2048
-    """Bound on the visual tokens held for a video, in the memory of the model's device."""
-    disk_mib: int = 128
+    """The store lies in this folder; null takes $LVQA_HOME or the user's cache folder."""
+    memory_mib: PositiveInt = 2048
+    """Bound on the visual tokens kept for a video, in the memory of the model's device."""
+    disk_mib: NonNegativeInt = 128
     """Bound on a file of a video's visual tokens, for the next process; one that would be larger is not written."""
-
-    def __post_init__(self) -> None:
-        require(self.memory_mib >= 1, "memory_mib", self.memory_mib, "1 or more")
-        require(self.disk_mib >= 0, "disk_mib", self.disk_mib, "0 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
-    """All settings. Only cli, evaluate and pipeline see it."""
+class Config(Section):
+    """All settings. Only cli, evaluation and pipeline see it."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     video: VideoConfig = field(default_factory=VideoConfig)
@@ -188,13 +180,10 @@ class Config:
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
-    method: str = "freeret"
+    method: Text = "freeret"
     """How frames are chosen: a name in selection.SELECTORS, or a Python file with a selector of your own."""
-    seed: int = 0
-    """For all that draws lots."""
-
-    def __post_init__(self) -> None:
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
+    seed: NonNegativeInt = 0
+    """The seed of all random generators."""
 
     @property
     def retrieval(self) -> Config:
@@ -205,56 +194,68 @@ class Config:
 
 
 @overload
-def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config: ...
+def load_config(path: Path | None = None, overrides: Sequence[str] = (), *, accept_old: bool = False) -> Config: ...
 @overload
-def load_config(path: Path | None = None, overrides: Sequence[str] = (), *, kind: type[Settings]) -> Settings: ...
-def load_config(path: Path | None = None, overrides: Sequence[str] = (), *, kind: type[Any] = Config) -> Any:
-    """The defaults, changed by the file, then by each override ("video.clip_seconds=8") in turn.
+def load_config(
+    path: Path | None = None, overrides: Sequence[str] = (), *, kind: type[Settings], accept_old: bool = False
+) -> Settings: ...
+def load_config(
+    path: Path | None = None, overrides: Sequence[str] = (), *, kind: type[Any] = Config, accept_old: bool = False
+) -> Any:
+    """Return the defaults, changed by the file, then by each override ("video.clip_seconds=8") in turn.
 
-    `kind` is Config, or a dataclass that adds keys to it; every field of it has a default.
+    Args:
+        path: A YAML file.
+        overrides: Each is a dotted key, an equals sign and a value in YAML.
+        kind: Config, or a dataclass that adds keys to it; every field of it has a default.
+        accept_old: Whether the file may have keys of lvqa 0.1, as a run folder of that time has.
+
+    Raises:
+        ConfigError: The file can't be read, or a setting is not known or not allowed.
     """
     config = kind()
     if path is not None:
-        config = _updated(config, _read(path), where=str(path))
+        tree = _read(path)
+        config = _updated(config, _renamed(tree) if accept_old else tree, origin=str(path))
     for override in overrides:
-        config = _updated(config, _parse_override(override), where=_origin(override))
+        config = _updated(config, _parse_override(override), origin=_origin(override))
     return config
 
 
 def with_settings(config: Settings, settings: Mapping[str, object], *, where: str) -> Settings:
-    """The same but for these settings, {"video.clip_seconds": 8}; a refusal says `where` they stood."""
+    """Return the configuration with these settings, {"video.clip_seconds": 8}; a refusal says `where` they stood."""
     for key, value in settings.items():
-        config = _updated(config, _tree(key, value), where=where)
+        config = _updated(config, _tree(key, value), origin=where)
     return config
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """The settings as plain values, complete: what load_config reads back to the same configuration."""
+    """Return the settings as plain values, complete: what load_config reads back to the same configuration."""
     tree: dict[str, Any] = _plain(dataclasses.asdict(config))
     return tree
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones: {"a": {"b": 1}} -> {"a.b": 1}. A list is one value."""
-    found: dict[str, Any] = {}
+    """Return nested keys as dotted ones: {"a": {"b": 1}} -> {"a.b": 1}. A list is one value."""
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return leaves
 
 
 def to_yaml(config: Config) -> str:
-    """The text of a YAML file that load_config reads back to the same configuration."""
+    """Return the text of a YAML file that load_config reads back to the same configuration."""
     import yaml
 
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
 
 
 def _plain(value: Any) -> Any:
-    """Paths as text and tuples as lists, however deep."""
+    """Return paths as text and tuples as lists, however deep."""
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 
@@ -265,7 +266,7 @@ def _read(path: Path) -> object:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"cannot read the configuration {path}: it is not UTF-8 text") from error
-    tree = _parse_yaml(text, where=str(path))
+    tree = _parse_yaml(text, origin=str(path))
     return {} if tree is None else tree
 
 
@@ -273,13 +274,13 @@ def _parse_override(override: str) -> object:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"an override is written key=value (say selection.frames=32), got {in_yaml(override)}")
-    return _tree(key.strip(), _parse_yaml(text, where=_origin(override)))
+    return _tree(key.strip(), _parse_yaml(text, origin=_origin(override)))
 
 
 def _tree(key: str, value: object) -> object:
-    """A dotted key as nested mappings: "a.b", 1 -> {"a": {"b": 1}}."""
-    for part in reversed(key.split(".")):
-        value = {part: value}
+    """Return a dotted key as nested mappings: "a.b", 1 -> {"a": {"b": 1}}."""
+    for name in reversed(key.split(".")):
+        value = {name: value}
     return value
 
 
@@ -288,7 +289,7 @@ def _origin(override: str) -> str:
     return f"-s {text if len(text) <= 80 else text[:77] + '...'}"
 
 
-def _parse_yaml(text: str, *, where: str) -> object:
+def _parse_yaml(text: str, *, origin: str) -> object:
     import yaml
 
     try:
@@ -296,80 +297,41 @@ def _parse_yaml(text: str, *, where: str) -> object:
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         # The last five: pyyaml lets them through for values like 2026-99-99 or "!!int ''", and for deep nesting.
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"{where} is not valid YAML: {reason}") from error
+        raise ConfigError(f"{origin} is not valid YAML: {reason}") from error
 
 
-def _updated(section: Section, values: object, *, where: str, prefix: str = "") -> Section:
-    """A copy of one dataclass of the tree with the given values; `prefix` is "video." inside video."""
-    if not isinstance(values, dict):
-        name = prefix.rstrip(".") or "a configuration"
-        raise ConfigError(f"{name} must be a mapping of keys to values, got {in_yaml(values)} ({where})")
-    hints = get_type_hints(type(section))
-    changes: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in hints:
-            known = ", ".join(prefix + name for name in hints)
-            raise ConfigError(f"unknown key {in_yaml(f'{prefix}{key}')} ({where}); known: {known}")
-        changes[key] = _converted(value, hints[key], key=f"{prefix}{key}", where=where, current=getattr(section, key))
+def _updated(config: Settings, changes: object, *, origin: str) -> Settings:
+    """Return the configuration with the changes, a tree of plain values, merged into it."""
     try:
-        return dataclasses.replace(section, **changes)  # type: ignore[type-var]
+        for key in flat(changes) if isinstance(changes, dict) else ():
+            for old, new in RENAMED_SETTINGS.items():
+                if key == old or key.startswith(f"{old}."):
+                    raise LvqaError(f"{old} is called {new} since 0.2 ({origin})")
+        return convert(_merged(dataclasses.asdict(config), changes), type(config), origin=origin)
+    except RecursionError:
+        raise ConfigError(f"the settings must be nested less deeply ({origin})") from None
     except LvqaError as error:
-        raise ConfigError(f"{prefix}{error} ({where})") from None
+        raise ConfigError(str(error)) from None
 
 
-def _converted(value: object, hint: Any, *, key: str, where: str, current: object = None) -> object:
-    """The value as the field's type holds it. A mapping of keys changes `current`; None: the defaults of the type."""
-    if get_origin(hint) in (Union, types.UnionType):
-        if value is None:
-            return None
-        inner = next(part for part in get_args(hint) if part is not type(None))
-    else:
-        inner = hint
-    if dataclasses.is_dataclass(inner):
-        made: Any = inner
-        return _updated(made() if current is None else current, value, where=where, prefix=f"{key}.")
-    if get_origin(inner) is tuple and isinstance(value, list):
-        item, _ = get_args(inner)
-        return tuple(_converted(part, item, key=f"{key}[{place}]", where=where) for place, part in enumerate(value))
-    try:
-        single = _single(value, inner)
-    except ValueError:
-        raise ConfigError(f"{key} must be {_allowed(hint)}, got {in_yaml(value)} ({where})") from None
-    return {**current, **single} if isinstance(single, dict) and isinstance(current, dict) else single
+def _merged(tree: object, changes: object) -> object:
+    """Return the changes, which add to the tree where both are mappings."""
+    if not (isinstance(tree, dict) and isinstance(changes, dict)):
+        return changes
+    return tree | {key: _merged(tree.get(key), value) for key, value in changes.items()}
 
 
-def _single(value: object, hint: Any) -> object:
-    """A value without keys of ours, or ValueError. A bool is no int; an int is a float."""
-    if get_origin(hint) is Literal and isinstance(value, str) and value in get_args(hint):
-        return value
-    if get_origin(hint) is dict and isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return dict(value)
-    if hint is float and type(value) in (int, float) and abs(value) < math.inf:  # type: ignore[arg-type]
-        return _finite(value)  # type: ignore[arg-type]
-    if hint is Path and isinstance(value, str) and value and "\0" not in value:
-        return Path(value).expanduser()
-    if hint in (bool, int, str) and type(value) is hint and value != "":
-        return value
-    raise ValueError
-
-
-def _finite(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError from None
-
-
-_WORDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", Path: "a path"}
-
-
-def _allowed(hint: Any) -> str:
-    kind = get_origin(hint)
-    if kind in (Union, types.UnionType):
-        return " or ".join("null" if part is type(None) else _allowed(part) for part in get_args(hint))
-    if kind is tuple:
-        item = get_args(hint)[0]
-        return f"a list, each item {'a mapping' if dataclasses.is_dataclass(item) else _allowed(item)}"
-    if kind is dict:
-        return "a mapping of keys to values"
-    return f"one of {', '.join(get_args(hint))}" if kind is Literal else _WORDS[hint]
+def _renamed(tree: object, prefix: str = "") -> object:
+    """Return the tree with today's names in place of those of lvqa 0.1."""
+    if isinstance(tree, list):
+        return [_renamed(item) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    renamed = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        # The settings of an arm are a tree of their own.
+        renamed[RENAMED_SETTINGS.get(path, path).removeprefix(prefix)] = _renamed(
+            value, "" if key == "settings" else f"{path}."
+        )
+    return renamed

@@ -1,26 +1,208 @@
-"""What is refused before any work, in one line: the name, what is allowed, the value."""
+"""Refuse in one line what is wrong, before any work: the name, what is allowed, the value and where it stood.
+
+`convert` and `decode_json` check whole trees (settings, rows, annotations) against a type, with msgspec; `require` and
+its relatives check one value.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
 from numbers import Integral
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import msgspec
+from msgspec import Meta, inspect
 
 from lvqa.audio import read_audio
 from lvqa.image import read_image
 from lvqa.records import LETTERS, LvqaError, Question, shorten
 
+T = TypeVar("T")
+
 MAX_QUESTION_CHARACTERS = 8_000
 
+_MAX = sys.float_info.max
 
-def require(condition: bool, name: str, value: object, allowed: str) -> None:
-    """Raise LvqaError, which names the value and what is allowed, unless the condition holds."""
+Text = Annotated[str, Meta(min_length=1)]
+PositiveInt = Annotated[int, Meta(ge=1)]
+NonNegativeInt = Annotated[int, Meta(ge=0)]
+FiniteFloat = Annotated[float, Meta(ge=-_MAX, le=_MAX)]
+PositiveFloat = Annotated[float, Meta(gt=0, le=_MAX)]
+NonNegativeFloat = Annotated[float, Meta(ge=0, le=_MAX)]
+_WHOLE = "a whole number, 1 or more"
+
+
+def convert(value: object, kind: type[T], *, origin: str, name: str = "") -> T:
+    """Return a tree of plain values as a type holds it.
+
+    A bool is no int, and an int is a float. A text becomes a path, with the user's folder in place of `~`. A dataclass
+    takes no key that it has no field for; a TypedDict passes over such keys, and drops them.
+
+    Args:
+        value: What YAML or JSON was parsed to; instances of the types may stand in it too.
+        kind: A dataclass, a TypedDict, or a list or dict of such; `Annotated[..., msgspec.Meta(...)]` bounds a value,
+            and a description in it says what is allowed.
+        origin: Where the value stood, for the message: a file, a file and a line, or `-s key=value`.
+        name: What the value itself is called; it comes before the keys.
+
+    Raises:
+        LvqaError: The value does not fit, or `__post_init__` refused it.
+    """
+    try:
+        _refuse_unknown_keys(value, _info(kind), name)
+        return msgspec.convert(value, kind, dec_hook=_to_path)
+    except msgspec.ValidationError as error:
+        raise LvqaError(f"{_explain(error, value, _info(kind), name)} ({origin})") from None
+    except LvqaError as error:
+        raise LvqaError(f"{error} ({origin})") from None
+
+
+def decode_json(content: bytes, kind: type[T], *, origin: str) -> T:
+    """Return JSON as a type holds it; see `convert`."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return convert(parse_json(content, origin=origin), kind, origin=origin)
+
+
+def parse_json(content: bytes, *, origin: str) -> Any:
+    """Return JSON as plain values, or raise LvqaError with the place of the fault."""
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise LvqaError(f"not JSON: byte {error.start} is not UTF-8 text ({origin})") from None
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if b"\n" in content.strip() else ""
+        raise LvqaError(f"not JSON: {error.msg}, at {line}column {error.colno} ({origin})") from None
+    except (RecursionError, ValueError) as error:  # nested too deep; a number of thousands of digits
+        raise LvqaError(f"not JSON of a sane size: {shorten(str(error))} ({origin})") from None
+
+
+def check_fields(instance: object) -> None:
+    """Raise LvqaError for a field of a dataclass that its annotation does not allow."""
+    for name, kind in _hints(type(instance)).items():
+        convert(getattr(instance, name), kind, origin=type(instance).__name__, name=name)
+
+
+_hints: Callable[[Any], dict[str, Any]] = functools.cache(functools.partial(get_type_hints, include_extras=True))
+_info: Callable[[Any], inspect.Type] = functools.cache(inspect.type_info)
+
+
+def _to_path(kind: type, value: object) -> Path:
+    """Return a path, from text or as it is: the one type here that msgspec does not know."""
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:  # there is no such user
+        raise ValueError from None
+
+
+def _refuse_unknown_keys(value: object, info: inspect.Type, path: str) -> None:
+    """Raise LvqaError for a key that a dataclass has no field for; msgspec would pass over it."""
+    if isinstance(info, inspect.UnionType):
+        for member in info.types:
+            _refuse_unknown_keys(value, member, path)
+    elif isinstance(info, inspect.VarTupleType | inspect.ListType) and isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _refuse_unknown_keys(item, info.item_type, f"{path}[{index}]")
+    elif isinstance(info, inspect.DataclassType) and isinstance(value, dict):
+        fields = {field.name: field.type for field in info.fields}
+        prefix = path and f"{path}."
+        for key, item in value.items():
+            if key not in fields:
+                known = ", ".join(prefix + name for name in fields)
+                raise LvqaError(f"unknown key {shorten(f'{prefix}{key}')}; known: {known}")
+            _refuse_unknown_keys(item, fields[key], f"{prefix}{key}")
+
+
+def _explain(error: msgspec.ValidationError, value: Any, info: inspect.Type, name: str) -> str:
+    """Return what msgspec found, with the value and what is allowed: it gives neither, but the path to it.
+
+    The keys of a dict are not in that path, so the whole dict is named.
+    """
+    path = re.search(r"`\$([^`]*)`\Z", str(error))
+    steps = re.findall(r"\.(\w+)|\[(\d+)\]", path[1].partition("[...]")[0]) if path else []
+    for key, index in steps:
+        info, value = _inside(info, key or int(index)), value[key or int(index)]
+        name += f"[{index}]" if index else f"{name and '.'}{key}"
+    if missing := re.match(r"Object missing required field `(\w+)`", str(error)):
+        return f"{name and f'{name}.'}{missing[1]} is missing; it must be {_allowed(_inside(info, missing[1]))}"
+    return f"{name or 'the content'} must be {_allowed(info)}, got {in_yaml(value)}"
+
+
+def _inside(info: inspect.Type, key: str | int) -> inspect.Type:
+    """Return the type of what stands under a key of a mapping, or at an index of a list."""
+    if isinstance(info, inspect.Metadata):
+        return _inside(info.type, key)
+    if isinstance(info, inspect.UnionType):
+        return next(_inside(member, key) for member in info.types if not isinstance(member, inspect.NoneType))
+    if isinstance(info, inspect.DataclassType | inspect.TypedDictType):
+        return next(field.type for field in info.fields if field.name == key)
+    if isinstance(info, inspect.TupleType):
+        return info.item_types[int(key)]
+    assert isinstance(info, inspect.ListType | inspect.VarTupleType), info
+    return info.item_type
+
+
+_WORDS = {
+    inspect.AnyType: "anything",
+    inspect.NoneType: "null",
+    inspect.BoolType: "true or false",
+    inspect.IntType: "a whole number",
+    inspect.FloatType: "a finite number",
+    inspect.StrType: "text",
+    inspect.CustomType: "a path",
+    inspect.ListType: "a list",
+    inspect.VarTupleType: "a list",
+    inspect.TupleType: "a list",
+    inspect.DictType: "a mapping of keys to values",
+    inspect.DataclassType: "a mapping of keys to values",
+    inspect.TypedDictType: "a mapping of keys to values",
+}
+
+
+def _allowed(info: inspect.Type) -> str:
+    """Return in words what a type allows."""
+    if isinstance(info, inspect.Metadata):
+        return str((info.extra_json_schema or {}).get("description") or _allowed(info.type))
+    if isinstance(info, inspect.UnionType):
+        return ", or ".join(map(_allowed, info.types))
+    if isinstance(info, inspect.LiteralType):
+        return f"one of {', '.join(map(str, info.values))}"
+    words = _WORDS[type(info)]
+    if isinstance(info, inspect.ListType | inspect.VarTupleType):
+        length = f" of {info.min_length} or more" if info.min_length else ""
+        return f"{words}{length}, each item {_allowed(info.item_type)}"
+    if isinstance(info, inspect.TupleType):
+        return f"{words} of {len(info.item_types)}: {', '.join(map(_allowed, info.item_types))}"
+    return words + _bounds(info) if isinstance(info, inspect.IntType | inspect.FloatType) else words
+
+
+def _bounds(info: inspect.IntType | inspect.FloatType) -> str:
+    bounds = {"more than {}": info.gt, "{} or more": info.ge, "less than {}": info.lt, "{} or less": info.le}
+    return "".join(f", {text.format(bound)}" for text, bound in bounds.items() if bound not in (None, _MAX, -_MAX))
+
+
+# --- one value -------------------------------------------------------------------------------------------------------
+
+
+def require(condition: bool, name: str, value: object, allowed: str, *, origin: str = "") -> None:
+    """Raise LvqaError, which names the value, what is allowed and where it stood, unless the condition holds."""
     if not condition:
-        raise LvqaError(f"{name} must be {allowed}, got {in_yaml(value)}")
+        raise LvqaError(f"{name} must be {allowed}, got {in_yaml(value)}" + (origin and f" ({origin})"))
 
 
 def in_yaml(value: object) -> str:
     """Return a value as it is written in YAML, for a message."""
-    return "null" if value is None else shorten(value)
+    return json.dumps(value) if value is None or isinstance(value, bool) else shorten(value)
 
 
 def is_whole(value: object) -> bool:
@@ -40,7 +222,7 @@ def require_bool(value: object, name: str) -> None:
 
 def require_whole(value: object, name: str) -> None:
     """Raise LvqaError for a value that is not a whole number of at least 1."""
-    require(is_whole(value) and value >= 1, name, value, "a whole number, 1 or more")  # type: ignore[operator]
+    require(is_whole(value) and value >= 1, name, value, _WHOLE)  # type: ignore[operator]
 
 
 def require_number(value: object, name: str, least: float, most: float) -> None:
@@ -55,14 +237,13 @@ def require_positive(value: object, name: str) -> None:
 
 
 def check_count(count: int, *, name: str = "frames") -> int:
-    """The count, or LvqaError if it is not a whole number from 1 on."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise LvqaError(f"{name} must be a whole number, 1 or more, got {count!r}")
+    """Return the count, or raise LvqaError if it is not a whole number of at least 1."""
+    require(isinstance(count, int) and not isinstance(count, bool) and count >= 1, name, count, _WHOLE)
     return count
 
 
 def check_question(question: Question, *, is_search: bool = False) -> None:
-    """Raises LvqaError for a question that can't be asked. No text is needed with a voice, or to search a picture."""
+    """Raise LvqaError for a question that can't be asked. A voice needs no text, nor does the search for a picture."""
     if question.image is not None:
         read_image(question.image)
     if question.voice is not None:

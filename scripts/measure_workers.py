@@ -137,7 +137,7 @@ def index_and_report(workers: int, paths: list[Path]) -> None:
 
     def progress(stage: str, num_done: int, total: int) -> None:
         nonlocal ready_at
-        if stage == "survey" and num_done == total:
+        if stage == "plan" and num_done == total:
             ready_at = time.perf_counter()
 
     from lvqa.config import load_config

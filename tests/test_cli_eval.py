@@ -1,4 +1,4 @@
-"""`lvqa eval` and `lvqa report` on made films and the embedded model: what they print, write, and end with."""
+"""`lvqa eval` and `lvqa report` on synthetic videos and the embedded model: output, files and exit codes."""
 
 import json
 import os
@@ -16,22 +16,22 @@ from lvqa.cli.main import lvqa_command
 from lvqa.evaluation import read_run
 from lvqa.synthetic.videos import make_videos
 
-MAKE = {"films": 1, "minutes": 1, "questions": 3, "seed": 11}
+MAKE = {"videos": 1, "minutes": 1, "questions": 3, "seed": 11}
 NUM_ANSWERS = 3 * 3
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory) -> Path:
-    """A made film of a minute with three questions."""
-    folder = tmp_path_factory.mktemp("films")
-    make_videos(folder, num_videos=1, minutes=1, num_questions=3, seed=11)
-    return folder
+def folder(tmp_path_factory) -> Path:
+    """The folder of a benchmark: a synthetic video of one minute with three questions."""
+    path = tmp_path_factory.mktemp("benchmark")
+    make_videos(path, num_videos=1, minutes=1, num_questions=3, seed=11)
+    return path
 
 
 @pytest.fixture
-def config(films, tmp_path) -> Path:
+def config(folder, tmp_path) -> Path:
     path = tmp_path / "small.yaml"
-    benchmark = {"folder": str(films), "make": MAKE}
+    benchmark = {"folder": str(folder), "make": MAKE}
     settings = {"model": {"name": "tiny", "device": "cpu"}, "benchmark": benchmark, "frames": [4]}
     arms = [{"method": "uniform"}, {"method": "freeret"}, {"method": "blind"}]
     path.write_text(json.dumps({**settings, "store": {"folder": str(tmp_path / "store")}, "arms": arms}))
@@ -40,6 +40,7 @@ def config(films, tmp_path) -> Path:
 
 @pytest.fixture
 def lvqa(tmp_path, monkeypatch):
+    """Run the command in this process and return its result. `code` is the exit code that is expected."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words: object, code: int = 0) -> Result:
@@ -53,24 +54,24 @@ def lvqa(tmp_path, monkeypatch):
     return run
 
 
-def test_a_run_from_films_to_report(lvqa, config, films, tmp_path):
-    """Films that are lacking are made, the run is named after its configuration, and again it has nothing to do."""
-    shutil.rmtree(films)
+def test_a_run_from_videos_to_report(lvqa, config, folder, tmp_path):
+    """Missing videos are made; the run is named after its configuration; a second run has nothing to do."""
+    shutil.rmtree(folder)
     first = lvqa("eval", config)
-    folder = tmp_path / "runs" / "small"
+    run = tmp_path / "runs" / "small"
     assert "3 questions, 9 answers, 0 of them failed" in first.stdout and "lvqa report runs/small" in first.stdout
-    assert "make film 100%" in first.stderr and "ask 100% (9 of 9 answers" in first.stderr
-    assert len(read_run(folder).rows) == NUM_ANSWERS
+    assert "make videos 100%" in first.stderr and "answer 100% (9 of 9 answers" in first.stderr
+    assert len(read_run(run).rows) == NUM_ANSWERS
 
     again = lvqa("eval", config)
-    assert again.stdout == first.stdout and "ask" not in again.stderr
+    assert again.stdout == first.stdout and "answer" not in again.stderr
 
-    told = lvqa("report", folder)
-    assert all(arm in told.stdout for arm in ("uniform", "freeret", "blind"))
-    assert first.stdout.splitlines()[3] in told.stdout
-    assert told.stderr == f"lvqa: written: {folder / 'report.html'}, {folder / 'report.csv'}\n"
-    assert (folder / "report.html").read_text().startswith("<!doctype html>")
-    assert len((folder / "report.csv").read_text().splitlines()) > 3
+    report = lvqa("report", run)
+    assert all(arm in report.stdout for arm in ("uniform", "freeret", "blind"))
+    assert first.stdout.splitlines()[3] in report.stdout
+    assert report.stderr == f"lvqa: written: {run / 'report.html'}, {run / 'report.csv'}\n"
+    assert (run / "report.html").read_text().startswith("<!doctype html>")
+    assert len((run / "report.csv").read_text().splitlines()) > 3
 
     line = lvqa("eval", config, "-s", "video.clip_seconds=4", code=1).stderr
     assert "video.clip_seconds: 16.0, now 4.0" in line and "runs/small" in line
@@ -83,15 +84,15 @@ def test_several_files_are_one_run_with_one_table(lvqa, config, tmp_path):
         "arms": [{"name": "a"}, {"name": "b", "method": "random"}],
     }
     other.write_text(json.dumps(changed | {"baseline": "a"}))
-    told = lvqa("eval", config, other, "--limit", 1)
-    arms = [line.split(" | ")[0].strip("| ") for line in told.stdout.splitlines()[2:7]]
+    result = lvqa("eval", config, other, "--limit", 1)
+    arms = [line.split(" | ")[0].strip("| ") for line in result.stdout.splitlines()[2:7]]
     assert arms == ["small: uniform", "small: freeret", "small: blind", "other way: a", "other way: b"]
-    assert told.stdout.splitlines()[6].split(" | ")[-1].strip("| ") == "other way: a"
+    assert result.stdout.splitlines()[6].split(" | ")[-1].strip("| ") == "other way: a"
     assert len(read_run(tmp_path / "runs" / tmp_path.name).rows) == 5
     assert "named 'small' too" in lvqa("eval", config, config, code=1).stderr
 
 
-def test_options_stand_above_settings_and_these_above_the_file(lvqa, config, tmp_path):
+def test_options_override_settings_and_these_override_the_file(lvqa, config, tmp_path):
     out = tmp_path / "out"
     arms = "arms=[{method: blind}]"
     words = ("--limit", 1, "-s", "benchmark.limit=2", "-s", "seed=4", "-s", arms, "--store", "a 'b\": c", "--quiet")
@@ -102,49 +103,58 @@ def test_options_stand_above_settings_and_these_above_the_file(lvqa, config, tmp
     assert len(run.rows) == 1
 
 
-def test_wrong_words_are_one_line(lvqa, config, tmp_path):
+def test_a_wrong_argument_is_reported_in_one_line(lvqa, config, tmp_path):
     assert "-c" in lvqa("eval", config, "-c", config, code=2).stderr
-    for words, named in (
+    for words, message in (
         (("eval", tmp_path / "none.yaml"), "none.yaml: No such file"),
-        (("eval", config, "--limit", 0), "benchmark.limit must be 1 or more"),
-        (("eval", config, "--workers", -1), "workers must be 0 or more"),
+        (("eval", config, "--limit", 0), "benchmark.limit must be a whole number, 1 or more"),
+        (("eval", config, "--workers", -1), "workers must be a whole number, 0 or more"),
         (("eval", config, "-s", "arms=[{method: best}]"), "'best'"),
         (("eval", config, "--ray-address", "host:1"), "workers must be 1 or more"),
         (("report", tmp_path), "is not a run folder"),
     ):
         result = lvqa(*words, code=1)
-        (line,) = [line for line in result.stderr.splitlines() if "film 100%" not in line]
-        assert named in line and result.stdout == ""
+        (line,) = [line for line in result.stderr.splitlines() if "make videos 100%" not in line]
+        assert message in line and result.stdout == ""
 
 
-def test_made_films_never_overwrite_other_questions(lvqa, config, tmp_path):
-    held = tmp_path / "published" / "video_info.meta.jsonl"
-    held.parent.mkdir()
-    held.write_text('{"key": "a", "type": "cartoon", "qa": []}\n')
-    line = lvqa("eval", config, "-s", f"benchmark.folder={held.parent}", code=1).stderr
-    assert "would overwrite" in line and held.read_text().startswith('{"key": "a"')
+def test_synthetic_videos_never_overwrite_other_questions(lvqa, config, tmp_path):
+    annotations = tmp_path / "published" / "video_info.meta.jsonl"
+    annotations.parent.mkdir()
+    annotations.write_text('{"key": "a", "type": "cartoon", "qa": []}\n')
+    line = lvqa("eval", config, "-s", f"benchmark.folder={annotations.parent}", code=1).stderr
+    assert "would overwrite" in line and annotations.read_text().startswith('{"key": "a"')
 
 
-def test_missing_and_broken_videos(lvqa, config, films, tmp_path):
+def test_questions_written_by_lvqa_0_1_are_synthetic_too(lvqa, config, folder):
+    annotations = folder / "video_info.meta.jsonl"
+    text = annotations.read_text()
+    assert '"type": "synthetic video"' in text
+    annotations.write_text(text.replace('"type": "synthetic video"', '"type": "made film"'))
+    lvqa("eval", config, "-s", "arms=[{method: blind}]", "--limit", 1, "--quiet")
+    assert annotations.read_text() == text
+
+
+def test_missing_and_broken_videos(lvqa, config, folder, tmp_path):
     """Missing: refused, or left out as allowed. Broken: a failure, counted as wrong."""
-    folder = tmp_path / "films"
-    shutil.copytree(films, folder)
-    (line,) = (folder / "video_info.meta.jsonl").read_text().splitlines()
-    told = json.loads(line)
-    questions = [{**qa, "uid": f"again-{qa['uid']}"} for qa in told["qa"]]
-    with (folder / "video_info.meta.jsonl").open("a") as file:
-        file.write(json.dumps({**told, "key": "other", "qa": questions}) + "\n")
-    words = ("eval", config, "-s", f"benchmark={{folder: {folder}, make: null}}", "-s", "arms=[{method: blind}]")
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (line,) = (copy / "video_info.meta.jsonl").read_text().splitlines()
+    entry = json.loads(line)
+    questions = [{**qa, "uid": f"again-{qa['uid']}"} for qa in entry["qa"]]
+    with (copy / "video_info.meta.jsonl").open("a") as file:
+        file.write(json.dumps({**entry, "key": "other", "qa": questions}) + "\n")
+    words = ("eval", config, "-s", f"benchmark={{folder: {copy}, make: null}}", "-s", "arms=[{method: blind}]")
     assert "1 of 2 videos have no file: other" in lvqa(*words, code=1).stderr
     allowed = lvqa(*words, "--allow-missing", "--folder", tmp_path / "left out")
-    assert "3 questions, 3 answers, 0 of them failed and so wrong; 1 videos are missing" in allowed.stdout
+    assert "3 questions, 3 answers, 0 of them failed (counted as wrong); 1 videos are missing" in allowed.stdout
 
-    (folder / "videos" / "other.mp4").write_bytes(b"no film" * 99)
+    (copy / "videos" / "other.mp4").write_bytes(b"not a video" * 99)
     result = lvqa(*words, "--folder", tmp_path / "broken", code=3)
     assert "6 questions, 6 answers, 3 of them failed" in result.stdout and "video other: " in result.stderr
 
 
-def test_after_ctrl_c_the_run_goes_on_where_it_stopped(lvqa, config, tmp_path):
+def test_after_ctrl_c_the_run_continues_where_it_stopped(lvqa, config, tmp_path):
     command = [sys.executable, "-c", "from lvqa.cli.main import main; main()", "eval", str(config), "--folder", "run"]
     answers = tmp_path / "run" / "answers.jsonl"
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)

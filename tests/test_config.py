@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lvqa.config import Config, ConfigError, SelectionConfig, load_config, to_dict, to_yaml
+from lvqa.records import LvqaError
 
 
 def refusal(*overrides: str, path: Path | None = None) -> str:
@@ -33,7 +34,7 @@ def test_defaults_are_those_of_the_design():
         },
         "video": {
             "decoder": "pyav",
-            "grid": "exact",
+            "sampling": "exact",
             "frames_per_second": 1.0,
             "clip_seconds": 16.0,
             "scene_cuts": False,
@@ -61,7 +62,7 @@ def test_defaults_are_those_of_the_design():
             "options": {},
         },
         "selection": {"frames": 16, "frames_per_clip": None, "uniform": "midpoint", "scores": None, "options": {}},
-        "answer": {"time_encoding": None, "read": None, "max_new_tokens": 64},
+        "answer": {"time_encoding": None, "mode": None, "max_new_tokens": 64},
         "store": {"folder": None, "memory_mib": 2048, "disk_mib": 128},
         "method": "freeret",
         "seed": 0,
@@ -122,6 +123,28 @@ def test_an_unknown_key_is_named_with_the_known_ones(key):
         assert "unknown key 'fps'" in message and "selection" in message and "method" in message
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("video.grid=exact", "video.grid is called video.sampling since 0.2 (-s video.grid=exact)"),
+        ("answer={read: text}", "answer.read is called answer.mode since 0.2 (-s answer={read: text})"),
+        ("answer.read.x=1", "answer.read is called answer.mode since 0.2 (-s answer.read.x=1)"),
+    ],
+)
+def test_an_old_key_is_refused_with_its_new_name(override, message, tmp_path):
+    assert refusal(override) == message
+    path = written(tmp_path, "seed: 1\nvideo: {decoder: decord, grid: exact}\n")
+    assert refusal(path=path) == f"video.grid is called video.sampling since 0.2 ({path})"
+
+
+def test_old_keys_are_read_where_a_caller_accepts_them(tmp_path):
+    path = written(tmp_path, "video: {decoder: decord, grid: keys}\nanswer: {read: text}\n")
+    expected = load_config(None, ["video.decoder=decord", "video.sampling=keys", "answer.mode=text"])
+    assert load_config(path, accept_old=True) == expected
+    with pytest.raises(ConfigError, match=r"video\.grid is called video\.sampling"):
+        load_config(path, ["video.grid=exact"], accept_old=True)
+
+
 def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
     path = written(tmp_path, "selection: {frames: 8, budget: 3}\n")
     message = refusal(path=path)
@@ -131,7 +154,7 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("override", "allowed"),
     [
-        ("selection.frames=true", "a whole number"),
+        ("selection.frames=true", "a whole number, 1 or more, got true"),
         ("selection.frames=16.0", "a whole number"),
         ("selection.frames=sixteen", "a whole number"),
         ("selection.frames=", "a whole number"),
@@ -139,12 +162,12 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
         ("selection.frames=-3", "1 or more"),
         ("selection.frames_per_clip=3", "an even number"),
         ("selection.frames_per_clip=0", "an even number"),
-        ("selection.uniform=middle", "midpoint, linspace, interior"),
+        ("selection.uniform=middle", "one of interior, linspace, midpoint, got 'middle'"),
         ("selection.options=3", "a mapping of keys to values"),
         ("selection.options={1: 2}", "a mapping of keys to values"),
-        ("answer.time_encoding=off", "text, mrope, index"),
+        ("answer.time_encoding=off", "one of index, mrope, text, or null, got false"),
         ("answer.max_new_tokens=0", "1 or more"),
-        ("embedding.prompt=best", "freeret, e5v"),
+        ("embedding.prompt=best", "e5v, freeret"),
         ("embedding.task=1", "true or false"),
         ("embedding.task=[true]", "true or false"),
         ("video.frames_per_second=.nan", "a finite number"),
@@ -156,19 +179,19 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
         ("video.clip_seconds=-1", "more than 0"),
         ("video.stall_seconds=0.0", "more than 0"),
         ("video.threads=0", "1 or more, or null"),
-        ("video.threads=1.5", "a whole number or null"),
+        ("video.threads=1.5", "a whole number, 1 or more, or null"),
         ("video.decoder=5", "text"),
         ("video.decoder=", "text"),
         ("video=3", "a mapping"),
         ("video=", "a mapping"),
         ("model.name=", "text"),
-        ("model.dtype=int8", "float32, bfloat16, float16 or null"),
+        ("model.dtype=int8", "bfloat16, float16, float32, or null"),
         ("model.max_pixels=0", "1 or more"),
-        ("model.max_pixels=big", "a whole number or null"),
+        ("model.max_pixels=big", "a whole number, 1 or more, or null"),
         ("rerank.pool=-1", "0 or more, or null"),
         ("rerank.options=[1]", "a mapping"),
         ("store.memory_mib=0", "1 or more"),
-        ("store.folder=3", "a path or null"),
+        ("store.folder=3", "a path, or null"),
         ("method={}", "text"),
         ("seed=-1", "0 or more"),
     ],
@@ -184,11 +207,11 @@ def test_the_override_at_fault_is_the_one_named():
 
 
 def test_a_section_made_in_python_is_checked_too():
-    with pytest.raises(ConfigError, match="frames must be 1 or more, got 0"):
+    with pytest.raises(LvqaError, match="frames must be a whole number, 1 or more, got 0"):
         SelectionConfig(frames=0)
 
 
-def test_plug_in_names_are_left_to_their_rooms():
+def test_plug_in_names_are_left_to_their_modules():
     assert load_config(None, ["method=mine", "rerank.name=mine", "video.decoder=mine"]).method == "mine"
 
 
@@ -209,6 +232,12 @@ def test_malformed_yaml_is_one_line_with_its_origin(tmp_path, text):
 @pytest.mark.parametrize("value", ["[", "2026-99-99", "!!python/object:os.system {}", "{a: 1\n b: 2", "x\n: ["])
 def test_a_malformed_override_is_one_line_with_its_origin(value):
     assert "-s seed=" in refusal(f"seed={value}")
+
+
+def test_settings_that_are_nested_too_deeply_are_one_line(tmp_path):
+    assert "nested less deeply" in refusal("selection.options." + ".".join("a" * 9_999) + "=1")
+    path = written(tmp_path, "rerank: {options: &self {self: *self}}\n")
+    assert "nested less deeply" in refusal(path=path) and str(path) in refusal(path=path)
 
 
 @pytest.mark.parametrize("text", ["- seed\n", "7\n", "freeret\n"])

@@ -106,9 +106,9 @@ def test_a_short_film_has_fewer_clips_and_no_index_is_made(qa, film):
 
 def test_the_files_are_pictures_and_json(probes, tmp_path):
     files = {path.name: path.read_bytes() for path in write_diagnostics(probes, tmp_path / "new")}
-    assert sorted(files) == ["bias.png", "depth.png", "probes.json", "words.png"]
+    assert sorted(files) == ["bias.png", "depth.png", "diagnostics.json", "words.png"]
     assert all(content.startswith(b"\x89PNG") for name, content in files.items() if name.endswith(".png"))
-    told = json.loads(files["probes.json"])
+    told = json.loads(files["diagnostics.json"])
     assert np.shape(told["depth"]["clips"]["similarity"]) == np.shape(probes.depth["clips"].similarity)
     assert told["query"] == QUERY and len(told["words"]) == 4
 

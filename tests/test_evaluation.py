@@ -22,7 +22,7 @@ import video_files
 
 from lvqa.answering import named_letter
 from lvqa.config import to_yaml
-from lvqa.evaluation import RunConfig, arms_of, evidence_recall, load_run_config, read_run
+from lvqa.evaluation import RunConfig, evidence_recall, load_run_config, read_run, resolve_arms
 from lvqa.evaluation.folder import open_run
 from lvqa.evaluation.rows import FIELDS, key_of, read_rows, to_line
 from lvqa.evaluation.run import chosen_tasks, evaluate
@@ -89,17 +89,17 @@ def refusal(folder: Path, config: RunConfig) -> str:
 
 
 def test_arms_share_the_runs_settings_but_for_their_own(settings):
-    arms = arms_of(load_run_config(settings))
+    arms = resolve_arms(load_run_config(settings))
     assert [(arm.name, budget) for arm in arms for budget in arm.budgets] == CELLS
     assert [arm.config.rerank.name for arm in arms] == ["mcq", "mcq", "mcq", "none", "mcq", "mcq"]
     assert arms[0].config == arms[1].config == arms[2].config
     assert arms[4].config == dataclasses.replace(
-        arms[0].config, answer=dataclasses.replace(arms[0].config.answer, read="text", max_new_tokens=4)
+        arms[0].config, answer=dataclasses.replace(arms[0].config.answer, mode="text", max_new_tokens=4)
     )
 
 
 def test_written_out_it_reads_back_the_same(settings, tmp_path):
-    config = load_run_config(settings, ["benchmark.make={films: 2}", "arms=[{method: blind}]", "ray_address=a:1"])
+    config = load_run_config(settings, ["benchmark.make={videos: 2}", "arms=[{method: blind}]", "ray_address=a:1"])
     path = tmp_path / "config.yaml"
     path.write_text(to_yaml(config))
     assert load_run_config(path) == config
@@ -283,7 +283,7 @@ def test_two_processes_do_not_write_one_run(settings, tmp_path):
     with open_run(tmp_path / "run", config):
         assert "another process" in refusal(tmp_path / "run", config)
     with open_run(tmp_path / "run", config) as again:
-        assert again.done == set()
+        assert again.answered == set()
 
 
 def test_another_revision_of_the_model_is_refused(settings, tmp_path):
@@ -349,7 +349,7 @@ def test_a_line_that_is_no_row_is_refused_with_its_place(run, tmp_path, text):
     with (folder / "answers.jsonl").open("ab") as file:
         file.write(text)
     for refused in (lambda: read_run(folder), lambda: evaluate(run.config, folder)):
-        with pytest.raises(LvqaError, match=rf"answers\.jsonl, line {len(run.rows) + 1} ") as caught:
+        with pytest.raises(LvqaError, match=rf"answers\.jsonl, line {len(run.rows) + 1};") as caught:
             refused()
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
@@ -357,6 +357,8 @@ def test_a_line_that_is_no_row_is_refused_with_its_place(run, tmp_path, text):
 BAD = {
     "video_id": [None, 3],
     "question_id": [["q"]],
+    "question": [3, None],
+    "options": ["x", [3], None],
     "arm": [{}],
     "budget": [-1, 1.5, True, "4"],
     "tags": ["ER", [3], None],
@@ -377,17 +379,19 @@ BAD = {
 
 
 def test_every_field_is_checked():
-    assert BAD.keys() == FIELDS.keys()
+    assert BAD.keys() == {*FIELDS}
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
 def test_a_field_that_does_not_fit_is_named(line, tmp_path, name, value):
     path = tmp_path / "answers.jsonl"
     path.write_text(to_line(line) + json.dumps({**line, "question_id": "another", name: value}) + "\n")
-    with pytest.raises(LvqaError, match=rf"line 2 is not a row: {name} is "):
+    with pytest.raises(
+        LvqaError, match=rf"^{name}[\w.\[\]]* (must be|is missing; it must be) .*\(.*answers\.jsonl, line 2;"
+    ):
         list(read_rows(path))
     path.write_text(to_line(line) + json.dumps({key: line[key] for key in line if key != name}) + "\n")
-    with pytest.raises(LvqaError, match=rf"line 2 is not a row: {name} is nothing"):
+    with pytest.raises(LvqaError, match=rf"^{name} is missing; it must be .*\(.*answers\.jsonl, line 2;"):
         list(read_rows(path))
 
 
@@ -414,7 +418,7 @@ def test_a_torn_last_line_is_cut_off_and_asked_again(run, settings, tmp_path, pa
     (folder / "answers.jsonl").write_bytes(b"".join(lines[:-1]) + torn)
     assert len(read_run(folder).rows) == len(run.rows) - 1
     with open_run(folder, load_run_config(settings)) as opened:
-        assert len(opened.done) == len(lines) - 1
+        assert len(opened.answered) == len(lines) - 1
         opened.append([run.rows[-1]])
     assert (folder / "answers.jsonl").read_bytes() == whole
 
@@ -528,7 +532,7 @@ def test_a_question_that_an_arm_cannot_answer_is_one_row(benchmark, settings, tm
     finished = evaluate(config, tmp_path / "run")
     errors = [(row["arm"], "needs the time" in (row["error"] or "")) for row in finished.rows]
     assert errors == [("oracle", True), ("blind", False), ("oracle", False), ("blind", False)]
-    assert finished.about["unusable"] == ["question '11-0': time reference '08:17-None' is not of the form MM:SS-MM:SS"]
+    assert finished.about["skipped"] == ["question '11-0': time reference '08:17-None' is not of the form MM:SS-MM:SS"]
 
 
 # --- Ray -------------------------------------------------------------------------------------------------------------

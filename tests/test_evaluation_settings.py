@@ -6,9 +6,9 @@ import pytest
 
 from lvqa.config import ConfigError, load_config
 from lvqa.datasets import VideoTask
-from lvqa.evaluation import RunConfig, arms_of, joined, load_run_config
+from lvqa.evaluation import RunConfig, join_runs, load_run_config, resolve_arms
 from lvqa.evaluation.run import Schedule, check_run, for_workers
-from lvqa.records import Question
+from lvqa.records import LvqaError, Question
 from lvqa.selection import CONTROLS, SELECTORS
 from lvqa.synthetic.videos import HELD_OUT_SEEDS
 
@@ -16,13 +16,13 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 
 
 def test_defaults_compare_uniform_with_freeret_at_three_budgets():
-    arms = arms_of(RunConfig())
+    arms = resolve_arms(RunConfig())
     assert [(arm.name, arm.budgets) for arm in arms] == [("uniform", (16, 32, 64)), ("freeret", (16, 32, 64))]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("lvbench*.yaml")), ids=lambda path: path.name)
 def test_the_benchmark_is_run_against_its_controls(path):
-    arms = {arm.name: arm.budgets for arm in arms_of(load_run_config(path))}
+    arms = {arm.name: arm.budgets for arm in resolve_arms(load_run_config(path))}
     assert {name: arms[name] for name in ("uniform", "freeret", "embedding only", "oracle", "blind")} == {
         **dict.fromkeys(("uniform", "freeret", "embedding only", "oracle"), (16, 32, 64)),
         "blind": (0,),
@@ -33,33 +33,33 @@ def test_the_benchmark_is_run_against_its_controls(path):
 def test_every_selector_is_in_the_table_of_all():
     config = load_run_config(CONFIGS / "selectors.yaml")
     check_run(config)
-    arms = arms_of(config)
+    arms = resolve_arms(config)
     assert {arm.method for arm in arms} == set(SELECTORS) - set(CONTROLS)
     assert {arm.budgets for arm in arms} == {(16, 32, 64)} and config.benchmark.make.seed >= HELD_OUT_SEEDS
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("ablations/*.yaml")), ids=lambda path: path.name)
-def test_an_ablation_is_one_run_on_held_out_films_with_a_baseline(path):
+def test_an_ablation_is_one_run_on_held_out_videos_with_a_baseline(path):
     config = load_run_config(path)
     check_run(config)
     assert path.read_text().startswith(f"# lvqa eval configs/ablations/{path.name} && lvqa report runs/{path.stem}\n")
-    (baseline,) = (arm for arm in arms_of(config) if arm.name == config.baseline)
-    given = ["model.name=tiny", f"rerank.name={config.rerank.name}", f"rerank.pool={config.rerank.pool}"]
-    # As it comes, but for the pool's proportion to the film, so that the others show what it brings.
-    assert (baseline.method, baseline.config) == ("freeret", load_config(None, given))
-    assert len({(arm.method, arm.config) for arm in arms_of(config)}) == len(config.arms)
+    (baseline,) = (arm for arm in resolve_arms(config) if arm.name == config.baseline)
+    settings = ["model.name=tiny", f"rerank.name={config.rerank.name}", f"rerank.pool={config.rerank.pool}"]
+    # The baseline has the defaults, but for the pool's proportion to the video: so each arm measures one change.
+    assert (baseline.method, baseline.config) == ("freeret", load_config(None, settings))
+    assert len({(arm.method, arm.config) for arm in resolve_arms(config)}) == len(config.arms)
     assert config.benchmark.make.seed >= HELD_OUT_SEEDS
 
 
 def test_several_runs_are_joined_to_one_whose_arms_are_as_they_were():
     configs = {path.stem: load_run_config(path) for path in sorted(CONFIGS.glob("ablations/*.yaml"))}
-    run = joined(configs)
+    run = join_runs(configs)
     check_run(run)
-    apart = [(name, arm) for name, config in configs.items() for arm in arms_of(config)]
-    assert [(arm.name, arm.method, arm.budgets, arm.config) for arm in arms_of(run)] == [
+    apart = [(name, arm) for name, config in configs.items() for arm in resolve_arms(config)]
+    assert [(arm.name, arm.method, arm.budgets, arm.config) for arm in resolve_arms(run)] == [
         (f"{name}: {arm.name}", arm.method, arm.budgets, arm.config) for name, arm in apart
     ]
-    assert [arm.baseline for arm in arms_of(run)] == [f"{name}: {configs[name].baseline}" for name, _ in apart]
+    assert [arm.baseline for arm in resolve_arms(run)] == [f"{name}: {configs[name].baseline}" for name, _ in apart]
     assert run.benchmark == next(iter(configs.values())).benchmark
 
 
@@ -67,8 +67,8 @@ def test_several_runs_are_joined_to_one_whose_arms_are_as_they_were():
     ("override", "named"),
     [
         (
-            "benchmark.make={films: 3}",
-            "benchmark.make.films of b must be null as in a, with which it is one run, got 3",
+            "benchmark.make={videos: 3}",
+            "benchmark.make.videos of b must be null as in a, with which it is one run, got 3",
         ),
         ("model.name=other", "model.name of b must be 'tiny' as in a, with which it is one run, got 'other'"),
         ("workers=2", "workers of b must be 0 as in a"),
@@ -76,8 +76,8 @@ def test_several_runs_are_joined_to_one_whose_arms_are_as_they_were():
 )
 def test_runs_that_differ_in_more_than_arms_are_not_joined(override, named):
     first = load_run_config(None, ["model.name=tiny"])
-    with pytest.raises(ConfigError) as refused:
-        joined({"a": first, "b": load_run_config(None, ["model.name=tiny", override])})
+    with pytest.raises(LvqaError) as refused:
+        join_runs({"a": first, "b": load_run_config(None, ["model.name=tiny", override])})
     assert str(refused.value).startswith(named)
 
 
@@ -87,8 +87,11 @@ def test_runs_that_differ_in_more_than_arms_are_not_joined(override, named):
         ("arm=[]", ("unknown key 'arm'", "arms")),
         ("arms=[{methods: uniform}]", ("unknown key 'arms[0].methods'", "arms[0].method")),
         ("arms=[{settings: {rerank.nam: none}}]", ("unknown key 'rerank.nam'", "settings of arm 'freeret rerank.nam")),
-        ("arms=[{settings: {rerank.pool: many}}]", ("rerank.pool must be a whole number", "'many'")),
-        ("arms=[{settings: {rerank.pool: -1}}]", ("pool must be 0 or more, or null", "-1")),
+        (
+            "arms=[{settings: {rerank.pool: many}}]",
+            ("rerank.pool must be a whole number, 0 or more, or null, got 'many'",),
+        ),
+        ("arms=[{settings: {rerank.pool: -1}}]", ("rerank.pool must be a whole number, 0 or more, or null, got -1",)),
         ("arms=[{settings: {benchmark.limit: 3}}]", ("unknown key 'benchmark'",)),
         ("arms=[{settings: {model.name: other}}]", ("model.name", "settings of arm")),
         ("arms=[{settings: {model: {name: other}}}]", ("model.name", "settings of arm")),
@@ -96,23 +99,25 @@ def test_runs_that_differ_in_more_than_arms_are_not_joined(override, named):
         ("arms=[{settings: [1]}]", ("arms[0].settings must be a mapping", "[1]")),
         ("arms=[{settings: {1: 2}}]", ("arms[0].settings must be a mapping",)),
         ("arms=[uniform]", ("arms[0] must be a mapping", "'uniform'")),
-        ("arms=uniform", ("arms must be a list, each item a mapping", "'uniform'")),
-        ("arms=[]", ("arms must be one or more",)),
+        ("arms=uniform", ("arms must be a list of 1 or more, each item a mapping of keys to values, got 'uniform'",)),
+        ("arms=[]", ("arms must be a list of 1 or more", "got []")),
         ("arms=[{method: topk}, {method: topk}]", ("the name of an arm", "'topk'")),
         ("arms=[{method: blind, frames: [4]}]", ("frames must be left out",)),
         ("baseline=best", ("baseline must be null or an arm: uniform, freeret", "'best'")),
         ("arms=[{baseline: best}]", ("baseline must be null or an arm: freeret", "'best'")),
-        ("arms=[{frames: [0]}]", ("arms[0].frames must be", "[0]")),
-        ("arms=[{frames: [8, 8]}]", ("arms[0].frames must be", "[8, 8]")),
-        ("frames=[]", ("frames must be one or more",)),
-        ("frames=16", ("frames must be a list, each item a whole number", "16")),
-        ("frames=[16, true]", ("frames[1] must be a whole number", "True")),
-        ("workers=-1", ("workers must be 0 or more", "-1")),
+        ("arms=[{frames: [0]}]", ("arms[0].frames[0] must be a whole number, 1 or more, got 0",)),
+        ("arms=[{frames: [8, 8]}]", ("arms[0].frames must be different numbers, got [8, 8]",)),
+        ("frames=[]", ("frames must be a list of 1 or more", "got []")),
+        ("frames=16", ("frames must be a list of 1 or more, each item a whole number, 1 or more, got 16",)),
+        ("frames=[16, true]", ("frames[1] must be a whole number, 1 or more, got true",)),
+        ("workers=-1", ("workers must be a whole number, 0 or more, got -1",)),
         ("gpus_per_worker=-1", ("gpus_per_worker", "-1")),
-        ("benchmark.limit=0", ("benchmark.limit must be 1 or more, or null", "0")),
+        ("benchmark.limit=0", ("benchmark.limit must be a whole number, 1 or more, or null, got 0",)),
         ("benchmark.videos=0", ("benchmark.videos",)),
-        ("benchmark.make={film: 3}", ("unknown key 'benchmark.make.film'", "benchmark.make.films")),
-        ("answer.mode=loud", ("answer.mode", "logits, text")),
+        ("benchmark.make={video: 3}", ("unknown key 'benchmark.make.video'", "benchmark.make.videos")),
+        ("benchmark.make.films=3", ("benchmark.make.films is called benchmark.make.videos since 0.2 (-s ",)),
+        ("arms=[{settings: {answer.read: text}}]", ("answer.read is called answer.mode since 0.2", "settings of arm")),
+        ("answer.mode=loud", ("answer.mode must be one of likelihood, logits, text, or null, got 'loud'",)),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(override, named):
@@ -129,7 +134,7 @@ def test_arms_that_differ_in_their_selection_share_what_comes_before():
         "{rerank.pool: 3}",
         "{rerank.options.top: 3}",
     ]
-    arms = arms_of(
+    arms = resolve_arms(
         load_run_config(None, [f"arms=[{', '.join(f'{{method: bolt, settings: {one}}}' for one in settings)}]"])
     )
     assert len({arm.config for arm in arms}) == 5
@@ -144,23 +149,32 @@ def test_workers_get_the_same_arms_wherever_they_run():
         "{method: blind, settings: {rerank.name: mcq}, name: blind}",
     ]
     config = load_run_config(None, ["rerank.name=closer.py:Look", f"arms=[{', '.join(arms)}]"])
-    there = for_workers(config)
-    assert [arm.name for arm in arms_of(there)] == [arm.name for arm in arms_of(config)] == ["own.py", "even", "blind"]
-    assert [arm.method for arm in arms_of(there)] == [str(Path("own.py").absolute()), "uniform", "blind"]
-    assert [arm.config.rerank.name for arm in arms_of(there)] == [str(Path("closer.py:Look").absolute()), "none", "mcq"]
+    on_worker = for_workers(config)
+    assert (
+        [arm.name for arm in resolve_arms(on_worker)]
+        == [arm.name for arm in resolve_arms(config)]
+        == ["own.py", "even", "blind"]
+    )
+    assert [arm.method for arm in resolve_arms(on_worker)] == [str(Path("own.py").absolute()), "uniform", "blind"]
+    assert [arm.config.rerank.name for arm in resolve_arms(on_worker)] == [
+        str(Path("closer.py:Look").absolute()),
+        "none",
+        "mcq",
+    ]
 
 
 # --- the order of the work -------------------------------------------------------------------------------------------
 
 
-def tasks(*numbers: int) -> list[VideoTask]:
-    names = [f"video{place}" for place in range(len(numbers))]
-    asked = [tuple(Question("?", id=f"{name}-{i}") for i in range(n)) for name, n in zip(names, numbers, strict=True)]
-    return [VideoTask(name, Path(name), questions) for name, questions in zip(names, asked, strict=True)]
+def tasks(*num_questions: int) -> list[VideoTask]:
+    questions = {
+        f"video{i}": [Question("?", id=f"video{i}-{j}") for j in range(n)] for i, n in enumerate(num_questions)
+    }
+    return [VideoTask(name, Path(name), tuple(of_video)) for name, of_video in questions.items()]
 
 
 def test_a_video_is_with_one_worker_and_its_questions_follow_each_other():
-    schedule = Schedule(tasks(2, 2, 1), arms_of(RunConfig()), set())
+    schedule = Schedule(tasks(2, 2, 1), resolve_arms(RunConfig()), set())
     assert schedule.num_left == 5 * 6
     first, second = next(schedule), next(schedule)
     assert [work.question.id for work in (first, second)] == ["video0-0", "video1-0"]
@@ -175,16 +189,16 @@ def test_a_video_is_with_one_worker_and_its_questions_follow_each_other():
 
 
 def test_what_has_a_row_is_not_asked_again():
-    done = {("video0", "video0-0", arm, budget) for arm in ("uniform", "freeret") for budget in (16, 32, 64)}
-    done |= {("video0", "video0-1", "freeret", 16)}
-    schedule = Schedule(tasks(2), arms_of(RunConfig()), done)
+    answered = {("video0", "video0-0", arm, budget) for arm in ("uniform", "freeret") for budget in (16, 32, 64)}
+    answered |= {("video0", "video0-1", "freeret", 16)}
+    schedule = Schedule(tasks(2), resolve_arms(RunConfig()), answered)
     (work,) = schedule
     assert work.cells == (*(("uniform", budget) for budget in (16, 32, 64)), ("freeret", 32), ("freeret", 64))
     assert schedule.num_left == 5
 
 
 def test_a_video_that_failed_is_given_up_with_all_its_questions():
-    schedule = Schedule(tasks(3, 1), arms_of(RunConfig()), set())
+    schedule = Schedule(tasks(3, 1), resolve_arms(RunConfig()), set())
     schedule.take_back(next(schedule))
     assert [work.question.id for work in schedule.give_up(next(schedule))] == ["video0-1", "video0-2"]
     assert next(schedule).video_id == "video1" and schedule.num_left == 6

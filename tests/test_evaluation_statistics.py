@@ -1,4 +1,4 @@
-"""What rows say, against scipy, values worked out by hand, and figures that must come out by symmetry."""
+"""The statistics of rows, against scipy, values worked out by hand, and figures that follow by symmetry."""
 
 import math
 
@@ -10,8 +10,8 @@ from lvqa.evaluation import accuracy, by_ability, compare, cost, evidence_recall
 from lvqa.evaluation.statistics import Share, clustered_interval, official_letter
 
 
-def row(letter="A", right="A", **fields):
-    """A row of a video `v`, answered by logits."""
+def row(prediction="A", target="A", **fields):
+    """Return the row of an answer by logits to question `q` about video `v`."""
     blank = {
         "video_id": "v",
         "question_id": "q",
@@ -22,15 +22,16 @@ def row(letter="A", right="A", **fields):
     }
     empty = {"embedded": [], "reranked": [], "times_seconds": [], "index": None, "seconds": {}, "error": None}
     counts = {"frames_decoded": 0, "pairs_encoded": 0, "tokens_prefilled": 0}
-    return {**blank, **empty, "counts": counts, "prediction": letter, "target": right, **fields}
+    return {**blank, **empty, "counts": counts, "prediction": prediction, "target": target, **fields}
 
 
 def failed(**fields):
     return row(None, option_scores=[], error="broken", **fields)
 
 
-def lot(rights, video=lambda place: "v"):
-    return [row("A" if right else "B", question=str(place), video=video(place)) for place, right in enumerate(rights)]
+def rows_of(correct, video_of=lambda i: "v"):
+    """Return a row for each value: a correct answer if it is true. `video_of` gives the video of the i-th one."""
+    return [row("A" if hit else "B", question_id=str(i), video_id=video_of(i)) for i, hit in enumerate(correct)]
 
 
 # --- shares ----------------------------------------------------------------------------------------------------------
@@ -38,32 +39,36 @@ def lot(rights, video=lambda place: "v"):
 
 @pytest.mark.parametrize(("hits", "n"), [(8, 10), (0, 7), (7, 7), (1, 1), (650, 1519)])
 def test_wilsons_interval_is_its_formula(hits, n):
-    found, p, z = Share.of([True] * hits + [False] * (n - hits)), hits / n, stats.norm.ppf(0.975)
+    share, p, z = Share.of([True] * hits + [False] * (n - hits)), hits / n, stats.norm.ppf(0.975)
     middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    assert (found.hits, found.n, found.value) == (hits, n, pytest.approx(p))
-    assert (found.low, found.high) == (pytest.approx(middle - half, abs=1e-9), pytest.approx(middle + half, abs=1e-9))
+    assert (share.hits, share.n, share.value) == (hits, n, pytest.approx(p))
+    assert (share.low, share.high) == (pytest.approx(middle - half, abs=1e-9), pytest.approx(middle + half, abs=1e-9))
 
 
-def test_of_nothing_nothing_is_known():
-    found = accuracy([])
-    assert found.n == 0 and math.isnan(found.value) and (found.low, found.high) == (0, 1)
+def test_the_accuracy_of_no_rows_is_unknown():
+    share = accuracy([])
+    assert share.n == 0 and math.isnan(share.value) and (share.low, share.high) == (0, 1)
 
 
-def test_a_failure_is_wrong_here_and_left_out_there():
+def test_a_failure_is_wrong_and_left_out_of_the_official_figure():
     rows = [row("A"), row("B"), failed(), failed()]
     assert (accuracy(rows).hits, accuracy(rows).n) == (1, 4)
     assert (official_accuracy(rows).hits, official_accuracy(rows).n) == (1, 2)
 
 
-def test_a_question_without_a_known_answer_is_never_right():
-    assert accuracy([row(None, None), failed(right=None)]).hits == 0
+def test_a_question_without_a_known_target_is_never_correct():
+    assert accuracy([row(None, None), failed(target=None)]).hits == 0
 
 
 def test_a_question_counts_once_in_each_of_its_abilities():
     rows = [row("A", tags=["ER", "KIR"]), row("B", tags=["ER"]), row("A", tags=["ER", "ER"]), failed(tags=["TG"])]
-    found = by_ability(rows)
-    assert {name: (share.hits, share.n) for name, share in found.items()} == {"ER": (2, 3), "KIR": (1, 1), "TG": (0, 1)}
+    shares = by_ability(rows)
+    assert {name: (share.hits, share.n) for name, share in shares.items()} == {
+        "ER": (2, 3),
+        "KIR": (1, 1),
+        "TG": (0, 1),
+    }
     assert by_ability(rows, official_accuracy)["TG"].n == 0
 
 
@@ -79,10 +84,11 @@ def test_lvbench_reads_the_first_character_of_what_it_unwraps(text, letter):
 
 
 def test_the_official_figure_reads_text_its_own_way():
-    said = {"option_scores": [], "target": "A"}
-    rows = [row("A", **said, text="A"), row("D", **said, text="A red car"), row("A", **said, text="The answer is A")]
+    generated = {"option_scores": []}
+    texts = [("A", "A"), ("D", "A red car"), ("A", "The answer is A")]
+    rows = [row(prediction, **generated, text=text) for prediction, text in texts]
     assert accuracy(rows).hits == 2 and official_accuracy(rows).hits == 2
-    assert [official_letter(one) for one in rows] == ["A", "A", "T"]
+    assert [official_letter(answer) for answer in rows] == ["A", "A", "T"]
     assert official_letter(row("C", text="a red car")) == "C"  # by logits the letter is known, whatever the text
 
 
@@ -91,15 +97,15 @@ def test_the_official_figure_reads_text_its_own_way():
 
 def test_evidence_recall_by_stage():
     clips = [[start, start + 16, 0.5] for start in (160, 32, 0, 16, 64, 80)]
-    searched = {"embedded": clips, "reranked": clips[::-1]}
+    pool = {"embedded": clips, "reranked": clips[::-1]}
     rows = [
-        row(**searched, evidence_seconds=[40, 44], times_seconds=[39, 44]),  # 2nd and 5th clip; both frames miss it
-        row(**searched, evidence_seconds=[95, 200], times_seconds=[95]),  # 1st by overlap with 160; 1st reranked
-        row(**searched, evidence_seconds=None, times_seconds=[1]),  # counts nowhere
-        failed(evidence_seconds=[0, 5]),  # found nothing
+        row(**pool, evidence_seconds=[40, 44], times_seconds=[39, 44]),  # 2nd and 5th clip; both frames miss it
+        row(**pool, evidence_seconds=[95, 200], times_seconds=[95]),  # 1st by overlap with 160; 1st reranked
+        row(**pool, evidence_seconds=None, times_seconds=[1]),  # counts nowhere
+        failed(evidence_seconds=[0, 5]),  # no clip, no frame
     ]
-    found = {stage: (share.hits, share.n) for stage, share in evidence_recall(rows).items()}
-    assert found == {
+    recall = {stage: (share.hits, share.n) for stage, share in evidence_recall(rows).items()}
+    assert recall == {
         **{
             "embedding top 1": (1, 3),
             "embedding top 5": (2, 3),
@@ -111,6 +117,22 @@ def test_evidence_recall_by_stage():
     }
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "is_hit"), [(24, 40, False), (24, 40.5, True), (60, 76, False), (59.5, 75.5, True), (0, 99, True)]
+)
+def test_a_clip_must_overlap_the_evidence_and_not_only_touch_it(start, end, is_hit):
+    """The evidence is from 40 s to 60 s: a clip that ends or begins exactly there contains none of it."""
+    clips = [[start, end, 0.5]]
+    recall = evidence_recall([row(embedded=clips, reranked=clips, evidence_seconds=[40, 60])])
+    assert recall["embedding top 1"].hits == recall["reranked top 1"].hits == is_hit
+
+
+@pytest.mark.parametrize(("seconds", "is_hit"), [(39.9, False), (40, True), (59.9, True), (60, False)])
+def test_a_frame_at_the_start_of_the_evidence_is_inside_and_one_at_its_end_is_not(seconds, is_hit):
+    recall = evidence_recall([row(times_seconds=[seconds], evidence_seconds=[40, 60])])
+    assert recall["selection"].hits == is_hit
+
+
 def test_a_stage_that_no_row_has_is_not_reported():
     assert evidence_recall([row(evidence_seconds=[0, 9])]) == {}
     assert [*evidence_recall([row(evidence_seconds=[0, 9], times_seconds=[3])])] == ["selection"]
@@ -118,8 +140,8 @@ def test_a_stage_that_no_row_has_is_not_reported():
 
 def test_a_span_of_no_length_is_two_seconds():
     times = [[8.0], [9.0], [10.5], [11.0]]
-    found = evidence_recall([row(evidence_seconds=[10, 10], times_seconds=time) for time in times])
-    assert found["selection"].hits == 2
+    recall = evidence_recall([row(evidence_seconds=[10, 10], times_seconds=time) for time in times])
+    assert recall["selection"].hits == 2
 
 
 # --- comparison ------------------------------------------------------------------------------------------------------
@@ -128,34 +150,34 @@ def test_a_span_of_no_length_is_two_seconds():
 def test_mcnemars_exact_test_by_hand():
     """10 gained, 2 lost: 2 (1 + 12 + 66) / 2^12."""
     arm, other = [1] * 10 + [0] * 2 + [1] * 5 + [0] * 3, [0] * 10 + [1] * 2 + [1] * 5 + [0] * 3
-    found = compare(lot(arm), lot(other))
-    assert (found.n, found.gained, found.lost) == (20, 10, 2)
-    assert found.p_value == pytest.approx(2 * (1 + 12 + 66) / 2**12)
-    assert found.difference == pytest.approx(8 / 20)
-    assert compare(lot(other), lot(arm)).p_value == pytest.approx(found.p_value)
+    result = compare(rows_of(arm), rows_of(other))
+    assert (result.n, result.gained, result.lost) == (20, 10, 2)
+    assert result.p_value == pytest.approx(2 * (1 + 12 + 66) / 2**12)
+    assert result.difference == pytest.approx(8 / 20)
+    assert compare(rows_of(other), rows_of(arm)).p_value == pytest.approx(result.p_value)
 
 
 def test_arms_that_agree_do_not_differ():
-    found = compare(lot([1, 0, 1]), lot([1, 0, 1]))
-    assert (found.difference, found.p_value) == (0, 1) and math.isnan(found.low)
+    result = compare(rows_of([1, 0, 1]), rows_of([1, 0, 1]))
+    assert (result.difference, result.p_value) == (0, 1) and math.isnan(result.low)
 
 
 def test_only_questions_that_both_were_asked_are_compared():
-    found = compare(lot([1, 1, 1]), [*lot([0]), row("A", question="another")])
-    assert (found.n, found.gained) == (1, 1)
-    nothing = compare([], lot([1]))
-    assert nothing.n == 0 and math.isnan(nothing.difference) and nothing.p_value == 1
+    result = compare(rows_of([1, 1, 1]), [*rows_of([0]), row("A", question_id="another")])
+    assert (result.n, result.gained) == (1, 1)
+    empty = compare([], rows_of([1]))
+    assert empty.n == 0 and math.isnan(empty.difference) and empty.p_value == 1
 
 
 def test_the_same_question_id_in_two_videos_is_two_questions():
-    rows = [row("A", video="v"), row("B", video="w")]
-    assert compare(rows, [row("B", video="v"), row("A", video="w")]).n == 2
+    rows = [row("A", video_id="v"), row("B", video_id="w")]
+    assert compare(rows, [row("B", video_id="v"), row("A", video_id="w")]).n == 2
 
 
-def test_the_bootstrap_draws_videos_and_not_questions():
+def test_the_bootstrap_samples_videos_and_not_questions():
     """Two videos that go opposite ways: a mean of 0, 1/2 or 1 with chances 1/4, 1/2, 1/4, however many questions."""
     assert clustered_interval([("v", 1.0)] * 500 + [("w", 0.0)] * 500) == (0, 1)
-    assert clustered_interval([(str(place), 0.25) for place in range(9)]) == (0.25, 0.25)
+    assert clustered_interval([(str(i), 0.25) for i in range(9)]) == (0.25, 0.25)
     assert all(map(math.isnan, clustered_interval([("v", 1.0)] * 500)))
 
 
@@ -163,42 +185,44 @@ def test_the_bootstrap_agrees_with_scipys_where_clusters_are_equal():
     rng = np.random.default_rng(5)
     means = rng.integers(-10, 11, size=30) / 10
     values = [(str(video), float(mean + step)) for video, mean in enumerate(means) for step in (-0.5, 0.5)]
-    theirs = stats.bootstrap((means,), np.mean, method="percentile", n_resamples=20_000, rng=1).confidence_interval
-    assert clustered_interval(values) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+    expected = stats.bootstrap((means,), np.mean, method="percentile", n_resamples=20_000, rng=1).confidence_interval
+    assert clustered_interval(values) == pytest.approx((expected.low, expected.high), abs=0.02)
     assert clustered_interval(values[::-1]) == clustered_interval(values)
 
 
 def test_larger_videos_weigh_more():
     """A video of 3 wins and one of 1 loss: the mean over questions is 1/2, and not the mean of means, 0."""
-    arm, other = (
-        lot([1, 1, 1, 0], video=lambda place: str(place // 3)),
-        lot([0, 0, 0, 1], lambda place: str(place // 3)),
-    )
-    found = compare(arm, other)
-    assert (found.difference, found.low, found.high) == (0.5, -1, 1)
+    arm, other = (rows_of(correct, lambda i: str(i // 3)) for correct in ([1, 1, 1, 0], [0, 0, 0, 1]))
+    result = compare(arm, other)
+    assert (result.difference, result.low, result.high) == (0.5, -1, 1)
 
 
 # --- cost ------------------------------------------------------------------------------------------------------------
 
 
-def spent(frames, pairs, tokens):
+def counts(frames, pairs, tokens):
     return {"frames_decoded": frames, "pairs_encoded": pairs, "tokens_prefilled": tokens}
 
 
-def test_cost_is_the_mean_of_what_was_answered():
+def test_cost_is_the_mean_of_answered_questions():
     rows = [
-        row(counts=spent(4, 2, 100), seconds={"rank": 1.0, "answer": 2.0}),
-        row(counts=spent(0, 0, 300), seconds={"answer": 4.0}),
-        failed(counts=spent(0, 0, 0)),
+        row(counts=counts(4, 2, 100), seconds={"rank": 1.0, "answer": 2.0}),
+        row(counts=counts(0, 0, 300), seconds={"answer": 4.0}),
+        failed(counts=counts(0, 0, 0)),
     ]
-    found = cost(rows)
-    assert (found.n, found.frames_decoded, found.pairs_encoded, found.tokens_prefilled) == (2, 2, 1, 200)
-    assert found.seconds == {"rank": 0.5, "answer": 3.0}
+    mean = cost(rows)
+    assert (mean.n, mean.frames_decoded, mean.pairs_encoded, mean.tokens_prefilled) == (2, 2, 1, 200)
+    assert mean.seconds == {"rank": 0.5, "answer": 3.0}
     assert cost([]).n == 0 and math.isnan(cost([]).tokens_prefilled)
 
 
-def test_an_index_counts_once_and_only_if_it_was_made():
-    made = {"reused": False, "counts": spent(100, 50, 1000), "seconds": 3.0}
-    there = {"reused": True, "counts": spent(0, 0, 0), "seconds": 0.1}
-    rows = [row(index=made), row(index=made, question="r"), row(index=there, question="s"), row(video="w", index=there)]
+def test_an_index_counts_once_and_only_if_it_was_built():
+    built = {"reused": False, "counts": counts(100, 50, 1000), "seconds": 3.0}
+    reused = {"reused": True, "counts": counts(0, 0, 0), "seconds": 0.1}
+    rows = [
+        row(index=built),
+        row(index=built, question_id="r"),
+        row(index=reused, question_id="s"),
+        row(video_id="w", index=reused),
+    ]
     assert (index_cost(rows).n, index_cost(rows).pairs_encoded, index_cost(rows).seconds) == (1, 50, {"index": 3.0})

@@ -1,4 +1,4 @@
-"""The report of runs, on rows written by hand: every figure below can be counted on the fingers."""
+"""The report of runs, on rows written by hand, so that every figure below can be checked by counting."""
 
 import base64
 import csv
@@ -16,14 +16,14 @@ from lvqa.evaluation.rows import to_line
 from lvqa.records import LvqaError
 from lvqa.report import write_report
 from lvqa.report.conditions import conditions_of, read_runs
-from lvqa.report.plots import looks_of
+from lvqa.report.drawing import styles_of
 from lvqa.report.tables import Entry, Table, amount, p_text, to_markdown
 
 UNIFORM, FREERET, BLIND = {"method": "uniform"}, {"method": "freeret"}, {"method": "blind"}
 
 
-def row(arm: str, budget: int, question: int, *, right: bool = False, video: str = "v1", **changes) -> dict:
-    """An answer to one of the questions of a video, all about 100 s to 110 s; the right letter is A."""
+def row(arm: str, budget: int, question: int, *, is_correct: bool = False, video: str = "v1", **changes) -> dict:
+    """Return the row of an answer. All questions are about 100 s to 110 s of their video; the target is A."""
     return {
         "video_id": video,
         "question_id": f"{video}-{question}",
@@ -34,10 +34,10 @@ def row(arm: str, budget: int, question: int, *, right: bool = False, video: str
         "tags": ["reasoning"],
         "target": "A",
         "evidence_seconds": [100.0, 110.0],
-        "prediction": "A" if right else "B",
+        "prediction": "A" if is_correct else "B",
         "text": "a car",
         "option_scores": [0.5, 0.5],
-        "times_seconds": [] if budget == 0 else [105.0] if right else [5.0],
+        "times_seconds": [] if budget == 0 else [105.0] if is_correct else [5.0],
         "embedded": [],
         "reranked": [],
         "num_clips": 0,
@@ -49,197 +49,212 @@ def row(arm: str, budget: int, question: int, *, right: bool = False, video: str
 
 
 def failed(arm: str, budget: int, question: int, error: str, **changes) -> dict:
-    nothing = {"prediction": None, "text": "", "option_scores": [], "times_seconds": [], "seconds": {}, "error": error}
-    return row(arm, budget, question, **(nothing | changes))
+    no_answer = {
+        "prediction": None,
+        "text": "",
+        "option_scores": [],
+        "times_seconds": [],
+        "seconds": {},
+        "error": error,
+    }
+    return row(arm, budget, question, **(no_answer | changes))
 
 
 @pytest.fixture
 def run(tmp_path):
     """Write a run folder as `lvqa eval` leaves it behind."""
 
-    def write(name: str, rows: list[dict], arms: list[dict], *overrides: str, frames=(16,), **about) -> Path:
+    def write(name: str, rows: list[dict], arms: list[dict], *settings: str, frames=(16,), **about) -> Path:
         folder = tmp_path / name
         folder.mkdir(parents=True)
-        given = [f"arms={json.dumps(arms)}", f"frames={json.dumps(frames)}", *overrides]
-        (folder / "config.yaml").write_text(to_yaml(load_run_config(None, given)), encoding="utf-8")
-        told = {"started": "2030-01-02T03:04:05+00:00", "versions": {"lvqa": "0.1.0"}, "resumed": []} | about
-        (folder / "run.json").write_text(json.dumps(told))
+        overrides = [f"arms={json.dumps(arms)}", f"frames={json.dumps(frames)}", *settings]
+        (folder / "config.yaml").write_text(to_yaml(load_run_config(None, overrides)), encoding="utf-8")
+        run_json = {"started": "2030-01-02T03:04:05+00:00", "versions": {"lvqa": "0.1.0"}, "resumed": []} | about
+        (folder / "run.json").write_text(json.dumps(run_json))
         (folder / "answers.jsonl").write_text("".join(map(to_line, rows)), encoding="utf-8")
         return folder
 
     return write
 
 
-def compared() -> list[dict]:
-    """12 questions on three videos at 16 frames. uniform: 3 right; freeret: 9 right, 7 gained and 1 lost."""
+def two_arms() -> list[dict]:
+    """Return rows of 12 questions on 3 videos at 16 frames. uniform: 3 correct; freeret: 9, 7 gained and 1 lost."""
     rows = []
-    for number in range(12):
-        video = f"v{number // 4}"
-        rows.append(row("uniform", 16, number, right=number < 3, video=video))
-        rows.append(row("freeret", 16, number, right=0 < number < 10, video=video))
+    for i in range(12):
+        video = f"v{i // 4}"
+        rows.append(row("uniform", 16, i, is_correct=i < 3, video=video))
+        rows.append(row("freeret", 16, i, is_correct=0 < i < 10, video=video))
     return rows
 
 
 def section(markdown: str, title: str) -> str:
+    """Return the text of the section with this title."""
     return re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", markdown, re.DOTALL | re.MULTILINE)[1]
 
 
 def lines_of(text: str) -> list[list[str]]:
-    """The fields of all lines of all tables."""
+    """Return the fields of all lines of all tables."""
     return [[field.strip() for field in line.strip("|").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
 
 
-def one(markdown: str, title: str, *names: str) -> list[str]:
-    """The fields of the one line of a section that begins with these names, without them."""
-    (found,) = (line for line in lines_of(section(markdown, title)) if line[: len(names)] == list(names))
-    return found[len(names) :]
+def fields_of(markdown: str, title: str, *names: str) -> list[str]:
+    """Return the fields after these names, of the only line of a section that begins with them."""
+    (fields,) = (line for line in lines_of(section(markdown, title)) if line[: len(names)] == list(names))
+    return fields[len(names) :]
 
 
 def test_accuracy_is_of_all_questions_and_the_official_figure_of_those_answered(run):
-    rows = [row("uniform", 16, number, right=number < 5) for number in range(8)]
-    rows += [failed("uniform", 16, number, "out of memory") for number in (8, 9)]
-    told = write_report([run("r", rows, [UNIFORM])])
-    assert one(told, "Accuracy", "uniform") == ["50.0 (23.7-76.3; n 10)"]  # Wilson's interval of 5 of 10
-    assert one(told, "LVBench's official figure", "uniform") == ["62.5 (30.6-86.3; n 8)"]
-    assert "answers 10, failed 2" in told
+    rows = [row("uniform", 16, i, is_correct=i < 5) for i in range(8)]
+    rows += [failed("uniform", 16, i, "out of memory") for i in (8, 9)]
+    markdown = write_report([run("r", rows, [UNIFORM])])
+    assert fields_of(markdown, "Accuracy", "uniform") == ["50.0 (23.7-76.3; n 10)"]  # Wilson's interval of 5 of 10
+    assert fields_of(markdown, "LVBench's official figure", "uniform") == ["62.5 (30.6-86.3; n 8)"]
+    assert "answers 10, failed 2" in markdown
 
 
 def test_arms_stand_in_the_order_of_the_configuration_and_budgets_ascend(run):
     rows = [row(arm, budget, 0) for budget in (64, 16) for arm in ("freeret", "uniform")] + [row("blind", 0, 0)]
-    told = write_report([run("r", rows, [UNIFORM, BLIND, FREERET], frames=(64, 16))])
-    head, _, *lines = lines_of(section(told, "Accuracy"))
+    markdown = write_report([run("r", rows, [UNIFORM, BLIND, FREERET], frames=(64, 16))])
+    head, _, *lines = lines_of(section(markdown, "Accuracy"))
     assert head == ["arm", "no frames", "16 frames", "64 frames"]
     assert [line[0] for line in lines] == ["uniform", "blind", "freeret"]
 
 
 def test_a_question_counts_in_each_of_its_abilities(run):
     rows = [
-        row("uniform", 16, 0, right=True, tags=["reasoning", "summarization"]),
+        row("uniform", 16, 0, is_correct=True, tags=["reasoning", "summarization"]),
         row("uniform", 16, 1, tags=["reasoning"]),
     ]
-    told = write_report([run("r", rows, [UNIFORM])])
-    assert one(told, "Accuracy by ability", "reasoning")[0].startswith("50.0 (")
-    assert one(told, "Accuracy by ability", "summarization")[0].startswith("100.0 (")
-    assert "\n16 frames\n" in section(told, "Accuracy by ability")
+    markdown = write_report([run("r", rows, [UNIFORM])])
+    assert fields_of(markdown, "Accuracy by ability", "reasoning")[0].startswith("50.0 (")
+    assert fields_of(markdown, "Accuracy by ability", "summarization")[0].startswith("100.0 (")
+    assert "\n16 frames\n" in section(markdown, "Accuracy by ability")
 
 
 def test_evidence_is_recalled_by_stage(run):
-    def clips(place: int) -> list[list[float]]:
-        """20 clips, the one that holds the annotated time at this place, from 0."""
-        return [[96.0, 112.0, 0.9] if at == place else [1000.0 + 16 * at, 1016.0 + 16 * at, 0.1] for at in range(20)]
+    def clips(index: int) -> list[list[float]]:
+        """Return 20 clips. The one with this index overlaps the annotated time."""
+        return [[96.0, 112.0, 0.9] if i == index else [1000.0 + 16 * i, 1016.0 + 16 * i, 0.1] for i in range(20)]
 
     ranked = [(7, 0), (15, 4)]
     rows = [
-        row("freeret", budget, number, right=budget == 64, embedded=clips(before), reranked=clips(after), num_clips=99)
-        for number, (before, after) in enumerate(ranked)
+        row("freeret", budget, i, is_correct=budget == 64, embedded=clips(before), reranked=clips(after), num_clips=99)
+        for i, (before, after) in enumerate(ranked)
         for budget in (16, 64)
     ]
-    told = write_report([run("r", rows, [FREERET], frames=(16, 64))])
-    text = section(told, "Evidence recall by stage")
-    best, shown = (lines_of(part) for part in text.split("Among the frames shown"))
-    recall = dict(zip(best[0], best[2], strict=True))
+    markdown = write_report([run("r", rows, [FREERET], frames=(16, 64))])
+    text = section(markdown, "Evidence recall by stage")
+    clip_lines, frame_lines = map(lines_of, text.split("Among the selected frames"))
+    recall = dict(zip(clip_lines[0], clip_lines[2], strict=True))
     # Two questions, though there are four rows: the budgets of an arm share one ranking.
     assert recall["embedding top 1"] == "0.0 (0.0-65.8; n 2)"
     assert [recall[f"embedding top {k}"].split()[0] for k in (10, 50)] == ["50.0", "100.0"]
     assert [recall[f"reranked top {k}"].split()[0] for k in (1, 10)] == ["50.0", "100.0"]
-    assert [field.split()[0] for field in shown[2]] == ["freeret", "0.0", "100.0"]
+    assert [field.split()[0] for field in frame_lines[2]] == ["freeret", "0.0", "100.0"]
 
 
 def test_a_ranking_is_counted_where_only_the_first_budget_failed(run):
     clips = [[96.0, 112.0, 0.9]]
     rows = [failed("freeret", 16, 0, "out of memory"), row("freeret", 64, 0, embedded=clips)]
-    told = write_report([run("r", rows, [FREERET], frames=(16, 64))])
-    assert one(told, "Evidence recall by stage", "freeret", "100.0 (20.7-100.0; n 1)")
+    markdown = write_report([run("r", rows, [FREERET], frames=(16, 64))])
+    assert fields_of(markdown, "Evidence recall by stage", "freeret", "100.0 (20.7-100.0; n 1)")
 
 
 def test_arms_are_paired_with_uniform_frames_at_the_same_budget(run):
-    told = write_report([run("r", compared(), [UNIFORM, FREERET])])
-    difference, gained, lost, p, n = one(told, "Paired difference to uniform frames", "freeret", "16")
+    markdown = write_report([run("r", two_arms(), [UNIFORM, FREERET])])
+    difference, gained, lost, p, n = fields_of(markdown, "Paired difference to uniform frames", "freeret", "16")
     assert difference.startswith("+50.0 (") and (gained, lost, n) == ("7", "1", "12")
     assert p == "0.07"  # 2 (1 + 8) / 2^8
-    assert len(lines_of(section(told, "Paired difference to uniform frames"))) == 3  # uniform is not set against itself
+    assert (
+        len(lines_of(section(markdown, "Paired difference to uniform frames"))) == 3
+    )  # uniform is not set against itself
 
 
 def test_arms_are_paired_with_the_arm_that_the_run_names(run):
-    rows = [*compared(), *(row("blind", 0, number) for number in range(12))]
-    told = write_report([run("r", rows, [UNIFORM, FREERET, BLIND], "baseline=freeret")])
-    assert "right where freeret had it wrong" in told
-    (line,) = lines_of(section(told, "Paired difference to freeret"))[2:]
+    rows = [*two_arms(), *(row("blind", 0, i) for i in range(12))]
+    markdown = write_report([run("r", rows, [UNIFORM, FREERET, BLIND], "baseline=freeret")])
+    assert "Gained: correct here and wrong with freeret; lost: wrong here and correct with freeret." in markdown
+    (line,) = lines_of(section(markdown, "Paired difference to freeret"))[2:]
     assert line[:2] == ["uniform", "16"] and line[2].startswith("-50.0 (") and line[3:5] == ["1", "7"]
 
 
 def test_an_arm_may_name_its_own_baseline(run):
-    rows = [*compared(), *(row("oracle", 16, number, right=True, video=f"v{number // 4}") for number in range(12))]
+    rows = [*two_arms(), *(row("oracle", 16, i, is_correct=True, video=f"v{i // 4}") for i in range(12))]
     arms = [UNIFORM, FREERET, {"method": "oracle", "baseline": "freeret"}]
-    told = write_report([run("r", rows, arms)])
-    assert [(line[0], line[5].partition(" ")[0], line[6]) for line in lines_of(section(told, "Overview"))[2:]] == [
+    markdown = write_report([run("r", rows, arms)])
+    assert [(line[0], line[5].partition(" ")[0], line[6]) for line in lines_of(section(markdown, "Overview"))[2:]] == [
         ("uniform", "", ""),
         ("freeret", "+50.0", "uniform frames"),
         ("oracle", "+25.0", "freeret"),
     ]
 
 
-def test_the_overview_has_a_line_for_each_cell(run):
-    rows = [row("uniform", 16, 0, right=True), row("uniform", 16, 1), row("blind", 0, 0)]
-    told = write_report([run("r", rows, [UNIFORM, BLIND])])
-    accuracy, evidence, tokens, difference, to = one(told, "Overview", "uniform", "16")
+def test_the_overview_has_a_line_for_each_condition(run):
+    rows = [row("uniform", 16, 0, is_correct=True), row("uniform", 16, 1), row("blind", 0, 0)]
+    markdown = write_report([run("r", rows, [UNIFORM, BLIND])])
+    accuracy, evidence, tokens, difference, to = fields_of(markdown, "Overview", "uniform", "16")
     assert (accuracy, difference, to) == ("50.0 (9.5-90.5; n 2)", "", "")
     assert evidence.endswith("n 2)") and tokens == "1,160"
-    assert one(told, "Overview", "blind", "none")[1] == "-"
+    assert fields_of(markdown, "Overview", "blind", "none")[1] == "-"
 
 
 def test_many_baselines_are_named_in_the_overview_alone(run):
     arms = [{"name": name, "method": "topk", "baseline": base} for name, base in zip("abc", "bca", strict=True)]
-    told = write_report([run("r", [row(name, 16, 0) for name in "abc"], arms)])
-    assert [line[6] for line in lines_of(section(told, "Overview"))[2:]] == ["b", "c", "a"]
-    assert "## Paired difference to the arm's baseline\n" in told
+    markdown = write_report([run("r", [row(name, 16, 0) for name in "abc"], arms)])
+    assert [line[6] for line in lines_of(section(markdown, "Overview"))[2:]] == ["b", "c", "a"]
+    assert "## Paired difference to the arm's baseline\n" in markdown
 
 
 @pytest.mark.parametrize("rows", [[row("freeret", 16, 0)], [row("freeret", 16, 0), row("uniform", 32, 0)]])
 def test_nothing_is_compared_without_a_uniform_arm_at_the_budget(run, rows):
-    told = write_report([run("r", rows, [UNIFORM, FREERET], frames=(16, 32))])
-    assert "Paired difference" not in told
+    markdown = write_report([run("r", rows, [UNIFORM, FREERET], frames=(16, 32))])
+    assert "Paired difference" not in markdown
 
 
 def test_one_video_gives_a_difference_without_an_interval(run, tmp_path):
-    rows = [row("uniform", 16, 0), row("freeret", 16, 0, right=True)]
-    told = write_report([run("r", rows, [UNIFORM, FREERET])], html=tmp_path / "r.html")
-    assert one(told, "Paired difference to uniform frames", "freeret", "16")[0] == "+100.0 (one video: no interval)"
+    rows = [row("uniform", 16, 0), row("freeret", 16, 0, is_correct=True)]
+    markdown = write_report([run("r", rows, [UNIFORM, FREERET])], html=tmp_path / "r.html")
+    assert (
+        fields_of(markdown, "Paired difference to uniform frames", "freeret", "16")[0]
+        == "+100.0 (one video: no interval)"
+    )
 
 
 def test_cost_is_the_mean_of_an_answered_question(run):
-    made = {"reused": False, "seconds": 90.0, "counts": {"frames_decoded": 600, "pairs_encoded": 300}}
-    made["counts"]["tokens_prefilled"] = 12345
+    built = {"reused": False, "seconds": 90.0, "counts": {"frames_decoded": 600, "pairs_encoded": 300}}
+    built["counts"]["tokens_prefilled"] = 12345
     rows = [
-        row("uniform", 16, 0, seconds={"decode": 1.0, "answer": 2.0}, index=made),
-        row("uniform", 16, 1, seconds={"decode": 3.0, "answer": 2.0}, index=made | {"reused": True}),
+        row("uniform", 16, 0, seconds={"decode": 1.0, "answer": 2.0}, index=built),
+        row("uniform", 16, 1, seconds={"decode": 3.0, "answer": 2.0}, index=built | {"reused": True}),
         failed("uniform", 16, 2, "out of memory"),
         failed("freeret", 16, 2, "out of memory"),
     ]
-    told = write_report([run("r", rows, [UNIFORM, FREERET])])
-    assert one(told, "Cost", "uniform", "16") == ["32.0", "16.0", "1,160", "4.00", "2.00", "2.00"]
-    assert one(told, "Cost", "freeret", "16") == ["-"] * 6
-    assert one(told, "Cost", "r") == ["1", "600", "300", "12,300", "90.0"]
+    markdown = write_report([run("r", rows, [UNIFORM, FREERET])])
+    assert fields_of(markdown, "Cost", "uniform", "16") == ["32.0", "16.0", "1,160", "4.00", "2.00", "2.00"]
+    assert fields_of(markdown, "Cost", "freeret", "16") == ["-"] * 6
+    assert fields_of(markdown, "Cost", "r") == ["1", "600", "300", "12,300", "90.0"]
 
 
 def test_failures_are_listed_by_video_and_reason(run):
-    rows = [failed(arm, 16, number, "its decoder died") for number in (0, 1) for arm in ("uniform", "freeret")]
+    rows = [failed(arm, 16, i, "its decoder died") for i in (0, 1) for arm in ("uniform", "freeret")]
     rows += [failed("uniform", 16, 2, "out of memory"), row("freeret", 16, 2)]
-    told = section(write_report([run("r", rows, [UNIFORM, FREERET])]), "Failures")
-    assert "- v1, 2 questions, 4 answers: its decoder died\n" in told
-    assert "- v1, question v1-2, 1 answer: out of memory\n" in told
+    failures = section(write_report([run("r", rows, [UNIFORM, FREERET])]), "Failures")
+    assert "- v1, 2 questions, 4 answers: its decoder died\n" in failures
+    assert "- v1, question v1-2, 1 answer: out of memory\n" in failures
 
 
-def test_what_is_not_there_is_said(run):
+def test_missing_answers_and_videos_are_reported(run):
     rows = [row("uniform", 16, 0)]
-    told = write_report([run("r", rows, [UNIFORM, FREERET], frames=(16, 32), questions=3, missing=["gone1", "gone2"])])
-    assert "r is not complete: 11 answers are still to come." in told
-    assert "r went on without 2 missing videos: gone1, gone2." in told
+    markdown = write_report(
+        [run("r", rows, [UNIFORM, FREERET], frames=(16, 32), questions=3, missing=["gone1", "gone2"])]
+    )
+    assert "r is not complete: 11 answers are still to come." in markdown
+    assert "r left out 2 missing videos: gone1, gone2." in markdown
 
 
 def test_an_empty_run_has_a_report(run, tmp_path):
-    told = write_report([run("r", [], [UNIFORM])], html=tmp_path / "r.html", csv=tmp_path / "r.csv")
-    assert "r has no answers yet." in told and "##" not in told
+    markdown = write_report([run("r", [], [UNIFORM])], html=tmp_path / "r.html", csv=tmp_path / "r.csv")
+    assert "r has no answers yet." in markdown and "##" not in markdown
     assert "r has no answers yet." in (tmp_path / "r.html").read_text()
     assert (tmp_path / "r.csv").read_text() == "run,arm,budget,ability\n"
 
@@ -248,22 +263,22 @@ def test_an_empty_run_has_a_report(run, tmp_path):
 
 
 def test_published_figures_stand_under_the_name_of_their_source(run):
-    told = write_report([run("r", compared(), [UNIFORM, FREERET])])
-    published = lines_of(section(told, "Published figures"))[2:]
+    markdown = write_report([run("r", two_arms(), [UNIFORM, FREERET])])
+    published = lines_of(section(markdown, "Published figures"))[2:]
     source, model = "FreeRet paper, Table 4 (arXiv 2509.24621)", "Qwen2.5-VL-7B"
     assert published == [
         [source, model, "uniform", "36.7", "39.0", "39.0"],
         [source, model, "freeret", "42.7", "44.2", "44.8"],
     ]
-    assert "not run here" in section(told, "Published figures")
+    assert "not run here" in section(markdown, "Published figures")
 
 
-def test_they_are_not_set_beside_made_films_nor_shown_for_another_benchmark(run):
-    made = write_report([run("made", compared(), [UNIFORM, FREERET], "benchmark.make={films: 3}")])
-    assert "made films in lvbench's layout" in made
-    assert "say nothing about the made films" in section(made, "Published figures")
-    assert "Hollow" not in made
-    other = write_report([run("other", compared(), [UNIFORM, FREERET], "benchmark.name=mlvu")])
+def test_they_are_not_compared_with_synthetic_videos_nor_with_another_benchmark(run):
+    markdown = write_report([run("synthetic", two_arms(), [UNIFORM, FREERET], "benchmark.make={videos: 3}")])
+    assert "synthetic videos in lvbench's layout" in markdown
+    assert "cannot be compared with this report's synthetic videos" in section(markdown, "Published figures")
+    assert "Hollow" not in markdown
+    other = write_report([run("other", two_arms(), [UNIFORM, FREERET], "benchmark.name=mlvu")])
     assert "FreeRet" not in other and "LVBench" not in other
 
 
@@ -271,12 +286,12 @@ def test_they_are_not_set_beside_made_films_nor_shown_for_another_benchmark(run)
 
 
 def test_arms_of_one_name_are_told_apart_by_their_runs(run):
-    first = run("first", [row("uniform", 16, 0, right=True), row("freeret", 16, 0)], [UNIFORM, FREERET])
+    first = run("first", [row("uniform", 16, 0, is_correct=True), row("freeret", 16, 0)], [UNIFORM, FREERET])
     second = run("second", [row("uniform", 16, 0), row("blind", 0, 0)], [UNIFORM, BLIND])
-    told = write_report([first, second, first])
-    names = [line[0] for line in lines_of(section(told, "Accuracy"))[2:]]
+    markdown = write_report([first, second, first])
+    names = [line[0] for line in lines_of(section(markdown, "Accuracy"))[2:]]
     assert names == ["first: uniform", "freeret", "second: uniform", "blind"]
-    assert one(told, "Paired difference to uniform frames", "freeret", "16")[0].startswith("-100.0")
+    assert fields_of(markdown, "Paired difference to uniform frames", "freeret", "16")[0].startswith("-100.0")
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(run):
@@ -288,7 +303,7 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(run):
 @pytest.mark.parametrize(("benchmark", "is_compared"), [("lvbench", True), ("mlvu", False)])
 def test_a_run_without_uniform_frames_is_measured_against_another_of_its_benchmark(run, benchmark, is_compared):
     with_uniform = run("a", [row("uniform", 16, 0)], [UNIFORM])
-    without = run("b", [row("freeret", 16, 0, right=True)], [FREERET], f"benchmark.name={benchmark}")
+    without = run("b", [row("freeret", 16, 0, is_correct=True)], [FREERET], f"benchmark.name={benchmark}")
     assert ("Paired difference" in write_report([with_uniform, without])) == is_compared
 
 
@@ -296,7 +311,7 @@ def test_a_run_without_uniform_frames_is_measured_against_another_of_its_benchma
 
 
 class Page(HTMLParser):
-    """What a browser would see: the tags with their attributes, and the text."""
+    """The tags of a page with their attributes, and its text."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -322,54 +337,54 @@ class Page(HTMLParser):
 def many_rows(arms: list[str], budgets: tuple[int, ...]) -> list[dict]:
     clips = [[96.0, 112.0, 0.9]]
     return [
-        row(arm, budget, number, right=number % 3 > 0, video=f"v{number % 2}", embedded=clips, reranked=clips)
+        row(arm, budget, i, is_correct=i % 3 > 0, video=f"v{i % 2}", embedded=clips, reranked=clips)
         for arm in arms
         for budget in ((0,) if arm == "blind" else budgets)
-        for number in range(4)
+        for i in range(4)
     ]
 
 
 @pytest.mark.parametrize("budgets", [(16,), (8, 16, 32, 64)], ids=["1 budget", "4 budgets"])
 @pytest.mark.parametrize("more", [0, 6, 9], ids=["2 arms", "8 arms", "11 arms"])
 def test_the_page_holds_the_tables_and_five_plots_and_needs_no_other_file(run, tmp_path, budgets, more):
-    more_arms = [{"name": f"arm {number}", "method": "topk"} for number in range(more)]
+    more_arms = [{"name": f"arm {i}", "method": "topk"} for i in range(more)]
     rows = many_rows(["uniform", "freeret", *(arm["name"] for arm in more_arms)], budgets)
-    page = tmp_path / "new" / "r.html"
-    told = write_report([run("r", rows, [UNIFORM, FREERET, *more_arms], frames=budgets)], html=page)
-    seen = Page(page)
-    assert len(seen.plots) == 5 and all("<svg" in plot for plot in seen.plots)
-    assert {tag for tag, _ in seen.tags} & {"script", "link", "iframe"} == set()
+    path = tmp_path / "new" / "r.html"
+    markdown = write_report([run("r", rows, [UNIFORM, FREERET, *more_arms], frames=budgets)], html=path)
+    page = Page(path)
+    assert len(page.plots) == 5 and all("<svg" in plot for plot in page.plots)
+    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe"} == set()
     assert [
-        attrs for _, attrs in seen.tags if "href" in attrs or not attrs.get("src", "data:").startswith("data:")
+        attrs for _, attrs in page.tags if "href" in attrs or not attrs.get("src", "data:").startswith("data:")
     ] == []
-    html = page.read_text(encoding="utf-8")
+    html = path.read_text(encoding="utf-8")
     assert "http" not in html and "url(" not in html and "@import" not in html
-    for line in lines_of(told)[2:]:
-        assert line[0].startswith("--") or line[0] in seen.text
-    assert [file.name for file in page.parent.iterdir()] == ["r.html"]
+    for line in lines_of(markdown)[2:]:
+        assert line[0].startswith("--") or line[0] in page.text
+    assert [file.name for file in path.parent.iterdir()] == ["r.html"]
 
 
 def test_many_arms_are_told_apart(run):
-    arms = [{"method": "topk", "name": f"arm {number}"} for number in range(30)]
+    arms = [{"method": "topk", "name": f"arm {i}"} for i in range(30)]
     rows = [row(arm["name"], budget, 0) for arm in arms for budget in (16, 64)]
     folder = run("r", rows, [UNIFORM, *arms], frames=(16, 64))
-    looks = looks_of(conditions_of(read_runs([folder])))
-    assert len({(look.colour, look.marker) for look in looks.values()}) == 30
+    styles = styles_of(conditions_of(read_runs([folder])))
+    assert len({(style.colour, style.marker) for style in styles.values()}) == 30
 
 
-def test_a_run_that_is_shown_no_frames_has_a_page(run, tmp_path):
+def test_a_run_without_frames_has_a_page(run, tmp_path):
     write_report([run("r", many_rows(["blind"], ()), [BLIND])], html=tmp_path / "r.html")
     assert "no frames" in Page(tmp_path / "r.html").text
 
 
 def test_the_same_rows_give_the_same_page(run, tmp_path):
-    folder = run("r", compared(), [UNIFORM, FREERET])
+    folder = run("r", two_arms(), [UNIFORM, FREERET])
     for name in ("1.html", "2.html"):
         write_report([folder], html=tmp_path / name)
     assert (tmp_path / "1.html").read_bytes() == (tmp_path / "2.html").read_bytes()
 
 
-def test_hostile_texts_are_shown_as_they_are(run, tmp_path):
+def test_hostile_texts_are_escaped(run, tmp_path):
     arm = "<script>alert(1)</script> | $\\frac{x}$ 映画 \x07--"
     rows = [
         row("uniform", 16, 0),
@@ -377,21 +392,21 @@ def test_hostile_texts_are_shown_as_they_are(run, tmp_path):
         failed(arm, 16, 1, "line 1\nline 2 \x1b[31m<img src=x>\x00", video="\ud800"),
     ]
     folder = run("<i>r</i>".replace("/", "|"), rows, [UNIFORM, {"name": arm, "method": "topk"}])
-    told = write_report([folder], html=tmp_path / "r.html", csv=tmp_path / "r.csv")
-    seen = Page(tmp_path / "r.html")
-    assert "<script>alert(1)</script> | $\\frac{x}$ 映画 --" in seen.text
-    assert "line 1 line 2 [31m<img src=x>" in seen.text
-    assert {tag for tag, _ in seen.tags} & {"script", "b", "i"} == set()
-    assert not re.search(r"[\x00-\x09\x0b-\x1f]", told)
+    markdown = write_report([folder], html=tmp_path / "r.html", csv=tmp_path / "r.csv")
+    page = Page(tmp_path / "r.html")
+    assert "<script>alert(1)</script> | $\\frac{x}$ 映画 --" in page.text
+    assert "line 1 line 2 [31m<img src=x>" in page.text
+    assert {tag for tag, _ in page.tags} & {"script", "b", "i"} == set()
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", markdown)
     # In Markdown a name can neither end its field nor begin a tag.
-    assert "\\<script>alert(1)\\</script> \\| $" in told
-    assert len({line.count(" | ") for line in section(told, "Accuracy").splitlines() if line.startswith("|")}) == 1
-    for plot in seen.plots:
+    assert "\\<script>alert(1)\\</script> \\| $" in markdown
+    assert len({line.count(" | ") for line in section(markdown, "Accuracy").splitlines() if line.startswith("|")}) == 1
+    for plot in page.plots:
         assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", plot)
 
 
-def test_the_csv_has_a_line_for_each_cell_and_ability(run, tmp_path):
-    rows = compared() + [row("blind", 0, number, right=True, tags=[]) for number in range(2)]
+def test_the_csv_has_a_line_for_each_condition_and_ability(run, tmp_path):
+    rows = two_arms() + [row("blind", 0, i, is_correct=True, tags=[]) for i in range(2)]
     write_report([run("r", rows, [UNIFORM, FREERET, BLIND])], csv=tmp_path / "r.csv")
     lines = list(csv.DictReader(io.StringIO((tmp_path / "r.csv").read_text())))
     assert [(line["arm"], line["budget"], line["ability"]) for line in lines] == [
@@ -411,7 +426,7 @@ def test_the_csv_has_a_line_for_each_cell_and_ability(run, tmp_path):
 
 
 def test_a_folder_that_is_no_run_folder_is_named_in_one_line_and_nothing_is_written(run, tmp_path):
-    good = run("good", compared(), [UNIFORM, FREERET])
+    good = run("good", two_arms(), [UNIFORM, FREERET])
     (tmp_path / "empty").mkdir()
     for bad in (tmp_path / "empty", tmp_path / "absent"):
         with pytest.raises(LvqaError, match=f"{bad.name} is not a run folder") as raised:

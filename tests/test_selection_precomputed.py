@@ -82,12 +82,12 @@ def test_a_selector_without_scores_needs_no_file(tmp_path):
     ("tree", "message"),
     [
         ([[1, 2]], "must be a mapping"),
-        ({"video": 3}, "must be a list of questions"),
+        ({"video": 3}, "must be a list, each item a mapping"),
         ({"video": [{"question_id": "q", "frames": [1]}]}, "scores must be a list"),
         ({"video": [{"question_id": "q", "frames": [1], "scores": []}]}, "a score for each frame"),
         ({"video": [{"question_id": "q", "frames": [], "scores": []}]}, "a score for each frame"),
         ({"video": [{"question_id": "q", "frames": [-1], "scores": [1]}]}, "seconds, 0 or more"),
-        ({"video": [{"question_id": "q", "frames": [1], "scores": ["good"]}]}, "finite number or null"),
+        ({"video": [{"question_id": "q", "frames": [1], "scores": ["good"]}]}, "a finite number, or null"),
         ({"video": [{"question_id": "q", "frames": [1], "scores": [1]}] * 2}, "stands there twice"),
     ],
 )

@@ -90,7 +90,7 @@ def test_the_index_does_not_depend_on_the_number_of_workers(request, library, ex
     assert contents(tmp_path) == expected_contents
     assert sorted(result.path for result in results) == library
     assert all((result.error, result.use.reused, result.use.clips) == (None, False, 60) for result in results)
-    assert reports[:2] == [("survey", 1, 2), ("survey", 2, 2)]
+    assert reports[:2] == [("plan", 1, 2), ("survey", 2, 2)]
     assert [num_done for _, num_done, _ in reports[2:]] == sorted(num_done for _, num_done, _ in reports[2:])
     assert reports[-1] == ("index", 120, 120)
 

@@ -1,4 +1,4 @@
-"""`lvqa ask`: one question, its answer and the evidence."""
+"""`lvqa ask`: answer one question, with the evidence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.main import Setup, common, probed
+from lvqa.cli.main import CommonOptions, common_options, inspect_video
 from lvqa.cli.terminal import one_line, print_json
 
 if TYPE_CHECKING:
@@ -23,22 +23,32 @@ EVIDENCE_LINES = 5
 @click.command()
 @click.argument("video", type=click.Path(path_type=Path))
 @click.argument("question", required=False)
-@click.option("--option", "options", metavar="TEXT", multiple=True, help="One possible answer; two to twenty, or none.")
-@click.option("--image", type=click.Path(path_type=Path), help="A picture that belongs to the question.")
 @click.option(
-    "--voice", type=click.Path(path_type=Path), help="A sound file that asks, for a model that hears; QUESTION may go."
+    "--option",
+    "options",
+    metavar="TEXT",
+    multiple=True,
+    help="Give one possible answer; repeat it for 2 to 20, or none.",
 )
-@click.option("--frames", type=int, help="How many frames the answer may look at.  [default: 16]")
+@click.option("--image", type=click.Path(path_type=Path), help="Add a picture to the question.")
+@click.option(
+    "--voice",
+    type=click.Path(path_type=Path),
+    help="Ask by a sound file, if the model understands speech; QUESTION can then be left out.",
+)
+@click.option("--frames", type=int, help="Number of frames that the model sees for the answer.  [default: 16]")
 @click.option(
     "--method",
-    help="How they are chosen: freeret, uniform, aks, mmr, ... (a wrong name lists all), or FILE.py with a selector of "
-    "your own, whose code is run.  [default: freeret]",
+    help="Choose the frames by this method: freeret, uniform, aks, mmr, ... (a wrong name lists all), or FILE.py with "
+    "a selector of your own, whose code is run.  [default: freeret]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--report", metavar="F.html", type=click.Path(path_type=Path), help="Write a page with the frames.")
-@common
+@click.option(
+    "--report", metavar="F.html", type=click.Path(path_type=Path), help="Write the answer and its frames as a page."
+)
+@common_options
 def ask(
-    setup: Setup,
+    common: CommonOptions,
     *,
     video: Path,
     question: str | None,
@@ -50,49 +60,59 @@ def ask(
     as_json: bool,
     report: Path | None,
 ) -> None:
-    """Answer QUESTION about VIDEO, with the evidence: when, how sure, which frames."""
+    """Answer QUESTION about VIDEO, with the evidence.
+
+    The evidence is when the answer is seen, with what confidence, and in which frames.
+    """
     from lvqa.records import Question
 
     if question is None and voice is None:
         raise click.UsageError("Missing argument 'QUESTION'.")
-    config = setup.config()
-    if frames is not None:
-        config = dataclasses.replace(config, selection=dataclasses.replace(config.selection, frames=frames))
-    if method is not None:
-        config = dataclasses.replace(config, method=method)
-    asked = Question(question or "", options, image=image, voice=voice)
-    film = checked(video, asked, config)
+    config = _selection_config(common.config(), frames, method)
+    request = Question(question or "", options, image=image, voice=voice)
+    metadata = inspect_for_question(video, request, config)
     started = time.perf_counter()
-    with setup.loaded(config) as qa:
+    with common.load_pipeline(config) as qa:
         load_seconds = time.perf_counter() - started
-        answer = qa.answer(video, asked)
+        answer = qa.answer(video, request)
     answer = dataclasses.replace(answer, seconds={"load": load_seconds, **answer.seconds})
-    evidence = _looked_at(answer, config)
+    evidence = _evidence_to_print(answer, config)
     if report is not None:
         from lvqa.report import write_page
 
-        write_page(report, answer, film, evidence=evidence)
+        write_page(report, answer, metadata, evidence=evidence)
     if as_json:
         print_json(_answer_json(answer, evidence))
     else:
         click.echo(_answer_text(answer, evidence))
 
 
-def checked(path: Path, question: Question, config: Config, *, is_search: bool = False) -> Video:
-    """The probed video. What is wrong with it or the question is said before a model is loaded."""
+def _selection_config(config: Config, frames: int | None, method: str | None) -> Config:
+    if frames is not None:
+        config = dataclasses.replace(config, selection=dataclasses.replace(config.selection, frames=frames))
+    return config if method is None else dataclasses.replace(config, method=method)
+
+
+def inspect_for_question(path: Path, question: Question, config: Config, *, is_search: bool = False) -> Video:
+    """Check the question and return what the video file contains, before a model is loaded.
+
+    Raises:
+        LvqaError: If the question cannot be asked or the file is not a readable video.
+    """
     from lvqa.validation import check_question
 
     check_question(question, is_search=is_search)
-    return probed(path, config)
+    return inspect_video(path, config)
 
 
-def _looked_at(answer: Answer, config: Config) -> tuple[Candidate, ...]:
-    """The candidates that were reranked; without reranking as many of the best."""
+def _evidence_to_print(answer: Answer, config: Config) -> tuple[Candidate, ...]:
+    """Return the candidates that were reranked; without reranking, as many of the best."""
     reranked = tuple(candidate for candidate in answer.evidence if candidate.rerank_score is not None)
     return reranked or answer.evidence[: config.rerank.num_shown]
 
 
 def candidate_json(candidate: Candidate) -> dict[str, object]:
+    """Return the candidate as an object of the JSON that commands print."""
     return {
         "start_seconds": candidate.clip.start_seconds,
         "end_seconds": candidate.clip.end_seconds,
@@ -124,6 +144,7 @@ def _answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, obj
 
 
 def candidate_line(candidate: Candidate) -> str:
+    """Return the candidate's time and scores as a line: "0:16-0:32  embed 0.61  rerank 0.90"."""
     from lvqa.report import span_text
 
     rerank = "" if candidate.rerank_score is None else f"  rerank {candidate.rerank_score:.2f}"
@@ -133,21 +154,24 @@ def candidate_line(candidate: Candidate) -> str:
 def _answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
     from lvqa.report import clock
 
-    said = one_line(answer.text) or "(the model gave an empty answer)"
-    lines = [said if answer.option is None else f"{answer.option}. {said}"]
+    text = one_line(answer.text) or "(the model gave an empty answer)"
+    lines = [text if answer.option is None else f"{answer.option}. {text}"]
     if answer.option_scores:
         scores = zip(answer.question.letters, answer.option_scores, strict=True)
         lines += ["", "options   " + "  ".join(f"{letter} {score:.2f}" for letter, score in scores)]
-    for place, candidate in enumerate(evidence[:EVIDENCE_LINES]):
-        lines += [("evidence  " if place == 0 else " " * 10) + candidate_line(candidate)]
-    fewer = 0 < len(answer.frames) < answer.frames_budget
-    shown = f"{len(answer.frames)} (the video has no more)" if fewer else str(len(answer.frames))
-    lines += [f"frames    {shown}: " + " ".join(map(clock, answer.frames))]
-    counts, use = answer.counts, answer.index
-    index = "" if use is None else f"; index of {use.clips} clips {'reused' if use.reused else 'made'}"
-    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in answer.seconds.items() if seconds >= 0.05)
-    lines += [
-        f"cost      {counts.frames_decoded} frames decoded, {counts.pairs_encoded} pairs encoded, "
-        f"{counts.tokens_prefilled} tokens{index}; {sum(answer.seconds.values()):.1f} s ({stages})"
-    ]
+    for i, candidate in enumerate(evidence[:EVIDENCE_LINES]):
+        lines += [("evidence  " if i == 0 else " " * 10) + candidate_line(candidate)]
+    is_short_video = 0 < len(answer.frames) < answer.frames_budget
+    num_frames = f"{len(answer.frames)} (the video has no more)" if is_short_video else str(len(answer.frames))
+    lines += [f"frames    {num_frames}: " + " ".join(map(clock, answer.frames)), f"cost      {_cost_text(answer)}"]
     return "\n".join(lines)
+
+
+def _cost_text(answer: Answer) -> str:
+    counts, use = answer.counts, answer.index
+    index = "" if use is None else f"; index of {use.clips} clips {'reused' if use.reused else 'built'}"
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in answer.seconds.items() if seconds >= 0.05)
+    return (
+        f"{counts.frames_decoded} frames decoded, {counts.pairs_encoded} pairs encoded, "
+        f"{counts.tokens_prefilled} tokens{index}; {sum(answer.seconds.values()):.1f} s ({stages})"
+    )

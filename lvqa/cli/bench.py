@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvqa.cli.main import silence
-from lvqa.cli.terminal import one_line, print_json, say
+from lvqa.cli.main import silence_libraries
+from lvqa.cli.terminal import echo_message, one_line, print_json
 
 if TYPE_CHECKING:
     from lvqa.models.qwen_vl import Qwen25VL
     from lvqa.profiling import BenchReport, TaskResult
 
 
-@click.command()
+@click.command(short_help="Measure how long each stage of the work takes.")
 @click.argument("video", metavar="[VIDEO]", type=click.Path(path_type=Path), required=False)
 @click.option("--model", default="tiny", show_default=True, metavar="ID|DIR|tiny", help="The Qwen2.5-VL to measure.")
 @click.option("--random", "shape", metavar="3b|7b", help="Measure random weights of Qwen2.5-VL's real widths instead.")
@@ -61,11 +61,11 @@ def bench(
 
     checked_settings = BenchSettings(**settings)
     inspected = None if video is None else inspect_video(video)
-    silence(downloads=False)
+    silence_libraries(downloads=False)
     loaded = _load(model, shape, layers=layers, vision_layers=vision_layers, device=device, dtype=dtype)
     if compiled:
         loaded.compile()
-    report = measure(loaded, inspected, checked_settings, progress=(lambda _: None) if quiet else say)
+    report = measure(loaded, inspected, checked_settings, progress=(lambda _: None) if quiet else echo_message)
     if save is not None:
         save.write_text(json.dumps(report.as_json()), encoding="utf-8")
     if as_json:

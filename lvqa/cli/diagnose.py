@@ -1,43 +1,51 @@
-"""`lvqa diagnose`: the paper's diagnostics of a model."""
+"""`lvqa diagnose`: run the paper's diagnostics of a model."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.main import Setup, common, probed
+from lvqa.cli.main import CommonOptions, common_options, inspect_video
 from lvqa.cli.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lvqa.diagnostics import Diagnostics
     from lvqa.records import Question
 
 
 @click.command()
 @click.argument("video", type=click.Path(path_type=Path))
-@click.option("--query", metavar="TEXT", help="A question whose states are probed beside the clips'.")
+@click.option("--query", metavar="TEXT", help="Diagnose the states of this question as well.")
 @click.option(
     "--questions",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="A folder in LVBench's layout with questions on VIDEO whose time is annotated: how well each framing judges.",
+    help="Measure how well each framing judges clips, by the questions on VIDEO in this folder, which has LVBench's "
+    "layout; their times must be annotated.",
 )
-@click.option("--clips", type=int, default=16, show_default=True, help="How many clips of VIDEO, evenly spaced.")
+@click.option("--clips", type=int, default=16, show_default=True, help="Number of clips of VIDEO, evenly spaced.")
 @click.option(
-    "--out", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where the files go."
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Write the files into this folder.",
 )
-@common
-def inspect_video(
-    setup: Setup, *, video: Path, query: str | None, questions: Path | None, clips: int, out: Path
+@common_options
+def diagnose(
+    common: CommonOptions, *, video: Path, query: str | None, questions: Path | None, clips: int, out: Path
 ) -> None:
-    """Look into the model as it reads clips of VIDEO, as FreeRet's authors did: plots and their figures.
+    """Plot what happens in the model as it reads clips of VIDEO.
 
-    depth.png: what each sub-layer does to the state. words.png: the one word that it would say. bias.png: whether it
-    prefers a label that nothing speaks for. framing.png: with --questions, how well it judges under each pair of
-    labels. probes.json: all of it in numbers.
+    The diagnostics are those of FreeRet's authors. depth.png: what each sub-layer does to the state. words.png: the
+    one word that the state stands for. bias.png: which label the model prefers if nothing speaks for either.
+    framing.png: with --questions, how well the model judges under each pair of labels. diagnostics.json: all of it in
+    numbers.
     """
     from lvqa.diagnostics import diagnose_model
     from lvqa.records import Question
@@ -47,39 +55,45 @@ def inspect_video(
     check_count(clips, name="clips")
     if query is not None:
         check_question(Question(query))
-    config = setup.config()
-    film = probed(video, config)
-    asked = () if questions is None else _questions_on(film.path, questions)
-    with setup.loaded(config) as qa:
-        probes = diagnose_model(qa, film.path, query=query, num_clips=clips, questions=asked)
-    for name, depth in probes.depth.items():
+    config = common.config()
+    path = inspect_video(video, config).path
+    annotated = () if questions is None else _questions_on(path, questions)
+    with common.load_pipeline(config) as qa:
+        diagnostics = diagnose_model(qa, path, query=query, num_clips=clips, questions=annotated)
+    for line in _diagnostics_lines(diagnostics):
+        click.echo(line)
+    click.echo(f"written   {' '.join(one_line(path) for path in write_diagnostics(diagnostics, out))}")
+
+
+def _diagnostics_lines(diagnostics: Diagnostics) -> Iterator[str]:
+    """Yield the main numbers, one line for each."""
+    for name, depth in diagnostics.depth.items():
         attention, mlp = depth.similarity[:, -2:].mean(axis=0)
-        click.echo(
+        yield (
             f"{name:<8}  last layer: alpha {attention:.2f} by attention, {mlp:.2f} by the MLP "
             f"({depth.similarity_normed.mean():.2f} with the final norm); "
             f"beta {depth.alignment[:, -2].mean():.2f} before the MLP, {depth.alignment[:, -1].mean():.2f} after it"
         )
-    for words in probes.words:
-        said = ", ".join(f"{one_line(word)} {100 * share:.0f}%" for word, share in words.mean[:5])
-        click.echo(f"{words.of:<8}  {words.prompt}: {said}")
-    for bias in probes.bias:
+    for words in diagnostics.words:
+        likeliest = ", ".join(f"{one_line(word)} {100 * share:.0f}%" for word, share in words.mean[:5])
+        yield f"{words.of:<8}  {words.prompt}: {likeliest}"
+    for bias in diagnostics.bias:
         shares = ", ".join(f"{label} {100 * p:.1f}%" for label, p in zip(bias.labels, bias.probabilities, strict=True))
-        click.echo(f"bias      {shares}  ({bias.context})")
-    for framing in probes.framings:
-        right, preferred = (100 * sum(hits) / len(hits) for hits in (framing.right, framing.preferred))
-        click.echo(
-            f"framing   {'/'.join(framing.labels)}: {right:.1f}% of {len(framing.right)} clips judged rightly; "
-            f"the clip that matches has the higher score in {preferred:.1f}% of {len(framing.preferred)} pairs"
+        yield f"bias      {shares}  ({bias.context})"
+    for framing in diagnostics.framings:
+        correct, preferred = (100 * sum(hits) / len(hits) for hits in (framing.right, framing.preferred))
+        yield (
+            f"framing   {'/'.join(framing.labels)}: {correct:.1f}% of {len(framing.right)} clips judged correctly; "
+            f"the matching clip has the higher score in {preferred:.1f}% of {len(framing.preferred)} pairs"
         )
-    click.echo(f"written   {' '.join(one_line(path) for path in write_diagnostics(probes, out))}")
 
 
 def _questions_on(video: Path, folder: Path) -> Sequence[Question]:
-    """The questions of the folder that are about this file."""
-    from lvqa.datasets import load_benchmark
+    """Return the folder's questions about this file."""
+    from lvqa.datasets import load_dataset
     from lvqa.records import LvqaError
 
-    tasks = load_benchmark("lvbench", folder).tasks
+    tasks = load_dataset("lvbench", folder).tasks
     for task in tasks:
         if task.path.resolve() == video.resolve():
             return task.questions

@@ -1,4 +1,4 @@
-"""`lvqa doctor`: is all there that a question needs?"""
+"""`lvqa doctor`: check that all is there that a question needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import click
 
 import lvqa
-from lvqa.cli.main import Setup, common, silence
+from lvqa.cli.main import CommonOptions, common_options, silence_libraries
 from lvqa.cli.terminal import one_line
 
 if TYPE_CHECKING:
@@ -36,49 +36,52 @@ LIBRARIES = {
     "decord": ("decord", False),
     "ray": ("ray", False),
 }
-"""Module -> the package it comes from, and whether asking a question needs it."""
+"""Module -> the package that contains it, and whether a question needs it."""
 
-ROOMY_BYTES = 1 << 30
+MIN_FREE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """One line of the doctor's: `essential` says whether a question can be asked without it."""
+    """One line of the output. No question can be asked if a finding is essential and not healthy."""
 
     name: str
-    told: str
+    message: str
     healthy: bool = True
     essential: bool = False
 
 
 @click.command()
-@common
-def doctor(setup: Setup) -> None:
-    """Check what lvqa needs: libraries, GPU, store, disk, and that the embedded model answers."""
-    config = setup.embedded_config()
-    silence(downloads=False)
+@common_options
+def doctor(common: CommonOptions) -> None:
+    """Check what lvqa needs: libraries, GPU, store, disk.
+
+    The embedded model must also answer a question about a synthetic video.
+    """
+    config = common.embedded_config()
+    silence_libraries(downloads=False)
     broken = False
-    for finding in _findings(setup, config):
+    for finding in _findings(common, config):
         word = "ok" if finding.healthy else "broken" if finding.essential else "warning"
         broken = broken or word == "broken"
-        click.echo(f"{word:8} {finding.name:13} {one_line(finding.told)}")
+        click.echo(f"{word:8} {finding.name:13} {one_line(finding.message)}")
     if broken:
         click.get_current_context().exit(1)
 
 
-def _findings(setup: Setup, config: Config) -> Iterator[_Finding]:
+def _findings(common: CommonOptions, config: Config) -> Iterator[_Finding]:
     yield _Finding("lvqa", f"{lvqa.__version__}, Python {platform.python_version()}, {platform.platform()}")
     for module, (package, essential) in LIBRARIES.items():
         yield _library_finding(module, package, essential=essential)
     yield from _processor_findings()
     yield from _store_findings(config)
-    yield _model_finding(setup, config)
+    yield _model_finding(common, config)
 
 
 def _library_finding(module: str, package: str, *, essential: bool) -> _Finding:
     try:
         loaded = importlib.import_module(module)
-    except Exception as error:  # a broken library may raise anything; that is what the doctor is for
+    except Exception as error:  # a broken library may raise anything, and the doctor reports it
         return _Finding(module, f"cannot be imported: {type(error).__name__}: {error}", False, essential)
     try:
         version = importlib.metadata.version(package)
@@ -93,10 +96,12 @@ def _processor_findings() -> Iterator[_Finding]:
         return
     yield _Finding("CPU", f"{torch.get_num_threads()} threads of {os.cpu_count()} processors")
     if not torch.cuda.is_available():
-        yield _Finding("GPU", "none: the embedded model runs well without, one of 3B or 7B is slow", healthy=False)
-    for place in range(torch.cuda.device_count()):
-        card = torch.cuda.get_device_properties(place)
-        yield _Finding("GPU", f"cuda:{place}, {card.name}, {card.total_memory / 2**30:.0f} GiB")
+        yield _Finding(
+            "GPU", "none: the embedded model runs well without one, a model of 3B or 7B is slow", healthy=False
+        )
+    for i in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(i)
+        yield _Finding("GPU", f"cuda:{i}, {card.name}, {card.total_memory / 2**30:.0f} GiB")
 
 
 def _store_findings(config: Config) -> Iterator[_Finding]:
@@ -110,28 +115,28 @@ def _store_findings(config: Config) -> Iterator[_Finding]:
         yield _Finding("store", str(error), healthy=False, essential=True)
     else:
         yield _Finding("store", f"{folder} can be written")
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    yield _Finding("disk", f"{free / 2**30:.1f} GiB free at {there}", healthy=free >= ROOMY_BYTES)
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    yield _Finding("disk", f"{free / 2**30:.1f} GiB free at {existing}", healthy=free >= MIN_FREE_BYTES)
 
 
-def _model_finding(setup: Setup, config: Config) -> _Finding:
-    """Writes a film of a minute and asks the model about it: encoder, decoder, index, model."""
+def _model_finding(common: CommonOptions, config: Config) -> _Finding:
+    """Write a video of one minute and ask the model about it. This tries the encoder, decoder, index and model."""
     name = config.model.name
     try:
         from lvqa.synthetic.videos import ask_about, write_script, write_video
 
         with tempfile.TemporaryDirectory(prefix="lvqa-doctor-") as folder:
-            film, script = Path(folder) / "film.mp4", write_script(0, 1)
+            video, script = Path(folder) / "video.mp4", write_script(0, 1)
             (question,) = ask_about(script, 1)
-            write_video(script, film)
+            write_video(script, video)
             config = dataclasses.replace(config, store=dataclasses.replace(config.store, folder=Path(folder)))
             started = time.perf_counter()
-            with dataclasses.replace(setup, quiet=True).loaded(config) as qa:
-                loaded = time.perf_counter()
-                answer = qa.answer(film, question)
-            asked = time.perf_counter()
-        times = f"loaded in {loaded - started:.1f} s, answered {answer.option} from a film of a minute in"
-        return _Finding("model", f"{name} {times} {asked - loaded:.1f} s")
-    except Exception as error:  # whatever it is, the doctor names it
+            with dataclasses.replace(common, quiet=True).load_pipeline(config) as qa:
+                load_seconds = time.perf_counter() - started
+                answer = qa.answer(video, question)
+            answer_seconds = time.perf_counter() - started - load_seconds
+        times = f"loaded in {load_seconds:.1f} s, answered {answer.option} from a video of one minute in"
+        return _Finding("model", f"{name} {times} {answer_seconds:.1f} s")
+    except Exception as error:  # whatever it is, the doctor reports it
         return _Finding("model", f"{name} does not answer: {type(error).__name__}: {error}", False, essential=True)

@@ -1,4 +1,4 @@
-"""`lvqa eval` and `lvqa report`: run a benchmark in several arms, and say what came out."""
+"""`lvqa eval` and `lvqa report`: run a benchmark in several arms, and report the results."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.main import Setup, common, silence
+from lvqa.cli.main import CommonOptions, common_options, silence_libraries
 from lvqa.cli.make_videos import make_videos_with_progress
-from lvqa.cli.terminal import Progress, one_line, say
+from lvqa.cli.terminal import Progress, echo_message, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lvqa.evaluation import Run, RunConfig
+
+
+SYNTHETIC_MARKERS = ('"type": "synthetic video"', '"type": "made film"')
+"""What the annotation of a synthetic video contains. lvqa 0.1 wrote the second one."""
 
 
 @click.command("eval")
@@ -25,16 +29,21 @@ if TYPE_CHECKING:
     "--folder",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="The run folder.  [default: runs/ and the name of CONFIG, or of the folder of several]",
+    help="Write the run into this folder.  [default: runs/ and the name of CONFIG, or of the folder of several]",
 )
-@click.option("--limit", metavar="N", type=int, help="Only the first N questions about each video.")
-@click.option("--workers", metavar="N", type=int, help="Processes over Ray; 0: no Ray.")
-@click.option("--ray-address", metavar="HOST:PORT", help="A Ray cluster to work on, rather than this machine.")
-@click.option("--gpus-per-worker", metavar="X", type=float, help="0.5: two workers share a GPU.")
-@click.option("--allow-missing", is_flag=True, help="Go on without the videos that have no file.")
-@common
+@click.option("--limit", metavar="N", type=int, help="Ask only the first N questions about each video.")
+@click.option("--workers", metavar="N", type=int, help="Number of worker processes on Ray; 0: no Ray.")
+@click.option("--ray-address", metavar="HOST:PORT", help="Run the workers on this Ray cluster.")
+@click.option(
+    "--gpus-per-worker",
+    metavar="X",
+    type=float,
+    help="Give each worker this share of GPUs; 0.5: two workers share one.",
+)
+@click.option("--allow-missing", is_flag=True, help="Leave out the videos that have no file.")
+@common_options
 def evaluate(
-    setup: Setup,
+    common: CommonOptions,
     *,
     files: tuple[Path, ...],
     folder: Path | None,
@@ -44,14 +53,15 @@ def evaluate(
     gpus_per_worker: float | None,
     allow_missing: bool,
 ) -> None:
-    """Ask a benchmark's questions in the arms of CONFIG, a YAML file; a run that was cut short goes on.
+    """Ask a benchmark's questions in the arms of CONFIG.
 
-    Several files are one run of all their arms, which does once what they have in common: eval configs/ablations/*.
+    CONFIG is a YAML file. Several files are one run with all their arms, and work that arms share is done once:
+    lvqa eval configs/ablations/*. A run that was interrupted continues where it stopped.
 
-    Every answer is a row of answers.jsonl in the run folder. Options stand above -s, and -s above CONFIG. A method that
-    is a Python file (own.py) is a selector of your own: its code is run.
+    Every answer is a row of answers.jsonl in the run folder. Options override -s, and -s overrides CONFIG. A method
+    that is a Python file (own.py) is a selector of your own: its code is run.
     """
-    if setup.file is not None:
+    if common.config_file is not None:
         raise click.UsageError("eval takes its settings as CONFIG, and no -c")
     from lvqa.evaluation.run import check_run
     from lvqa.evaluation.run import evaluate as run_benchmark
@@ -62,27 +72,27 @@ def evaluate(
         "ray_address": ray_address,
         "gpus_per_worker": gpus_per_worker,
         "allow_missing": allow_missing or None,
-        "model.name": setup.model,
-        "model.device": setup.device,
-        "store.folder": setup.store and str(setup.store),
+        "model.name": common.model,
+        "model.device": common.device,
+        "store.folder": common.store and str(common.store),
     }
-    given = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
-    config = _configured(files, [*setup.settings, *given])
+    overrides = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
+    config = _run_config(files, [*common.settings, *overrides])
     check_run(config)
-    _make_missing_videos(config, quiet=setup.quiet)
-    prepare = functools.partial(silence, downloads=setup.shows_downloads)
+    _make_missing_videos(config, quiet=common.quiet)
+    prepare = functools.partial(silence_libraries, downloads=common.shows_downloads)
     name = files[0].stem if len(files) == 1 else files[0].absolute().parent.name
-    with Progress(quiet=setup.quiet) as progress:
+    with Progress(quiet=common.quiet) as progress:
         run = run_benchmark(config, folder or Path("runs") / name, progress=progress, prepare=prepare)
-    failed = sum(row["error"] is not None for row in run.rows)
-    click.echo(_summary(run, failed))
-    if failed:
-        click.get_current_context().exit(1 if failed == len(run.rows) else 3)
+    num_failed = sum(row["error"] is not None for row in run.rows)
+    click.echo(_summary(run, num_failed))
+    if num_failed:
+        click.get_current_context().exit(1 if num_failed == len(run.rows) else 3)
 
 
-def _configured(files: Sequence[Path], overrides: Sequence[str]) -> RunConfig:
-    """The run of these files. Of several, the arms of "2_pool_size.yaml" are named "pool size: ..."."""
-    from lvqa.evaluation import joined, load_run_config
+def _run_config(files: Sequence[Path], overrides: Sequence[str]) -> RunConfig:
+    """Return the run of these files. If there are several, the arms of "2_pool_size.yaml" are "pool size: ..."."""
+    from lvqa.evaluation import join_runs, load_run_config
     from lvqa.records import LvqaError
 
     configs: dict[str, RunConfig] = {}
@@ -91,11 +101,11 @@ def _configured(files: Sequence[Path], overrides: Sequence[str]) -> RunConfig:
         if title in configs:
             raise LvqaError(f"{file}: another file's arms are named {title!r} too; give it another name")
         configs[title] = load_run_config(file, overrides)
-    return joined(configs) if len(configs) > 1 else configs[title]
+    return join_runs(configs) if len(configs) > 1 else configs[title]
 
 
 def _make_missing_videos(config: RunConfig, *, quiet: bool) -> None:
-    """Those of `benchmark.make`, if it is there. The folder's questions are written anew, so they must be made ones."""
+    """Make the videos of `benchmark.make`. It replaces the questions in the folder, so they must be synthetic, too."""
     from lvqa.records import LvqaError
 
     folder, make = config.benchmark.folder, config.benchmark.make
@@ -105,36 +115,49 @@ def _make_missing_videos(config: RunConfig, *, quiet: bool) -> None:
         lines = (folder / "video_info.meta.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    if any('"type": "made film"' not in line for line in lines):
-        raise LvqaError(f"benchmark.make would overwrite the questions in {folder}, which are not of made films")
+    if not all(any(marker in line for marker in SYNTHETIC_MARKERS) for line in lines):
+        raise LvqaError(
+            f"benchmark.make would overwrite the questions in {folder}, which are not about synthetic videos"
+        )
     make_videos_with_progress(
-        folder, num_videos=make.films, minutes=make.minutes, num_questions=make.questions, seed=make.seed, quiet=quiet
+        folder, num_videos=make.videos, minutes=make.minutes, num_questions=make.questions, seed=make.seed, quiet=quiet
     )
 
 
-def _summary(run: Run, failed: int) -> str:
-    """The accuracies, and where the rest is."""
+def _summary(run: Run, num_failed: int) -> str:
+    """Return the overview of the run, its numbers of answers, and the command for the full report."""
     from lvqa.report.conditions import NamedRun, conditions_of
     from lvqa.report.tables import overview_table, to_markdown
 
     table = to_markdown(overview_table(conditions_of([NamedRun(run.folder.name, run)])))
-    told = f"{run.num_questions} questions, {len(run.rows)} answers, {failed} of them failed and so wrong"
-    told += f"; {len(run.missing)} videos are missing" if run.missing else ""
-    return f"{table}\n\n{told}; more: lvqa report {one_line(run.folder)}"
+    numbers = f"{run.num_questions} questions, {len(run.rows)} answers, {num_failed} of them failed (counted as wrong)"
+    numbers += f"; {len(run.missing)} videos are missing" if run.missing else ""
+    return f"{table}\n\n{numbers}; more: lvqa report {one_line(run.folder)}"
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN ...", type=click.Path(path_type=Path))
 @click.option(
-    "--html", metavar="F.html", type=click.Path(path_type=Path), help="[default: report.html in the first RUN]"
+    "--html",
+    metavar="F.html",
+    type=click.Path(path_type=Path),
+    help="Write the page to this file.  [default: report.html in the first RUN]",
 )
-@click.option("--csv", metavar="F.csv", type=click.Path(path_type=Path), help="[default: report.csv in the first RUN]")
-@click.option("--quiet", is_flag=True, help="No remarks.")
+@click.option(
+    "--csv",
+    metavar="F.csv",
+    type=click.Path(path_type=Path),
+    help="Write the figures to this file.  [default: report.csv in the first RUN]",
+)
+@click.option("--quiet", is_flag=True, help="Print no remarks.")
 def report(*, runs: tuple[Path, ...], html: Path | None, csv: Path | None, quiet: bool) -> None:
-    """Print the tables of run folders in Markdown, and write them with plots as a page, and as CSV."""
+    """Report the results of run folders: tables and plots.
+
+    The tables are printed in Markdown. A page with the tables and plots, and a CSV file, are written as well.
+    """
     from lvqa.report import write_report
 
     html, csv = html or runs[0] / "report.html", csv or runs[0] / "report.csv"
     click.echo(write_report(runs, html=html, csv=csv), nl=False)
     if not quiet:
-        say(f"written: {html}, {csv}")
+        echo_message(f"written: {html}, {csv}")

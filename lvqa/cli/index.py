@@ -1,4 +1,4 @@
-"""`lvqa index`: one video in this process, or many in workers."""
+"""`lvqa index`: index one video in this process, or many in workers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvqa.cli.main import Setup, common, probed, silence
-from lvqa.cli.terminal import Progress, one_line, print_json, say
+from lvqa.cli.main import CommonOptions, common_options, inspect_video, silence_libraries
+from lvqa.cli.terminal import Progress, echo_message, one_line, print_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
@@ -21,14 +21,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH ...", type=click.Path(path_type=Path))
-@click.option("--rebuild", is_flag=True, help="Make it anew, even if there is one; mends a damaged index.")
-@click.option("--workers", type=int, default=0, show_default=True, help="Processes over Ray; 0: no Ray.")
-@click.option("--ray-address", metavar="HOST:PORT", help="A Ray cluster to work on, rather than this machine.")
-@click.option("--gpus-per-worker", type=float, default=0, show_default=True, help="0.5: two workers share a GPU.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file.")
-@common
+@click.option("--rebuild", is_flag=True, help="Rebuild an index that exists, for example a damaged one.")
+@click.option("--workers", type=int, default=0, show_default=True, help="Number of worker processes on Ray; 0: no Ray.")
+@click.option("--ray-address", metavar="HOST:PORT", help="Run the workers on this Ray cluster.")
+@click.option(
+    "--gpus-per-worker",
+    type=float,
+    default=0,
+    show_default=True,
+    help="Give each worker this share of GPUs; 0.5: two workers share one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each file.")
+@common_options
 def index(
-    setup: Setup,
+    common: CommonOptions,
     *,
     paths: tuple[Path, ...],
     rebuild: bool,
@@ -37,19 +43,20 @@ def index(
     gpus_per_worker: float,
     as_json: bool,
 ) -> None:
-    """Index video files, or all video files in folders, so that later questions start at once.
+    """Index videos, so that later questions start at once.
 
-    One file is indexed in this process. Several are in a process of their own, so that a file that kills it costs no
-    other, or in as many as --workers says, which share long videos too.
+    PATH is a video file, or a folder: then all video files in it are indexed. One file is indexed in this process.
+    Several files are indexed in another process, so that a file that crashes it costs no other file. With --workers,
+    they are indexed in as many processes, which also share the work on long videos.
     """
-    config = setup.config()
+    config = common.config()
     videos, failures = videos_in(paths)
     num_items = len(videos) + len(failures)
     if num_items == len(videos) == 1 and not workers and ray_address is None:
-        done = _in_this_process(setup, config, videos[0], rebuild=rebuild)
+        results = _index_here(common, config, videos[0], rebuild=rebuild)
     else:
-        done = _in_workers(
-            setup,
+        results = _index_in_workers(
+            common,
             config,
             videos,
             rebuild=rebuild,
@@ -57,13 +64,13 @@ def index(
             address=ray_address,
             gpus_per_worker=gpus_per_worker,
         )
-    with closing(done):
-        for indexed in done:
-            if indexed.error is not None:
-                failures.append((indexed.path, indexed.error))
-                say(indexed.error)
+    with closing(results):
+        for result in results:
+            if result.error is not None:
+                failures.append((result.path, result.error))
+                echo_message(result.error)
             else:
-                _tell(indexed, as_json=as_json)
+                _print_result(result, as_json=as_json)
     for path, message in failures:
         if as_json:
             print_json({"path": str(path), "error": message})
@@ -72,7 +79,7 @@ def index(
 
 
 def videos_in(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """The files that are meant, in order, and the folders in which there is none."""
+    """Return the video files at these paths, in order, and each folder without any, with a message."""
     from lvqa.records import VIDEO_SUFFIXES
 
     videos: list[Path] = []
@@ -82,25 +89,25 @@ def videos_in(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]
             videos.append(path)
             continue
         try:
-            held = sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
         except OSError as error:
-            held = []
+            files = []
             message = f"{path}: {error.strerror}"
         else:
-            message = f"{path}: this folder holds no video file; looked for {', '.join(sorted(VIDEO_SUFFIXES))}"
-        videos += held
-        if not held:
+            message = f"{path}: this folder contains no video file; looked for {', '.join(sorted(VIDEO_SUFFIXES))}"
+        videos += files
+        if not files:
             failures.append((path, message))
-            say(message)
+            echo_message(message)
     return videos, failures
 
 
-def _in_this_process(setup: Setup, config: Config, path: Path, *, rebuild: bool) -> Generator[Indexed]:
-    probed(path, config)
+def _index_here(common: CommonOptions, config: Config, path: Path, *, rebuild: bool) -> Generator[Indexed]:
+    inspect_video(path, config)
     from lvqa.library import Indexed
     from lvqa.records import LvqaError
 
-    with setup.loaded(config) as qa:
+    with common.load_pipeline(config) as qa:
         started = time.perf_counter()
         try:
             use = qa.index(path, rebuild=rebuild)
@@ -110,23 +117,23 @@ def _in_this_process(setup: Setup, config: Config, path: Path, *, rebuild: bool)
             yield Indexed(path, use, None, time.perf_counter() - started)
 
 
-def _in_workers(
-    setup: Setup, config: Config, paths: Sequence[Path], *, rebuild: bool, **where: Any
+def _index_in_workers(
+    common: CommonOptions, config: Config, paths: Sequence[Path], *, rebuild: bool, **ray_options: Any
 ) -> Generator[Indexed]:
     if paths:
         from lvqa.library import index_videos
 
-        prepare = functools.partial(silence, downloads=setup.shows_downloads)
-        with Progress(quiet=setup.quiet) as progress:
-            yield from index_videos(paths, config, rebuild=rebuild, progress=progress, prepare=prepare, **where)
+        prepare = functools.partial(silence_libraries, downloads=common.shows_downloads)
+        with Progress(quiet=common.quiet) as progress:
+            yield from index_videos(paths, config, rebuild=rebuild, progress=progress, prepare=prepare, **ray_options)
 
 
-def _tell(indexed: Indexed, *, as_json: bool) -> None:
-    use = indexed.use
+def _print_result(result: Indexed, *, as_json: bool) -> None:
+    use = result.use
     assert use is not None
     if as_json:
-        told = {"path": str(indexed.path), "reused": use.reused, "clips": use.clips, "index": str(use.path)}
-        print_json({**told, "seconds": round(indexed.seconds, 4), "error": None})
+        index = {"path": str(result.path), "reused": use.reused, "clips": use.clips, "index": str(use.path)}
+        print_json({**index, "seconds": round(result.seconds, 4), "error": None})
     else:
-        done = "already indexed" if use.reused else f"indexed in {indexed.seconds:.1f} s"
-        click.echo(f"{one_line(indexed.path)}: {use.clips} clips, {done}")
+        outcome = "already indexed" if use.reused else f"indexed in {result.seconds:.1f} s"
+        click.echo(f"{one_line(result.path)}: {use.clips} clips, {outcome}")

@@ -1,7 +1,7 @@
-"""The door itself: exit codes, the options that all commands share, and what the command `lvqa` runs.
+"""The command `lvqa`: its subcommands, the options that they share, and the exit codes.
 
-Exit codes: 0 done; 1 what the user can mend, as one line on stderr; 2 usage; 3 some items failed; 130 after Ctrl-C.
-Nothing heavy is imported before a command runs.
+Exit codes: 0 success; 1 an error that the user can fix, as one line on stderr; 2 wrong usage; 3 some items failed;
+130 after Ctrl-C. Nothing heavy is imported before a command runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import lvqa
-from lvqa.cli.terminal import LogLines, Progress, say
+from lvqa.cli.terminal import MessageHandler, Progress, echo_message
 
 if TYPE_CHECKING:
     from lvqa.config import Config
@@ -44,13 +44,13 @@ COMMANDS = {
     "diagnose": "diagnose:diagnose",
     "selections": "selections:selections",
 }
-"""A command's name -> the module and the function of it, imported when the command is used."""
+"""Name of a command -> "module:function". The module is imported when the command is used."""
 RENAMED_COMMANDS = {"make-film": "make-videos", "probe": "diagnose"}
-"""Commands of lvqa 0.1 -> what they are called now."""
+"""Name of a command in lvqa 0.1 -> its name today."""
 
 
 class _CommandGroup(click.Group):
-    """Imports a command when it is used, and turns an LvqaError into one line; a bug keeps its traceback."""
+    """Import a command when it is used, and print an LvqaError as one line. A bug keeps its traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
@@ -70,22 +70,22 @@ class _CommandGroup(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
-            say("interrupted")
+            echo_message("interrupted")
             ctx.exit(130)
         except Exception as error:
             from lvqa.records import LvqaError
 
             if not isinstance(error, LvqaError):
                 raise
-            say(error)
+            echo_message(error)
             ctx.exit(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """The common options, as given."""
+class CommonOptions:
+    """The options that all commands share, as the user gave them."""
 
-    file: Path | None
+    config_file: Path | None
     settings: tuple[str, ...]
     model: str | None
     store: Path | None
@@ -93,10 +93,10 @@ class Setup:
     quiet: bool
 
     def config(self) -> Config:
-        """Defaults, then the file, then -s, then the options: the later one counts."""
+        """Return the settings: the defaults, then those of the file, of -s and of the options. The last one counts."""
         from lvqa.config import load_config
 
-        config = load_config(self.file, self.settings)
+        config = load_config(self.config_file, self.settings)
         if self.model is not None:
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=self.model))
         if self.device is not None:
@@ -106,7 +106,7 @@ class Setup:
         return config
 
     def embedded_config(self, store: Path | None = None) -> Config:
-        """The same, but with the embedded model, and this store, unless the user named others."""
+        """Return the settings with the embedded model and with this store, unless the user chose others."""
         from lvqa.config import Config
 
         config = self.config()
@@ -118,12 +118,12 @@ class Setup:
 
     @property
     def shows_downloads(self) -> bool:
-        """Whether a model that comes from the hub is seen coming."""
+        """Whether bars show the download of a model from the hub."""
         return sys.stderr.isatty() and not self.quiet
 
     @contextlib.contextmanager
-    def loaded(self, config: Config) -> Iterator[LongVideoQA]:
-        """The model behind the settings, with progress shown. The settings are checked before anything is loaded."""
+    def load_pipeline(self, config: Config) -> Iterator[LongVideoQA]:
+        """Load the model of the settings and report progress. The settings are checked before anything is loaded."""
         from lvqa.startup import paused_gc
 
         is_own_process = click.get_current_context().find_root().obj is OWN_PROCESS
@@ -132,77 +132,93 @@ class Setup:
             from lvqa.pipeline import LongVideoQA
 
             check_settings(config)
-            silence(downloads=self.shows_downloads)
+            silence_libraries(downloads=self.shows_downloads)
             importlib.import_module("lvqa.models.decoder")  # and torch and transformers with it
         with Progress(quiet=self.quiet) as progress:
             yield LongVideoQA.load(config=config, progress=progress)
 
 
-def probed(path: Path, config: Config) -> Video:
-    """What the file holds; of an indexed film it is known. Said, or refused, before a model is loaded."""
+def inspect_video(path: Path, config: Config) -> Video:
+    """Return what the file contains; for an indexed video the store knows it.
+
+    Commands call this before they load a model, so that a broken file is refused at once.
+
+    Raises:
+        LvqaError: If the file is not a readable video.
+    """
+    from lvqa import video
     from lvqa.index import Store
-    from lvqa.video import inspect_video
 
-    return inspect_video(path, metadata_folder=Store(config.store.folder).folder)
+    return video.inspect_video(path, metadata_folder=Store(config.store.folder).folder)
 
 
-def silence(*, downloads: bool) -> None:
-    """No bar and no chatter from the libraries, but for the bars of downloads where they are wanted."""
+def silence_libraries(*, downloads: bool) -> None:
+    """Hide the progress bars and warnings of the libraries.
+
+    Args:
+        downloads: Keep the bars that show downloads.
+    """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     importlib.import_module("lvqa.models.checkpoint").hide_bars(but_downloads=downloads)
 
 
-def common(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options of every command that loads a model; they arrive as one Setup."""
+def common_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that all commands share. The command gets them as one CommonOptions, its first argument."""
 
-    @click.option("-c", "file", metavar="FILE", type=click.Path(path_type=Path), help="Settings, a YAML file.")
-    @click.option("-s", "settings", metavar="KEY=VALUE", multiple=True, help="One setting; may be repeated.")
-    @click.option("--model", metavar="ID|DIR|tiny", help="A hub id, a folder, or the embedded model.")
-    @click.option("--store", metavar="DIR", type=click.Path(path_type=Path), help="Where indexes are kept.")
-    @click.option("--device", metavar="NAME", help='As torch names it: "cpu", "cuda:0".')
-    @click.option("--quiet", is_flag=True, help="No progress, no remarks.")
+    @click.option(
+        "-c", "config_file", metavar="FILE", type=click.Path(path_type=Path), help="Read settings from this YAML file."
+    )
+    @click.option("-s", "settings", metavar="KEY=VALUE", multiple=True, help="Change one setting; repeatable.")
+    @click.option(
+        "--model", metavar="ID|DIR|tiny", help="Use this model: a hub id, a folder, or tiny, the embedded model."
+    )
+    @click.option("--store", metavar="DIR", type=click.Path(path_type=Path), help="Keep the indexes in this folder.")
+    @click.option("--device", metavar="NAME", help='Run the model on this torch device: "cpu", "cuda:0".')
+    @click.option("--quiet", is_flag=True, help="Print neither progress nor remarks.")
     @functools.wraps(command)
-    def with_setup(
+    def with_common_options(
         *,
-        file: Path | None,
+        config_file: Path | None,
         settings: tuple[str, ...],
         model: str | None,
         store: Path | None,
         device: str | None,
         quiet: bool,
-        **own: Any,
+        **own_options: Any,
     ) -> None:
         logging.getLogger("lvqa").setLevel(logging.WARNING if quiet else logging.INFO)
-        setup = Setup(file=file, settings=settings, model=model, store=store, device=device, quiet=quiet)
-        command(setup, **own)
+        common = CommonOptions(
+            config_file=config_file, settings=settings, model=model, store=store, device=device, quiet=quiet
+        )
+        command(common, **own_options)
 
-    return with_setup
+    return with_common_options
 
 
 @click.group(cls=_CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(lvqa.__version__, prog_name="lvqa")
 def lvqa_command() -> None:
     """Ask questions about hours of video. One model finds the moments that matter, and answers from them."""
-    logger, handler = logging.getLogger("lvqa"), LogLines()
+    logger, handler = logging.getLogger("lvqa"), MessageHandler()
     logger.addHandler(handler)
     click.get_current_context().call_on_close(lambda: logger.removeHandler(handler))
 
 
 OWN_PROCESS = object()
-"""The object of click's context where the process does nothing but this one command."""
+"""The object of click's context if the process runs only this one command."""
 
 
 def main() -> None:
-    """What the command `lvqa` runs."""
-    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's coding lacks is written out
+    """Run the command `lvqa`."""
+    for stream in (sys.stdout, sys.stderr):  # a character that the encoding of the terminal lacks is escaped
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
         lvqa_command(prog_name="lvqa", obj=OWN_PROCESS)
     except SystemExit as end:
         if any(thread.name == "lvqa-decode" for thread in threading.enumerate()):
-            # A decoder hangs. The interpreter would wait for it if it holds a lock; nothing of ours is unwritten.
+            # A decoder hangs. The interpreter would wait for it if it holds a lock. All our files are written by now.
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
                 sys.stderr.flush()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lvqa.plugins import PluginPoint
 
 
-@click.command("check-plugin")
+@click.command("check-plugin", short_help="Check a selector or a reranker of your own.")
 @click.argument("name")
 def check_plugin(name: str) -> None:
     """Check a selector or a reranker that you have written or installed.

@@ -1,4 +1,4 @@
-"""`lvqa selections`: chosen frames from one project's file into another's, and out of a run."""
+"""`lvqa selections`: convert selected frames between the files of several projects, and export those of a run."""
 
 from __future__ import annotations
 
@@ -17,37 +17,44 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--benchmark", default="lvbench", show_default=True, help="Which questions the frames are for.")
-@click.option("--folder", metavar="DIR", type=click.Path(path_type=Path), required=True, help="Where its files lie.")
-@click.option("--format", default="bolt", show_default=True, help="Of TARGET: aks, bolt, videoitg or wfs.")
-@click.option("--arm", metavar="NAME", help="SOURCE is a run folder: whose frames are taken.")
-@click.option("--frames", type=int, metavar="N", help="The arm's budget; or how many of VideoITG's ranking.")
+@click.option(
+    "--benchmark", default="lvbench", show_default=True, help="Benchmark whose questions the frames belong to."
+)
+@click.option(
+    "--folder", metavar="DIR", type=click.Path(path_type=Path), required=True, help="Folder of the benchmark's files."
+)
+@click.option("--format", default="bolt", show_default=True, help="Format of TARGET: aks, bolt, videoitg or wfs.")
+@click.option("--arm", metavar="NAME", help="Take the frames of this arm; SOURCE is then a run folder.")
+@click.option(
+    "--frames", type=int, metavar="N", help="Take the frames of this budget of the arm, or N of VideoITG's ranking."
+)
 def selections(
     *, source: Path, target: Path, benchmark: str, folder: Path, format: str, arm: str | None, frames: int | None
 ) -> None:
-    """Read the frames that AKS, BOLT, VideoITG or WFS chose, and write them to TARGET in a format that all can read.
+    """Convert the frames that another project selected.
 
-    `bolt` names its questions and counts in seconds: such a file is a method (`--method TARGET`, or an arm's). With
-    --arm, SOURCE is a run folder, and TARGET what that arm chose in it.
+    SOURCE is a file of AKS, BOLT, VideoITG or WFS; TARGET is written in the format that --format names. A file in the
+    format `bolt` names its questions and counts in seconds: it can be used as a method (`--method TARGET`, or an
+    arm's). With --arm, SOURCE is a run folder, and TARGET gets the frames that this arm selected.
     """
-    from lvqa.datasets import load_benchmark
+    from lvqa.datasets import load_dataset
     from lvqa.records import LvqaError
     from lvqa.selection.files import read_selections, write_selections
     from lvqa.video import inspect_video
 
-    tasks = load_benchmark(benchmark, folder).tasks
+    tasks = load_dataset(benchmark, folder).tasks
     order = [(task.video_id, question.id) for task in tasks for question in task.questions]
     rates = {task.video_id: inspect_video(task.path).frames_per_second for task in tasks if task.path.is_file()}
     if arm is not None:
         if frames is None:
             raise LvqaError("--arm needs the budget whose frames are taken: --frames N")
-        found = _of_run(source, arm, frames)
+        selected = _selections_of_run(source, arm, frames)
     else:
-        found = read_selections(source, order=order, frames_per_second=rates, num_frames=frames)
-    unknown = [key for key in found if key not in {*order}]
+        selected = read_selections(source, order=order, frames_per_second=rates, num_frames=frames)
+    unknown = [key for key in selected if key not in {*order}]
     if unknown:
         raise LvqaError(f"{source}: video {unknown[0][0]!r} has no question {unknown[0][1]!r} in {benchmark}")
-    in_order = {key: found[key] for key in order if key in found}
+    in_order = {key: selected[key] for key in order if key in selected}
     write_selections(target, in_order, format=format, frames_per_second=rates, texts=_texts(tasks))
     click.echo(f"wrote the frames of {len(in_order)} of {len(order)} questions to {one_line(target)}")
 
@@ -56,7 +63,7 @@ def _texts(tasks: tuple[VideoTask, ...]) -> dict[tuple[str, str], str]:
     return {(task.video_id, question.id): question.text for task in tasks for question in task.questions}
 
 
-def _of_run(folder: Path, arm: str, frames: int) -> Selections:
+def _selections_of_run(folder: Path, arm: str, frames: int) -> Selections:
     from lvqa.evaluation import read_run
     from lvqa.records import LvqaError
 

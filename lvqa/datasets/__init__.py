@@ -1,8 +1,8 @@
-"""Benchmarks as they are published: annotation files to questions and video paths.
+"""Datasets as they are published: annotation files to questions and video paths.
 
-A benchmark lies in one folder: its annotations under their published names, and its videos as `videos/KEY.mp4` (or
-another common suffix). Nothing is repaired in silence: what can't be read is an LvqaError that names file, line and
-what is allowed; a time reference that can't be used costs that question its evidence, and is listed.
+A dataset lies in one folder: its annotations under their published names, and its videos as `videos/KEY.mp4` (or
+another common suffix). Nothing is repaired in silence: what can't be read is an LvqaError with the key, the value, what
+is allowed, and file and line; a time reference that can't be used costs that question its evidence, and is listed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvqa.datasets.annotations import Benchmark
+from lvqa.datasets.annotations import DatasetReader
 from lvqa.datasets.longvideobench import LongVideoBench
 from lvqa.datasets.lvbench import LVBench
 from lvqa.datasets.mlvu import MLVU
@@ -20,52 +20,59 @@ from lvqa.records import VIDEO_SUFFIXES, LvqaError, Question, shorten
 
 @dataclass(frozen=True, slots=True)
 class VideoTask:
-    """A video and all that is asked about it."""
+    """A video and all questions about it."""
 
     video_id: str
-    """The benchmark's key of the video."""
+    """The dataset's key of the video."""
     path: Path
-    """Its file; `videos/KEY.mp4` if there is none."""
+    """The video's file; `videos/KEY.mp4` if there is none."""
     questions: tuple[Question, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A benchmark: every video of its annotations in their order, whether its file is there or not."""
+class Dataset:
+    """A dataset: every video of its annotations in their order, whether its file is there or not."""
 
     tasks: tuple[VideoTask, ...]
-    unusable: tuple[str, ...]
+    skipped: tuple[str, ...]
     """One line for each time reference that can't be used; its question has no evidence_seconds."""
 
 
-def load_benchmark(name: str, folder: Path) -> Loaded:
-    """The benchmark of that name from its folder. Raises LvqaError at the first thing that can't be read."""
-    if name not in BENCHMARKS:
-        raise LvqaError(f"no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}")
+def load_dataset(name: str, folder: Path) -> Dataset:
+    """Read a dataset.
+
+    Args:
+        name: A name in DATASETS.
+        folder: The folder of its annotations and of `videos/`.
+
+    Raises:
+        LvqaError: There is no such dataset, or something in it can't be read.
+    """
+    if name not in DATASETS:
+        raise LvqaError(f"no benchmark {name!r}; there are: {', '.join(DATASETS)}")
     try:
-        return _load(BENCHMARKS[name](folder), folder)
+        return _load(DATASETS[name](folder), folder)
     except OSError as error:
         raise LvqaError(f"{error.filename or folder}: {error.strerror or error}") from error
 
 
-def _load(benchmark: Benchmark, folder: Path) -> Loaded:
-    asked: dict[str, list[Question]] = {}
-    places: dict[str, str] = {}
-    unusable = []
-    for entry in benchmark.entries():
+def _load(reader: DatasetReader, folder: Path) -> Dataset:
+    by_video: dict[str, list[Question]] = {}
+    origins: dict[str, str] = {}
+    skipped = []
+    for entry in reader.entries():
         question = entry.question
-        if question.id in places:
-            raise LvqaError(
-                f"{entry.place}: question id {shorten(question.id)} stands at {places[question.id]} already"
-            )
-        places[question.id] = entry.place
-        asked.setdefault(question.video_id, []).append(question)
-        if entry.unusable:
-            unusable.append(entry.unusable)
-    if not asked:
+        if question.id in origins:
+            first = origins[question.id]
+            raise LvqaError(f"question id {shorten(question.id)} stands at {first} already ({entry.origin})")
+        origins[question.id] = entry.origin
+        by_video.setdefault(question.video_id, []).append(question)
+        if entry.skipped:
+            skipped.append(entry.skipped)
+    if not by_video:
         raise LvqaError(f"{folder}: the benchmark's annotations hold no question")
-    tasks = (VideoTask(key, _video_path(folder, key), tuple(questions)) for key, questions in asked.items())
-    return Loaded(tuple(tasks), tuple(unusable))
+    tasks = (VideoTask(key, _video_path(folder, key), tuple(questions)) for key, questions in by_video.items())
+    return Dataset(tuple(tasks), tuple(skipped))
 
 
 def _video_path(folder: Path, key: str) -> Path:
@@ -74,7 +81,7 @@ def _video_path(folder: Path, key: str) -> Path:
 
 
 def padded(span: tuple[float, float], least_seconds: float = 2.0) -> tuple[float, float]:
-    """The span, widened about its middle to `least_seconds` if it is shorter; it never begins before 0.
+    """Return the span, widened about its middle to `least_seconds` if it is shorter; it never begins before 0.
 
     For evidence recall: hardly a frame ever falls into a span of length zero, and LVBench has 241 of them.
     """
@@ -84,11 +91,12 @@ def padded(span: tuple[float, float], least_seconds: float = 2.0) -> tuple[float
     return start, max(end + missing / 2, start + least_seconds)
 
 
-BENCHMARKS: dict[str, type[Benchmark]] = {
+DATASETS: dict[str, type[DatasetReader]] = {
     "lvbench": LVBench,
     "videomme": VideoMME,
     "longvideobench": LongVideoBench,
     "mlvu": MLVU,
 }
+"""The reader of each dataset."""
 
-__all__ = ["BENCHMARKS", "Benchmark", "Loaded", "VideoTask", "load_benchmark", "padded"]
+__all__ = ["DATASETS", "Dataset", "DatasetReader", "VideoTask", "load_dataset", "padded"]

@@ -1,20 +1,33 @@
-"""Annotation files: rows of JSON whose fields are checked as they are read, and the questions they hold."""
+"""Annotation files: rows of JSON or Parquet that are checked as they are read, and the questions in them."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol, TypeVar
+
+from msgspec import Meta
 
 from lvqa.records import LETTERS, VIDEO_SUFFIXES, LvqaError, Question, shorten
+from lvqa.validation import FiniteFloat, convert, decode_json, parse_json, require
+
+T = TypeVar("T")
 
 MAX_LINE_BYTES = 4 << 20
 MAX_FILE_BYTES = 64 << 20
 """Bounds on an annotation file; the published ones have a few MB at most."""
 MAX_KEY_BYTES = 200
+
+Text = Annotated[
+    str,
+    Meta(
+        pattern="(?s)^\\s*[^\\s\ud800-\udfff][^\ud800-\udfff]*\\Z",
+        description="Unicode text that is not empty, without lone surrogates",
+    ),
+]
+TextOrNumber = Annotated[Text | int | FiniteFloat, Meta(description="text that is not empty, or a number")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,120 +35,44 @@ class Entry:
     """A question as a file gives it."""
 
     question: Question
-    place: str
-    """Where it stands, for messages."""
-    unusable: str = ""
+    origin: str
+    """Where the question stands, for messages."""
+    skipped: str = ""
     """One line on its time reference, if there is one that can't be used."""
 
 
-class Benchmark(Protocol):
-    """A benchmark by its published files."""
+class DatasetReader(Protocol):
+    """A dataset by its published files."""
 
     def __init__(self, folder: Path) -> None: ...
 
     def entries(self) -> Iterator[Entry]:
-        """Its questions, in the order of its files. A question's video_id is the name of a file in `videos/`."""
+        """Yield the questions in the order of the files. A question's video_id is the name of a file in `videos/`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A JSON object of an annotation file. What it lacks or has wrong is an LvqaError that names the place."""
-
-    place: str
-    """The file, and the line, or the row in a file that is one JSON list."""
-    fields: dict[str, Any]
-
-    def fault(self, reason: str) -> LvqaError:
-        """The error that says what is wrong here."""
-        return LvqaError(f"{self.place}: {reason}")
-
-    def text(self, name: str) -> str:
-        """A field that must be text, and not empty."""
-        return self._text(name, self._value(name))
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """A field that must be a list of texts; a number among them is taken as text."""
-        value = self._value(name)
-        if not isinstance(value, list):
-            raise self.fault(f"{name} must be a list of texts, got {shorten(value)}")
-        items = (str(item) if type(item) in (int, float) else item for item in value)
-        return tuple(self._text(f"{name}[{number}]", item) for number, item in enumerate(items))
-
-    def number(self, name: str) -> int:
-        """A field that must be a whole number."""
-        value = self._value(name)
-        if type(value) is not int:
-            raise self.fault(f"{name} must be a whole number, got {shorten(value)}")
-        return value
-
-    def rows(self, name: str) -> list[Row]:
-        """A field that must be a list of objects, and not empty."""
-        value = self._value(name)
-        if not isinstance(value, list) or not value:
-            raise self.fault(f"{name} must be a list of objects, got {shorten(value)}")
-        return [_row(f"{self.place}, {name}[{number}]", item) for number, item in enumerate(value)]
-
-    def key(self, name: str) -> str:
-        """A field that names a video: a file in `videos/`, whose suffix is taken off if it is that of a video."""
-        value = self.text(name)
-        key = next((value.removesuffix(suffix) for suffix in VIDEO_SUFFIXES if value.endswith(suffix)), value)
-        if not key.strip(". ") or re.search(r"[/\\:]", key) or not key.isprintable():
-            raise self.fault(f"{name} must be the name of a file, without a folder; got {shorten(value)}")
-        if len(key.encode()) > MAX_KEY_BYTES:
-            raise self.fault(f"{name} has {len(key.encode())} bytes; allowed: {MAX_KEY_BYTES}")
-        return key
-
-    def question(self, text: str, options: tuple[str, ...], answer: str, **known: Any) -> Question:
-        """The question, once it is found that its options and its answer (a letter) fit together."""
-        if not text.strip():
-            raise self.fault("the question has no text before its options")
-        if not 2 <= len(options) <= len(LETTERS):
-            raise self.fault(f"a question has 2 to {len(LETTERS)} options, got {len(options)}")
-        if not all(option.strip() for option in options):
-            raise self.fault(f"an option is empty: {shorten(list(options))}")
-        question = Question(text=text.strip(), options=options, answer=answer, **known)
-        if len(answer) != 1 or answer not in question.letters:
-            raise self.fault(f"answer must be one of {', '.join(question.letters)}, got {shorten(answer)}")
-        return question
-
-    def _value(self, name: str) -> Any:
-        if name not in self.fields:
-            raise self.fault(f"there is no {name}; the keys are {shorten(list(self.fields))}")
-        return self.fields[name]
-
-    def _text(self, name: str, value: object) -> str:
-        if not isinstance(value, str) or not value.strip():
-            raise self.fault(f"{name} must be text, got {shorten(value)}")
-        if re.search("[\ud800-\udfff]", value):
-            raise self.fault(f"{name} must be Unicode text, without lone surrogates; got {shorten(value)}")
-        return value
-
-
-def json_lines(path: Path) -> Iterator[Row]:
-    """The rows of a JSON Lines file; empty lines are passed over."""
+def json_lines(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
+    """Yield where it stands and the value of each line of a JSON Lines file; empty lines are passed over."""
     _check_size(path)
-    number = 0
+    line_number = 0
     with path.open("rb") as file:
         while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            place = f"{path}, line {number}"
+            line_number += 1
+            origin = f"{path}, line {line_number}"
             if len(line) > MAX_LINE_BYTES:
-                raise LvqaError(f"{place}: the line is too long; allowed: {MAX_LINE_BYTES >> 20} MiB")
+                raise LvqaError(f"the line is too long; allowed: {MAX_LINE_BYTES >> 20} MiB ({origin})")
             if line.strip():
-                yield _row(place, _parse(line.strip(), place))
+                yield origin, decode_json(line.strip(), kind, origin=origin)
 
 
-def json_list(path: Path) -> Iterator[Row]:
-    """The rows of a file that is one JSON list of objects."""
+def json_list(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
+    """Yield where it stands and the value of each row of a file that is one JSON list."""
     _check_size(path)
-    value = _parse(path.read_bytes(), str(path))
-    if not isinstance(value, list):
-        raise LvqaError(f"{path}: must be a JSON list of objects, got {shorten(value)}")
-    yield from (_row(f"{path}, row {number}", item) for number, item in enumerate(value, start=1))
+    rows: list[Any] = convert(parse_json(path.read_bytes(), origin=str(path)), list[Any], origin=str(path))
+    yield from _converted(rows, kind, path)
 
 
-def parquet_rows(path: Path) -> Iterator[Row]:
-    """The rows of a Parquet file."""
+def parquet_rows(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
+    """Yield where it stands and the value of each row of a Parquet file."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -143,8 +80,36 @@ def parquet_rows(path: Path) -> Iterator[Row]:
     try:
         rows = parquet.read_table(path).to_pylist()
     except pa.ArrowException as error:
-        raise LvqaError(f"{path}: must be a Parquet file: {shorten(str(error))}") from error
-    yield from (Row(f"{path}, row {number}", item) for number, item in enumerate(rows, start=1))
+        raise LvqaError(f"not a Parquet file: {shorten(str(error))} ({path})") from error
+    yield from _converted(rows, kind, path)
+
+
+def video_key(value: str, name: str, origin: str) -> str:
+    """Return the key of a video: the name of its file in `videos/`, without the suffix of a video."""
+    key = next((value.removesuffix(suffix) for suffix in VIDEO_SUFFIXES if value.endswith(suffix)), value)
+    is_file_name = bool(key.strip(". ")) and not re.search(r"[/\\:]", key) and key.isprintable()
+    require(is_file_name, name, value, "the name of a file, without a folder", origin=origin)
+    require(len(key.encode()) <= MAX_KEY_BYTES, name, value, f"{MAX_KEY_BYTES} bytes or less", origin=origin)
+    return key
+
+
+def texts(items: list[str | int | float]) -> tuple[str, ...]:
+    """Return items that are texts or numbers as texts."""
+    return tuple(map(str, items))
+
+
+def make_question(text: str, options: tuple[str, ...], answer: str, origin: str, **known: Any) -> Question:
+    """Return the question, or raise LvqaError where its options and its answer, a letter, do not fit together."""
+    if not text.strip():
+        raise LvqaError(f"the question has no text before its options ({origin})")
+    if not 2 <= len(options) <= len(LETTERS):
+        raise LvqaError(f"a question has 2 to {len(LETTERS)} options, got {len(options)} ({origin})")
+    if not all(option.strip() for option in options):
+        raise LvqaError(f"an option is empty: {shorten(list(options))} ({origin})")
+    question = Question(text=text.strip(), options=options, answer=answer, **known)
+    is_letter = len(answer) == 1 and answer in question.letters
+    require(is_letter, "answer", answer, f"one of {', '.join(question.letters)}", origin=origin)
+    return question
 
 
 def _check_size(path: Path) -> None:
@@ -154,19 +119,7 @@ def _check_size(path: Path) -> None:
         raise LvqaError(f"{path}: the file has {size >> 20} MiB; allowed: {MAX_FILE_BYTES >> 20} MiB")
 
 
-def _parse(content: bytes, place: str) -> Any:
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise LvqaError(f"{place}: must be UTF-8 text; byte {error.start} is not") from None
-    except json.JSONDecodeError as error:
-        line = f", line {error.lineno}" if b"\n" in content else ""
-        raise LvqaError(f"{place}{line}: must be JSON: {error.msg}, at column {error.colno}") from None
-    except (RecursionError, ValueError) as error:  # nested too deep; a number of thousands of digits
-        raise LvqaError(f"{place}: must be JSON of a sane size: {shorten(str(error))}") from None
-
-
-def _row(place: str, value: object) -> Row:
-    if not isinstance(value, dict):
-        raise LvqaError(f"{place}: must be a JSON object, got {shorten(value)}")
-    return Row(place, value)
+def _converted(rows: list[Any], kind: type[T], path: Path) -> Iterator[tuple[str, T]]:
+    for row_number, row in enumerate(rows, start=1):
+        origin = f"{path}, row {row_number}"
+        yield origin, convert(row, kind, origin=origin)

@@ -1,68 +1,90 @@
-"""LVBench."""
+"""Read LVBench."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Any, NotRequired, TypedDict
 
-from lvqa.datasets.annotations import Entry, Row, json_lines
-from lvqa.records import LETTERS, shorten
+from msgspec import Meta
+
+from lvqa.datasets.annotations import Entry, Text, TextOrNumber, json_lines, make_question, texts, video_key
+from lvqa.records import LETTERS, LvqaError, shorten
+
+
+class Row(TypedDict):
+    """A question of LVBench."""
+
+    uid: Text
+    question: Text
+    answer: Text
+    question_type: list[TextOrNumber]
+    time_reference: NotRequired[Any]
+
+
+class Video(TypedDict):
+    """A video of LVBench with its questions."""
+
+    key: Text
+    qa: Annotated[list[Row], Meta(min_length=1)]
 
 
 class LVBench:
     """LVBench (arXiv 2406.08035): `video_info.meta.jsonl`, a line a video, keys are YouTube ids.
 
     The options stand in the question's text, a line each; some questions offer the same option twice. A question has
-    one ability or more. Of all benchmarks here it alone says where the evidence lies: see `parse_span`.
+    one ability or more. Of all datasets here it alone gives where the evidence lies: see `parse_span`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "video_info.meta.jsonl"
 
     def entries(self) -> Iterator[Entry]:
-        places: dict[str, str] = {}
-        for line in json_lines(self.path):
-            key = line.key("key")
-            if key in places:
-                raise line.fault(f"video key {shorten(key)} stands at {places[key]} already")
-            places[key] = line.place
-            yield from (self._entry(row, key) for row in line.rows("qa"))
+        """Yield the questions, video by video."""
+        origins: dict[str, str] = {}
+        for origin, video in json_lines(self.path, Video):
+            key = video_key(video["key"], "key", origin)
+            if key in origins:
+                raise LvqaError(f"video key {shorten(key)} stands at {origins[key]} already ({origin})")
+            origins[key] = origin
+            yield from (_entry(row, key, f"{origin}, qa[{i}]") for i, row in enumerate(video["qa"]))
 
-    def _entry(self, row: Row, key: str) -> Entry:
-        asked = row.text("question")
-        if (parts := split_options(asked)) is None:
-            raise row.fault(f"options must stand on lines of their own that begin (A), (B), ...; got {shorten(asked)}")
-        stem, options = parts
-        reference = row.fields.get("time_reference")
-        question = row.question(
-            stem,
-            options,
-            row.text("answer"),
-            id=row.text("uid"),
-            video_id=key,
-            tags=row.texts("question_type"),
-            evidence_seconds=parse_span(reference),
-        )
-        unusable = (
-            f"question {shorten(question.id)}: time reference {shorten(reference)} is not of the form MM:SS-MM:SS"
-        )
-        return Entry(question, row.place, "" if question.evidence_seconds else unusable)
+
+def _entry(row: Row, key: str, origin: str) -> Entry:
+    text = row["question"]
+    if (parts := split_options(text)) is None:
+        reason = f"options must stand on lines of their own that begin (A), (B), ...; got {shorten(text)}"
+        raise LvqaError(f"{reason} ({origin})")
+    stem, options = parts
+    reference = row.get("time_reference")
+    question = make_question(
+        stem,
+        options,
+        row["answer"],
+        origin,
+        id=row["uid"],
+        video_id=key,
+        tags=texts(row["question_type"]),
+        evidence_seconds=parse_span(reference),
+    )
+    skipped = f"question {shorten(question.id)}: time reference {shorten(reference)} is not of the form MM:SS-MM:SS"
+    return Entry(question, origin, "" if question.evidence_seconds else skipped)
 
 
 def parse_span(reference: object) -> tuple[float, float] | None:
-    """A time reference in seconds: "08:17-12:05" is (497.0, 725.0). None if it can't be used.
+    """Return a time reference in seconds, (497.0, 725.0) for "08:17-12:05", or None if it can't be used.
 
     Minutes run on past 59 ("114:16"); hours ("1:54:16") are read too. Of 1,519 published references 13 run
     backwards: they are swapped. 241 have length zero: they are kept, and `padded` where recall is computed. Unusable
     are "08:17-None" and "None-None", as is whatever is empty or not of this form.
     """
-    found = _SPAN.fullmatch(reference.strip()) if isinstance(reference, str) else None
-    if found is None:
+    match = _SPAN.fullmatch(reference.strip()) if isinstance(reference, str) else None
+    if match is None:
         return None
-    numbers = [float(part or 0) for part in found.groups()]
-    first, last = sorted(3600 * hours + 60 * minutes + rest for hours, minutes, rest in (numbers[:3], numbers[3:]))
-    return first, last
+    numbers = [float(group or 0) for group in match.groups()]
+    start, end = sorted(3600 * hours + 60 * minutes + rest for hours, minutes, rest in (numbers[:3], numbers[3:]))
+    return start, end
 
 
 # Hours only before two digits of minutes.
@@ -71,9 +93,9 @@ _SPAN = re.compile(rf"{_CLOCK}\s*-\s*{_CLOCK}")
 
 
 def split_options(text: str) -> tuple[str, tuple[str, ...]] | None:
-    """Stem and options of a question whose options stand below it: "Who?\\n(A) he\\n(B) she".
+    """Split a question whose options stand below it, "Who?\\n(A) he\\n(B) she", into its stem and options.
 
-    None unless the lines that begin with a letter in brackets are (A), (B), ... in this order.
+    Return None unless the lines that begin with a letter in brackets are (A), (B), ... in this order.
     """
     stem, *rest = _OPTION.split(text)
     letters, options = "".join(rest[::2]), tuple(option.strip() for option in rest[1::2])

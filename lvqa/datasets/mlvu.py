@@ -1,15 +1,27 @@
-"""MLVU."""
+"""Read MLVU."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypedDict
 
-from lvqa.datasets.annotations import Entry, Row, json_list
-from lvqa.records import LETTERS, Question, shorten
+from lvqa.datasets.annotations import Entry, Text, TextOrNumber, json_list, make_question, texts, video_key
+from lvqa.records import LETTERS, Question
+from lvqa.validation import require
 
 TASKS = ("1_plotQA", "2_needle", "3_ego", "4_count", "5_order", "6_anomaly_reco", "7_topic_reasoning")
-"""Its files with options. 8 and 9 ask for free text, which nobody here can mark; they are not read."""
+"""The files with options. 8 and 9 want free text, which nothing here can score; they are not read."""
+
+
+class Row(TypedDict):
+    """A question of MLVU."""
+
+    video: Text
+    question: Text
+    candidates: list[TextOrNumber]
+    answer: Text
+    question_type: Text
 
 
 class MLVU:
@@ -24,21 +36,22 @@ class MLVU:
         self.folder = folder / "json"
 
     def entries(self) -> Iterator[Entry]:
+        """Yield the questions, task by task."""
         for task in TASKS:
-            for number, row in enumerate(json_list(self.folder / f"{task}.json"), start=1):
-                yield Entry(_question(row, task, number), row.place)
+            for row_number, (origin, row) in enumerate(json_list(self.folder / f"{task}.json", Row), start=1):
+                yield Entry(_question(row, task, row_number, origin), origin)
 
 
-def _question(row: Row, task: str, number: int) -> Question:
-    options, answer = row.texts("candidates"), row.text("answer")
+def _question(row: Row, task: str, row_number: int, origin: str) -> Question:
+    options, answer = texts(row["candidates"]), row["answer"]
     letters = [letter for letter, option in zip(LETTERS, options, strict=False) if option == answer]
-    if not letters:
-        raise row.fault(f"answer must be one of the candidates, got {shorten(answer)}")
-    return row.question(
-        row.text("question"),
+    require(bool(letters), "answer", answer, "one of the candidates", origin=origin)
+    return make_question(
+        row["question"],
         options,
         letters[-1],
-        id=f"{task}/{number}",
-        video_id=f"{task}/{row.key('video')}",
-        tags=(row.text("question_type"),),
+        origin,
+        id=f"{task}/{row_number}",
+        video_id=f"{task}/{video_key(row['video'], 'video', origin)}",
+        tags=(row["question_type"],),
     )

@@ -1,13 +1,35 @@
-"""Video-MME."""
+"""Read Video-MME."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, TypedDict
 
-from lvqa.datasets.annotations import Entry, Row, json_list, parquet_rows
-from lvqa.records import LETTERS, Question, shorten
+from lvqa.datasets.annotations import (
+    Entry,
+    Text,
+    TextOrNumber,
+    json_list,
+    make_question,
+    parquet_rows,
+    texts,
+    video_key,
+)
+from lvqa.records import LETTERS, Question
+
+
+class Row(TypedDict):
+    """A question of Video-MME."""
+
+    videoID: Text
+    duration: Literal["short", "medium", "long"]
+    question_id: Text
+    task_type: Text
+    question: Text
+    options: list[TextOrNumber]
+    answer: Text
 
 
 class VideoMME:
@@ -22,23 +44,22 @@ class VideoMME:
         self.as_json = folder / "videomme.json"
 
     def entries(self) -> Iterator[Entry]:
-        for row in json_list(self.as_json) if self.as_json.exists() else parquet_rows(self.path):
-            length = row.text("duration")
-            if length not in ("short", "medium", "long"):
-                raise row.fault(f"duration must be short, medium or long, got {shorten(length)}")
-            if length == "long":
-                yield Entry(_question(row), row.place)
+        """Yield the questions about long videos."""
+        for origin, row in json_list(self.as_json, Row) if self.as_json.exists() else parquet_rows(self.path, Row):
+            if row["duration"] == "long":
+                yield Entry(_question(row, origin), origin)
 
 
-def _question(row: Row) -> Question:
-    options = row.texts("options")
+def _question(row: Row, origin: str) -> Question:
+    options = texts(row["options"])
     bare = tuple(re.sub(rf"^{a}[.)]\s*", "", option) for a, option in zip(LETTERS, options, strict=False))
-    lettered = len(bare) == len(options) and all(len(a) < len(b) for a, b in zip(bare, options, strict=True))
-    return row.question(
-        row.text("question"),
-        bare if lettered else options,
-        row.text("answer"),
-        id=row.text("question_id"),
-        video_id=row.key("videoID"),
-        tags=(row.text("task_type"),),
+    has_letters = len(bare) == len(options) and all(len(a) < len(b) for a, b in zip(bare, options, strict=True))
+    return make_question(
+        row["question"],
+        bare if has_letters else options,
+        row["answer"],
+        origin,
+        id=row["question_id"],
+        video_id=video_key(row["videoID"], "videoID", origin),
+        tags=(row["task_type"],),
     )

@@ -9,9 +9,9 @@ from lvqa.evaluation.settings import (
     BenchmarkConfig,
     RunConfig,
     SyntheticVideos,
-    arms_of,
-    joined,
+    join_runs,
     load_run_config,
+    resolve_arms,
 )
 from lvqa.evaluation.statistics import (
     Comparison,
@@ -23,7 +23,7 @@ from lvqa.evaluation.statistics import (
     cost,
     evidence_recall,
     index_cost,
-    is_right,
+    is_correct,
     official_accuracy,
 )
 
@@ -40,15 +40,15 @@ __all__ = [
     "Share",
     "SyntheticVideos",
     "accuracy",
-    "arms_of",
     "by_ability",
     "compare",
     "cost",
     "evidence_recall",
     "index_cost",
-    "is_right",
-    "joined",
+    "is_correct",
+    "join_runs",
     "load_run_config",
     "official_accuracy",
     "read_run",
+    "resolve_arms",
 ]

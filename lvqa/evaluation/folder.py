@@ -1,49 +1,38 @@
 """A run folder: `config.yaml` (resolved), `run.json` (where and with what), `answers.jsonl` (a row an answer).
 
-Rows are appended as they are done, and nothing else is ever done to them, so a run that was killed goes on where it
-stopped. A line without its end is the only thing that a kill leaves behind; it is cut off.
+Rows are appended one question after another and never changed, so a run that was killed goes on where it stopped. A
+line without its end is the only thing that a kill leaves behind; it is cut off. A folder that lvqa 0.1 wrote is read,
+and never added to.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import importlib.metadata
 import json
 import logging
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, NotRequired, TypedDict, cast
+
+from filelock import FileLock, Timeout
 
 import lvqa
 from lvqa.config import flat, to_dict, to_yaml
-from lvqa.evaluation.rows import (
-    Check,
-    Key,
-    Row,
-    is_count,
-    is_text,
-    key_of,
-    many,
-    mapping,
-    or_null,
-    read_rows,
-    to_line,
-    whole_bytes,
-)
+from lvqa.evaluation.rows import ROWS_FORMAT, Key, Row, key_of, read_rows, to_line, whole_bytes
 from lvqa.evaluation.settings import RunConfig, load_run_config
 from lvqa.files import write_atomically
 from lvqa.records import LvqaError
-from lvqa.validation import in_yaml
+from lvqa.validation import NonNegativeInt, decode_json, in_yaml
 
 _log = logging.getLogger(__name__)
 
-CONFIG, ABOUT, ANSWERS = "config.yaml", "run.json", "answers.jsonl"
-FREE_KEYS = (
+CONFIG, RUN_INFO, ANSWERS, LOCK = "config.yaml", "run.json", "answers.jsonl", ".lock"
+CHANGEABLE_SETTINGS = (
     "workers",
     "ray_address",
     "gpus_per_worker",
@@ -58,6 +47,39 @@ FREE_KEYS = (
 )
 """Settings that may differ when a run goes on: they change no answer, or how many. "store" is all keys below it."""
 PACKAGES = ("torch", "transformers", "av", "numpy", "faiss-cpu", "ray")
+"""The packages whose versions are noted."""
+
+
+class Session(TypedDict):
+    """Where and with what a run was worked on."""
+
+    started: str
+    """The time in ISO 8601, UTC."""
+    versions: dict[str, str]
+    """The version of lvqa, of Python and of each of PACKAGES."""
+    machine: NotRequired[dict[str, Any]]
+    """The system, its number of processors, and the number of workers."""
+
+
+class RunInfo(Session):
+    """What run.json holds: the first session, and what is known of the whole run."""
+
+    rows_format: NotRequired[Literal[1, 2]]
+    """The format of the rows; lvqa 0.1 wrote none, and its rows are of format 1."""
+    seed: NotRequired[int]
+    """The seed of the run's random generators."""
+    resumed: list[Session]
+    """The later sessions."""
+    videos: NotRequired[NonNegativeInt | None]
+    """How many videos the run has."""
+    questions: NotRequired[NonNegativeInt | None]
+    """How many questions there are in all, those about missing videos not among them."""
+    missing: NotRequired[list[str] | None]
+    """The dataset's videos that the run went on without."""
+    skipped: NotRequired[list[str] | None]
+    """A line for each annotation that can't be used."""
+    model_revision: NotRequired[str | None]
+    """The revision of the model that answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,59 +88,65 @@ class Run:
 
     folder: Path
     config: RunConfig
-    about: dict[str, Any]
-    """run.json."""
+    about: RunInfo
+    """What run.json holds; empty if there is none."""
     rows: tuple[Row, ...]
 
     @property
     def num_questions(self) -> int:
-        """How many are asked in all, those about missing videos not among them."""
-        return int(self.about.get("questions") or 0)
+        """How many questions there are in all, those about missing videos not among them."""
+        return self.about.get("questions") or 0
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The benchmark's videos that the run went on without."""
+        """The dataset's videos that the run went on without."""
         return tuple(self.about.get("missing") or ())
 
 
 def read_run(folder: Path) -> Run:
-    """The run in a folder, as far as it is. Raises LvqaError if it is none, or if a line of it is not a row."""
+    """Return the run in a folder, as far as it is; one of lvqa 0.1 under the names of today.
+
+    Raises:
+        LvqaError: The folder is no run, or a line of it is not a row.
+    """
     if not (folder / CONFIG).is_file():
         raise LvqaError(f"{folder} is not a run folder: it has no {CONFIG}; lvqa eval makes one")
     rows = tuple(read_rows(folder / ANSWERS))
-    return Run(folder, load_run_config(folder / CONFIG), _read_about(folder), rows)
+    about = _read_info(folder) or cast(RunInfo, {})
+    return Run(folder, load_run_config(folder / CONFIG, accept_old=True), about, rows)
 
 
 class RunFolder:
     """A run folder that is being added to; made by `open_run`."""
 
-    def __init__(self, folder: Path, answers: IO[bytes], done: set[Key]) -> None:
+    def __init__(self, folder: Path, answers: IO[bytes], answered: set[Key]) -> None:
         self.folder = folder
-        self.done = done
-        """What has a row already."""
+        self.answered = answered
+        """The keys of the rows that are there already."""
         self._answers = answers
         self._revision: str | None = None
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add rows; one that is there already is refused, for there is one answer to a question in an arm."""
         keys = [key_of(row) for row in rows]
-        assert len({*keys}) == len(keys) and not self.done & {*keys}, "an answer must be given once"
+        assert len({*keys}) == len(keys) and not self.answered & {*keys}, "an answer must be given once"
         # In one piece, so that hardly any kill can come between the rows of a question.
         try:
             self._answers.write("".join(map(to_line, rows)).encode())
             self._answers.flush()
         except OSError as error:
             raise LvqaError(f"cannot write {self.folder / ANSWERS}: {error.strerror or error}") from error
-        self.done.update(keys)
+        self.answered.update(keys)
 
-    def describe(self, **known: object) -> None:
-        """Note in run.json what the run is about."""
-        _write(self.folder / ABOUT, json.dumps({**_read_about(self.folder), **known}, indent=1) + "\n")
+    def describe(self, **info: object) -> None:
+        """Note in run.json what the run is about, under keys of RunInfo."""
+        _write(self.folder / RUN_INFO, json.dumps({**(_read_info(self.folder) or {}), **info}, indent=1) + "\n")
 
     def check_revision(self, revision: str) -> None:
         """Note the model's revision, or raise LvqaError if the run was begun with another."""
         if self._revision is None:
-            self._revision = str(_read_about(self.folder).get("model_revision") or revision)
+            info = _read_info(self.folder)
+            self._revision = (info and info.get("model_revision")) or revision
             self.describe(model_revision=self._revision)
         if self._revision != revision:
             raise LvqaError(
@@ -129,22 +157,20 @@ class RunFolder:
 
 @contextlib.contextmanager
 def open_run(folder: Path, config: RunConfig) -> Iterator[RunFolder]:
-    """The run folder, new or to go on with; nobody else can add to it meanwhile.
+    """Open a run folder to add to it, a new one or one to go on with; no other process can add to it meanwhile.
 
-    Raises LvqaError if it was begun with other settings (naming the keys), if another process is adding to it, or if a
-    line of it is not a row.
+    Raises:
+        LvqaError: The run was begun with other settings (which are named) or by lvqa 0.1, another process is adding to
+            it, or a line of it is not a row.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         answers = (folder / ANSWERS).open("ab")
     except OSError as error:
         raise LvqaError(f"cannot write the run folder {folder}: {error.strerror or error}") from error
-    with answers:
-        try:
-            fcntl.flock(answers, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system when the process ends, however
-        except BlockingIOError:
-            raise LvqaError(f"another process is adding to the run folder {folder}; wait for it, or end it") from None
+    with answers, _lock(folder):
         if (folder / CONFIG).exists():
+            _check_format(folder)
             _check_same(folder, config)
         elif answers.tell():
             raise LvqaError(f"{folder} has an {ANSWERS} but no {CONFIG}; take another folder")
@@ -155,38 +181,63 @@ def open_run(folder: Path, config: RunConfig) -> Iterator[RunFolder]:
         yield RunFolder(folder, answers, {key_of(row) for row in read_rows(folder / ANSWERS)})
 
 
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system releases when the process ends, however it ends."""
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise LvqaError(f"another process is adding to the run folder {folder}; wait for it, or end it") from None
+    except OSError as error:
+        raise LvqaError(f"cannot lock the run folder {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 # --- settings and circumstances --------------------------------------------------------------------------------------
+
+
+def _check_format(folder: Path) -> None:
+    info = _read_info(folder)
+    if info is not None and info.get("rows_format") != ROWS_FORMAT:
+        raise LvqaError(f"{folder} was begun by lvqa 0.1, which had other rows; take another folder")
 
 
 def _check_same(folder: Path, config: RunConfig) -> None:
     before, now = flat(to_dict(load_run_config(folder / CONFIG))), flat(to_dict(config))
-    differing = [key for key in {**before, **now} if before.get(key) != now.get(key) and not _is_free(key)]
+    differing = [key for key in {**before, **now} if before.get(key) != now.get(key) and not _may_change(key)]
     if differing:
-        told = "; ".join(f"{key}: {in_yaml(before.get(key))}, now {in_yaml(now.get(key))}" for key in differing)
-        raise LvqaError(f"{folder} was begun with other settings ({told}); take another folder, or the settings it had")
+        changes = "; ".join(f"{key}: {in_yaml(before.get(key))}, now {in_yaml(now.get(key))}" for key in differing)
+        raise LvqaError(
+            f"{folder} was begun with other settings ({changes}); take another folder, or the settings it had"
+        )
 
 
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+def _may_change(key: str) -> bool:
+    return any(key == setting or key.startswith(f"{setting}.") for setting in CHANGEABLE_SETTINGS)
 
 
 def _note_session(folder: Path, config: RunConfig) -> None:
-    """Where and with what the run is worked on: the first time for itself, later ones in a list."""
+    """Note where and with what the run is worked on: the first time for itself, later ones in a list."""
     versions = _versions()
-    session = {
+    session: Session = {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions,
         "machine": {"system": platform.platform(), "processors": os.cpu_count(), "workers": config.workers},
     }
-    about = _read_about(folder)
-    if not about:
-        about = {**session, "seed": config.seed, "resumed": []}
+    info = _read_info(folder)
+    content: Mapping[str, object]
+    if info is None:
+        content = {**session, "rows_format": ROWS_FORMAT, "seed": config.seed, "resumed": []}
     else:
-        changed = [name for name, version in versions.items() if about["versions"].get(name) != version]
+        changed = [name for name, version in versions.items() if info["versions"].get(name) != version]
         if changed:
             _log.warning("%s goes on with other versions than it was begun with: %s", folder, ", ".join(changed))
-        about["resumed"].append(session)
-    _write(folder / ABOUT, json.dumps(about, indent=1) + "\n")
+        content = {**info, "resumed": [*info["resumed"], session]}
+    _write(folder / RUN_INFO, json.dumps(content, indent=1) + "\n")
 
 
 def _versions() -> dict[str, str]:
@@ -197,31 +248,16 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _read_about(folder: Path) -> dict[str, Any]:
-    path = folder / ABOUT
+def _read_info(folder: Path) -> RunInfo | None:
+    """Return what run.json holds, or None if there is no such file."""
+    path = folder / RUN_INFO
     if not path.exists():
-        return {}
+        return None
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise LvqaError(f"{path} can't be read: {error}") from error
-    for name, check in _ABOUT.items():
-        if not isinstance(about, dict) or not check(about.get(name)):
-            raise LvqaError(
-                f"{path} is not what lvqa eval wrote: {name} is wrong; if it is taken away, it is made anew"
-            )
-    return dict(about)
-
-
-_ABOUT: dict[str, Check] = {
-    "started": is_text,
-    "versions": mapping(is_text),
-    "resumed": many(lambda session: isinstance(session, dict)),
-    "questions": or_null(is_count),
-    "missing": or_null(many(is_text)),
-    "model_revision": or_null(is_text),
-}
-"""What others rely on in run.json; the last three are not known from the beginning."""
+        content = path.read_bytes()
+    except OSError as error:
+        raise LvqaError(f"cannot read {path}: {error.strerror or error}") from error
+    return decode_json(content, RunInfo, origin=f"{path}; delete it, and the next lvqa eval writes it again")
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,128 +1,142 @@
 """The rows of `answers.jsonl`: what stands in one, and how they are read back.
 
 A row is one answer, or why there is none; statistics need nothing else. `counts` and `seconds` are what the answer
-would have cost alone on an indexed video: where arms or budgets share a ranking, or the reply to the same frames, each
-row counts it. Frames and pairs that were in memory already cost nothing, so they depend on what was asked before.
+would have cost alone on an indexed video: where arms or budgets share a ranking, or the output for the same frames,
+each row counts it. Frames and pairs that were in memory already cost nothing, so they depend on earlier questions.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
-from lvqa.records import LvqaError, shorten
+from lvqa.records import LvqaError
+from lvqa.validation import FiniteFloat, NonNegativeInt, convert, decode_json, parse_json
 
-Row = dict[str, Any]
+ROWS_FORMAT = 2
+"""The format of the rows that are written here; those of lvqa 0.1 are format 1."""
+
+OLD_KEYS = {"video": "video_id", "question": "question_id", "right": "target", "letter": "prediction"}
+"""The keys of format 1, and what they are called now. It had neither the question's text nor its options."""
+
 Key = tuple[str, str, str, int]
-"""Video, question, arm, budget: there is one row of each."""
-Check = Callable[[Any], bool]
+"""What tells a row from all others: video, question, arm and budget."""
+
+Span = tuple[FiniteFloat, FiniteFloat]
+"""Where something lies: start_seconds and end_seconds."""
+ScoredClip = tuple[FiniteFloat, FiniteFloat, FiniteFloat | None]
+"""A clip with a score: start_seconds, end_seconds, score."""
 
 
-def is_text(value: object) -> bool:
-    return isinstance(value, str)
+class RowCounts(TypedDict):
+    """What the work cost, as numbers of things."""
+
+    frames_decoded: NonNegativeInt
+    pairs_encoded: NonNegativeInt
+    tokens_prefilled: NonNegativeInt
 
 
-def is_number(value: object) -> bool:
-    """A finite one; JSON's true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+class RowIndex(TypedDict):
+    """What building the video's index cost, or that it was there.
 
-
-def is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def or_null(check: Check) -> Check:
-    return lambda value: value is None or check(value)
-
-
-def many(check: Check, length: int | None = None) -> Check:
-    """A list of such values, of this length if there is one."""
-    return lambda value: isinstance(value, list) and len(value) == (length or len(value)) and all(map(check, value))
-
-
-def mapping(check: Check, *names: str) -> Check:
-    """An object of such values that has these names, at least."""
-    return lambda value: isinstance(value, dict) and value.keys() >= {*names} and all(map(check, value.values()))
-
-
-COUNTED = ("frames_decoded", "pairs_encoded", "tokens_prefilled")
-COUNTS = mapping(is_count, *COUNTED)
-CLIPS = many(many(or_null(is_number), 3))
-
-
-def is_index(value: object) -> bool:
-    """What making the video's index cost, or that it was there: null in an arm that needs none.
-
-    The indexes of all arms are made together, and each row tells what that cost in all.
+    The indexes of all arms are built together, and each row has what that cost in all.
     """
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("reused"), bool)
-        and COUNTS(value.get("counts"))
-        and is_number(value.get("seconds"))
-    )
+
+    reused: bool
+    counts: RowCounts
+    seconds: FiniteFloat
 
 
-FIELDS: dict[str, Check] = {
-    "video_id": is_text,
-    "question_id": is_text,
-    "question": is_text,  # its text
-    "options": many(is_text),
-    "arm": is_text,
-    "budget": is_count,  # frames; 0 in an arm without frames
-    "tags": many(is_text),
-    "target": or_null(is_text),
-    "evidence_seconds": or_null(many(is_number, 2)),
-    "prediction": or_null(is_text),  # read strictly, see answering.named_letter; null if there is none
-    "text": is_text,  # the option's text, or what was generated
-    "option_scores": many(or_null(is_number)),  # empty if text was generated
-    "times_seconds": many(is_number),  # the frames shown
-    "embedded": CLIPS,  # the pool, [start_seconds, end_seconds, embed_score], in the embedding's order
-    "reranked": CLIPS,  # the same clips with rerank_score, in the reranker's order; empty without reranking
-    "num_clips": is_count,  # of the whole video
-    "counts": COUNTS,
-    "index": or_null(is_index),  # {"reused", "counts", "seconds"}
-    "seconds": mapping(is_number),  # by stage
-    "error": or_null(is_text),
-}
-"""What stands in a row."""
+class Row(TypedDict):
+    """One answer to a question, in one arm at one budget."""
+
+    video_id: str
+    """The dataset's key of the video."""
+    question_id: str
+    """The dataset's id of the question."""
+    question: str
+    """The text of the question, without its options."""
+    options: list[str]
+    """The texts of the options, without letters; empty for a free question."""
+    arm: str
+    """The name of the arm."""
+    budget: NonNegativeInt
+    """How many frames the model could get; 0 in an arm without frames."""
+    tags: list[str]
+    """The abilities that the question tests, as the dataset names them."""
+    target: str | None
+    """The letter of the correct option; null where it is not known."""
+    evidence_seconds: Span | None
+    """Where the evidence lies; null where it is not annotated."""
+    prediction: str | None
+    """The letter that the model answered, read strictly (see answering.named_letter); null if there is none."""
+    text: str
+    """The text of the predicted option, or what was generated."""
+    option_scores: list[FiniteFloat | None]
+    """A score for each option; empty if text was generated."""
+    times_seconds: list[FiniteFloat]
+    """The times of the frames that the model answered from."""
+    embedded: list[ScoredClip]
+    """The pool of clips with their embed_score, in the embedding's order."""
+    reranked: list[ScoredClip]
+    """The same clips with their rerank_score, in the reranker's order; empty without reranking."""
+    num_clips: NonNegativeInt
+    """How many clips the whole video has."""
+    counts: RowCounts
+    """What the answer cost, as numbers of things."""
+    index: RowIndex | None
+    """What the index cost; null in an arm that needs none."""
+    seconds: dict[str, FiniteFloat]
+    """What each stage of the answer took."""
+    error: str | None
+    """Why there is no answer; null if there is one."""
 
 
-def key_of(row: Mapping[str, Any]) -> Key:
-    """What tells a row from all others."""
+COUNTED: tuple[Literal["frames_decoded", "pairs_encoded", "tokens_prefilled"], ...] = (
+    "frames_decoded",
+    "pairs_encoded",
+    "tokens_prefilled",
+)
+FIELDS = tuple(Row.__annotations__)
+
+
+def key_of(row: Row) -> Key:
+    """Return what tells a row from all others."""
     return row["video_id"], row["question_id"], row["arm"], row["budget"]
 
 
-def to_line(row: Row) -> str:
-    """The row as a line of its file."""
+def to_line(row: Mapping[str, Any]) -> str:
+    """Return the row as a line of its file."""
     return json.dumps({name: row[name] for name in FIELDS}, allow_nan=False) + "\n"
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file. Raises LvqaError at a line that is not a row, or that answers a question again.
+    """Yield the rows of a file, those of format 1 with the keys of today.
 
     A last line without its end was being written when the process was killed, or still is: it is left out.
+
+    Raises:
+        LvqaError: A line is not a row, or answers a question again; or the file can't be read.
     """
-    places: dict[Key, int] = {}
+    line_numbers: dict[Key, int] = {}
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+            for line_number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
                     return
-                row = _row(line, f"{path}, line {number}")
-                first = places.setdefault(key_of(row), number)
-                if first != number:
-                    raise LvqaError(f"{path}, line {number}: the same question, arm and budget as in line {first}")
+                row = _row(line, f"{path}, line {line_number}; take the line out, and run again")
+                first = line_numbers.setdefault(key_of(row), line_number)
+                if first != line_number:
+                    raise LvqaError(f"{path}, line {line_number}: the same question, arm and budget as in line {first}")
                 yield row
     except OSError as error:
         raise LvqaError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def whole_bytes(path: Path) -> int:
-    """How many bytes of a file are whole lines."""
+    """Return how many bytes of a file are whole lines."""
     whole = 0
     with path.open("rb") as file:
         for line in file:
@@ -130,15 +144,12 @@ def whole_bytes(path: Path) -> int:
     return whole
 
 
-def _row(line: bytes, place: str) -> Row:
+def _row(line: bytes, origin: str) -> Row:
     try:
-        row = json.loads(line.decode())
-    except (ValueError, RecursionError):
-        raise LvqaError(f"{place} is not JSON: {shorten(line)}; take the line out, and run again") from None
-    if not isinstance(row, dict):
-        raise LvqaError(f"{place} is not a row: {shorten(line)}; take the line out, and run again")
-    for name, check in FIELDS.items():
-        if name not in row or not check(row[name]):
-            told = shorten(row[name]) if name in row else "nothing"
-            raise LvqaError(f"{place} is not a row: {name} is {told}; take the line out, and run again")
-    return row
+        return decode_json(line, Row, origin=origin)
+    except LvqaError:
+        tree = parse_json(line, origin=origin)
+        if not isinstance(tree, dict) or "video_id" in tree or not OLD_KEYS.keys() <= tree.keys():
+            raise
+    renamed = {OLD_KEYS.get(key, key): value for key, value in tree.items()}
+    return convert({**renamed, "question": "", "options": []}, Row, origin=origin)

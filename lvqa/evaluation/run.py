@@ -11,11 +11,11 @@ from pathlib import Path
 
 from lvqa.components import check_settings
 from lvqa.config import Config
-from lvqa.datasets import Loaded, VideoTask, load_benchmark
+from lvqa.datasets import Dataset, VideoTask, load_dataset
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
 from lvqa.evaluation.rows import Key
 from lvqa.evaluation.runner import Condition, Runner, WorkItem, blank_row
-from lvqa.evaluation.settings import Arm, RunConfig, arms_of
+from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
 from lvqa.plugins import absolute
 from lvqa.records import LvqaError
 from lvqa.workers import Pool, Prepare
@@ -44,22 +44,22 @@ def evaluate(
             loaded or written.
     """
     check_run(config)
-    loaded = chosen_tasks(config)
-    missing = missing_videos(loaded)
+    dataset = chosen_tasks(config)
+    missing = missing_videos(dataset)
     if missing:
-        message = f"{len(missing)} of {len(loaded.tasks)} videos have no file: {', '.join(missing)}"
+        message = f"{len(missing)} of {len(dataset.tasks)} videos have no file: {', '.join(missing)}"
         if not config.allow_missing:
             raise LvqaError(f"{message}; get them into {_folder(config) / 'videos'}, or go on without: --allow-missing")
         _log.warning("%s; their questions are left out", message)
-    for line in loaded.unusable:
+    for line in dataset.skipped:
         _log.info("%s", line)
-    tasks = [task for task in loaded.tasks if task.video_id not in missing]
+    tasks = [task for task in dataset.tasks if task.video_id not in missing]
     if not tasks:
-        raise LvqaError(f"none of the {len(loaded.tasks)} videos is in {_folder(config) / 'videos'}")
+        raise LvqaError(f"none of the {len(dataset.tasks)} videos is in {_folder(config) / 'videos'}")
     with open_run(folder, config) as run:
         questions = sum(len(task.questions) for task in tasks)
-        run.describe(videos=len(tasks), questions=questions, missing=missing, unusable=list(loaded.unusable))
-        schedule = Schedule(tasks, arms_of(config), run.done)
+        run.describe(videos=len(tasks), questions=questions, missing=missing, skipped=list(dataset.skipped))
+        schedule = Schedule(tasks, resolve_arms(config), run.answered)
         if schedule.num_left:
             make = functools.partial(_make_runner, for_workers(config), prepare)
             _answer_all(config, run, schedule, progress, make)
@@ -68,21 +68,21 @@ def evaluate(
 
 def check_run(config: RunConfig) -> None:
     """Raise LvqaError for a setting of an arm that no module knows. Costs nothing."""
-    for arm in arms_of(config):
+    for arm in resolve_arms(config):
         check_settings(arm.complete)
 
 
-def chosen_tasks(config: RunConfig) -> Loaded:
+def chosen_tasks(config: RunConfig) -> Dataset:
     """Return the benchmark's videos and questions, cut to `benchmark.videos` and `benchmark.limit`."""
-    loaded = load_benchmark(config.benchmark.name, _folder(config))
-    tasks = loaded.tasks[: config.benchmark.videos]
+    dataset = load_dataset(config.benchmark.name, _folder(config))
+    tasks = dataset.tasks[: config.benchmark.videos]
     cut = tuple(dataclasses.replace(task, questions=task.questions[: config.benchmark.limit]) for task in tasks)
-    return dataclasses.replace(loaded, tasks=cut)
+    return dataclasses.replace(dataset, tasks=cut)
 
 
-def missing_videos(loaded: Loaded) -> list[str]:
+def missing_videos(dataset: Dataset) -> list[str]:
     """Return the videos whose files are not there."""
-    return [task.video_id for task in loaded.tasks if not task.path.is_file()]
+    return [task.video_id for task in dataset.tasks if not task.path.is_file()]
 
 
 def _folder(config: RunConfig) -> Path:
@@ -101,7 +101,7 @@ def for_workers(config: RunConfig) -> RunConfig:
             method=absolute(arm.method),
             settings={**settings.settings, **_absolute_settings(arm.config)},
         )
-        for settings, arm in zip(config.arms, arms_of(config), strict=True)
+        for settings, arm in zip(config.arms, resolve_arms(config), strict=True)
     ]
     store = dataclasses.replace(config.store, folder=folder)
     return dataclasses.replace(config, store=store, arms=tuple(arms))
@@ -125,8 +125,8 @@ def _answer_all(
     config: RunConfig, run: RunFolder, schedule: Schedule, progress: Progress, make: Callable[[], Runner]
 ) -> None:
     total, gpus = schedule.num_left, config.gpus_per_worker
-    if run.done:
-        _log.info("%s: %d answers are there, %d are lacking", run.folder, len(run.done), total)
+    if run.answered:
+        _log.info("%s: %d answers are there, %d are lacking", run.folder, len(run.answered), total)
     progress("answer", 0, total)
     with Pool(make, workers=config.workers, address=config.ray_address, gpus_per_worker=gpus) as pool:
         while schedule.num_left:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from pathlib import Path
 
 from lvqa.components import selector_of
 from lvqa.costs import CostMeter
-from lvqa.evaluation.rows import Row
-from lvqa.evaluation.settings import Arm, RunConfig, arms_of
+from lvqa.evaluation.rows import Row, RowCounts, RowIndex, ScoredClip
+from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
 from lvqa.indexing import build_here
 from lvqa.pipeline import LongVideoQA
-from lvqa.records import Answer, Candidate, Cost, Counts, LvqaError, Question, Video
+from lvqa.records import Answer, Candidate, Counts, LvqaError, Question, Video
 
 DECIMALS = 6
 """How many decimals the scores in rows have."""
@@ -46,7 +45,7 @@ class Runner:
 
     def __init__(self, config: RunConfig) -> None:
         """Load the model, once. Raises LvqaError for what is unknown."""
-        self._arms = arms_of(config)
+        self._arms = resolve_arms(config)
         self._first = LongVideoQA.load(config=self._arms[0].complete)
         # Arms that differ in their selection alone share a pipeline, and all share the video's sessions.
         self._pipelines = {arm.before_selection: self._first.with_config(arm.complete) for arm in self._arms}
@@ -61,7 +60,7 @@ class Runner:
         for arm in self._arms:
             qa = self._pipelines[arm.before_selection]
             for budget in (budget for name, budget in item.conditions if name == arm.name):
-                row = blank_row(item, arm.name, budget) | {"index": indexes.get(arm.name)}
+                row: Row = {**blank_row(item, arm.name, budget), "index": indexes.get(arm.name)}
                 try:
                     answer = qa.answer(
                         video,
@@ -71,11 +70,11 @@ class Runner:
                         selection=arm.config.selection,
                     )
                 except LvqaError as error:
-                    yield row | {"error": str(error)}
+                    yield {**row, "error": str(error)}
                 else:
-                    yield row | _answered(answer, arm)
+                    yield _with_answer(row, answer, arm)
 
-    def _index(self, item: WorkItem, video: Video) -> dict[str, dict[str, object]]:
+    def _index(self, item: WorkItem, video: Video) -> dict[str, RowIndex]:
         """See to it that the video has the indexes that the arms need.
 
         Returns:
@@ -87,7 +86,10 @@ class Runner:
         indexers = [self._pipelines[arm.before_selection].indexer for arm in searching]
         uses = build_here(self._first.store, indexers, video, CostMeter(self._first.model.counts))
         return {
-            arm.name: {"reused": use.reused, **_plain_cost(use.cost)} for arm, use in zip(searching, uses, strict=True)
+            arm.name: RowIndex(
+                reused=use.reused, counts=_row_counts(use.cost.counts), seconds=round(use.cost.seconds, 4)
+            )
+            for arm, use in zip(searching, uses, strict=True)
         }
 
 
@@ -103,7 +105,7 @@ def blank_row(item: WorkItem, arm: str, budget: int) -> Row:
         "budget": budget,
         "tags": list(question.tags),
         "target": question.answer,
-        "evidence_seconds": question.evidence_seconds and list(question.evidence_seconds),
+        "evidence_seconds": question.evidence_seconds,
         "prediction": None,
         "text": "",
         "option_scores": [],
@@ -111,15 +113,15 @@ def blank_row(item: WorkItem, arm: str, budget: int) -> Row:
         "embedded": [],
         "reranked": [],
         "num_clips": 0,
-        "counts": dataclasses.asdict(Counts()),
+        "counts": _row_counts(Counts()),
         "index": None,
         "seconds": {},
         "error": None,
     }
 
 
-def _answered(answer: Answer, arm: Arm) -> Row:
-    """Return what a row holds of an answer.
+def _with_answer(row: Row, answer: Answer, arm: Arm) -> Row:
+    """Return the row with what it holds of an answer.
 
     Arms and budgets may share a ranking, and the model's output for the same frames; each row counts them.
     """
@@ -132,6 +134,7 @@ def _answered(answer: Answer, arm: Arm) -> Row:
         counts = counts + answer.ranking_cost.counts
         seconds = {"rank": answer.ranking_cost.seconds, **seconds}
     return {
+        **row,
         "prediction": answer.option,
         "text": answer.text,
         "option_scores": [_rounded(score) for score in answer.option_scores],
@@ -139,13 +142,13 @@ def _answered(answer: Answer, arm: Arm) -> Row:
         "embedded": [_clip(candidate, candidate.embed_score) for candidate in by_embedding],
         "reranked": [_clip(candidate, candidate.rerank_score) for candidate in reranked],
         "num_clips": len(answer.evidence),
-        "counts": dataclasses.asdict(counts),
+        "counts": _row_counts(counts),
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
     }
 
 
-def _clip(candidate: Candidate, score: float | None) -> list[float | None]:
-    return [candidate.start_seconds, candidate.end_seconds, _rounded(score)]
+def _clip(candidate: Candidate, score: float | None) -> ScoredClip:
+    return candidate.start_seconds, candidate.end_seconds, _rounded(score)
 
 
 def _rounded(score: float | None) -> float | None:
@@ -153,5 +156,9 @@ def _rounded(score: float | None) -> float | None:
     return round(score, DECIMALS) if score is not None and math.isfinite(score) else None
 
 
-def _plain_cost(cost: Cost) -> dict[str, object]:
-    return {"counts": dataclasses.asdict(cost.counts), "seconds": round(cost.seconds, 4)}
+def _row_counts(counts: Counts) -> RowCounts:
+    return RowCounts(
+        frames_decoded=counts.frames_decoded,
+        pairs_encoded=counts.pairs_encoded,
+        tokens_prefilled=counts.tokens_prefilled,
+    )

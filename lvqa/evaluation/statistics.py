@@ -1,6 +1,6 @@
-"""What rows say: accuracy, evidence recall, paired comparison, cost. An answer that failed is wrong, and is counted.
+"""The statistics of rows: accuracy, evidence recall, paired comparison, cost. A failed answer is counted as wrong.
 
-All functions take the rows of one arm at one budget, or two such lots. A share is of 1; intervals are 95%.
+All functions take the rows of one condition (an arm at a budget), or of two. Shares lie in 0..1; intervals are 95%.
 """
 
 from __future__ import annotations
@@ -9,32 +9,33 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from lvqa.datasets import padded
-from lvqa.evaluation.rows import COUNTED, Row
+from lvqa.evaluation.rows import COUNTED, Row, RowCounts, ScoredClip
 
-BOOTSTRAP_DRAWS, BOOTSTRAP_SEED = 10_000, 0
+BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED = 10_000, 0
 EMBEDDED_TOP, RERANKED_TOP = (1, 5, 10, 50), (1, 5, 10)
-"""How many of the best clips evidence is looked for in."""
+"""Evidence recall is computed among so many of the best clips."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many of how many."""
+    """A number of hits among `n`, as a share with its interval."""
 
     hits: int
     n: int
     value: float
-    """NaN of none."""
+    """The share is NaN if n is 0."""
     low: float
     high: float
-    """Wilson's interval; 0 to 1 of none."""
+    """Wilson's interval goes from `low` to `high`: from 0 to 1 if n is 0."""
 
     @classmethod
     def of(cls, hits: Iterable[bool]) -> Share:
-        """The share that is true."""
+        """Return the share of the values that are true."""
         from scipy.stats import binomtest
 
         hits = list(hits)
@@ -48,18 +49,18 @@ class Share:
 # --- accuracy --------------------------------------------------------------------------------------------------------
 
 
-def is_right(row: Row) -> bool:
-    """Whether the letter that the answer names, and no other, is the right one."""
+def is_correct(row: Row) -> bool:
+    """Return whether the predicted letter is the target; a question without a prediction is wrong."""
     return row["prediction"] is not None and row["prediction"] == row["target"]
 
 
 def accuracy(rows: Iterable[Row]) -> Share:
-    """Over all questions asked: one without an answer is wrong."""
-    return Share.of(map(is_right, rows))
+    """Return the share of correct answers among all questions; one without an answer is wrong."""
+    return Share.of(map(is_correct, rows))
 
 
 def by_ability(rows: Iterable[Row], measure: Callable[[list[Row]], Share] = accuracy) -> dict[str, Share]:
-    """The measure for each ability, by name; a question counts once in every one of its own."""
+    """Return ability -> the measure of its questions. A question counts once in each of its abilities."""
     tagged: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         for tag in dict.fromkeys(row["tags"]):
@@ -68,18 +69,19 @@ def by_ability(rows: Iterable[Row], measure: Callable[[list[Row]], Share] = accu
 
 
 def official_accuracy(rows: Iterable[Row]) -> Share:
-    """LVBench's own figure: the share of right ones among the answers given, by its own reading of them.
+    """Return LVBench's own figure: the share of correct ones among the answers in which its script finds a letter.
 
-    A question without an answer is left out of it, so it may flatter an arm that fails often; `n` says of how many.
+    A question without an answer is left out, so an arm that fails often may look too good; `n` is how many count.
     """
     letters = [(official_letter(row), row["target"]) for row in rows]
-    return Share.of(letter == right for letter, right in letters if letter)
+    return Share.of(letter == target for letter, target in letters if letter)
 
 
 def official_letter(row: Row) -> str:
-    """What LVBench's scripts compare with the right letter: the first character of what was generated, unwrapped.
+    """Return what LVBench's scripts compare with the target: the first character of the text, without brackets.
 
-    "(B) red" and "B. red" are B; "The answer is B" is T, and wrong; nothing is "". A letter by logits is itself.
+    "(B) red" and "B. red" give B; "The answer is B" gives T, which is wrong; an empty text gives "". A prediction by
+    logits is returned as it is.
     """
     if row["error"] is not None:
         return ""
@@ -93,29 +95,36 @@ def official_letter(row: Row) -> str:
 
 
 def evidence_recall(rows: Iterable[Row]) -> dict[str, Share]:
-    """How often the annotated time is touched, by stage: "embedding top 10", "reranked top 10", "selection".
+    """Return stage -> how often the annotated time is hit: "embedding top 10", "reranked top 10", "selection".
 
-    By one of the best k clips in the embedding's and in the reranker's order, and by a frame that was shown. Over the
-    questions whose time is annotated, with spans widened to 2 s at least. A stage that no row has is left out.
+    The first stages are hit by one of the best k clips in the order of the embedding or of the reranker: the clip must
+    overlap the annotated time, it is not enough that it touches it. The selection is hit by a frame in the annotated
+    time, start included and end excluded. All questions count whose time is annotated; the time is widened to 2 s at
+    least. A stage that no row has is left out.
     """
     rows = [row for row in rows if row["evidence_seconds"] is not None]
-    spans = [padded(tuple(row["evidence_seconds"])) for row in rows]
-    tops = [("embedding", "embedded", k) for k in EMBEDDED_TOP] + [("reranked", "reranked", k) for k in RERANKED_TOP]
+    spans = [padded(span) for row in rows if (span := row["evidence_seconds"]) is not None]
+    tops: list[tuple[str, Literal["embedded", "reranked"], int]] = [
+        *(("embedding", "embedded", k) for k in EMBEDDED_TOP),
+        *(("reranked", "reranked", k) for k in RERANKED_TOP),
+    ]
     stages = {
-        f"{name} top {k}": [_clips_touch(row[pool][:k], span) for row, span in zip(rows, spans, strict=True)]
+        f"{name} top {k}": [_any_clip_overlaps(row[pool][:k], span) for row, span in zip(rows, spans, strict=True)]
         for name, pool, k in tops
         if any(row[pool] for row in rows)
     }
     if any(row["times_seconds"] for row in rows):
-        stages["selection"] = [_frames_touch(row["times_seconds"], span) for row, span in zip(rows, spans, strict=True)]
+        stages["selection"] = [
+            _any_frame_inside(row["times_seconds"], span) for row, span in zip(rows, spans, strict=True)
+        ]
     return {stage: Share.of(hits) for stage, hits in stages.items()}
 
 
-def _clips_touch(clips: Sequence[Sequence[float]], span: tuple[float, float]) -> bool:
+def _any_clip_overlaps(clips: Sequence[ScoredClip], span: tuple[float, float]) -> bool:
     return any(start < span[1] and span[0] < end for start, end, _ in clips)
 
 
-def _frames_touch(times_seconds: Sequence[float], span: tuple[float, float]) -> bool:
+def _any_frame_inside(times_seconds: Sequence[float], span: tuple[float, float]) -> bool:
     return any(span[0] <= seconds < span[1] for seconds in times_seconds)
 
 
@@ -124,29 +133,30 @@ def _frames_touch(times_seconds: Sequence[float], span: tuple[float, float]) -> 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """An arm against another, on the questions that both were asked."""
+    """The comparison of one condition with another, on the questions that both were asked."""
 
     n: int
     gained: int
-    """Right in the arm, wrong in the other."""
+    """How many questions are correct here and wrong in the other condition."""
     lost: int
-    """The other way round."""
+    """How many questions are wrong here and correct in the other condition."""
     difference: float
-    """Of the accuracies; NaN if n is 0."""
+    """The difference of the accuracies is NaN if n is 0."""
     low: float
     high: float
-    """By a bootstrap that draws whole videos, for questions on one video are alike; NaN if there is one video only."""
+    """The interval is by a bootstrap that samples whole videos, since questions on one video are alike. NaN if there
+    is one video only."""
     p_value: float
-    """McNemar's exact test, two-sided: were gains and losses equally likely?"""
+    """McNemar's exact test, two-sided, has this p: were gains and losses equally likely?"""
 
 
 def compare(rows: Iterable[Row], others: Iterable[Row]) -> Comparison:
-    """Paired by video and question; rows without a partner are left out."""
+    """Return the comparison of `rows` with `others`, paired by video and question; rows without a pair are left out."""
     from scipy.stats import binomtest
 
-    right = {(row["video_id"], row["question_id"]): is_right(row) for row in others}
-    mine = {(row["video_id"], row["question_id"]): is_right(row) for row in rows}
-    pairs = [(video, mine[video, question], right[video, question]) for video, question in mine.keys() & right.keys()]
+    second = {(row["video_id"], row["question_id"]): is_correct(row) for row in others}
+    first = {(row["video_id"], row["question_id"]): is_correct(row) for row in rows}
+    pairs = [(key[0], first[key], second[key]) for key in first.keys() & second.keys()]
     gained, lost = sum(a and not b for _, a, b in pairs), sum(b and not a for _, a, b in pairs)
     low, high = clustered_interval([(video, int(a) - int(b)) for video, a, b in pairs])
     return Comparison(
@@ -161,19 +171,23 @@ def compare(rows: Iterable[Row], others: Iterable[Row]) -> Comparison:
 
 
 def clustered_interval(values: Sequence[tuple[str, float]]) -> tuple[float, float]:
-    """The 2.5th to 97.5th percentile of the mean of (cluster, value), whole clusters drawn with replacement.
+    """Return the 95% interval of the mean, by a bootstrap that samples whole clusters with replacement.
 
-    The same every time. NaN for fewer than two clusters.
+    Args:
+        values: Pairs (cluster, value).
+
+    Returns:
+        The 2.5th and the 97.5th percentile, the same every time; NaN for fewer than two clusters.
     """
-    of_cluster: dict[str, list[float]] = defaultdict(list)
+    values_by_cluster: dict[str, list[float]] = defaultdict(list)
     for cluster, value in values:
-        of_cluster[cluster].append(value)
-    if len(of_cluster) < 2:
+        values_by_cluster[cluster].append(value)
+    if len(values_by_cluster) < 2:
         return math.nan, math.nan
-    clusters = [of_cluster[name] for name in sorted(of_cluster)]
-    sums, sizes = np.array([sum(mine) for mine in clusters]), np.array([len(mine) for mine in clusters])
-    drawn = np.random.default_rng(BOOTSTRAP_SEED).integers(len(sums), size=(BOOTSTRAP_DRAWS, len(sums)))
-    low, high = np.percentile(sums[drawn].sum(1) / sizes[drawn].sum(1), [2.5, 97.5])
+    clusters = [values_by_cluster[name] for name in sorted(values_by_cluster)]
+    sums, sizes = np.array([sum(cluster) for cluster in clusters]), np.array([len(cluster) for cluster in clusters])
+    samples = np.random.default_rng(BOOTSTRAP_SEED).integers(len(sums), size=(BOOTSTRAP_SAMPLES, len(sums)))
+    low, high = np.percentile(sums[samples].sum(1) / sizes[samples].sum(1), [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -182,18 +196,18 @@ def clustered_interval(values: Sequence[tuple[str, float]]) -> tuple[float, floa
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What was spent, as means over `n` answers or videos; NaN if there are none."""
+    """Mean costs over `n` answers or videos; NaN if n is 0."""
 
     n: int
     frames_decoded: float
     pairs_encoded: float
     tokens_prefilled: float
     seconds: dict[str, float]
-    """Wall time by stage."""
+    """Stage -> wall time."""
 
 
 def cost(rows: Iterable[Row]) -> Cost:
-    """Of an answer, failed ones left out, on a video that is indexed: see `evaluate.rows`."""
+    """Return the cost of an answer on an indexed video; failed answers are left out. See `lvqa.evaluation.rows`."""
     answered = [row for row in rows if row["error"] is None]
     stages = dict.fromkeys(stage for row in answered for stage in row["seconds"])
     seconds = {stage: _mean([row["seconds"].get(stage, 0.0) for row in answered]) for stage in stages}
@@ -201,13 +215,13 @@ def cost(rows: Iterable[Row]) -> Cost:
 
 
 def index_cost(rows: Iterable[Row]) -> Cost:
-    """Of making a video's index, over the videos whose index was made in this run, and not found in the store."""
-    made = {row["video_id"]: row["index"] for row in rows if row["index"] is not None and not row["index"]["reused"]}
-    seconds = {"index": _mean([index["seconds"] for index in made.values()])}
-    return _cost([index["counts"] for index in made.values()], seconds)
+    """Return the cost of indexing a video, over the videos that were indexed in this run and not before."""
+    built = {row["video_id"]: row["index"] for row in rows if row["index"] is not None and not row["index"]["reused"]}
+    seconds = {"index": _mean([index["seconds"] for index in built.values()])}
+    return _cost([index["counts"] for index in built.values()], seconds)
 
 
-def _cost(counts: Sequence[dict[str, int]], seconds: dict[str, float]) -> Cost:
+def _cost(counts: Sequence[RowCounts], seconds: dict[str, float]) -> Cost:
     means = {name: _mean([count[name] for count in counts]) for name in COUNTED}
     return Cost(n=len(counts), seconds=seconds, **means)
 

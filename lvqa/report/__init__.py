@@ -1,4 +1,4 @@
-"""What is shown of answers and runs: contact sheets, tables, plots, pages that need no other file."""
+"""Reports of answers and runs: contact sheets, tables, plots, and pages that need no other file."""
 
 from lvqa.report.answers import clock, span_text, write_contact_sheet, write_page
 from lvqa.report.diagnostics import write_diagnostics

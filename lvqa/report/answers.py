@@ -1,4 +1,4 @@
-"""Answers as pictures and pages: the chosen frames, and the score over time above them."""
+"""Answers as pictures and pages: the selected frames, and the scores over time above them."""
 
 from __future__ import annotations
 
@@ -11,39 +11,49 @@ import numpy as np
 
 from lvqa.image import read_image
 from lvqa.records import Answer, Candidate, Video
-from lvqa.report.page import as_source, page, rendered, write_whole
+from lvqa.report.page import data_url, render_figure, render_page, write_file
 from lvqa.video import read_frames
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Span = tuple[float, float]
-"""From when to when, in seconds."""
+"""The start and the end of a time span, in seconds."""
 
 BLUE, GREY, GREEN, RED = "#2563a8", "#9aa3ad", "#2e8b57", "#c0392b"
 THUMBNAIL_HEIGHT = 180
 
 
 def clock(seconds: float) -> str:
-    """A time as a player shows it: 725 -> "12:05", 3725 -> "1:02:05"."""
+    """Return a time as a video player displays it: 725 -> "12:05", 3725 -> "1:02:05"."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def span_text(candidate: Candidate) -> str:
-    """From when to when a candidate lasts: "12:05-12:21"."""
+    """Return the start and end of a candidate: "12:05-12:21"."""
     return f"{clock(candidate.clip.start_seconds)}-{clock(candidate.clip.end_seconds)}"
 
 
 def write_page(path: Path, answer: Answer, video: Video, *, evidence: Sequence[Candidate]) -> None:
-    """One HTML file that needs no other: the answer, the options, the evidence, the frames, the score over time.
+    """Write an answer as one HTML file that needs no other file.
 
-    A picture of the question stands below it. LvqaError if that can't be read any more, or the page not be written.
+    It contains the question with its picture, the answer, the options, the scores over time, the frames, the evidence
+    and the cost.
+
+    Args:
+        path: Where the page is written.
+        answer: The answer.
+        video: The video that the question is about; its frames are decoded again.
+        evidence: The candidates to list, best first.
+
+    Raises:
+        LvqaError: If the frames or the picture of the question cannot be read, or the page cannot be written.
     """
     image = answer.question.image
     pictures = [_jpeg(pixels) for pixels in _thumbnails(video, answer.frames)]
-    html = page(
+    html = render_page(
         _PAGE,
         answer=answer,
         image=None if image is None else _jpeg(read_image(image, size_of=_thumbnail_size)),
@@ -56,13 +66,25 @@ def write_page(path: Path, answer: Answer, video: Video, *, evidence: Sequence[C
         span=span_text,
         seconds=sum(answer.seconds.values()),
     )
-    write_whole(path, html)
+    write_file(path, html)
 
 
 def write_contact_sheet(
     path: Path, answer: Answer, video: Video, *, title: str, subtitle: str, truth_seconds: Span | None = None
 ) -> None:
-    """A PNG: the score over the film, below it the chosen frames with their times, green where the truth lies."""
+    """Write an answer as a PNG: the scores over time, and below them the selected frames with their times.
+
+    Args:
+        path: Where the picture is written.
+        answer: The answer.
+        video: The video that the question is about; its frames are decoded again.
+        title: The first line of the picture.
+        subtitle: The second line of the picture.
+        truth_seconds: The time at which the answer can be seen; it and the frames in it are marked in green.
+
+    Raises:
+        LvqaError: If the frames cannot be read, or the picture cannot be written.
+    """
     from matplotlib.figure import Figure
 
     columns = 4 if len(answer.frames) <= 16 else 8
@@ -75,28 +97,28 @@ def write_contact_sheet(
     axes = top.subplots()
     axes.set_title(subtitle, loc="left", fontsize=10, color="#444444")
     _draw_scores(axes, answer, video, truth_seconds)
-    cells = np.ravel(bottom.subplots(rows, columns, squeeze=False))
-    for cell in cells:
-        cell.axis("off")
-    for cell, seconds, pixels in zip(cells, answer.frames, _thumbnails(video, answer.frames), strict=False):
-        inside = truth_seconds is not None and truth_seconds[0] <= seconds < truth_seconds[1]
-        _draw_frame(cell, pixels, clock(seconds), marked=inside)
-    write_whole(path, rendered(figure, "png"))
+    panels = np.ravel(bottom.subplots(rows, columns, squeeze=False))
+    for panel in panels:
+        panel.axis("off")
+    for panel, seconds, pixels in zip(panels, answer.frames, _thumbnails(video, answer.frames), strict=False):
+        is_inside = truth_seconds is not None and truth_seconds[0] <= seconds < truth_seconds[1]
+        _draw_frame(panel, pixels, clock(seconds), is_marked=is_inside)
+    write_file(path, render_figure(figure, "png"))
 
 
-def _draw_frame(cell: Axes, pixels: np.ndarray, caption: str, *, marked: bool) -> None:
-    cell.axis("on")
-    cell.imshow(pixels, aspect="equal", interpolation="antialiased")
-    cell.set_xticks([])
-    cell.set_yticks([])
-    for spine in cell.spines.values():
-        spine.set_color(GREEN if marked else "#dddddd")
-        spine.set_linewidth(4 if marked else 1)
-    cell.set_xlabel(caption, fontsize=9, labelpad=2, color=GREEN if marked else "#333333")
+def _draw_frame(panel: Axes, pixels: np.ndarray, caption: str, *, is_marked: bool) -> None:
+    panel.axis("on")
+    panel.imshow(pixels, aspect="equal", interpolation="antialiased")
+    panel.set_xticks([])
+    panel.set_yticks([])
+    for spine in panel.spines.values():
+        spine.set_color(GREEN if is_marked else "#dddddd")
+        spine.set_linewidth(4 if is_marked else 1)
+    panel.set_xlabel(caption, fontsize=9, labelpad=2, color=GREEN if is_marked else "#333333")
 
 
 def _draw_scores(axes: Axes, answer: Answer, video: Video, truth_seconds: Span | None) -> None:
-    """Rerank scores as steps from 0 to 1, embedding scores as a thin line of its own scale, frames as ticks below."""
+    """Draw rerank scores as steps from 0 to 1, embedding scores as a line on its own scale, and frames as ticks."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     if truth_seconds is not None:
@@ -107,26 +129,33 @@ def _draw_scores(axes: Axes, answer: Answer, video: Video, truth_seconds: Span |
     if in_time and not all(map(math.isnan, reranked)):
         axes.stairs(reranked, edges, fill=True, color=BLUE, alpha=0.75, lw=0, label="rerank score")
     axes.plot(
-        answer.frames, [-0.07] * len(answer.frames), "|", color=RED, ms=11, mew=1.6, clip_on=False, label="frames shown"
+        answer.frames,
+        [-0.07] * len(answer.frames),
+        "|",
+        color=RED,
+        ms=11,
+        mew=1.6,
+        clip_on=False,
+        label="selected frames",
     )
     axes.set(xlim=(0, video.duration_seconds), ylim=(-0.14, 1.03), yticks=[0, 0.5, 1])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds)))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 1.2, 1.5, 1.8, 2, 2.4, 3, 6, 9, 10]))
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)
-    axes.set_xlabel("time in the film", fontsize=9)
+    axes.set_xlabel("time in the video", fontsize=9)
     handles, labels = axes.get_legend_handles_labels()
     if in_time:
         axes.set_ylabel("rerank score", color=BLUE, fontsize=9)
-        other = axes.twinx()
-        other.stairs(
+        right_axes = axes.twinx()
+        right_axes.stairs(
             [c.embed_score for c in in_time], edges, color=GREY, lw=1.2, baseline=None, label="embedding score"
         )
-        other.set_ylabel("embedding score (cosine)", color=GREY, fontsize=9)
-        other.tick_params(labelsize=9, colors=GREY)
-        other.margins(y=0.25)
-        other.spines[["top", "left"]].set_visible(False)
-        more_handles, more_labels = other.get_legend_handles_labels()
+        right_axes.set_ylabel("embedding score (cosine)", color=GREY, fontsize=9)
+        right_axes.tick_params(labelsize=9, colors=GREY)
+        right_axes.margins(y=0.25)
+        right_axes.spines[["top", "left"]].set_visible(False)
+        more_handles, more_labels = right_axes.get_legend_handles_labels()
         handles, labels = handles + more_handles, labels + more_labels
     axes.legend(
         handles, labels, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, fontsize=8.5, frameon=False, borderpad=0
@@ -138,28 +167,28 @@ def _score_svg(answer: Answer, video: Video) -> str:
 
     figure = Figure(figsize=(10, 2.8), layout="constrained", facecolor="white")
     _draw_scores(figure.subplots(), answer, video, answer.question.evidence_seconds)
-    return as_source(rendered(figure, "svg"), "image/svg+xml")
+    return data_url(render_figure(figure, "svg"), "image/svg+xml")
 
 
 def _thumbnails(video: Video, times_seconds: Sequence[float]) -> list[np.ndarray]:
-    """(height, width, 3) uint8 pictures of the frames shown at these times, small."""
+    """Return small pictures of the frames at these times, each (height, width, 3) uint8."""
     height, width = _thumbnail_size(video.height, video.width)
     batches = read_frames(video, times_seconds, height=height, width=width)
     return [pixels for batch in batches for pixels in batch.pixels]
 
 
 def _thumbnail_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width, the aspect kept."""
-    small = min(THUMBNAIL_HEIGHT, height)
-    return small, max(1, round(small * width / height))
+    """Return the height and width of a thumbnail with the same aspect ratio."""
+    thumbnail_height = min(THUMBNAIL_HEIGHT, height)
+    return thumbnail_height, max(1, round(thumbnail_height * width / height))
 
 
 def _jpeg(pixels: np.ndarray) -> str:
     import cv2
 
-    done, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
-    assert done
-    return as_source(data.tobytes(), "image/jpeg")
+    is_encoded, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    assert is_encoded
+    return data_url(data.tobytes(), "image/jpeg")
 
 
 _PAGE = """<!doctype html>
@@ -180,11 +209,11 @@ _PAGE = """<!doctype html>
  figure img { width: 100%; display: block; border-radius: 3px; }
  figcaption { font-size: .8rem; color: #555; font-variant-numeric: tabular-nums; }
  .plot { width: 100%; }
- .asked { max-width: 100%; border-radius: 3px; }
+ .question-image { max-width: 100%; border-radius: 3px; }
 </style></head><body>
 <h1>{{ answer.question.text }}</h1>
 {% if image %}
-<p><img class="asked" src="{{ image }}" alt="the picture of the question"></p>
+<p><img class="question-image" src="{{ image }}" alt="the picture of the question"></p>
 {% endif %}
 <p class="small">{{ video.path }} &middot; {{ clock(video.duration_seconds) }}
  &middot; {{ video.width }}x{{ video.height }}
@@ -200,9 +229,9 @@ _PAGE = """<!doctype html>
 {% endif %}
 {% if plot %}
 <h2>Score over time</h2>
-<img class="plot" src="{{ plot }}" alt="score over time, with the frames shown">
+<img class="plot" src="{{ plot }}" alt="score over time, with the selected frames">
 {% endif %}
-<h2>Frames shown ({{ frames|length }} of a budget of {{ answer.frames_budget }})</h2>
+<h2>Selected frames ({{ frames|length }} of a budget of {{ answer.frames_budget }})</h2>
 <div>{% for time, picture in frames %}
 <figure><img src="{{ picture }}" alt="frame at {{ time }}"><figcaption>{{ time }}</figcaption></figure>
 {% endfor %}</div>
@@ -216,11 +245,11 @@ _PAGE = """<!doctype html>
 <h2>Cost</h2>
 <p class="small">{{ answer.counts.frames_decoded }} frames decoded, {{ answer.counts.pairs_encoded }} pairs encoded,
  {{ answer.counts.tokens_prefilled }} tokens prefilled; {{ "%.1f"|format(seconds) }} s
- ({% for stage, spent in answer.seconds.items() %}
-{{ stage }} {{ "%.1f"|format(spent) }} s{{ ", " if not loop.last }}
+ ({% for stage, stage_seconds in answer.seconds.items() %}
+{{ stage }} {{ "%.1f"|format(stage_seconds) }} s{{ ", " if not loop.last }}
 {% endfor %}).
  {% if answer.index %}
- Index of {{ answer.index.clips }} clips, {{ "reused" if answer.index.reused else "made now" }}.
+ Index of {{ answer.index.clips }} clips, {{ "reused" if answer.index.reused else "built now" }}.
  {% endif %}</p>
 </body></html>
 """

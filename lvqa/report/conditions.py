@@ -1,144 +1,160 @@
-"""What a report compares: each arm of each run at each budget, and which arm it is measured against."""
+"""The conditions that a report compares: each arm of each run at each budget, with its baseline."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvqa.evaluation import NO_BUDGET, Row, Run, arms_of, read_run
+from lvqa.evaluation import NO_BUDGET, Arm, Row, Run, read_run, resolve_arms
 from lvqa.records import LvqaError
 
 BASELINE = "uniform"
-"""The method that others are measured against in a run that names no arm for it."""
+"""The method of the baseline, if a run does not name an arm as its baseline."""
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """Figures from a paper, in percent by number of frames."""
+class PublishedResult:
+    """The accuracy that a paper reports for one method."""
 
     benchmark: str
     source: str
     model: str
     method: str
     accuracy: dict[int, float]
+    """Number of frames -> percent."""
 
 
 FREERET = "FreeRet paper, Table 4 (arXiv 2509.24621)"
-PUBLISHED = (
-    Published("lvbench", FREERET, "Qwen2.5-VL-7B", "uniform", {16: 36.7, 32: 39.0, 64: 39.0}),
-    Published("lvbench", FREERET, "Qwen2.5-VL-7B", "freeret", {16: 42.7, 32: 44.2, 64: 44.8}),
+PUBLISHED_RESULTS = (
+    PublishedResult("lvbench", FREERET, "Qwen2.5-VL-7B", "uniform", {16: 36.7, 32: 39.0, 64: 39.0}),
+    PublishedResult("lvbench", FREERET, "Qwen2.5-VL-7B", "freeret", {16: 42.7, 32: 44.2, 64: 44.8}),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class NamedRun:
-    """A run, and what the report calls it."""
+    """A run and its name in the report."""
 
     name: str
     run: Run
 
     @property
     def benchmark(self) -> str:
-        """The benchmark's name; films made in its layout are another one."""
+        """The benchmark's name. Synthetic videos in the layout of a benchmark are another benchmark."""
         settings = self.run.config.benchmark
-        return settings.name if settings.make is None else f"made films in {settings.name}'s layout"
+        return settings.name if settings.make is None else f"synthetic videos in {settings.name}'s layout"
 
     @property
     def num_missing_answers(self) -> int:
-        """How many rows the run still lacks."""
-        cells = sum(len(arm.budgets) for arm in arms_of(self.run.config))
-        return max(0, cells * self.run.num_questions - len(self.run.rows))
+        """The number of rows that the run still lacks."""
+        num_conditions = sum(len(arm.budgets) for arm in resolve_arms(self.run.config))
+        return max(0, num_conditions * self.run.num_questions - len(self.run.rows))
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class Condition:
     """One arm at one budget."""
 
     run: str
     arm: str
-    """As the report calls it: with its run's name before it if another run has an arm of this name."""
+    """The arm's name in the report: after the name of its run, if another run has an arm of the same name."""
     method: str
     budget: int
-    """Frames; 0 for an arm that is shown none."""
+    """The number of frames; 0 in an arm without frames."""
     rows: tuple[Row, ...]
     baseline: tuple[Row, ...] | None
-    """What it is measured against, at the same budget: the baseline that it or its run names, or else the uniform arm
-    of its run, or of another run of the same benchmark.
+    """The rows of the baseline at the same budget: of the arm that this arm or its run names as the baseline, or else
+    of the uniform arm of its run, or of another run of the same benchmark.
 
-    None where there is none, where no frames are shown, and in the baseline itself.
+    None if there is no such arm, in an arm without frames, and in the baseline itself.
     """
     baseline_name: str
-    """ "uniform frames", or the arm as the report calls it; empty where there is none."""
+    """The baseline's name: "uniform frames", or the name of the arm; empty if there is no baseline."""
 
 
 def read_runs(folders: Sequence[Path]) -> list[NamedRun]:
-    """The runs in these folders, each under a name of its own. Raises LvqaError for a folder that is no run folder."""
+    """Read the runs in these folders, and give each a name of its own.
+
+    Raises:
+        LvqaError: If there is no folder, or one that is not a run folder.
+    """
     folders = list({folder.resolve(): folder for folder in folders}.values())
     if not folders:
         raise LvqaError("a report needs one run folder or more, got none")
-    times = Counter(folder.resolve().name for folder in folders)
+    counts = Counter(folder.resolve().name for folder in folders)
     return [
-        NamedRun(clean(folder.resolve().name if times[folder.resolve().name] == 1 else str(folder)), read_run(folder))
+        NamedRun(clean(folder.resolve().name if counts[folder.resolve().name] == 1 else str(folder)), read_run(folder))
         for folder in folders
     ]
 
 
-def conditions_of(runs: Sequence[NamedRun]) -> list[Cell]:
-    """All cells that have an answer, run by run, in the order of the arms; budgets ascending."""
-    arms = {(named.name, arm.name): arm for named in runs for arm in arms_of(named.run.config)}
-    methods = {key: arm.method for key, arm in arms.items()}
-    times = Counter(arm for _, arm in methods)
-    rows: dict[tuple[str, str, int], list[Row]] = {}
+_Key = tuple[str, str, int]
+"""The name of a run, the name of an arm, and a budget identify a condition."""
+
+
+def conditions_of(runs: Sequence[NamedRun]) -> list[Condition]:
+    """Return all conditions that have an answer, run by run, in the order of the arms, with ascending budgets."""
+    arms = {(named.name, arm.name): arm for named in runs for arm in resolve_arms(named.run.config)}
+    counts = Counter(arm for _, arm in arms)
+    rows: dict[_Key, list[Row]] = {}
     for named in runs:
         for row in named.run.rows:
             rows.setdefault((named.name, row["arm"], row["budget"]), []).append(row)
-    places = {key: place for place, key in enumerate(methods)}
-    order = sorted(rows, key=lambda key: (places.get(key[:2], len(places)), key[2]))
+    ranks = {key: i for i, key in enumerate(arms)}
+    keys = sorted(rows, key=lambda key: (ranks.get(key[:2], len(ranks)), key[2]))
     benchmarks = {named.name: named.benchmark for named in runs}
 
-    def shorten(run: str, arm: str) -> str:
-        return clean(arm) if times[arm] < 2 else f"{run}: {clean(arm)}"
+    def display_name(run: str, arm: str) -> str:
+        return clean(arm) if counts[arm] < 2 else f"{run}: {clean(arm)}"
 
-    def baseline(cell: tuple[str, str, int]) -> tuple[str, str, int] | None:
-        run, _, budget = cell
-        rivals = [key for key in order if key[2] == budget != NO_BUDGET]
-        if (named := arms[cell[:2]].baseline if cell[:2] in arms else None) is not None:
-            rivals = [key for key in rivals if key[:2] == (run, named)]
-        else:
-            rivals = [key for key in rivals if methods.get(key[:2]) == BASELINE]
-            rivals = [key for key in rivals if benchmarks[key[0]] == benchmarks[run]]
-        best = min(rivals, key=lambda key: key[0] != run, default=cell)
-        return None if best == cell else best
-
-    cells = []
-    for run, arm, budget in order:
-        against, name = baseline((run, arm, budget)), ""
-        if against is not None:
-            name = "uniform frames" if methods.get(against[:2]) == BASELINE else shorten(*against[:2])
-        cells.append(
-            Cell(
-                run=run,
-                arm=shorten(run, arm),
-                method=methods.get((run, arm), ""),
-                budget=budget,
-                rows=tuple(rows[run, arm, budget]),
-                baseline=None if against is None else tuple(rows[against]),
-                baseline_name=name,
-            )
+    def condition(key: _Key) -> Condition:
+        baseline = _baseline(key, keys, arms, benchmarks)
+        is_uniform = baseline is not None and _method(baseline, arms) == BASELINE
+        return Condition(
+            run=key[0],
+            arm=display_name(*key[:2]),
+            method=_method(key, arms),
+            budget=key[2],
+            rows=tuple(rows[key]),
+            baseline=None if baseline is None else tuple(rows[baseline]),
+            baseline_name="" if baseline is None else "uniform frames" if is_uniform else display_name(*baseline[:2]),
         )
-    return cells
+
+    return [condition(key) for key in keys]
 
 
-def by_arm(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    """The cells of each arm, in their order."""
-    arms: dict[str, list[Cell]] = {}
-    for cell in cells:
-        arms.setdefault(cell.arm, []).append(cell)
+def _method(key: _Key, arms: Mapping[tuple[str, str], Arm]) -> str:
+    """Return the method of a condition; "" if the configuration of its run does not have the arm."""
+    arm = arms.get(key[:2])
+    return "" if arm is None else arm.method
+
+
+def _baseline(
+    key: _Key, keys: Sequence[_Key], arms: Mapping[tuple[str, str], Arm], benchmarks: Mapping[str, str]
+) -> _Key | None:
+    """Return the condition with which this one is compared, preferably of the same run."""
+    run, _, budget = key
+    candidates = [other for other in keys if other[2] == budget != NO_BUDGET]
+    arm = arms.get(key[:2])
+    if arm is not None and arm.baseline is not None:
+        candidates = [other for other in candidates if other[:2] == (run, arm.baseline)]
+    else:
+        candidates = [other for other in candidates if _method(other, arms) == BASELINE]
+        candidates = [other for other in candidates if benchmarks[other[0]] == benchmarks[run]]
+    best = min(candidates, key=lambda other: other[0] != run, default=key)
+    return None if best == key else best
+
+
+def by_arm(conditions: Sequence[Condition]) -> dict[str, list[Condition]]:
+    """Return arm -> its conditions, in their order."""
+    arms: dict[str, list[Condition]] = {}
+    for condition in conditions:
+        arms.setdefault(condition.arm, []).append(condition)
     return arms
 
 
 def clean(text: str) -> str:
-    """A text from outside on one line, without what could steer a terminal or break a picture."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    """Return a foreign text on one line, without characters that control a terminal or break a picture."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

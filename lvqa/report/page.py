@@ -1,4 +1,4 @@
-"""What all pages and pictures share: a template filled, a figure as bytes, a file written whole."""
+"""What all pages and pictures share: filling a template, rendering a figure, writing a file."""
 
 from __future__ import annotations
 
@@ -14,29 +14,33 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def page(template: str, **values: object) -> bytes:
-    """The template filled; whatever the values hold is shown as text, never read as HTML."""
+def render_page(template: str, **values: object) -> bytes:
+    """Return the template, filled. The values are escaped, so nothing in them is read as HTML."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(**values).encode("utf-8", errors="backslashreplace")
 
 
-def rendered(figure: Figure, format: str) -> bytes:
-    """The figure as a file of this format: png, svg."""
-    held = io.BytesIO()
+def render_figure(figure: Figure, format: str) -> bytes:
+    """Return the figure as a file of this format: "png" or "svg"."""
+    buffer = io.BytesIO()
     # Without the date: the same figure is the same file.
-    figure.savefig(held, format=format, dpi=110, metadata={"Date": None} if format == "svg" else None)
-    return held.getvalue()
+    figure.savefig(buffer, format=format, dpi=110, metadata={"Date": None} if format == "svg" else None)
+    return buffer.getvalue()
 
 
-def as_source(content: bytes, kind: str) -> str:
-    """What an <img> shows without another file; `kind` is "image/png" or the like."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+def data_url(content: bytes, mime_type: str) -> str:
+    """Return a picture as the `src` of an <img>, which then needs no other file."""
+    return f"data:{mime_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a page or a picture whole, with its folders. Raises LvqaError where that can't be done."""
+def write_file(path: Path, content: bytes) -> None:
+    """Write a page or a picture atomically, and make its folders.
+
+    Raises:
+        LvqaError: If the file cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)

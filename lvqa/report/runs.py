@@ -1,4 +1,4 @@
-"""The report of runs: tables in Markdown, the same with plots on one HTML page, and a CSV of the cells."""
+"""The report of runs: tables in Markdown, the same tables with plots on one HTML page, and a CSV."""
 
 from __future__ import annotations
 
@@ -8,70 +8,76 @@ from pathlib import Path
 
 from lvqa.evaluation import Comparison
 from lvqa.report import plots, tables
-from lvqa.report.conditions import PUBLISHED, Cell, NamedRun, clean, conditions_of, read_runs
-from lvqa.report.page import as_source, page, write_whole
+from lvqa.report.conditions import PUBLISHED_RESULTS, Condition, NamedRun, clean, conditions_of, read_runs
+from lvqa.report.page import data_url, render_page, write_file
 from lvqa.report.tables import Table, to_markdown
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, what the figures under it mean, and the figures."""
+    """A heading, an explanation of the figures, and the figures."""
 
     title: str
     text: str
     tables: Sequence[Table] = ()
     lines: Sequence[str] = ()
-    """A list."""
+    """The items of a list under the tables."""
     plot: Callable[[], bytes | None] = lambda: None
-    """Draws the SVG."""
+    """The function draws the plot as SVG, and returns None if there is nothing to draw."""
 
 
 def write_report(runs: Sequence[Path], html: Path | None = None, csv: Path | None = None) -> str:
-    """The report of the runs in these folders, side by side, as Markdown; also written as a page and as CSV.
+    """Return the report of the runs in these folders as Markdown, and write it as a page and as CSV.
 
-    Raises LvqaError for a folder that is no run folder, before anything is written.
+    Args:
+        runs: The run folders. Their arms stand side by side.
+        html: Where the page is written.
+        csv: Where the figures are written.
+
+    Raises:
+        LvqaError: If a folder is not a run folder, before anything is written; or if a file cannot be written.
     """
     named = read_runs(runs)
-    cells = conditions_of(named)
-    sections = _sections(named, cells)
+    conditions = conditions_of(named)
+    sections = _sections(named, conditions)
     if csv is not None:
-        write_whole(csv, tables.to_csv(cells).encode("utf-8", errors="backslashreplace"))
+        write_file(csv, tables.to_csv(conditions).encode("utf-8", errors="backslashreplace"))
     if html is not None:
-        write_whole(html, _page(named, sections))
+        write_file(html, _page(named, sections))
     return _markdown(named, sections)
 
 
-def _sections(runs: Sequence[NamedRun], cells: Sequence[Cell]) -> list[Section]:
-    """All that there is something to say about."""
+def _sections(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list[Section]:
+    """Return all sections that have content."""
     sections = []
-    if cells:
-        sections = [_overview(cells), _accuracy(runs, cells), _published(runs), _abilities(cells)]
-        sections += [_recall(cells), _paired(cells)]
-        sections += [_cost(runs, cells), _official(runs, cells)]
+    if conditions:
+        sections = [_overview(conditions), _accuracy(runs, conditions), _published(runs), _abilities(conditions)]
+        sections += [_recall(conditions), _paired(conditions)]
+        sections += [_cost(runs, conditions), _official(runs, conditions)]
     sections.append(_failures(runs))
     return [section for section in sections if section.tables or section.lines]
 
 
-def _overview(cells: Sequence[Cell]) -> Section:
+def _overview(conditions: Sequence[Condition]) -> Section:
     return Section(
         "Overview",
-        "Accuracy: percent of all questions asked. Evidence: percent of the questions with an annotated time of which "
-        "a frame was shown. Tokens: read for a question, ranking and answer, the video being indexed. Difference: in "
-        "points of accuracy on the same questions. Intervals are 95%; the sections below say how they are taken.",
-        [tables.overview_table(cells)],
+        "Accuracy: percent of all questions. Evidence: percent of the questions with an annotated time of which a "
+        "frame was selected. Tokens: prefilled to rank and answer a question on an indexed video. Difference: "
+        "points of accuracy on the same questions. Intervals are 95%; the sections below explain them.",
+        [tables.overview_table(conditions)],
     )
 
 
-def _accuracy(runs: Sequence[NamedRun], cells: Sequence[Cell]) -> Section:
-    benchmarks, budgets = {run.benchmark for run in runs}, {cell.budget for cell in cells}
-    comparable = [p for p in PUBLISHED if p.benchmark in benchmarks and budgets & {*p.accuracy}]
+def _accuracy(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Section:
+    benchmarks, budgets = {run.benchmark for run in runs}, {condition.budget for condition in conditions}
+    comparable = [p for p in PUBLISHED_RESULTS if p.benchmark in benchmarks and budgets & {*p.accuracy}]
     models = dict.fromkeys(p.model for p in comparable)
     return Section(
         "Accuracy",
-        "Percent of all questions asked, with the 95% interval by Wilson; an answer that failed is wrong."
-        + (f" Hollow: published for {', '.join(models)}, not run here." if comparable else ""),
-        [tables.accuracy_table(cells)],
-        plot=lambda: plots.accuracy_figure(cells, comparable),
+        "Percent of all questions, with the 95% interval by Wilson; a failed answer is counted as wrong."
+        + (f" Hollow markers: published for {', '.join(models)}, not run here." if comparable else ""),
+        [tables.accuracy_table(conditions)],
+        plot=lambda: plots.accuracy_figure(conditions, comparable),
     )
 
 
@@ -79,60 +85,61 @@ def _published(runs: Sequence[NamedRun]) -> Section:
     table = tables.published_table(runs)
     text = "Percent, as their sources report them; not run here."
     if table is not None and not all(run.benchmark == run.run.config.benchmark.name for run in runs):
-        text += " They are about the benchmark's own videos, so they say nothing about the made films of this report."
+        text += " They are about the benchmark's own videos and cannot be compared with this report's synthetic videos."
     return Section("Published figures", text, [table] if table else [])
 
 
-def _abilities(cells: Sequence[Cell]) -> Section:
+def _abilities(conditions: Sequence[Condition]) -> Section:
     return Section(
         "Accuracy by ability",
         "Percent with the 95% interval by Wilson. A question with several abilities counts once in each.",
-        tables.ability_tables(cells),
-        plot=lambda: plots.ability_figure(cells),
+        tables.ability_tables(conditions),
+        plot=lambda: plots.ability_figure(conditions),
     )
 
 
-def _recall(cells: Sequence[Cell]) -> Section:
+def _recall(conditions: Sequence[Condition]) -> Section:
     return Section(
         "Evidence recall by stage",
-        "Percent of questions with an annotated time of which that time is found: by one of the best clips, and by a "
-        "frame that was shown (95% interval by Wilson).",
-        tables.recall_tables(cells),
-        plot=lambda: plots.recall_figure(cells),
+        "Percent of the questions with an annotated time whose time overlaps one of the best clips, or contains a "
+        "selected frame (95% interval by Wilson).",
+        tables.recall_tables(conditions),
+        plot=lambda: plots.recall_figure(conditions),
     )
 
 
-def _paired(cells: Sequence[Cell]) -> Section:
-    compared: list[tuple[Cell, Comparison]] = tables.comparisons(cells)
+def _paired(conditions: Sequence[Condition]) -> Section:
+    comparisons: list[tuple[Condition, Comparison]] = tables.compare_to_baselines(conditions)
+    names = tables.baseline_names(comparisons)
     return Section(
-        f"Paired difference to {tables.baseline_names(compared)}",
+        f"Paired difference to {names}",
         "On the same questions at the same budget, in points of accuracy; the 95% interval is from a bootstrap over "
-        f"videos. Gained: right where {tables.baseline_names(compared)} had it wrong; lost: the other way round.",
-        [tables.comparison_table(compared)] if compared else [],
-        plot=lambda: plots.comparison_figure(compared, cells),
+        f"videos. Gained: correct here and wrong with {names}; lost: wrong here and correct with {names}.",
+        [tables.comparison_table(comparisons)] if comparisons else [],
+        plot=lambda: plots.comparison_figure(comparisons, conditions),
     )
 
 
-def _cost(runs: Sequence[NamedRun], cells: Sequence[Cell]) -> Section:
+def _cost(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Section:
     index = tables.index_table(runs)
     return Section(
         "Cost",
-        "Mean of a question that was answered, its video being indexed already; seconds in all and by stage. Frames "
-        "and pairs that were in memory cost nothing, so they depend on what was asked before. The larger the budget, "
-        "the larger the marker.",
-        [tables.cost_table(cells), *([index] if index else [])],
-        plot=lambda: plots.cost_figure(cells) if len(cells) > 1 else None,
+        "Mean of an answered question about an indexed video; seconds in total and by stage. Frames and pairs in "
+        "memory cost nothing, so their numbers depend on the questions before. The larger the budget, the larger the "
+        "marker.",
+        [tables.cost_table(conditions), *([index] if index else [])],
+        plot=lambda: plots.cost_figure(conditions) if len(conditions) > 1 else None,
     )
 
 
-def _official(runs: Sequence[NamedRun], cells: Sequence[Cell]) -> Section:
+def _official(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Section:
     of_lvbench = {run.name for run in runs if run.run.config.benchmark.name == "lvbench"}
-    mine = [cell for cell in cells if cell.run in of_lvbench]
+    of_benchmark = [condition for condition in conditions if condition.run in of_lvbench]
     return Section(
         "LVBench's official figure",
-        "As LVBench's own scripts read and count, in percent: questions without an answer are left out, so an arm that "
-        "fails often looks better than it is.",
-        [tables.official_table(mine)] if mine else [],
+        "Percent, computed as LVBench's own scripts do: questions without an answer are left out, so an arm that fails "
+        "often looks better than it is.",
+        [tables.official_table(of_benchmark)] if of_benchmark else [],
     )
 
 
@@ -141,7 +148,7 @@ def _failures(runs: Sequence[NamedRun]) -> Section:
 
 
 def _about(named: NamedRun) -> list[str]:
-    """What a reader must know of a run, in a line each."""
+    """Return the facts about a run that a reader must know, one in each line."""
     run, config = named.run, named.run.config
     versions = ", ".join(f"{name} {version}" for name, version in run.about.get("versions", {}).items())
     counts = {
@@ -153,32 +160,32 @@ def _about(named: NamedRun) -> list[str]:
     lines = [
         f"{named.name}: benchmark {named.benchmark}; model {config.model.name}; "
         f"{', '.join(f'{name} {count}' for name, count in counts.items())}; seed {config.seed}; "
-        f"begun {run.about.get('started', 'at an unknown time')}; {versions}"
+        f"started {run.about.get('started', 'at an unknown time')}; {versions}"
     ]
     if named.num_missing_answers:
         lines.append(f"{named.name} is not complete: {named.num_missing_answers} answers are still to come.")
     if run.missing:
-        lines.append(f"{named.name} went on without {len(run.missing)} missing videos: {', '.join(run.missing)}.")
+        lines.append(f"{named.name} left out {len(run.missing)} missing videos: {', '.join(run.missing)}.")
     if not run.rows:
         lines.append(f"{named.name} has no answers yet.")
     return [clean(line) for line in lines]
 
 
 def _markdown(runs: Sequence[NamedRun], sections: Sequence[Section]) -> str:
-    parts = ["# Report", "\n".join(f"- {tables.escaped(line)}" for run in runs for line in _about(run))]
+    blocks = ["# Report", "\n".join(f"- {tables.escape_markdown(line)}" for run in runs for line in _about(run))]
     for section in sections:
-        parts += [f"## {section.title}", section.text, *map(to_markdown, section.tables)]
-        parts += ["\n".join(f"- {tables.escaped(line)}" for line in section.lines)] if section.lines else []
-    return "\n\n".join(parts) + "\n"
+        blocks += [f"## {section.title}", section.text, *map(to_markdown, section.tables)]
+        blocks += ["\n".join(f"- {tables.escape_markdown(line)}" for line in section.lines)] if section.lines else []
+    return "\n\n".join(blocks) + "\n"
 
 
 def _page(runs: Sequence[NamedRun], sections: Sequence[Section]) -> bytes:
-    drawn = [(section, section.plot()) for section in sections]
-    return page(
+    plots_by_section = [(section, section.plot()) for section in sections]
+    return render_page(
         _PAGE,
         title=f"Report: {', '.join(run.name for run in runs)}",
         about=[line for run in runs for line in _about(run)],
-        sections=[(section, plot and as_source(plot, "image/svg+xml")) for section, plot in drawn],
+        sections=[(section, plot and data_url(plot, "image/svg+xml")) for section, plot in plots_by_section],
     )
 
 

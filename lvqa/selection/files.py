@@ -1,4 +1,4 @@
-"""Chosen frames in the file formats of others, in and out, so that their selections can be asked about here.
+"""Selected frames in the file formats of others, in and out, so that their selections can be evaluated here.
 
 | format     | a file is                                                | a frame is            | names the question |
 |------------|----------------------------------------------------------|-----------------------|--------------------|
@@ -19,19 +19,31 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
-from lvqa.records import VIDEO_SUFFIXES, LvqaError, shorten
+from msgspec import Meta
+
+from lvqa.records import VIDEO_SUFFIXES, LvqaError
+from lvqa.validation import convert, parse_json, require
+
+T = TypeVar("T")
 
 Key = tuple[str, str]
 """A video and a question, by the names that the file has for them; the suffix of a video's file is taken off."""
 Selections = dict[Key, tuple[float, ...]]
 """The seconds of the frames, sorted and distinct."""
+Scores = tuple[tuple[float, ...], tuple[float, ...]]
+"""The seconds of the frames, sorted, and the score of each."""
 
 MAX_FILE_BYTES = 256 << 20
-"""The published ones have a few MB; VideoITG's rankings of 512 frames some more."""
+"""Bound on a file; the published ones have a few MB, VideoITG's rankings of 512 frames some more."""
 VIDEO_KEYS, QUESTION_KEYS = ("videoID", "video_id", "video_name", "video"), ("question_id", "id", "uid")
 """What datasets call the two, the first that is there counts: Video-MME's `video_id` is a running number."""
+
+FrameIndex = Annotated[int, Meta(ge=0, lt=10**9, description="a whole number, 0 or more")]
+Seconds = Annotated[float, Meta(ge=0, lt=1e9, description="seconds, 0 or more")]
+Score = Annotated[float, Meta(gt=-1e300, lt=1e300, description="a finite number")]
+Name = Annotated[str, Meta(min_length=1)] | int
 
 
 def read_selections(
@@ -41,44 +53,38 @@ def read_selections(
     frames_per_second: Mapping[str, float] | None = None,
     num_frames: int | None = None,
 ) -> Selections:
-    """The frames of each question, from a file of any of the formats.
+    """Read the frames of each question, from a file of any of the formats.
 
-    `frames_per_second` is the rate of each video, where frames are numbers. Of VideoITG's rankings the first
-    `num_frames` count, or all. LvqaError, of one line, for a file that is none of these or needs what is not given.
+    Args:
+        path: The file.
+        order: The questions in the dataset's order, for the formats that do not name them.
+        frames_per_second: The rate of each video, where frames are numbers.
+        num_frames: Of VideoITG's rankings the first so many count; None: all.
+
+    Raises:
+        LvqaError: The file is of none of the formats, or needs what is not given.
     """
     tree = _parsed(path)
     reader = _Reader(path, order, frames_per_second, num_frames)
-    found: Selections = {}
-    for key, seconds in reader.rows(tree):
-        if key in found:
-            reader.fail(f"question {key[1]!r} of video {key[0]!r} stands there twice")
-        found[key] = tuple(sorted({*seconds}))
-    return found
+    return {key: tuple(sorted({*seconds})) for key, seconds in reader.distinct(reader.rows(tree))}
 
 
-def read_scores(path: Path) -> dict[Key, tuple[tuple[float, ...], tuple[float, ...]]]:
-    """Scores of frames, (seconds, scores) of each question, both by time.
+def read_scores(path: Path) -> dict[Key, Scores]:
+    """Read scores of frames: of each question the seconds and the scores, both by time.
 
     The file is a JSON mapping like BOLT's, video to [{question_id, frames, scores}]: seconds, and a score for each.
-    LvqaError, of one line, for a file that is none.
+
+    Raises:
+        LvqaError: The file is not one of scores.
     """
     tree = _parsed(path)
     reader = _Reader(path, None, None, None)
     if not isinstance(tree, dict):
         reader.fail("it must be a mapping, video to [{question_id, frames, scores}]")
-    found: dict[Key, tuple[tuple[float, ...], tuple[float, ...]]] = {}
-    for where, key, row in reader.named(tree):
-        seconds = [reader.seconds(value, where) for value in reader.values(row.get("frames"), f"{where}.frames")]
-        scores = [reader.score(value, where) for value in reader.values(row.get("scores"), f"{where}.scores")]
-        if not seconds or len(seconds) != len(scores):
-            reader.fail(
-                f"{where} must have a score for each frame, and one at least, got {len(scores)}, {len(seconds)}"
-            )
-        if key in found:
-            reader.fail(f"question {key[1]!r} of video {key[0]!r} stands there twice")
-        in_time = sorted(zip(seconds, scores, strict=True))
-        found[key] = (tuple(time for time, _ in in_time), tuple(score for _, score in in_time))
-    return found
+    scores: dict[Key, Scores] = {}
+    for key, by_time in reader.distinct(reader.scored(tree)):
+        scores[key] = (tuple(time for time, _ in by_time), tuple(score for _, score in by_time))
+    return scores
 
 
 def write_selections(
@@ -91,8 +97,15 @@ def write_selections(
 ) -> None:
     """Write the frames of each question, in the order of the mapping, to a file in the format of this name.
 
-    `frames_per_second` is the rate of each video, for the formats whose frames are numbers; `texts` the questions, for
-    those that hold them. VideoITG's scores, which seconds do not have, are all 1.
+    Args:
+        path: The file.
+        selections: The seconds of the frames of each question.
+        format: A name in WRITERS. VideoITG's scores, which seconds do not have, are all 1.
+        frames_per_second: The rate of each video, for the formats whose frames are numbers.
+        texts: The texts of the questions, for the formats that have them.
+
+    Raises:
+        LvqaError: There is no such format, a rate is missing, or the file can't be written.
     """
     if format not in WRITERS:
         raise LvqaError(f"the format must be one of {', '.join(WRITERS)}, got {format!r}")
@@ -108,33 +121,28 @@ def write_selections(
 
 
 def _parsed(path: Path) -> Any:
-    """The file's JSON; a list of objects for one with an object a line."""
+    """Return the file's JSON; a list of objects for one with an object a line."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # opening a FIFO would wait for its writer for ever
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for its writer for ever
             raise LvqaError(f"{path} is not a regular file")
-        if found.st_size > MAX_FILE_BYTES:
+        if status.st_size > MAX_FILE_BYTES:
             most = MAX_FILE_BYTES >> 20
-            raise LvqaError(f"{path} has {found.st_size >> 20} MiB; allowed for a file of selections: {most}")
-        text = path.read_text(encoding="utf-8-sig")
+            raise LvqaError(f"{path} has {status.st_size >> 20} MiB; allowed for a file of selections: {most}")
+        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise LvqaError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise LvqaError(f"{path} is not UTF-8 text") from error
-    lines = [line for line in text.splitlines() if line.strip()]
-    try:
-        if lines and all(line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines):
-            tree = [json.loads(line) for line in lines]
-            # A mapping on one line is BOLT's, unless it is one of VideoITG's rows.
-            return tree if len(tree) > 1 or "doc_id" in tree[0] else tree[0]
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise LvqaError(f"{path} is not JSON: {' '.join(str(error).split())[:200]}") from error
+    lines = [line.strip() for line in content.splitlines() if line.strip()]
+    if lines and all(line.startswith(b"{") and line.endswith(b"}") for line in lines):
+        tree = [parse_json(line, origin=f"{path}, line {i}") for i, line in enumerate(lines, start=1)]
+        # A mapping on one line is BOLT's, unless it is one of VideoITG's rows.
+        return tree if len(tree) > 1 or "doc_id" in tree[0] else tree[0]
+    return parse_json(content, origin=str(path))
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """What is known beside the file."""
+    """Reads the rows of a file with what the caller knows besides."""
 
     path: Path
     order: Sequence[Key] | None
@@ -144,8 +152,17 @@ class _Reader:
     def fail(self, reason: str) -> NoReturn:
         raise LvqaError(f"{self.path}: {reason}")
 
+    def distinct(self, rows: Iterator[tuple[Key, T]]) -> Iterator[tuple[Key, T]]:
+        """Yield the rows, as long as there is one of each question."""
+        keys = set()
+        for key, row in rows:
+            if key in keys:
+                self.fail(f"question {key[1]!r} of video {key[0]!r} stands there twice")
+            keys.add(key)
+            yield key, row
+
     def rows(self, tree: Any) -> Iterator[tuple[Key, list[float]]]:
-        """Each question with its frames, in seconds."""
+        """Return each question with its frames, in seconds."""
         if isinstance(tree, dict):
             return self._bolt(tree)
         if isinstance(tree, list) and tree:
@@ -157,80 +174,69 @@ class _Reader:
                 return self._videoitg(tree)
         self.fail("it is no file of selections of AKS, BOLT, VideoITG or WFS")
 
-    def _aks(self, tree: list[list[Any]]) -> Iterator[tuple[Key, list[float]]]:
+    def scored(self, tree: dict[str, Any]) -> Iterator[tuple[Key, list[tuple[float, float]]]]:
+        """Yield each question of a file of scores with its (seconds, score), by time."""
+        for name, key, row in self._named(tree):
+            seconds = self._convert(row.get("frames"), list[Seconds], f"{name}.frames")
+            scores = self._convert(row.get("scores"), list[Score | None], f"{name}.scores")
+            if not seconds or len(seconds) != len(scores):
+                self.fail(
+                    f"{name} must have a score for each frame, and one at least, got {len(scores)}, {len(seconds)}"
+                )
+            yield key, sorted(zip(seconds, (-math.inf if score is None else score for score in scores), strict=True))
+
+    def _aks(self, tree: list[Any]) -> Iterator[tuple[Key, list[float]]]:
         if len(tree) != len(self._ordered()):
             self.fail(f"it has frames of {len(tree)} questions, and the dataset has {len(self._ordered())}")
-        for place, (key, numbers) in enumerate(zip(self._ordered(), tree, strict=True)):
-            yield key, self._numbered(key, numbers, f"[{place}]")
+        for i, (key, indices) in enumerate(zip(self._ordered(), tree, strict=True)):
+            yield key, self._seconds(key, indices, f"[{i}]")
 
     def _bolt(self, tree: dict[str, Any]) -> Iterator[tuple[Key, list[float]]]:
-        for where, key, row in self.named(tree):
-            yield key, [self.seconds(value, where) for value in self.values(row.get("frames"), f"{where}.frames")]
-
-    def named(self, tree: dict[str, Any]) -> Iterator[tuple[str, Key, dict[str, Any]]]:
-        """Of a mapping, video to questions: where each stands, its name, and what is said of it."""
-        for video, rows in tree.items():
-            if not isinstance(rows, list):
-                self.fail(f"{video!r} must be a list of questions, got {shorten(rows)}")
-            for place, row in enumerate(rows):
-                where = f"{video!r}[{place}]"
-                if not isinstance(row, dict):
-                    self.fail(f"{where} must be a question with its frames, got {shorten(row)}")
-                yield where, (_stem(video), self._name(row, QUESTION_KEYS, where)), row
+        for name, key, row in self._named(tree):
+            yield key, self._convert(row.get("frames"), list[Seconds], f"{name}.frames")
 
     def _videoitg(self, tree: list[dict[str, Any]]) -> Iterator[tuple[Key, list[float]]]:
         ordered = self._ordered()
-        for place, row in enumerate(tree, 1):
-            number = row["doc_id"]
-            if type(number) is not int or not 0 <= number < len(ordered):
-                self.fail(f"line {place}: doc_id must be from 0 to {len(ordered) - 1}, got {shorten(number)}")
-            numbers = self.values(row["index"], f"line {place}: index")
-            yield ordered[number], self._numbered(ordered[number], numbers[: self.num_frames], f"line {place}: index")
+        for line_number, row in enumerate(tree, start=1):
+            name = f"line {line_number}: doc_id"
+            doc_id = self._convert(row["doc_id"], int, name)
+            require(0 <= doc_id < len(ordered), name, doc_id, f"0 to {len(ordered) - 1}", origin=str(self.path))
+            indices = row["index"]
+            yield (
+                ordered[doc_id],
+                self._seconds(ordered[doc_id], indices, f"line {line_number}: index", self.num_frames),
+            )
 
     def _wfs(self, tree: list[dict[str, Any]]) -> Iterator[tuple[Key, list[float]]]:
-        for place, row in enumerate(tree):
-            key = (_stem(self._name(row, VIDEO_KEYS, f"[{place}]")), self._name(row, QUESTION_KEYS, f"[{place}]"))
-            yield key, self._numbered(key, row["keyframe_indices"], f"[{place}].keyframe_indices")
+        for i, row in enumerate(tree):
+            key = (_stem(self._name(row, VIDEO_KEYS, f"[{i}]")), self._name(row, QUESTION_KEYS, f"[{i}]"))
+            yield key, self._seconds(key, row["keyframe_indices"], f"[{i}].keyframe_indices")
+
+    def _named(self, tree: dict[str, Any]) -> Iterator[tuple[str, Key, dict[str, Any]]]:
+        """Yield the questions of a mapping, video to questions: what a message calls each, its key and its row."""
+        for video, value in tree.items():
+            rows = self._convert(value, list[dict[str, Any]], repr(video))
+            for i, row in enumerate(rows):
+                name = f"{video!r}[{i}]"
+                yield name, (_stem(video), self._name(row, QUESTION_KEYS, name)), row
 
     def _ordered(self) -> Sequence[Key]:
         if self.order is None:
             self.fail("it does not name its questions; their order in the dataset must be given (order)")
         return self.order
 
-    def _name(self, row: dict[str, Any], names: Sequence[str], where: str) -> str:
-        name = next((row[name] for name in names if name in row), None)
-        if type(name) not in (str, int) or name == "":
-            self.fail(f"{where} must have a text under {' or '.join(names)}, got {shorten(name)}")
-        return str(name)
+    def _name(self, row: dict[str, Any], keys: Sequence[str], name: str) -> str:
+        key = next((key for key in keys if key in row), " or ".join(keys))
+        value: str | int = self._convert(row.get(key), Name, f"{name}.{key}")
+        return str(value)
 
-    def values(self, value: Any, where: str) -> list[Any]:
-        """The value, if it is a list."""
-        if not isinstance(value, list):
-            self.fail(f"{where} must be a list of frames, got {shorten(value)}")
-        return value
-
-    def seconds(self, value: Any, where: str) -> float:
-        """The value, if it is a time."""
-        # An int of JSON may be larger than any float.
-        if type(value) not in (int, float) or not 0 <= value < 1e9:
-            self.fail(f"{where}: a frame's time must be seconds, 0 or more, got {shorten(value)}")
-        return float(value)
-
-    def score(self, value: Any, where: str) -> float:
-        """The value, if it is a number; null is no score."""
-        if value is None:
-            return -math.inf
-        if type(value) not in (int, float) or not -1e300 < value < 1e300:
-            self.fail(f"{where}: a score must be a finite number or null, got {shorten(value)}")
-        return float(value)
-
-    def _numbered(self, key: Key, numbers: Any, where: str) -> list[float]:
-        """Seconds of frames that are numbers of the video."""
+    def _seconds(self, key: Key, indices: Any, name: str, most: int | None = None) -> list[float]:
+        """Return the seconds of frames that are numbers of the video."""
         rate = _rate(key, self.frames_per_second, where=str(self.path))
-        for number in self.values(numbers, where):
-            if type(number) is not int or not 0 <= number < 1e9:
-                self.fail(f"{where}: a frame must be a whole number, 0 or more, got {shorten(number)}")
-        return [number / rate for number in numbers]
+        return [index / rate for index in self._convert(indices, list[FrameIndex], name)[:most]]
+
+    def _convert(self, value: Any, kind: Any, name: str) -> Any:
+        return convert(value, kind, origin=str(self.path), name=name)
 
 
 # --- writing -------------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def make_videos(
     on_second: Callable[[], None] = lambda: None,
 ) -> list[Path]:
     """Films of seeds `seed`, `seed` + 1, ... with their questions under `folder`; one that is there is kept."""
-    for name, value, least in (("films", num_videos, 1), ("minutes", minutes, 1), ("questions", num_questions, 1)):
+    for name, value, least in (("videos", num_videos, 1), ("minutes", minutes, 1), ("questions", num_questions, 1)):
         if not value >= least:
             raise LvqaError(f"{name} must be {least} or more, got {value}")
     if minutes > MAX_MINUTES:
@@ -77,7 +77,7 @@ def make_videos(
                 write_video(film, path, on_second)
         (folder / "video_info.meta.jsonl").write_text("".join(f"{line}\n" for line in lines))
     except OSError as error:
-        raise LvqaError(f"cannot write films into {folder}: {error.strerror or error}") from error
+        raise LvqaError(f"cannot write videos into {folder}: {error.strerror or error}") from error
     return paths
 
 
@@ -86,7 +86,7 @@ def benchmark_line(film: Film, questions: Sequence[Question]) -> dict[str, objec
     minutes = film.duration_seconds / 60
     return {
         "key": f"{film.key}-{minutes:g}min",
-        "type": "made film",
+        "type": "synthetic video",
         "qa": [
             {
                 "uid": question.id,
