@@ -71,6 +71,11 @@ def test_the_drawing_has_every_module_once():
     assert "pipeline" in modules
 
 
+def test_the_file_map_has_every_module():
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    assert [module for module in generate.module_graph() if not re.search(rf"^lvqa/{module}(\.py|/) ", text, re.M)] == []
+
+
 def test_the_drawing_stands_above_what_it_imports():
     layers = generate.layers_of({"a": {"b", "c"}, "b": {"c"}, "c": set(), "d": set()})
     assert layers == [["c", "d"], ["b"], ["a"]]
