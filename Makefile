@@ -24,7 +24,7 @@ lint: .venv/ready
 # The site, in build/docs. Fails on a warning, on a generated page that is not current, and on a link that leads nowhere.
 docs: .venv/docs-ready
 	$(BIN)/python docs/generate.py --check
-	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -E -W --keep-going -q -b html docs build/docs
 	$(BIN)/python scripts/check_docs.py --site build/docs
 
 .venv/docs-ready: .venv/ready
