@@ -643,7 +643,7 @@ def test_make_film_makes_a_benchmark(lvqa, tmp_path):
 @pytest.mark.parametrize(
     ("words", "names"),
     [
-        (("--films", 0), ("films", "0")),
+        (("--films", 0), ("videos", "0")),
         (("--minutes", 0), ("minutes", "0")),
         (("--minutes", "nan"), ("minutes", "nan")),
         (("--minutes", "inf"), ("minutes", "inf")),
@@ -653,7 +653,7 @@ def test_make_film_makes_a_benchmark(lvqa, tmp_path):
     ],
 )
 def test_films_that_cannot_be_made_are_refused(refused, tmp_path, monkeypatch, words, names):
-    monkeypatch.setattr("lvqa.synthetic.questions.MOST_MISSES", 20)  # it gives up sooner
+    monkeypatch.setattr("lvqa.synthetic.questions.MAX_MISSES", 20)  # it gives up sooner
     refused("make-videos", tmp_path / "bench", *words, names=names)
     assert not (tmp_path / "bench").exists()
 
