@@ -231,8 +231,8 @@ class Trainer:
         if self.workers:
             context = multiprocessing.get_context("forkserver")
             # The workers are forked from a process that has loaded the libraries once. It does not know this package.
-            libraries = (cv2.resize, PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration)
-            context.set_forkserver_preload([library.__module__ for library in libraries])
+            libraries = [cls.__module__ for cls in (PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration)]
+            context.set_forkserver_preload(["cv2", *libraries])
             options = {"multiprocessing_context": context, "prefetch_factor": 4}
         return DataLoader(
             items,
