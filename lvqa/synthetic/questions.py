@@ -160,8 +160,8 @@ class QuestionWriter:
         subject = subjects[int(self.rng.integers(len(subjects)))]
         description = {}
         if len(subjects) > 1 and attribute in THING_ATTRIBUTES:
-            given = "shape" if attribute != "shape" else "colour"
-            description = {given: subject.value(given)}
+            identifying = "shape" if attribute != "shape" else "colour"
+            description = {identifying: subject.value(identifying)}
         return self._draft(
             attribute,
             description,

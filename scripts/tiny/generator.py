@@ -97,10 +97,11 @@ class SampleGenerator:
     def _sample_lookup(self, subjects: Sequence[Subject]) -> tuple[str, dict[str, str], str]:
         """Sample an attribute, a description and the one value that the attribute has for what matches."""
         while True:
-            attribute, *given = self._attributes(2 + int(self.rng.integers(4)))
-            if "sign" in given and self.rng.random() < 0.4:  # the hardest to read from the right one of many scenes
-                given[given.index("sign")], attribute = attribute, "sign"
-            description = self._describe_one(subjects, given)
+            attribute, *identifying = self._attributes(2 + int(self.rng.integers(4)))
+            # The sign is the hardest to read from the right one of many scenes.
+            if "sign" in identifying and self.rng.random() < 0.4:
+                identifying[identifying.index("sign")], attribute = attribute, "sign"
+            description = self._describe_one(subjects, identifying)
             values = {subject.value(attribute) for subject in subjects if subject.matches(description)}
             if len(values) == 1:
                 return attribute, description, values.pop()
