@@ -685,7 +685,7 @@ def test_make_videos_makes_a_benchmark(lvqa, tmp_path):
     ],
 )
 def test_videos_that_cannot_be_made_are_refused(assert_refused, tmp_path, monkeypatch, words, names):
-    monkeypatch.setattr("lvqa.synthetic.questions.MOST_MISSES", 20)  # so that it gives up sooner
+    monkeypatch.setattr("lvqa.synthetic.questions.MAX_MISSES", 20)  # so that it gives up sooner
     assert_refused("make-videos", tmp_path / "bench", *words, names=names)
     assert not (tmp_path / "bench").exists()
 
