@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from lvqa.models.decoder import usual_dtype
+from lvqa.models.devices import default_dtype
 from lvqa.models.vision import encode_pixels
 from lvqa.records import LvqaError
 from lvqa.synthetic.questions import HELD_OUT_SEEDS
@@ -246,7 +246,7 @@ class Trainer:
 
     def _autocast(self) -> torch.autocast:
         """Use half precision where it is fast: emulated, it takes ten times as long as float32."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=usual_dtype(self.device) == "bfloat16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=default_dtype(self.device) == "bfloat16")
 
     def _to_device(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.device)
