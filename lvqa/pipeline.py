@@ -169,6 +169,8 @@ class LongVideoQA:
         meter = CostMeter(self.model.counts)
         with meter.stage("open"):
             session = self.open(path)
+            for question in questions:
+                session.query_media(question)  # what can't be seen or heard is refused before the video is indexed
         use: IndexUse | None = None
         if selector.needs_scores or selector.needs_features:
             use = self._index(session, meter)
@@ -182,26 +184,10 @@ class LongVideoQA:
             ]
         with meter.stage("answer"):
             outputs = self._answerer.answer(self.model, session, questions, [s.times_seconds for s in selections])
+        call = {"model": self.model.name, "method": method, "frames_budget": budget, "index": use}
+        first, rest = {"counts": meter.counts, "seconds": meter.seconds}, {"counts": Counts(), "seconds": {}}
         answers = zip(questions, outputs, selections, rankings, strict=True)
-        return [
-            Answer(
-                question=question,
-                text=output.text,
-                option=output.option,
-                option_scores=output.option_scores,
-                model=self.model.name,
-                method=method,
-                frames_budget=budget,
-                index=use,
-                frames=selection.times_seconds,
-                evidence=ranking.candidates if ranking else (),
-                counts=Counts() if i else meter.counts,
-                seconds={} if i else meter.seconds,
-                ranking_cost=ranking.cost if ranking else None,
-                answer_cost=output.cost,
-            )
-            for i, (question, output, selection, ranking) in enumerate(answers)
-        ]
+        return [Answer.of(*parts, **call, **(rest if i else first)) for i, parts in enumerate(answers)]
 
     def index(self, path: str | Path, *, rebuild: bool = False) -> IndexUse:
         """Build the video's index, or find it in the store.
@@ -227,6 +213,7 @@ class LongVideoQA:
         check_question(question, is_search=True)
         check_count(top, name="top")
         session = self.open(path)
+        session.query_media(question)
         meter = CostMeter(self.model.counts)
         self._index(session, meter)
         (ranking,) = self._rank(session, [question], meter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -235,3 +236,20 @@ class Answer:
     """What ranking the clips cost when it was done, in this call or an earlier one; None without a ranking."""
     answer_cost: Cost = field(default_factory=Cost)
     """What answering from these frames cost when it was done, in this call or an earlier one."""
+
+    @classmethod
+    def of(
+        cls, question: Question, output: ModelOutput, selection: FrameSelection, ranking: Ranking | None, **call: Any
+    ) -> Self:
+        """Return the answer that these make; `call` are the fields that all answers of one call share."""
+        return cls(
+            question=question,
+            text=output.text,
+            option=output.option,
+            option_scores=output.option_scores,
+            frames=selection.times_seconds,
+            evidence=ranking.candidates if ranking else (),
+            ranking_cost=ranking.cost if ranking else None,
+            answer_cost=output.cost,
+            **call,
+        )

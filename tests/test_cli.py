@@ -505,12 +505,14 @@ def test_a_stale_index_is_rebuilt_with_a_message(lvqa, short_video, store):
     output = json.loads(result.stdout)
     assert (output["index"]["reused"], output["index"]["clips"]) == (False, 5)
     message = result.stderr.splitlines()[0]
-    assert message.startswith(f"lvqa: {short_video}: index ") and message.endswith("because settings or model changed")
+    assert message.startswith(f"lvqa: {short_video}: index ") and message.endswith(
+        "because settings, model or lvqa's version changed"
+    )
     assert old.read_bytes() == content
     assert len(indexes_in(store)) == 2
     again = lvqa("ask", short_video, "Where?", *TINY, "--json")
     assert json.loads(again.stdout)["index"] == {"reused": True, "clips": 2, "path": str(old)}
-    assert "because settings or model changed" not in again.stderr
+    assert "index rebuilt" not in again.stderr
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "empty"])
@@ -685,7 +687,7 @@ def test_make_videos_makes_a_benchmark(lvqa, tmp_path):
     ],
 )
 def test_videos_that_cannot_be_made_are_refused(assert_refused, tmp_path, monkeypatch, words, names):
-    monkeypatch.setattr("lvqa.synthetic.questions.MOST_MISSES", 20)  # so that it gives up sooner
+    monkeypatch.setattr("lvqa.synthetic.questions.MAX_MISSES", 20)  # so that it gives up sooner
     assert_refused("make-videos", tmp_path / "bench", *words, names=names)
     assert not (tmp_path / "bench").exists()
 

@@ -1,4 +1,4 @@
-"""The settings of a run, and the order of its work. No model is loaded."""
+"""The settings of a run, and the order of its item. No model is loaded."""
 
 from pathlib import Path
 
@@ -163,7 +163,7 @@ def test_workers_get_the_same_arms_wherever_they_run():
     ]
 
 
-# --- the order of the work -------------------------------------------------------------------------------------------
+# --- the order of the item -------------------------------------------------------------------------------------------
 
 
 def tasks(*num_questions: int) -> list[VideoTask]:
@@ -177,13 +177,13 @@ def test_a_video_is_with_one_worker_and_its_questions_follow_each_other():
     schedule = Schedule(tasks(2, 2, 1), resolve_arms(RunConfig()), set())
     assert schedule.num_left == 5 * 6
     first, second = next(schedule), next(schedule)
-    assert [work.question.id for work in (first, second)] == ["video0-0", "video1-0"]
-    schedule.take_back(second)
+    assert [item.question.id for item in (first, second)] == ["video0-0", "video1-0"]
+    schedule.requeue(second)
     assert next(schedule).question.id == "video1-1"
     third = next(schedule)
     assert third.video_id == "video2"
     assert next(schedule, None) is None  # all that is left waits for the one that is out
-    schedule.take_back(first)
+    schedule.requeue(first)
     assert next(schedule).question.id == "video0-1"
     assert schedule.num_left == 3 * 6
 
@@ -192,13 +192,13 @@ def test_what_has_a_row_is_not_asked_again():
     answered = {("video0", "video0-0", arm, budget) for arm in ("uniform", "freeret") for budget in (16, 32, 64)}
     answered |= {("video0", "video0-1", "freeret", 16)}
     schedule = Schedule(tasks(2), resolve_arms(RunConfig()), answered)
-    (work,) = schedule
-    assert work.cells == (*(("uniform", budget) for budget in (16, 32, 64)), ("freeret", 32), ("freeret", 64))
+    (item,) = schedule
+    assert item.conditions == (*(("uniform", budget) for budget in (16, 32, 64)), ("freeret", 32), ("freeret", 64))
     assert schedule.num_left == 5
 
 
 def test_a_video_that_failed_is_given_up_with_all_its_questions():
     schedule = Schedule(tasks(3, 1), resolve_arms(RunConfig()), set())
-    schedule.take_back(next(schedule))
-    assert [work.question.id for work in schedule.give_up(next(schedule))] == ["video0-1", "video0-2"]
+    schedule.requeue(next(schedule))
+    assert [item.question.id for item in schedule.abandon(next(schedule))] == ["video0-1", "video0-2"]
     assert next(schedule).video_id == "video1" and schedule.num_left == 6

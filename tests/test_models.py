@@ -804,7 +804,7 @@ def test_a_model_changed_for_a_gpu_computes_the_same() -> None:
     torch.testing.assert_close(states(), before, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.needs_gpu
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_gpu_agrees_with_the_cpu(folder: Path, model: Decoder, dtype: str) -> None:

@@ -275,7 +275,7 @@ def test_frames_get_the_vector_of_their_clip():
         ("focus", {"arm_seconds": 0}, ("arm_seconds",)),
         ("tstar", {"share": 2}, ("share", "2")),
         ("tstar", {"apart": 1}, ("apart must be true or false, got 1",)),
-        ("kmeans", {"max_rounds": True}, ("max_rounds", "True")),
+        ("kmeans", {"max_rounds": True}, ("max_rounds", "true")),
         ("segments", {"per_frame": 0}, ("per_frame",)),
         ("router", {"otherwise": "router"}, ("otherwise", "router")),
         ("router", {"otherwise": "oracle"}, ("otherwise must be another selector than router, oracle and blind",)),

@@ -14,7 +14,7 @@ from lvqa.components import check_settings, selector_of
 from lvqa.config import load_config
 from lvqa.plugins import absolute, is_file_name
 from lvqa.records import Candidate, Clip, LvqaError
-from lvqa.rerank import make_reranker
+from lvqa.rerank import RerankRequest, make_reranker
 from lvqa.selection import SelectorInput, make_selector
 from lvqa.selection.contract import check_selector
 
@@ -259,15 +259,16 @@ def test_a_built_in_name_wins_with_one_warning(install, caplog):
 def test_an_installed_reranker_works_like_the_others(install):
     source = """
         class AsGiven:
-            def rerank(self, model, query, candidates, clip_tokens, beginnings=None):
-                return candidates[query == "fewer" :]
+            def rerank(self, model, requests):
+                return [request.candidates[request.query == "fewer" :] for request in requests]
     """
     install("as_given", source, rerankers={"as_given": "AsGiven"})
     candidates = [Candidate(Clip("v", 0, 4), 0.5), Candidate(Clip("v", 4, 8), 0.4)]
     reranker = make_reranker("as_given", layout="clip_first")
-    assert reranker.rerank(None, "?", candidates, iter) == candidates  # type: ignore[arg-type]
+    requests = [RerankRequest(query, candidates, None) for query in ("?", "fewer")]  # type: ignore[arg-type]
+    assert reranker.rerank(None, requests[:1]) == [candidates]  # type: ignore[arg-type]
     refusal(
-        lambda: reranker.rerank(None, "fewer", candidates, iter),  # type: ignore[arg-type]
+        lambda: reranker.rerank(None, requests[1:]),  # type: ignore[arg-type]
         "plug-in 'as_given' of as_given: AsGiven.rerank gives the clip at 0 s 0 times",
     )
     refusal(lambda: make_reranker("best"), "as_given, or a file ending in .py, got 'best'")

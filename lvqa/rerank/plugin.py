@@ -26,7 +26,7 @@ class UserReranker:
         """Return what the class makes of the requests, if it is an answer to them."""
         with located_errors(self.source):
             answers = self.inner.rerank(model, list(requests))
-        method = f"{self.source}: {type(self.inner).__name__}.rerank"
+        method = f"{self.source.label}: {type(self.inner).__name__}.rerank"
         if not isinstance(answers, list) or len(answers) != len(requests):
             raise LvqaError(f"{method} gives {shorten(answers)} and no list with an item for each request")
         for request, answer in zip(requests, answers, strict=True):

@@ -1,1 +1,1 @@
-"""The embedded model: a Qwen2.5-VL in all but size, the made world it was taught on, and its training."""
+"""The synthetic world with its videos and questions, and the weights of the embedded model, which was trained on it."""

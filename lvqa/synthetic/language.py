@@ -1,4 +1,4 @@
-"""What is said about the made world: phrases, captions and answers in a small English."""
+"""The small English of the synthetic world: phrases, questions, captions and answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from lvqa.synthetic.world import NUMBERS, THING_ATTRIBUTES, Scene, Thing
 
 PREPOSITIONS = {"beach": "on the beach", "farm": "on the farm", "space": "in space", "sea": "at sea"}
-"""Place -> how it is said where a thing is, unless it is "in the ..."."""
+"""The phrase for each place whose phrase is not "in the ..."."""
 
 WORDINGS: dict[str, tuple[str, ...]] = {
     "colour": ("What colour is {thing}?", "Which colour does {thing} have?", "{Thing} is shown. In what colour?",
@@ -27,72 +27,82 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     "most": ("{What} is seen most in the film?", "{What} does the film show most?",
              "{What} is seen for the longest time?"),
 }  # fmt: skip
-"""What is asked for -> ways to ask; {thing} is a phrase made by `describe`, {what} "which place". The last of each is
-held out: no lesson has it."""
+"""The ways to ask each kind of question. {thing} is a phrase made by `describe`, {what} a phrase like "which place".
+The last wording of each kind is held out: no training sample has it."""
 
-ASKED_ONE_MOMENT = ("colour", "shape", "motion", "sign", "place")
-"""Attributes with enough values for four options."""
-
+MOMENT_ATTRIBUTES = ("colour", "shape", "motion", "sign", "place")
+"""The attributes that a question about one moment can ask for: those with enough values for four options."""
 
 CAPTION_PROMPTS = ("Describe the video clip in one sentence.", "What is seen?", "Describe what you see.")
-"""How the model can be asked for a caption."""
+"""The ways to ask for a caption."""
 
 
-def wording(asked: str, number: int, *, thing: str = "", what: str = "") -> str:
-    """One of the WORDINGS, filled in."""
-    return WORDINGS[asked][number].format(thing=thing, Thing=_capital(thing), what=what, What=_capital(what))
+def wording(kind: str, index: int, *, thing: str = "", what: str = "") -> str:
+    """Return one of the WORDINGS of a kind of question, with its gaps filled."""
+    return WORDINGS[kind][index].format(thing=thing, Thing=_capital(thing), what=what, What=_capital(what))
 
 
-def num_wordings(asked: str, *, held_out: bool) -> int:
-    """How many there are to draw from."""
-    return len(WORDINGS[asked]) - (0 if held_out else 1)
+def num_wordings(kind: str, *, held_out: bool) -> int:
+    """Return how many WORDINGS of this kind can be used, with the held-out one or without it."""
+    return len(WORDINGS[kind]) - (0 if held_out else 1)
 
 
-def describe(said: Mapping[str, str]) -> str:
-    """A phrase from what is said of a thing: "the small red thing that moves left in the desert with the word taxi"."""
-    words = ["the", *(said[a] for a in ("size", "colour") if a in said), said.get("shape", "thing")]
-    if "motion" in said:
-        words.append(
-            {"still": "that stands still", "spinning": "that spins"}.get(said["motion"], f"that moves {said['motion']}")
-        )
-    if "place" in said:
-        words.append(PREPOSITIONS.get(said["place"], f"in the {said['place']}"))
-    if "sign" in said:
-        words.append(f"with the {'number' if said['sign'] in NUMBERS else 'word'} {said['sign']}")
+def describe(description: Mapping[str, str]) -> str:
+    """Return the phrase for a thing, such as "the small red thing that moves left in the desert with the word taxi".
+
+    Args:
+        description: The values of some of the world's ATTRIBUTES.
+    """
+    words = ["the", *(description[a] for a in ("size", "colour") if a in description)]
+    words.append(description.get("shape", "thing"))
+    if "motion" in description:
+        motion = description["motion"]
+        words.append({"still": "that stands still", "spinning": "that spins"}.get(motion, f"that moves {motion}"))
+    if "place" in description:
+        words.append(PREPOSITIONS.get(description["place"], f"in the {description['place']}"))
+    if "sign" in description:
+        sign = description["sign"]
+        words.append(f"with the {'number' if sign in NUMBERS else 'word'} {sign}")
     return " ".join(words)
 
 
 def name(thing: Thing) -> str:
-    """Colour and shape: "the red ball"."""
+    """Return a thing's colour and shape, such as "the red ball"."""
     return describe({"colour": thing.colour, "shape": thing.shape})
 
 
 def caption(scene: Scene) -> str:
-    """The whole scene in one sentence: "The big red ball moves left and the small blue car spins at sea ...".
+    """Return the whole scene as a sentence.
 
-    Its things come in the order of THING_ATTRIBUTES' shapes, so that there is one caption of a scene.
+    An example: "The big red ball moves left and the small blue car spins at sea with the number 7." The things are in
+    the order of the shapes in THING_ATTRIBUTES, so that a scene has one caption only.
     """
-    seen = []
+    clauses = []
     for thing in sorted(scene.things, key=lambda thing: THING_ATTRIBUTES["shape"].index(thing.shape)):
         verb = {"still": "stands still", "spinning": "spins"}.get(thing.motion, f"moves {thing.motion}")
-        seen.append(f"{describe({'size': thing.size, 'colour': thing.colour, 'shape': thing.shape})} {verb}")
+        clauses.append(f"{describe({'size': thing.size, 'colour': thing.colour, 'shape': thing.shape})} {verb}")
     rest = describe({"place": scene.place, "sign": scene.sign}).removeprefix("the thing ")
-    return _capital(f"{' and '.join(seen)} {rest}.")
+    return _capital(f"{' and '.join(clauses)} {rest}.")
 
 
-def sentence(asked: str, value: str) -> str:
-    """The answer as a short sentence; `value` is what a question with options would offer."""
-    if asked == "shape":
+def sentence(kind: str, value: str) -> str:
+    """Return the answer to a question as a short sentence.
+
+    Args:
+        kind: The question's key in WORDINGS.
+        value: The answer as an option of the question gives it.
+    """
+    if kind == "shape":
         return f"It is a {value}."
-    if asked == "motion":
+    if kind == "motion":
         return {"still": "It stands still.", "spinning": "It spins."}.get(value, f"It moves {value}.")
-    if asked == "sign":
+    if kind == "sign":
         return f"The sign says {value}."
-    if asked == "place":
+    if kind == "place":
         return f"It is {PREPOSITIONS.get(value, f'in the {value}')}."
-    if asked == "event":
+    if kind == "event":
         return _capital(f"{value}.")
-    if asked == "when":
+    if kind == "when":
         return f"At {value}."
     return f"It is {value}."
 

@@ -1,4 +1,4 @@
-"""Questions about a made film, of LVBench's six types. Every answer is checked against the script."""
+"""Questions about a synthetic video, of LVBench's six types. Every answer is checked against the script."""
 
 from __future__ import annotations
 
@@ -9,260 +9,329 @@ from functools import cached_property
 import numpy as np
 
 from lvqa.records import LETTERS, LvqaError, Question
-from lvqa.synthetic.language import ASKED_ONE_MOMENT, describe, name, num_wordings, wording
-from lvqa.synthetic.script import Film, Take
+from lvqa.synthetic.language import MOMENT_ATTRIBUTES, describe, name, num_wordings, wording
+from lvqa.synthetic.script import Take, VideoScript
 from lvqa.synthetic.world import ATTRIBUTES, THING_ATTRIBUTES, Subject
 
 HELD_OUT_SEEDS = 900_000
-"""Films of this seed and above are for evaluation alone: nothing is trained or tuned on them, and only they are asked
-about in held-out wordings, too."""
-LEAD = 1.4
-"""How much longer than all others must be seen what is seen most."""
-TRIES = 40
-MOST_MISSES = 300
-"""So many draws in a row without a new question, and the film has none left."""
+"""Videos of this seed and above are for evaluation alone: nothing is trained or tuned on them, and only their questions
+use the held-out wordings, too."""
+MIN_LEAD = 1.4
+"""What is seen most must be seen so many times as long as the next."""
+MAX_TRIES = 40
+"""How often a question of one kind is tried before another kind is sampled."""
+MAX_MISSES = 300
+"""After so many samples in a row without a new question, the video counts as exhausted."""
 
 ENTITY, EVENT, KEY, GROUNDING, REASONING, SUMMARY = (
     *("entity recognition", "event understanding", "key information retrieval"),
     *("temporal grounding", "reasoning", "summarization"),
 )
 """LVBench's names of the abilities."""
-OF_ATTRIBUTE = {"colour": ENTITY, "shape": ENTITY, "motion": EVENT, "sign": KEY, "place": ENTITY}
-"""The ability that reading an attribute takes."""
-WHAT = {"colour": "which colour", "shape": "which kind of thing", "place": "which place", "sign": "which sign"}
-"""How an attribute is asked for where no thing is named."""
+ATTRIBUTE_ABILITIES = {"colour": ENTITY, "shape": ENTITY, "motion": EVENT, "sign": KEY, "place": ENTITY}
+"""The ability that it takes to recognise each attribute."""
+ATTRIBUTE_PHRASES = {
+    "colour": "which colour",
+    "shape": "which kind of thing",
+    "place": "which place",
+    "sign": "which sign",
+}
+"""The phrase for an attribute in a question that asks for it without naming a thing."""
+KIND_SHARES = {
+    "attribute": 0.60,
+    "beside": 0.05,
+    "event": 0.07,
+    "at": 0.08,
+    "when": 0.06,
+    "after": 0.09,
+    "most": 0.05,
+}
+"""The kinds of questions, with the share of each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A question before its options are drawn."""
+class QuestionDraft:
+    """A question before its options are sampled."""
 
     text: str
-    right: str
-    wrong: tuple[str, ...]
-    """At least three, all different."""
+    correct: str
+    """The answer."""
+    distractors: tuple[str, ...]
+    """Wrong options to choose from, all different."""
     tags: tuple[str, ...]
+    """LVBench's names of the abilities that the question takes."""
     evidence_seconds: tuple[float, float]
-    asked: str
-    """A key of language.WORDINGS."""
-    said: Mapping[str, str]
-    """What singles a thing out; empty if nothing does."""
+    """The start and the end of what shows the answer."""
+    kind: str
+    """The question's key in language.WORDINGS."""
+    description: Mapping[str, str]
+    """The attributes that identify the thing that the question is about; empty if it is about none."""
 
 
-class Asker:
-    """Draws questions about a film."""
+class QuestionWriter:
+    """Samples questions about a video."""
 
-    def __init__(self, film: Film, rng: np.random.Generator) -> None:
-        self.film, self.rng = film, rng
-        self.about = film.takes
-        """The takes that may be asked about."""
-        self.kinds: dict[str, tuple[float, Callable[[], Draft | None]]] = {
-            "attribute": (0.60, self._attribute),
-            "beside": (0.05, self._beside),
-            "event": (0.07, self._event),
-            "at": (0.08, self._at_time),
-            "when": (0.06, self._when),
-            "after": (0.09, self._after),
-            "most": (0.05, self._most),
+    def __init__(self, script: VideoScript, rng: np.random.Generator) -> None:
+        self.script, self.rng = script, rng
+        self._draft_functions: dict[str, Callable[[], QuestionDraft | None]] = {
+            "attribute": self._attribute,
+            "beside": self._beside,
+            "event": self._event,
+            "at": self._at_time,
+            "when": self._when,
+            "after": self._after,
+            "most": self._most,
         }
 
-    def draft(self) -> Draft | None:
-        """A question of a random kind, or None if none of this kind is found in some tries."""
-        kinds = list(self.kinds)
-        kind = str(self.rng.choice(kinds, p=[self.kinds[kind][0] for kind in kinds]))
-        drafts = (self.kinds[kind][1]() for _ in range(TRIES))
-        return next((draft for draft in drafts if draft is not None and len(draft.wrong) >= 3), None)
+    def draft(self) -> QuestionDraft | None:
+        """Sample a question of a random kind; return None if the video has no such question, as far as was tried."""
+        kind = str(self.rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
+        drafts = (self.draft_kind(kind) for _ in range(MAX_TRIES))
+        return next((draft for draft in drafts if draft is not None and len(draft.distractors) >= 3), None)
+
+    def draft_kind(self, kind: str) -> QuestionDraft | None:
+        """Try once to sample a question of one kind.
+
+        Args:
+            kind: A key of KIND_SHARES.
+
+        Returns:
+            The question, which may have fewer than three distractors, or None if what was sampled gives no question.
+        """
+        return self._draft_functions[kind]()
 
     # --- about one moment -------------------------------------------------------------------------------------------
 
-    def _attribute(self) -> Draft | None:
-        asked = str(self.rng.choice(ASKED_ONE_MOMENT, p=[0.2, 0.2, 0.25, 0.25, 0.1]))
-        found = self._singled_out(but_not=asked)
-        values = {subject.value(asked) for subject in found.subjects} if found else set()
-        if not found or len(values) != 1:
+    def _attribute(self) -> QuestionDraft | None:
+        """Ask for an attribute of a thing."""
+        attribute = str(self.rng.choice(MOMENT_ATTRIBUTES, p=[0.2, 0.2, 0.25, 0.25, 0.1]))
+        referent = self._sample_referent(excluded=attribute)
+        values = {subject.value(attribute) for subject in referent.subjects} if referent else set()
+        if not referent or len(values) != 1:
             return None
-        return self._draft(asked, found.said, values.pop(), self._seconds_of[asked], (OF_ATTRIBUTE[asked],), found.span)
+        return self._draft(
+            attribute,
+            referent.description,
+            values.pop(),
+            self._seconds_by_value[attribute],
+            (ATTRIBUTE_ABILITIES[attribute],),
+            referent.span,
+        )
 
-    def _beside(self) -> Draft | None:
-        found = self._singled_out()
-        if not found:
+    def _beside(self) -> QuestionDraft | None:
+        """Ask which thing is in the same scene as another one."""
+        referent = self._sample_referent()
+        if not referent:
             return None
-        own = {name(subject.thing) for subject in found.subjects}
-        beside = {name(thing) for subject in found.subjects for thing in subject.scene.things} - own
-        if len(beside) != 1:
+        own = {name(subject.thing) for subject in referent.subjects}
+        neighbours = {name(thing) for subject in referent.subjects for thing in subject.scene.things} - own
+        if len(neighbours) != 1:
             return None
         others = [other for other in self._names if other not in own]
-        return self._draft("beside", found.said, beside.pop(), others, (ENTITY,), found.span)
+        return self._draft("beside", referent.description, neighbours.pop(), others, (ENTITY,), referent.span)
 
-    def _event(self) -> Draft | None:
-        take = self._take()
+    def _event(self) -> QuestionDraft | None:
+        """Ask what happens to a thing."""
+        take = self._sample_take()
         event = take.event
         if event is None:
             return None
-        said = {"colour": event.thing.colour, "shape": event.thing.shape, "place": take.shots[0].scene.place}
+        description = {"colour": event.thing.colour, "shape": event.thing.shape, "place": take.shots[0].scene.place}
         if event.kind != "counts":
-            said["sign"] = take.shots[0].scene.sign
-        if any(fitting(other, said) for other in self.film.takes if other is not take):
+            description["sign"] = take.shots[0].scene.sign
+        if self._matches_elsewhere(description, take):
             return None
         colours = [colour for colour in ATTRIBUTES["colour"] if colour != event.thing.colour]
-        might = [f"it turns {self.rng.choice(colours)}", f"it hits {self.rng.choice(self._names)}"]
-        might += ["it stops", "it leaves", "it enters", "the number goes up"]
-        wrong = [other for other in might if other.split()[1] != event.said.split()[1]]
-        return self._draft("event", said, event.said, wrong, (EVENT,), (take.start_seconds, take.end_seconds))
+        phrases = [f"it turns {self.rng.choice(colours)}", f"it hits {self.rng.choice(self._names)}"]
+        phrases += ["it stops", "it leaves", "it enters", "the number goes up"]
+        distractors = [phrase for phrase in phrases if phrase.split()[1] != event.phrase.split()[1]]
+        span = (take.start_seconds, take.end_seconds)
+        return self._draft("event", description, event.phrase, distractors, (EVENT,), span)
 
-    # --- about times and the course of the film -----------------------------------------------------------------------
+    # --- about times and the order of events --------------------------------------------------------------------------
 
-    def _at_time(self) -> Draft | None:
-        take = self._take()
+    def _at_time(self) -> QuestionDraft | None:
+        """Ask for an attribute at a time."""
+        take = self._sample_take()
         shot = take.shots[int(self.rng.integers(len(take.shots)))]
         seconds = self.rng.uniform(shot.start_seconds + 1, shot.end_seconds - 1)
-        asked = str(self.rng.choice(ASKED_ONE_MOMENT))
+        attribute = str(self.rng.choice(MOMENT_ATTRIBUTES))
         subjects = shot.scene.subjects
         subject = subjects[int(self.rng.integers(len(subjects)))]
-        said = {}
-        if len(subjects) > 1 and asked in THING_ATTRIBUTES:
-            given = "shape" if asked != "shape" else "colour"
-            said = {given: subject.value(given)}
-        span = (shot.start_seconds, shot.end_seconds)
-        tags = (OF_ATTRIBUTE[asked], GROUNDING)
-        return self._draft(asked, said, subject.value(asked), self._seconds_of[asked], tags, span, at=clock(seconds))
+        description = {}
+        if len(subjects) > 1 and attribute in THING_ATTRIBUTES:
+            identifying = "shape" if attribute != "shape" else "colour"
+            description = {identifying: subject.value(identifying)}
+        return self._draft(
+            attribute,
+            description,
+            subject.value(attribute),
+            self._seconds_by_value[attribute],
+            (ATTRIBUTE_ABILITIES[attribute], GROUNDING),
+            (shot.start_seconds, shot.end_seconds),
+            at=clock(seconds),
+        )
 
-    def _when(self) -> Draft | None:
-        found = self._singled_out()
-        if not found:
+    def _when(self) -> QuestionDraft | None:
+        """Ask when a thing is seen."""
+        referent = self._sample_referent()
+        if not referent:
             return None
-        start, _ = found.span
-        others = [clock(take.start_seconds) for take in self.film.takes if abs(take.start_seconds - start) > 60]
-        return self._draft("when", found.said, clock(start), others, (GROUNDING,), found.span)
+        start, _ = referent.span
+        others = [clock(take.start_seconds) for take in self.script.takes if abs(take.start_seconds - start) > 60]
+        return self._draft("when", referent.description, clock(start), others, (GROUNDING,), referent.span)
 
-    def _after(self) -> Draft | None:
-        found = self._singled_out()
-        following = [
-            take.shots[0] for take in self.film.takes if found and take.start_seconds == found.take.end_seconds
-        ]
-        if not found or not following or found.span[1] != found.take.end_seconds:
+    def _after(self) -> QuestionDraft | None:
+        """Ask for an attribute of the scene that follows the take with a thing."""
+        referent = self._sample_referent()
+        if not referent or referent.span[1] != referent.take.end_seconds:
             return None
-        asked = str(self.rng.choice(list(WHAT)))
-        values = {subject.value(asked) for subject in following[0].scene.subjects}
-        if len(values) != 1 or values & {subject.value(asked) for subject in found.take.subjects}:
+        following = [take.shots[0] for take in self.script.takes if take.start_seconds == referent.take.end_seconds]
+        if not following:
             return None
-        tags = (REASONING, KEY) if asked == "sign" else (REASONING,)
-        span = (found.span[0], following[0].end_seconds)
-        return self._draft("after", found.said, values.pop(), self._seconds_of[asked], tags, span, what=WHAT[asked])
-
-    def _most(self) -> Draft | None:
-        asked = str(self.rng.choice(["place", "shape", "colour"]))
-        ranked = sorted(self._seconds_of[asked].items(), key=lambda item: -item[1])
-        if len(ranked) < 2 or ranked[0][1] < LEAD * ranked[1][1]:
+        attribute = str(self.rng.choice(list(ATTRIBUTE_PHRASES)))
+        values = {subject.value(attribute) for subject in following[0].scene.subjects}
+        if len(values) != 1 or values & {subject.value(attribute) for subject in referent.take.subjects}:
             return None
-        span = (0.0, self.film.duration_seconds)
-        return self._draft("most", {}, ranked[0][0], self._seconds_of[asked], (SUMMARY,), span, what=WHAT[asked])
+        return self._draft(
+            "after",
+            referent.description,
+            values.pop(),
+            self._seconds_by_value[attribute],
+            (REASONING, KEY) if attribute == "sign" else (REASONING,),
+            (referent.span[0], following[0].end_seconds),
+            what=ATTRIBUTE_PHRASES[attribute],
+        )
 
-    # --- parts ------------------------------------------------------------------------------------------------------
+    def _most(self) -> QuestionDraft | None:
+        """Ask for the value of an attribute that is seen for the longest time."""
+        attribute = str(self.rng.choice(["place", "shape", "colour"]))
+        seconds = self._seconds_by_value[attribute]
+        ranked = sorted(seconds.items(), key=lambda item: -item[1])
+        if len(ranked) < 2 or ranked[0][1] < MIN_LEAD * ranked[1][1]:
+            return None
+        span = (0.0, self.script.duration_seconds)
+        return self._draft("most", {}, ranked[0][0], seconds, (SUMMARY,), span, what=ATTRIBUTE_PHRASES[attribute])
 
-    def _take(self) -> Take:
-        return self.about[int(self.rng.integers(len(self.about)))]
+    # --- what all kinds need ------------------------------------------------------------------------------------------
 
-    def _singled_out(self, but_not: str = "") -> _Found | None:
-        """By three or four attributes; None if another take has a thing that fits, too."""
-        take = self._take()
+    def _sample_take(self) -> Take:
+        """Sample a take of the video."""
+        return self.script.takes[int(self.rng.integers(len(self.script.takes)))]
+
+    def _sample_referent(self, excluded: str = "") -> _Referent | None:
+        """Sample a thing and three or four of its attributes; return None if they match in another take, too."""
+        take = self._sample_take()
         subject = take.subjects[int(self.rng.integers(len(take.subjects)))]
-        free = [attribute for attribute in ATTRIBUTES if attribute != but_not]
+        free = [attribute for attribute in ATTRIBUTES if attribute != excluded]
         attributes = self.rng.permutation(free)[: int(self.rng.choice([3, 4], p=[0.4, 0.6]))].tolist()
-        said = {attribute: subject.value(attribute) for attribute in attributes}
-        if any(fitting(other, said) for other in self.film.takes if other is not take):
+        description = {attribute: subject.value(attribute) for attribute in attributes}
+        if self._matches_elsewhere(description, take):
             return None
-        shots = [shot for shot in take.shots if any(subject.fits(said) for subject in shot.scene.subjects)]
-        return _Found(take, said, fitting(take, said), (shots[0].start_seconds, shots[-1].end_seconds))
+        shots = [shot for shot in take.shots if any(subject.matches(description) for subject in shot.scene.subjects)]
+        span = (shots[0].start_seconds, shots[-1].end_seconds)
+        return _Referent(take, description, matching_subjects(take, description), span)
+
+    def _matches_elsewhere(self, description: Mapping[str, str], take: Take) -> bool:
+        """Return whether a thing of another take matches the description."""
+        return any(matching_subjects(other, description) for other in self.script.takes if other is not take)
 
     def _draft(
         self,
-        asked: str,
-        said: Mapping[str, str],
-        right: str,
-        might: Iterable[str],
+        kind: str,
+        description: Mapping[str, str],
+        correct: str,
+        candidates: Iterable[str],
         tags: tuple[str, ...],
         span: tuple[float, float],
         *,
         what: str = "",
         at: str = "",
-    ) -> Draft:
-        number = int(self.rng.integers(num_wordings(asked, held_out=self.film.seed >= HELD_OUT_SEEDS)))
-        text = wording(asked, number, thing=describe(said), what=what)
+    ) -> QuestionDraft:
+        """Sample a wording, and take each candidate that is not correct as a distractor, once."""
+        index = int(self.rng.integers(num_wordings(kind, held_out=self.script.seed >= HELD_OUT_SEEDS)))
+        text = wording(kind, index, thing=describe(description), what=what)
         if at:
             text = f"{text.rstrip('?.')} at {at}?"
-        return Draft(
-            text, right, tuple(dict.fromkeys(other for other in might if other != right)), tags, span, asked, said
-        )
+        distractors = tuple(dict.fromkeys(candidate for candidate in candidates if candidate != correct))
+        return QuestionDraft(text, correct, distractors, tags, span, kind, description)
 
     @cached_property
     def _names(self) -> list[str]:
-        """All things of the film, by colour and shape."""
-        return sorted({name(subject.thing) for take in self.film.takes for subject in take.subjects})
+        """The colour and shape of all things in the video, such as "the red ball", sorted."""
+        return sorted({name(subject.thing) for take in self.script.takes for subject in take.subjects})
 
     @cached_property
-    def _seconds_of(self) -> dict[str, dict[str, float]]:
-        """Attribute -> value -> for how long it is seen."""
+    def _seconds_by_value(self) -> dict[str, dict[str, float]]:
+        """How long each value of each attribute is seen."""
         seconds: dict[str, dict[str, float]] = {attribute: {} for attribute in ATTRIBUTES}
-        for take in self.film.takes:
+        for take in self.script.takes:
             for shot in take.shots:
-                for attribute, of_value in seconds.items():
+                for attribute, by_value in seconds.items():
                     for value in dict.fromkeys(subject.value(attribute) for subject in shot.scene.subjects):
-                        of_value[value] = of_value.get(value, 0.0) + shot.end_seconds - shot.start_seconds
+                        by_value[value] = by_value.get(value, 0.0) + shot.end_seconds - shot.start_seconds
         return seconds
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """A thing that is singled out."""
+class _Referent:
+    """The thing that a question is about, and the description that matches it in no other take."""
 
     take: Take
-    said: dict[str, str]
+    description: dict[str, str]
     subjects: list[Subject]
-    """The thing in all shots in which it fits."""
+    """The thing in all shots in which it matches."""
     span: tuple[float, float]
-    """From the first of these shots to the last."""
+    """The start of the first of these shots and the end of the last, in seconds."""
 
 
-def fitting(take: Take, said: Mapping[str, str]) -> list[Subject]:
-    """The things in the take for which all that is said holds."""
-    return [subject for subject in take.subjects if subject.fits(said)]
+def matching_subjects(take: Take, description: Mapping[str, str]) -> list[Subject]:
+    """Return the things of the take that match the description."""
+    return [subject for subject in take.subjects if subject.matches(description)]
 
 
-def ask_about(film: Film, num_questions: int) -> list[Question]:
-    """Different questions with four options each, one of them right; the wrong ones occur elsewhere in the film.
+def ask_about(script: VideoScript, num_questions: int) -> list[Question]:
+    """Write questions about a video, the same for the same script; fewer questions are the first ones of more.
 
-    Raises LvqaError if the film is too short for so many.
+    Args:
+        script: What the video shows.
+        num_questions: How many different questions to write.
+
+    Returns:
+        Questions with four options each. One option is correct; the others are values that the video shows elsewhere.
+
+    Raises:
+        LvqaError: The video is too short for so many questions.
     """
-    rng = np.random.default_rng([film.seed, 2])
-    asker = Asker(film, rng)
-    asked: dict[str, Question] = {}
+    rng = np.random.default_rng([script.seed, 2])
+    writer = QuestionWriter(script, rng)
+    questions: dict[str, Question] = {}
     misses = 0
-    while len(asked) < num_questions and misses < MOST_MISSES:
+    while len(questions) < num_questions and misses < MAX_MISSES:
         misses += 1
-        draft = asker.draft()
-        if draft is None or draft.text in asked:
+        draft = writer.draft()
+        if draft is None or draft.text in questions:
             continue
         misses = 0
-        options = [draft.right, *rng.permutation(draft.wrong)[:3].tolist()]
+        options = [draft.correct, *rng.permutation(draft.distractors)[:3].tolist()]
         order = rng.permutation(4).tolist()
-        asked[draft.text] = Question(
+        questions[draft.text] = Question(
             text=draft.text,
-            options=tuple(options[place] for place in order),
-            id=f"{film.seed}-{len(asked)}",
-            video_id=film.key,
+            options=tuple(options[i] for i in order),
+            id=f"{script.seed}-{len(questions)}",
+            video_id=script.key,
             answer=LETTERS[order.index(0)],
             tags=draft.tags,
             evidence_seconds=draft.evidence_seconds,
         )
-    if len(asked) < num_questions:
+    if len(questions) < num_questions:
         raise LvqaError(
-            f"a film of {film.duration_seconds / 60:g} minutes has room for {len(asked)} questions, "
-            f"{num_questions} were asked for; make it longer"
+            f"a synthetic video of {script.duration_seconds / 60:g} minutes has room for {len(questions)} questions, "
+            f"{num_questions} were requested; make it longer"
         )
-    return list(asked.values())
+    return list(questions.values())
 
 
 def clock(seconds: float) -> str:
-    """ "MM:SS", minutes running on past 59."""
+    """Return a time as "MM:SS"; the minutes may exceed 59."""
     return f"{int(seconds) // 60:02d}:{int(seconds) % 60:02d}"

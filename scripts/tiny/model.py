@@ -1,4 +1,4 @@
-"""An untaught embedded model: its configuration, its tokenizer, and the start of its weights."""
+"""The embedded model before its training: its tokenizer, its configuration and its initial weights."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from lvqa import prompts
+from lvqa import prompts, synthetic
 from lvqa.records import Question
 from lvqa.synthetic import language
-from lvqa.synthetic.questions import Asker
+from lvqa.synthetic.questions import KIND_SHARES, QuestionWriter
 from lvqa.synthetic.script import write_script
 from lvqa.synthetic.world import ATTRIBUTES
 
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(synthetic.__file__).parent / "weights"
+"""The folder of the trained model that the package holds."""
 
 HEAD_TO_WORDS = 0.25
-"""The language head begins as the word vectors, so much shorter."""
+"""The language head is initialised with the word vectors, scaled by this factor."""
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -44,7 +45,7 @@ _CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE with Qwen's split and special tokens; every word of the made world is one token."""
+    """Build a byte-level BPE with Qwen's split and special tokens; every word of the synthetic world is one token."""
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(_QWEN_SPLIT), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -58,7 +59,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    # Each word once, in order: what else the texts say, and how often, changes no token.
+    # Each word once, in order: the tokens depend on nothing else in the texts.
     words = {word for text in _texts() for word, _ in split.pre_tokenize_str(text)}
     tokenizer.train_from_iterator(sorted(words), trainer)
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
@@ -72,38 +73,40 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
-    """The number of one token."""
-    number = tokenizer.convert_tokens_to_ids(token)
-    assert isinstance(number, int)
-    return number
+    """Return the id of one token."""
+    index = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(index, int)
+    return index
 
 
 def _texts() -> Iterator[str]:
+    """Yield texts with every word that the model meets: the prompts, and questions about a few videos."""
     rng = np.random.default_rng(0)
     yield "system\nYou are a helpful assistant.\nuser\nassistant\n"
-    for of in (prompts.CLIP, prompts.QUERY):
-        yield prompts.embedding(of)
-        yield prompts.embedding_e5v(of)
+    for content in (prompts.CLIP, prompts.QUERY):
+        yield prompts.embedding(content)
+        yield prompts.embedding_e5v(content)
     yield from prompts.rerank("")
-    asked = Question("", ("a", "b"))
-    yield prompts.answer(asked) + prompts.answer(Question("")) + prompts.short_answer(asked) + prompts.timestamp(0)
+    question = Question("", ("a", "b"))
+    answers = prompts.answer(question) + prompts.answer(Question("")) + prompts.short_answer(question)
+    yield answers + prompts.timestamp(0)
     yield " ".join(language.CAPTION_PROMPTS)
     for attribute, values in ATTRIBUTES.items():
         for word in (attribute, *values):
             yield f"{word} {word} {word}"
     for seed in range(6):
-        film = write_script(seed, 30)
-        asker = Asker(film, rng)
-        for take in film.takes:
+        script = write_script(seed, 30)
+        writer = QuestionWriter(script, rng)
+        for take in script.takes:
             yield language.caption(take.shots[0].scene)
-        for _, kind in asker.kinds.values():
-            for draft in filter(None, (kind() for _ in range(200))):
-                yield f"{draft.text}\n{prompts.options([draft.right, *draft.wrong[:3]])}\n{draft.right}"
-                yield language.sentence(draft.asked, draft.right)
+        for kind in KIND_SHARES:
+            for draft in filter(None, (writer.draft_kind(kind) for _ in range(200))):
+                yield f"{draft.text}\n{prompts.options([draft.correct, *draft.distractors[:3]])}\n{draft.correct}"
+                yield language.sentence(draft.kind, draft.correct)
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
-    """A Qwen2.5-VL of some five million parameters."""
+    """Return the configuration of a Qwen2.5-VL with five million parameters."""
     hidden = 192
     return Qwen2_5_VLConfig(  # type: ignore[call-arg]
         text_config={
@@ -143,11 +146,12 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Qwen2_5_VLForConditionalGeneration:
-    """Random weights from which the training starts, float32.
+    """Initialise the model in float32.
 
-    Two choices speed the learning up. Tokens that spell the same word (" red", "red", "Red") start with nearly the same
-    vector. Queries and keys start with the same projection, so that heads attend to equal content from the first step:
-    comparing is what this model has to learn (after Trockman and Kolter's mimetic initialisation, arXiv 2305.09828).
+    Two choices make it learn faster. Tokens that spell the same word (" red", "red", "Red") start with nearly the same
+    vector. Queries and keys start with nearly the same projection, so that heads attend to equal content from the first
+    step, because this model mostly has to learn to compare (after Trockman and Kolter's mimetic initialisation,
+    arXiv 2305.09828).
     """
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
@@ -174,7 +178,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Qwen2_5_VLF
 
 
 def save(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write the model in bfloat16 with its tokenizer, as a folder that any Qwen2.5-VL loader reads."""
+    """Write the model in bfloat16 and its tokenizer into a folder that any Qwen2.5-VL loader reads."""
     tokenizer.save_pretrained(folder)
     copy = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))
     copy.load_state_dict(model.state_dict())
