@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lvqa.answering import Answerer
 from lvqa.components import check_settings, reranker_of, selector_of
@@ -184,8 +185,9 @@ class LongVideoQA:
             ]
         with meter.stage("answer"):
             outputs = self._answerer.answer(self.model, session, questions, [s.times_seconds for s in selections])
-        call = {"model": self.model.name, "method": method, "frames_budget": budget, "index": use}
-        first, rest = {"counts": meter.counts, "seconds": meter.seconds}, {"counts": Counts(), "seconds": {}}
+        call: dict[str, Any] = {"model": self.model.name, "method": method, "frames_budget": budget, "index": use}
+        first: dict[str, Any] = {"counts": meter.counts, "seconds": meter.seconds}
+        rest: dict[str, Any] = {"counts": Counts(), "seconds": {}}
         answers = zip(questions, outputs, selections, rankings, strict=True)
         return [Answer.of(*parts, **call, **(rest if i else first)) for i, parts in enumerate(answers)]
 
