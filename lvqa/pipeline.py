@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lvqa.answering import Answerer
 from lvqa.components import check_settings, reranker_of, selector_of
@@ -184,10 +185,15 @@ class LongVideoQA:
             ]
         with meter.stage("answer"):
             outputs = self._answerer.answer(self.model, session, questions, [s.times_seconds for s in selections])
-        call = {"model": self.model.name, "method": method, "frames_budget": budget, "index": use}
-        first, rest = {"counts": meter.counts, "seconds": meter.seconds}, {"counts": Counts(), "seconds": {}}
-        answers = zip(questions, outputs, selections, rankings, strict=True)
-        return [Answer.of(*parts, **call, **(rest if i else first)) for i, parts in enumerate(answers)]
+        call: dict[str, Any] = {"model": self.model.name, "method": method, "frames_budget": budget, "index": use}
+        costs: list[dict[str, Any]] = [{"counts": Counts(), "seconds": {}} for _ in questions]
+        costs[0] = {"counts": meter.counts, "seconds": meter.seconds}
+        return [
+            Answer.of(question, output, selected, ranking, **call, **cost)
+            for question, output, selected, ranking, cost in zip(
+                questions, outputs, selections, rankings, costs, strict=True
+            )
+        ]
 
     def index(self, path: str | Path, *, rebuild: bool = False) -> IndexUse:
         """Build the video's index, or find it in the store.
