@@ -258,12 +258,13 @@ def methods_page() -> str:
         "fill the budget. `_released` is the authors' program where it differs from their paper.",
         "An index has one score and one vector for each clip, not for each frame. A selector that takes single frames "
         "by score therefore takes the first ones of a clip. All but `freeret` were made for scores of frames.",
-        "Options are given as `-s selection.options.NAME=VALUE`. In an evaluation they belong to an arm's `settings`.",
+        "Options are given as `-s selection.options.NAME=VALUE`, say `-s selection.options.power=2.5`. In an "
+        "evaluation they belong to an arm's `settings`.",
         _overview(SELECTORS),
         *_sections(SELECTORS, "selection.options"),
         "## Rerankers",
         "A reranker lets the model judge the best clips once more, next to the question: the setting `rerank.name`. "
-        "Options are given as `-s rerank.options.NAME=VALUE`.",
+        "Options are given as `-s rerank.options.NAME=VALUE`, say `-s rerank.options.top=10`.",
         "`mcq` is FreeRet's ([arXiv 2509.24621](https://arxiv.org/abs/2509.24621)): the probability of the label that "
         "says that the clip matches. `retllm` and its variants are RetLLM's "
         "([arXiv 2602.22278](https://arxiv.org/abs/2602.22278)): P(True) for the best clips of the pool, with visual "
@@ -414,15 +415,15 @@ def architecture_svg() -> str:
 
 def _ordered(layers: list[list[str]], arrows: dict[str, set[str]]) -> list[list[str]]:
     """Order each layer so that few arrows cross: a module stands near the middle of those that it imports."""
-    place: dict[str, float] = {}
+    column: dict[str, float] = {}
     ordered = []
     for layer in layers:
         centre = {
-            name: sum(place[below] for below in arrows[name]) / len(arrows[name]) if arrows[name] else 0.0
+            name: sum(column[below] for below in arrows[name]) / len(arrows[name]) if arrows[name] else 0.0
             for name in layer
         }
         row = sorted(layer, key=lambda name: (centre[name], name))
-        place |= {name: i - (len(row) - 1) / 2 for i, name in enumerate(row)}
+        column |= {name: i - (len(row) - 1) / 2 for i, name in enumerate(row)}
         ordered.append(row)
     return ordered
 
@@ -433,7 +434,7 @@ def _positions(layers: list[list[str]]) -> dict[str, tuple[int, int]]:
     for depth, layer in enumerate(layers):
         y = (len(layers) - 1 - depth) * ROW + GAP
         left = (width - len(layer) * (BOX_WIDTH + GAP)) // 2
-        # Every second row is moved by a third of a box, so that long arrows pass beside boxes.
+        # Every second row is moved by a third of a box, so that long arrows pass between boxes.
         left += BOX_WIDTH // 3 * (depth % 2)
         positions |= {name: (left + GAP + i * (BOX_WIDTH + GAP), y) for i, name in enumerate(layer)}
     return positions

@@ -59,7 +59,7 @@ class Block:
     text: str
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The page and the line, as editors read them."""
         return f"{self.page}:{self.line}"
 
@@ -93,7 +93,7 @@ def read_blocks(path: Path) -> list[Block]:
 
 
 def run_page(path: Path) -> str | None:
-    """Run the marked blocks of a page in a new folder. Returns what failed: the block's place, code and output."""
+    """Run the marked blocks of a page in a new folder. Returns what failed: the block's location, code and output."""
     blocks = read_blocks(path)
     with tempfile.TemporaryDirectory(prefix="lvqa-docs-") as name:
         folder = Path(name)
@@ -107,7 +107,7 @@ def run_page(path: Path) -> str | None:
             started = time.perf_counter()
             if fault := _run_block(block, folder):
                 return fault
-            _report(f"ok      {block.place} ({time.perf_counter() - started:.1f} s)")
+            _report(f"ok      {block.location} ({time.perf_counter() - started:.1f} s)")
     return None
 
 
@@ -134,11 +134,11 @@ def _run_block(block: Block, folder: Path) -> str | None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"{block.place}: the block ran longer than {TIMEOUT_SECONDS} s\n{_indented(block.text)}"
+        return f"{block.location}: the block ran longer than {TIMEOUT_SECONDS} s\n{_indented(block.text)}"
     if result.returncode == 0:
         return None
     tail = "\n".join(result.stdout.splitlines()[-TAIL_LINES:])
-    return f"{block.place}: the block ended with code {result.returncode}\n{_indented(block.text)}\noutput:\n{tail}"
+    return f"{block.location}: the block ended with code {result.returncode}\n{_indented(block.text)}\noutput:\n{tail}"
 
 
 def _indented(text: str) -> str:
@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in options.pages or all_pages():
             if options.list:
                 for block in read_blocks(path.resolve()):
-                    _report(f"{block.place}: {f'written to {block.file}' if block.file else block.language}")
+                    _report(f"{block.location}: {f'written to {block.file}' if block.file else block.language}")
             elif fault := run_page(path.resolve()):
                 _report(f"FAILED  {fault}")
                 return 1
