@@ -31,6 +31,7 @@ from lvqa.evaluation.run import chosen_tasks
 from lvqa.evaluation.runner import Runner, WorkItem
 from lvqa.index import INDEX_FORMAT, ClipIndex, Store
 from lvqa.models import Model, load_model
+from lvqa.models.prompt import ClipTokens
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import Clip, Video
 from lvqa.session import VideoSession
@@ -76,20 +77,15 @@ class Material:
     def video(self) -> Video:
         return inspect_video(self.path)
 
-    @cached_property
-    def qa(self) -> LongVideoQA:
-        return self.pipeline()
-
-    @cached_property
-    def session(self) -> VideoSession:
-        """The open video, whose first clips have been read."""
-        session = self.qa.open(self.path)
-        for _ in session.clip_reader().read(self.qa.indexer.clips_of(session)[:2]):
-            pass
-        return session
-
     def pipeline(self, *overrides: str) -> LongVideoQA:
-        return LongVideoQA(self.model, load_config(None, [f"store.folder={self.folder / 'store'}", *overrides]))
+        """Return a fresh pipeline, with an empty store of its own."""
+        store = Path(tempfile.mkdtemp(dir=self.folder))
+        return LongVideoQA(self.model, load_config(None, [f"store.folder={store}", *overrides]))
+
+    def read_clips(self, session: VideoSession) -> list[ClipTokens]:
+        """Return the visual tokens of two clips, which are the same however a video is cut into clips."""
+        clips = [Clip(self.video.id, start, start + 16.0) for start in (0.0, 16.0)]
+        return list(session.clip_reader().read(clips))
 
     def to_dict(self) -> dict[str, str]:
         """Return what tells this material from other material."""
@@ -123,9 +119,9 @@ def index_output(material: Material) -> Output:
 
 def embedding_output(material: Material) -> Output:
     """Return the vectors of two clips and of a query."""
-    embedder, session = material.qa.spec.embedder, material.session
-    clips = embedder.clips(material.model, session.clip_reader().read(material.qa.indexer.clips_of(session)[:2]))
-    queries = embedder.queries(material.model, [("What colour is the boat?", ())])
+    qa = material.pipeline()
+    clips = qa.spec.embedder.clips(material.model, material.read_clips(qa.open(material.path)))
+    queries = qa.spec.embedder.queries(material.model, [("What colour is the boat?", ())])
     return {
         "shape": [list(clips.shape), list(queries.shape)],
         "dtype": str(clips.dtype),
@@ -180,8 +176,11 @@ def tokens_output(material: Material) -> Output:
     """Return the bytes of a small token file, and the first tokens of two pairs of the video."""
     path = material.folder / "small.tokens"
     TokenFile(path, num_pairs=3, max_bytes=100).write({0: b"pair", 2: b"last"})
-    session = material.session
-    stored = material.qa.store.tokens_path(session.video.id, session.spec.to_dict())
+    qa = material.pipeline()
+    qa.store.prepare()
+    session = qa.open(material.path)
+    material.read_clips(session)
+    stored = qa.store.tokens_path(session.video.id, session.spec.to_dict())
     file = TokenFile(stored, num_pairs=session.grid.num_pairs, max_bytes=1 << 30)
     pairs = [bytes(file.read(slot) or b"") for slot in (0, 9)]
     return {
