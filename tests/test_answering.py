@@ -1,4 +1,4 @@
-"""Reading generated text: which letter it names, and that none is made up."""
+"""What letter a generated text names, and that none is made up."""
 
 import pytest
 

@@ -1,6 +1,6 @@
 """lvqa as a model of lmms-eval, on requests as lmms-eval makes them.
 
-Where lmms-eval is not installed, the two classes of it that lvqa builds on are written out here, as in 0.7.3.
+Where lmms-eval is not installed, the two of its classes that lvqa uses are defined here, as in 0.7.3.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import pytest
 
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import Answer, LvqaError, Question
-from lvqa.synthetic.videos import make_videos
 
 TASK = {"task": "lvbench", "split": "train"}
 
@@ -37,7 +36,8 @@ class Lmms:
 
 
 @pytest.fixture
-def room(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def lmms_module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """lvqa.lmms, imported anew."""
     if find_spec("lmms_eval") is None:
         for name, content in {
             "lmms_eval": {},
@@ -54,29 +54,29 @@ def room(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return make_videos(tmp_path_factory.mktemp("films"), num_videos=2, minutes=1, num_questions=1, seed=3)
+def videos(synthetic_video) -> list[Path]:
+    return [synthetic_video(minutes=1, seed=seed) for seed in (3, 4)]
 
 
 CHOICE = "What colour is the ball?\n(A) red\n(B) blue\n(C) green\nAnswer the question with the option letter"
 
 
 def requests(docs: list[tuple[Path, str]], model: object) -> list[SimpleNamespace]:
-    """As `lmms_eval.api.task` makes them for a model that is simple."""
+    """Return requests as `lmms_eval.api.task` makes them for a model that is simple."""
     model.task_dict["lvbench"] = {"train": [{"video_path": str(path)} for path, _ in docs]}
     return [
-        SimpleNamespace(args=(text, {"max_new_tokens": 16}, lambda doc: [doc["video_path"]], number, *TASK.values()))
-        for number, (_, text) in enumerate(docs)
+        SimpleNamespace(args=(text, {"max_new_tokens": 16}, lambda doc: [doc["video_path"]], i, *TASK.values()))
+        for i, (_, text) in enumerate(docs)
     ]
 
 
-def test_lmms_eval_finds_the_model(room: ModuleType) -> None:
+def test_lmms_eval_finds_the_model(lmms_module: ModuleType) -> None:
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
     module, name = project["project"]["entry-points"]["lmms_eval.models"]["lvqa"].split(":")
     manifest = getattr(importlib.import_module(module), name)
     module, _, name = manifest.simple_class_path.rpartition(".")
-    assert manifest.model_id == "lvqa" and getattr(importlib.import_module(module), name) is room.Lvqa
-    assert room.Lvqa.is_simple
+    assert manifest.model_id == "lvqa" and getattr(importlib.import_module(module), name) is lmms_module.Lvqa
+    assert lmms_module.Lvqa.is_simple
 
 
 @pytest.mark.parametrize(
@@ -92,56 +92,76 @@ def test_lmms_eval_finds_the_model(room: ModuleType) -> None:
         ("Who?\nA. he", "Who?\nA. he", ()),
     ],
 )
-def test_options_are_read_from_the_text(room: ModuleType, context: str, text: str, options: tuple[str, ...]) -> None:
-    question = room.parse_question(context)
+def test_options_are_read_from_the_text(
+    lmms_module: ModuleType, context: str, text: str, options: tuple[str, ...]
+) -> None:
+    question = lmms_module.parse_question(context)
     assert (question.text, question.options) == (text, options)
 
 
 def test_replies_come_in_the_order_of_the_requests(
-    room: ModuleType, films: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+    lmms_module: ModuleType, videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
     monkeypatch.setenv("LVQA_HOME", str(tmp_path))
     settings = {"model.name": "tiny", "selection.frames": 4, "video.clip_seconds": 8.0}
-    model = room.Lvqa(device="cpu", batch_size=1, max_batch_size=None, **settings)
-    asked: list[tuple[str, int]] = []
+    model = lmms_module.Lvqa(device="cpu", batch_size=1, max_batch_size=None, **settings)
+    calls: list[tuple[str, int]] = []
     answers = LongVideoQA.answers
 
-    def noted(qa: LongVideoQA, path: str, questions: list[Question], **more: object) -> list[Answer]:
-        asked.append((path, len(questions)))
+    def note_call(qa: LongVideoQA, path: str, questions: list[Question], **more: object) -> list[Answer]:
+        calls.append((path, len(questions)))
         return answers(qa, path, questions, **more)
 
-    monkeypatch.setattr(LongVideoQA, "answers", noted)
-    one, two = films
+    monkeypatch.setattr(LongVideoQA, "answers", note_call)
+    one, two = videos
     nowhere = tmp_path / "nowhere.mp4"
     endless = "Why? " * 2000
     docs = [(one, CHOICE), (two, CHOICE), (nowhere, CHOICE), (one, "What is seen?"), (two, endless), (two, CHOICE)]
     replies = model.generate_until(requests(docs, model))
-    videos = [(str(one), 2), (str(two), 3), *[(str(two), 1)] * 3, (str(nowhere), 1)]
-    assert asked == videos, "a video's questions are asked together, and each alone if one of them fails"
-    answered = [0, 1, 3, 5]
-    again = [model._qa.answer(docs[n][0], room.parse_question(docs[n][1])) for n in answered]
-    assert [replies[n] for n in answered] == [said.option or said.text for said in again]
+    expected = [(str(one), 2), (str(two), 3), *[(str(two), 1)] * 3, (str(nowhere), 1)]
+    assert calls == expected, "a video's questions are answered together, and each alone if one of them fails"
+    overrides = [f"{key}={value}" for key, value in {**settings, "model.device": "cpu"}.items()]
+    qa = LongVideoQA.load(overrides=overrides)
+    for i in (0, 1, 3, 5):
+        answer = qa.answer(docs[i][0], lmms_module.parse_question(docs[i][1]))
+        assert replies[i] == (answer.option or answer.text)
     assert replies[2] == replies[4] == "" and "nowhere.mp4" in caplog.text and "Why? Why?" in caplog.text
     assert {replies[0], replies[1], replies[5]} <= {"A", "B", "C"}
 
 
-def test_what_a_task_puts_before_the_question_is_not_searched_for(room: ModuleType, films: list[Path]) -> None:
-    model = room.Lvqa(device="cpu", **{"model.name": "tiny"})
-    (request,) = requests([(films[0], f"Select the best answer.\n{CHOICE}")], model)
+def test_what_a_task_puts_before_the_question_is_not_searched_for(
+    lmms_module: ModuleType, videos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = lmms_module.Lvqa(device="cpu", **{"model.name": "tiny"})
+    (request,) = requests([(videos[0], f"Select the best answer.\n{CHOICE}")], model)
     (doc,) = model.task_dict["lvbench"]["train"]
-    assert model._asked(*request.args)[1].text == "Select the best answer.\nWhat colour is the ball?"
+    questions: list[Question] = []
+
+    def note_question(qa: LongVideoQA, path: str, of_video: list[Question]) -> list[Answer]:
+        questions.extend(of_video)
+        raise LvqaError("it was noted")
+
+    monkeypatch.setattr(LongVideoQA, "answers", note_question)
+
+    def question_of_request() -> Question:
+        assert model.generate_until([request]) == [""]
+        return questions.pop()
+
+    assert question_of_request().text == "Select the best answer.\nWhat colour is the ball?"
     for question in ("What colour is the ball?", CHOICE.rpartition("\n")[0] + "\n"):
         doc["question"] = question
-        assert model._asked(*request.args)[1] == room.parse_question(CHOICE)
+        assert question_of_request() == lmms_module.parse_question(CHOICE)
     doc["question"] = "Another one?"
-    assert model._asked(*request.args)[1].text.startswith("Select")
+    assert question_of_request().text.startswith("Select")
 
 
-def test_what_lvqa_does_not_do_is_refused(room: ModuleType, films: list[Path], tmp_path: Path, monkeypatch) -> None:
+def test_what_lvqa_does_not_do_is_refused(
+    lmms_module: ModuleType, videos: list[Path], tmp_path: Path, monkeypatch
+) -> None:
     with pytest.raises(LvqaError, match="unknown key"):
-        room.Lvqa(**{"model.name": "tiny", "selection.frame": 4})
-    model = room.Lvqa(device="cpu", **{"model.name": "tiny"})
-    (request,) = requests([(films[0], CHOICE)], model)
+        lmms_module.Lvqa(**{"model.name": "tiny", "selection.frame": 4})
+    model = lmms_module.Lvqa(device="cpu", **{"model.name": "tiny"})
+    (request,) = requests([(videos[0], CHOICE)], model)
     request.args = (CHOICE, {}, lambda doc: [doc["video_path"], "picture.png"], *request.args[3:])
     with pytest.raises(LvqaError, match="one video a question"):
         model.generate_until([request])

@@ -1,31 +1,22 @@
-"""The whole path on the embedded model: budgets, what is encoded how often, and what a stored index changes.
+"""The main path on the embedded model: methods and budgets, and what is decoded, encoded and read how often.
 
 Nothing here depends on how well the model was trained.
 """
 
-import dataclasses
-import weakref
+import functools
 from pathlib import Path
 
 import pytest
 import small_models
-import yaml
+from pipelines import FRAMES_IN_VIDEO, MINUTES, SEED, make_pipeline
 
 from lvqa.components import CONTROLS, METHODS
-from lvqa.config import load_config, with_settings
-from lvqa.costs import CostMeter
-from lvqa.index import Store
-from lvqa.indexing import build_here
 from lvqa.models import MODELS
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import LvqaError, Question
 from lvqa.rerank import RERANKERS
-from lvqa.synthetic.videos import ask_about, make_videos, write_script
+from lvqa.synthetic.videos import ask_about, write_script
 from lvqa.video import FrameGrid, inspect_video
-
-SEED, MINUTES = 11, 1
-FRAMES_IN_VIDEO = 60 * MINUTES
-"""How many frames the default grid of one a second has."""
 
 
 @pytest.fixture(scope="module")
@@ -45,38 +36,25 @@ def store(tmp_path) -> Path:
 
 @pytest.fixture
 def make(tiny, store):
-    """Makes a fresh pipeline over the one loaded model, as a new process would."""
-
-    def make(*overrides, **options) -> LongVideoQA:
-        config = load_config(None, overrides)
-        config = dataclasses.replace(config, store=dataclasses.replace(config.store, folder=store))
-        return LongVideoQA(tiny, config, **options)
-
-    return make
+    """Make a fresh pipeline over the one loaded model, as a new process would."""
+    return functools.partial(make_pipeline, tiny, store)
 
 
 @pytest.fixture(scope="module")
 def shared(tiny, tmp_path_factory) -> LongVideoQA:
     """One pipeline whose video stays open, for tests that look at results alone."""
-    config = load_config(None, ["video.clip_seconds=8"])
-    folder = tmp_path_factory.mktemp("store")
-    return LongVideoQA(tiny, dataclasses.replace(config, store=dataclasses.replace(config.store, folder=folder)))
-
-
-def index_together(pipelines, path):
-    indexers = [qa.indexer for qa in pipelines]
-    return build_here(pipelines[0].store, indexers, inspect_video(path), CostMeter(pipelines[0].model.counts))
+    return make_pipeline(tiny, tmp_path_factory.mktemp("store"), "video.clip_seconds=8")
 
 
 BUDGETS = {"freeret": (1, 2, 3, 16, 59, 60, 64), "uniform": (1, 2, 3, 16, 59, 60, 64)}
-"""The others, which the contract of selectors checks, are asked for few frames and for more than there are."""
+"""The budgets of two methods. The others, which the contract checks, get few frames, and more than there are."""
 
 
 @pytest.mark.parametrize(
     ("method", "budget"),
     [(method, m) for method in METHODS if method not in CONTROLS for m in BUDGETS.get(method, (3, 64))],
 )
-def test_every_method_shows_exactly_its_budget(shared, video, question, method, budget):
+def test_every_method_selects_exactly_its_budget(shared, video, question, method, budget):
     answer = shared.answer(video, question, method=method, frames=budget)
     assert len(answer.frames) == min(budget, FRAMES_IN_VIDEO)
     assert list(answer.frames) == sorted(set(answer.frames))
@@ -164,7 +142,7 @@ def test_the_oracle_needs_the_evidence(shared, video):
 
 
 @pytest.mark.parametrize("method", ["uniform", "random", "blind"])
-def test_methods_that_look_for_nothing_build_no_index(make, video, question, store, method):
+def test_methods_that_search_for_nothing_build_no_index(make, video, question, store, method):
     answer = make().answer(video, question, method=method)
     assert answer.index is None
     assert answer.evidence == ()
@@ -181,8 +159,8 @@ def test_a_first_question_encodes_each_pair_once(make, video, question):
 
 
 @pytest.mark.parametrize("memory_mib", [0, 1, 4096])
-def test_clips_read_before_score_as_those_read_now(make, video, memory_mib):
-    """Some, none or all of what the first question made the model read is kept for the second."""
+def test_clips_that_were_read_before_score_the_same(make, video, memory_mib):
+    """Some, none or all of what the first question made the model read is in the cache for the second."""
     questions = ask_about(write_script(SEED, MINUTES), 2)
     settings = ("video.clip_seconds=4", "rerank.layout=clip_first")
     qa = make(*settings, f"rerank.memory_mib={memory_mib}")
@@ -192,8 +170,8 @@ def test_clips_read_before_score_as_those_read_now(make, video, memory_mib):
     assert scores[0].keys() == scores[1].keys()
     assert all(scores[0][clip] == pytest.approx(scores[1][clip], abs=1e-5) for clip in scores[0])
     assert (second.option, second.frames) == (alone.option, alone.frames)
-    spent = second.counts.tokens_prefilled / first.counts.tokens_prefilled
-    assert spent < 0.45 if memory_mib == 4096 else spent > 0.45
+    ratio = second.counts.tokens_prefilled / first.counts.tokens_prefilled
+    assert ratio < 0.45 if memory_mib == 4096 else ratio > 0.45
 
 
 @pytest.mark.parametrize("mode", ["logits", "likelihood"])
@@ -206,8 +184,8 @@ def test_questions_answered_together_are_answered_as_alone(make, video, mode):
     for answer, expected, question in zip(together, alone, questions, strict=True):
         assert (answer.question, answer.option, answer.frames) == (question, expected.option, expected.frames)
         assert answer.option_scores == pytest.approx(expected.option_scores, abs=1e-5)
-    spent = [sum(answer.counts.tokens_prefilled for answer in answers) for answers in (together, alone)]
-    assert spent[0] == spent[1] > 0
+    tokens = [sum(answer.counts.tokens_prefilled for answer in answers) for answers in (together, alone)]
+    assert tokens[0] == tokens[1] > 0
     assert make().answers(video, []) == []
 
 
@@ -219,59 +197,21 @@ def test_the_same_question_again_encodes_nothing(make, video, question):
     assert (again.evidence, again.frames, again.option_scores) == (first.evidence, first.frames, first.option_scores)
 
 
-def test_another_question_encodes_only_what_it_has_not_seen(make, video, question):
+def test_another_question_encodes_only_what_is_new(make, video, question):
     make().index(video)
-    qa = make("rerank.pool=1", "store.disk_mib=0")  # a fresh one: the index is there, no pair has been seen
+    qa = make("rerank.pool=1", "store.disk_mib=0")  # a fresh one: it has the index, and no pair
     first = qa.answer(video, question, frames=2)
     assert first.index.reused is True
     assert first.counts.pairs_encoded == 8  # the one clip that was reranked; the answer's pair lies in it
     assert first.counts.frames_decoded == 16
     second = qa.answer(video, Question("Where is the green fish?"), method="uniform", frames=2)
-    seen = set(range(int(first.evidence[0].clip.start_seconds), int(first.evidence[0].clip.end_seconds)))
+    known = set(range(int(first.evidence[0].clip.start_seconds), int(first.evidence[0].clip.end_seconds)))
     assert second.counts.pairs_encoded == 2  # frames without their neighbours are pairs of their own
     assert second.counts.frames_decoded == len(set(map(int, second.frames)))
     third = qa.answer(video, Question("What is white?"), frames=2)
-    new = set(range(int(third.evidence[0].clip.start_seconds), int(third.evidence[0].clip.end_seconds))) - seen
+    new = set(range(int(third.evidence[0].clip.start_seconds), int(third.evidence[0].clip.end_seconds))) - known
     assert third.counts.frames_decoded == len(new)
     assert third.counts.pairs_encoded == len(new) // 2
-
-
-def test_a_new_process_decodes_nothing_of_an_indexed_video(make, video, question):
-    make().index(video)
-    fresh, plain = make().answer(video, question), make("store.disk_mib=0").answer(video, question)
-    assert (fresh.counts.frames_decoded, fresh.counts.pairs_encoded) == (0, 0)
-    assert plain.counts.pairs_encoded > 0
-    assert fresh.frames == plain.frames and fresh.option_scores == pytest.approx(plain.option_scores, abs=1e-5)
-
-
-def test_a_stored_index_gives_the_same_as_a_new_one(make, video, question):
-    fresh, stored = make().answer(video, question), make().answer(video, question)
-    assert (fresh.index.reused, stored.index.reused) == (False, True)
-    assert stored.index.path == fresh.index.path
-    assert stored.evidence == fresh.evidence
-    assert (stored.frames, stored.option, stored.text) == (fresh.frames, fresh.option, fresh.text)
-    assert stored.option_scores == fresh.option_scores
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        "video.clip_seconds=8",
-        "video.frames_per_second=0.5",
-        "video.sampling=keyframes",
-        "embedding.state=mlp",
-        "embedding.noise=false",
-    ],
-)
-def test_other_settings_never_use_an_old_index(make, video, caplog, setting):
-    before = make().index(video)
-    with caplog.at_level("INFO", logger="lvqa"):
-        after = make(setting).index(video)
-    assert after.reused is False
-    assert after.path != before.path
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{video}: index rebuilt because settings, model or lvqa's version changed"
-    ]
 
 
 @pytest.mark.parametrize("encoding", ["text", "mrope"])
@@ -285,23 +225,6 @@ def test_a_skimmed_video_is_answered_from_its_keyframes(make, video, question, m
     if method != "uniform":
         edges = sorted(edge for clip in answer.evidence for edge in (clip.start_seconds, clip.end_seconds))
         assert (edges[0], edges[-1]) == (0.0, FRAMES_IN_VIDEO)
-
-
-def test_an_index_is_rebuilt_on_demand(make, video):
-    before = make().index(video)
-    made = before.path.stat().st_mtime_ns
-    assert make().index(video).reused is True
-    assert make().index(video, rebuild=True).reused is False
-    assert before.path.stat().st_mtime_ns > made
-
-
-def test_a_changed_video_has_another_index(make, video, tmp_path):
-    copy = tmp_path / "copy.mp4"
-    copy.write_bytes(video.read_bytes())
-    assert make().index(video).reused is False
-    assert make().index(copy).reused is True  # the same bytes under another name
-    make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=SEED + 1)[0].replace(copy)
-    assert make().index(copy).reused is False
 
 
 def test_evidence_holds_every_clip_once_reranked_ones_first(make, video, question):
@@ -333,31 +256,6 @@ def test_search_gives_the_best_clips(make, video):
     assert hits == qa.search(video, "the red fish", top=100)[:3]
 
 
-def test_the_library_is_searched_under_one_spec(make, video, tmp_path):
-    other = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=SEED + 1)[0]
-    qa = make()
-    for path in (video, other):
-        qa.index(path)
-    make("video.clip_seconds=8").index(video)
-    assert len(Store(qa.config.store.folder).paths()) == 3
-    hits = qa.search_library("the red fish", top=100)
-    assert len(hits) == 8
-    scores = [candidate.embed_score for _, candidate in hits]
-    assert scores == sorted(scores, reverse=True)
-    assert [c for _, c in hits[:3]] == [c for _, c in qa.search_library("the red fish", top=3)]
-    assert {candidate.clip.video_id for _, candidate in hits} == {inspect_video(video).id, inspect_video(other).id}
-    for index, candidate in hits:
-        assert candidate.clip.video_id == inspect_video(index.video_path).id
-
-
-def test_an_empty_library_says_so(make, video):
-    with pytest.raises(LvqaError, match=r"no index in .* was made with tiny and these settings \(0 with others\)"):
-        make().search_library("a red car")
-    make("video.clip_seconds=8").index(video)
-    with pytest.raises(LvqaError, match=r"\(1 with others\); index some videos first"):
-        make().search_library("a red car")
-
-
 def test_progress_is_reported_in_pairs(make, video, question):
     steps = []
     make(progress=lambda *step: steps.append(step)).answer(video, question)
@@ -378,67 +276,3 @@ def test_unknown_names_are_refused_before_a_model_is_looked_for(override, messag
     with pytest.raises(LvqaError) as refused:
         LongVideoQA.load("no/such/model", overrides=[override])
     assert str(refused.value) == message
-
-
-# --- many settings on one video --------------------------------------------------------------------------------------
-
-OTHERS = (
-    ("embedding.state=mlp",),
-    ("embedding.state=mlp-1", "embedding.final_norm=true", "rerank.name=none"),
-    ("embedding.prompt=e5v", "rerank.pool=null"),
-    ("video.clip_seconds=4", "embedding.centre=true", "rerank.pool=3"),
-    ("video.clip_seconds=4", "answer.time_encoding=mrope"),
-)
-
-
-@pytest.fixture(scope="module")
-def longer(synthetic_video) -> Path:
-    """A video of several segments."""
-    return synthetic_video(minutes=4, seed=SEED)
-
-
-@pytest.mark.parametrize("memory_mib", [2048, 1])
-def test_pipelines_that_share_sessions_decode_and_encode_each_pair_once(make, longer, tiny, memory_mib):
-    """One mebibyte holds the tokens of a segment, and not those of the video.
-
-    The last two differ in what follows the embedding alone, so they have one index.
-    """
-    qa = make(f"store.memory_mib={memory_mib}", "video.clip_seconds=2")
-    pipelines = [qa, *(qa.with_config(with_overrides(qa.config, *other)) for other in OTHERS)]
-    before = dataclasses.replace(tiny.counts)
-    uses = index_together(pipelines, longer)
-    spent = tiny.counts - before
-    assert (spent.frames_decoded, spent.pairs_encoded) == (240, 120)
-    assert [use.reused for use in uses] == [False] * 6 and len({use.path for use in uses}) == 5
-    assert [use.clips for use in uses] == [120, 120, 120, 120, 60, 60]
-    assert [use.reused for use in index_together(pipelines, longer)] == [True] * 6
-
-
-def with_overrides(config, *overrides):
-    pairs = (override.split("=") for override in overrides)
-    return with_settings(config, {key: yaml.safe_load(value) for key, value in pairs}, where="a test")
-
-
-def test_what_is_shared_changes_no_answer(make, video, question, tmp_path):
-    alone = make("video.clip_seconds=2")
-    pipelines = [alone.with_config(with_overrides(alone.config, *other)) for other in OTHERS]
-    index_together(pipelines, video)
-    for qa, other in zip(pipelines, OTHERS, strict=True):
-        together = qa.answer(video, question, frames=4)
-        fresh = make("video.clip_seconds=2", *other, f"store.folder={tmp_path / 'other'}").answer(
-            video, question, frames=4
-        )
-        scores = [{c.clip: (c.embed_score, c.rerank_score) for c in a.evidence} for a in (together, fresh)]
-        assert scores[0].keys() == scores[1].keys()
-        assert all(scores[0][clip] == pytest.approx(scores[1][clip], abs=1e-5) for clip in scores[0])
-        assert (together.frames, together.option) == (fresh.frames, fresh.option)
-
-
-def test_another_video_lets_go_of_the_last_ones_tokens(make, video, question, tmp_path):
-    (other,) = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=SEED + 1)
-    qa = make()
-    other_qa = qa.with_config(with_overrides(qa.config, "embedding.state=mlp"))
-    tokens = weakref.ref(qa.open(video).tokens)
-    assert other_qa.open(video).tokens is tokens()
-    other_qa.open(other)
-    assert tokens() is None

@@ -1,29 +1,24 @@
-"""The rerankers against the library's own model and the formulas, on noise in the place of clips.
+"""FreeRet's reranker against the library's own model and the formulas, and the contract of all rerankers.
 
-Scores may be as small as 1e-11, so they are compared by their ratio.
+The clips are noise. Scores may be as small as 1e-11, so they are compared by their ratio.
 """
 
-import dataclasses
 import itertools
-import math
+from dataclasses import replace
 
 import pytest
-import torch
-from torch import Tensor
-from torch.nn.functional import silu
+from reranking import QUERY, clip_tokens_of, first_token, full_logits, rerank, scores_in_time_order
 
 from lvqa import prompts
 from lvqa.components import check_settings, reranker_of
 from lvqa.config import load_config
-from lvqa.models import enhancement, load_model
 from lvqa.models.prefix import PrefixCache
-from lvqa.models.prompt import ClipTokens, Prompt
-from lvqa.records import Candidate, LvqaError
-from lvqa.rerank import RERANKERS, MultipleChoice, RerankRequest, make_reranker, rerank_each, retllm
-from lvqa.rerank.contract import CHECKS, candidates_like, clip_tokens_for
-from lvqa.rerank.retllm import MOST_OF_A_TIE, PaperRetLLM, ReleasedRetLLM, RetLLM, written_score
+from lvqa.models.prompt import ClipTokens
+from lvqa.records import Candidate, Clip, LvqaError
+from lvqa.rerank import RERANKERS, MultipleChoice, RerankRequest, best_first, make_reranker, retllm, scoring
+from lvqa.rerank.contract import CHECKS, NoiseReader, candidates_like
+from lvqa.rerank.retllm import ReleasedRetLLM, RetLLM
 
-QUERY = "Where is the dog?"
 FRAMINGS = {
     "letters": ("A", "B"),
     "yes_no": ("Yes", "No"),
@@ -33,76 +28,47 @@ FRAMINGS = {
 
 
 @pytest.fixture(scope="module")
-def model():
-    return load_model("tiny", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def candidates() -> list[Candidate]:
     return candidates_like(4)
 
 
 @pytest.fixture(scope="module")
-def scores(model, candidates):
-    """The scores of the candidates by a reranker, in the order of time."""
+def scores(tiny, candidates):
+    """Return the candidates' scores by a reranker, in the order of time."""
 
-    def scores(reranker, **given) -> list[float | None]:
-        found = reranker.rerank(model, QUERY, candidates, clip_tokens_for(model), **given)
-        return [one.rerank_score for one in sorted(found, key=lambda one: one.start_seconds)]
+    def scores(reranker, prefix_cache: PrefixCache | None = None) -> list[float | None]:
+        return scores_in_time_order(rerank(reranker, tiny, candidates, prefix_cache=prefix_cache))
 
     return scores
 
 
 @pytest.fixture(scope="module")
-def blocks(model, candidates) -> list[ClipTokens]:
-    """What is seen of the clips, in the order of time."""
-    return list(clip_tokens_for(model)(sorted(candidate.clip for candidate in candidates)))
+def clips(tiny, candidates) -> list[ClipTokens]:
+    """What the model sees of the clips, in the order of time."""
+    return clip_tokens_of(tiny, candidates)
 
 
-def embedded(model, prompt: Prompt) -> tuple[Tensor, Tensor, Tensor]:
-    """(1, sequence, dim) embeddings, (3, 1, sequence) positions and (sequence,) where it is visual, of one prompt."""
-    sequence = model.encode_prompt(prompt)
-    states = model.library.get_input_embeddings()(sequence.ids[None])
-    visual = sequence.visual_mask
-    states[0, visual] = torch.cat([part.tokens.flatten(0, 1) for part in prompt if not isinstance(part, str)])
-    return states, sequence.positions[:, None], visual
-
-
-@torch.no_grad()
-def full_logits(model, prompt: Prompt) -> Tensor:
-    """(vocabulary,) float64 logits of the reply's first token, by the library's own forward pass."""
-    states, positions, _ = embedded(model, prompt)
-    return model.library(inputs_embeds=states, position_ids=positions, use_cache=False).logits[0, -1].double()
-
-
-def token(model, word: str) -> int:
-    return model.first_tokens([word])[0]
-
-
-# --- FreeRet -------------------------------------------------------------------------------------------------------
-
-
-def expected(model, blocks, labels: str, swapped: bool, layout: str) -> tuple[list[float], list[float]]:
-    """P(it matches) of each clip, over the two labels and over the whole vocabulary, from the library's logits."""
+def expected_scores(model, clips, labels: str, swapped: bool, layout: str) -> tuple[list[float], list[float]]:
+    """Return P(it matches) of each clip, over the two labels and over the whole vocabulary, by the library's logits."""
     before, after = prompts.rerank(QUERY, labels=labels, swapped=swapped, clip_first=layout == "clip_first")
     match, other = FRAMINGS[labels]
     if swapped and labels == "letters":
         match, other = other, match
-    logits = [full_logits(model, (before, block, after)) for block in blocks]
-    yes, no = token(model, match), token(model, other)
-    of_two = [float(one[yes].exp() / (one[yes].exp() + one[no].exp())) for one in logits]
-    return of_two, [float(one[yes].exp() / one.exp().sum()) for one in logits]
+    rows = [full_logits(model, (before, clip, after)) for clip in clips]
+    yes, no = first_token(model, match), first_token(model, other)
+    of_two = [float(row[yes].exp() / (row[yes].exp() + row[no].exp())) for row in rows]
+    return of_two, [float(row[yes].exp() / row.exp().sum()) for row in rows]
 
 
 @pytest.mark.parametrize("layout", ["question_first", "clip_first"])
 @pytest.mark.parametrize("labels", FRAMINGS)
-def test_every_framing_scores_as_the_librarys_logits_say(model, scores, blocks, labels, layout):
-    plain, swapped = (expected(model, blocks, labels, order, layout) for order in (False, True))
-    for number, probability in enumerate(("options", "vocabulary")):
-        make = {"labels": labels, "probability": probability, "layout": layout}
-        assert scores(MultipleChoice(**make)) == pytest.approx(plain[number], rel=1e-3, abs=0)
-        mean = [(a + b) / 2 for a, b in zip(plain[number], swapped[number], strict=True)]
-        assert scores(MultipleChoice(**make, both_orders=True)) == pytest.approx(mean, rel=1e-3, abs=0)
+def test_every_framing_scores_as_the_librarys_logits_say(tiny, scores, clips, labels, layout):
+    plain, swapped = (expected_scores(tiny, clips, labels, order, layout) for order in (False, True))
+    for i, probability in enumerate(("options", "vocabulary")):
+        settings = {"labels": labels, "probability": probability, "layout": layout}
+        assert scores(MultipleChoice(**settings)) == pytest.approx(plain[i], rel=1e-3, abs=0)
+        mean = [(a + b) / 2 for a, b in zip(plain[i], swapped[i], strict=True)]
+        assert scores(MultipleChoice(**settings, both_orders=True)) == pytest.approx(mean, rel=1e-3, abs=0)
 
 
 def test_the_framings_are_those_of_the_paper():
@@ -120,33 +86,116 @@ def test_the_framings_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize("layout", ["question_first", "clip_first"])
-def test_with_both_orders_a_clip_is_read_once(model, scores, blocks, layout):
-    spent = []
+def test_with_both_orders_a_clip_is_read_once(tiny, scores, clips, layout):
+    tokens = []
     for both_orders in (False, True):
-        before = model.counts.tokens_prefilled
-        scores(MultipleChoice(layout=layout, both_orders=both_orders), beginnings=PrefixCache(1 << 30))
-        spent.append(model.counts.tokens_prefilled - before)
+        before = tiny.counts.tokens_prefilled
+        scores(MultipleChoice(layout=layout, both_orders=both_orders), prefix_cache=PrefixCache(1 << 30))
+        tokens.append(tiny.counts.tokens_prefilled - before)
     _, after = prompts.rerank(QUERY, clip_first=layout == "clip_first")
-    rests = [len(model.encode_suffix(after, 0)) for _ in blocks]
-    assert spent[1] - spent[0] == pytest.approx(sum(rests), abs=2 * len(blocks))  # the texts differ by a few tokens
+    suffixes = len(clips) * len(tiny.encode_suffix(after, 0))
+    assert tokens[1] - tokens[0] == pytest.approx(suffixes, abs=2 * len(clips))  # the texts differ by a few tokens
 
 
-def test_what_was_read_serves_every_question(model, candidates, blocks):
-    kept, reranker = PrefixCache(1 << 30), MultipleChoice(layout="clip_first", both_orders=True)
-    spent = []
+def test_what_was_read_serves_every_question(tiny, candidates):
+    prefix_cache, reranker = PrefixCache(1 << 30), MultipleChoice(layout="clip_first", both_orders=True)
+    tokens = []
     for _ in range(2):
-        before = model.counts.tokens_prefilled
-        reranker.rerank(model, QUERY, candidates, clip_tokens_for(model), kept)
-        spent.append(model.counts.tokens_prefilled - before)
-    assert len(list(kept)) == len(candidates)
-    assert spent[0] - spent[1] == sum(map(len, kept.values()))
+        before = tiny.counts.tokens_prefilled
+        rerank(reranker, tiny, candidates, prefix_cache=prefix_cache)
+        tokens.append(tiny.counts.tokens_prefilled - before)
+    assert len(prefix_cache) == len(candidates)
+    assert tokens[0] - tokens[1] == sum(map(len, prefix_cache.values()))
+
+
+@pytest.mark.parametrize("layout", ["question_first", "clip_first"])
+@pytest.mark.parametrize("both_orders", [False, True])
+@pytest.mark.parametrize("clips_in_memory", [1, 3])
+def test_scores_do_not_depend_on_how_many_clips_are_in_memory(
+    scores, monkeypatch, layout, both_orders, clips_in_memory
+):
+    reranker = MultipleChoice(layout=layout, both_orders=both_orders)
+    at_once = scores(reranker)
+    monkeypatch.setattr(scoring, "CLIPS_IN_MEMORY", clips_in_memory)
+    assert scores(reranker) == pytest.approx(at_once, abs=1e-5)
+    assert scores(reranker, prefix_cache=PrefixCache(1 << 30)) == pytest.approx(at_once, abs=1e-5)
+
+
+class CountingReader:
+    """A reader that notes which clips it has read."""
+
+    def __init__(self, model, prefix_cache: PrefixCache) -> None:
+        self.prefix_cache, self.clips_read = prefix_cache, list[Clip]()
+        self._reader = NoiseReader(model)
+
+    def read(self, clips):
+        self.clips_read.extend(clips)
+        return self._reader.read(clips)
+
+
+@pytest.mark.parametrize("layout", ["question_first", "clip_first"])
+@pytest.mark.parametrize("both_orders", [False, True])
+@pytest.mark.parametrize("clips_in_memory", [1, 64])
+def test_requests_together_are_scored_as_alone(tiny, monkeypatch, layout, both_orders, clips_in_memory):
+    """A clip of several pools is shown once; clip first, it is read once, even if nothing can be cached."""
+    monkeypatch.setattr(scoring, "CLIPS_IN_MEMORY", clips_in_memory)
+    reranker, pool = MultipleChoice(layout=layout, both_orders=both_orders), candidates_like(5)
+    reader = CountingReader(tiny, PrefixCache(0))
+    requests = [
+        RerankRequest(QUERY, pool[:4], reader),
+        RerankRequest("Who sings in the rain, and why?", pool[1:], reader),
+        RerankRequest("Why?", pool[:1], reader),
+    ]
+    before = tiny.counts.tokens_prefilled
+    together = reranker.rerank(tiny, requests)
+    tokens_together = tiny.counts.tokens_prefilled - before
+    assert sorted(reader.clips_read) == sorted({candidate.clip for candidate in pool})
+    prefix_cache, before = PrefixCache(1 << 30), tiny.counts.tokens_prefilled
+    for request, answer in zip(requests, together, strict=True):
+        alone = rerank(reranker, tiny, request.candidates, query=request.query, prefix_cache=prefix_cache)
+        of_clips = [{candidate.clip: candidate.rerank_score for candidate in group} for group in (answer, alone)]
+        assert of_clips[0] == pytest.approx(of_clips[1], abs=1e-5)
+        assert [candidate.rerank_score for candidate in answer] == sorted(of_clips[0].values(), reverse=True)
+    assert tokens_together == tiny.counts.tokens_prefilled - before
+
+
+# --- ties ----------------------------------------------------------------------------------------------------------
+
+
+def test_of_equal_scores_the_better_by_embedding_comes_first(candidates):
+    """Whatever order they come in: that of the video is another one than the embedding's."""
+    in_time_order = sorted(candidates, key=lambda candidate: candidate.start_seconds)
+    assert in_time_order != candidates
+    for order in (in_time_order, in_time_order[::-1], candidates):
+        equal = [replace(candidate, rerank_score=0.5) for candidate in order]
+        assert [candidate.clip for candidate in best_first(equal)] == [candidate.clip for candidate in candidates]
+        best = equal.pop(2)
+        ranked = best_first([*equal, replace(best, rerank_score=0.6)])
+        rest = [candidate.clip for candidate in candidates if candidate.clip != best.clip]
+        assert [candidate.clip for candidate in ranked] == [best.clip, *rest]
+
+
+class StillReader(NoiseReader):
+    """A reader of a video in which nothing changes: each clip looks the same."""
+
+    def read(self, clips):
+        (tokens,) = super().read([Clip("v", 0.0, 16.0)])
+        return iter([tokens for _ in clips])
+
+
+@pytest.mark.parametrize("layout", ["question_first", "clip_first"])
+def test_clips_that_look_alike_keep_the_order_of_the_embedding(tiny, candidates, layout):
+    request = RerankRequest(QUERY, candidates, StillReader(tiny))
+    (answer,) = MultipleChoice(layout=layout).rerank(tiny, [request])
+    assert len({candidate.rerank_score for candidate in answer}) == 1
+    assert [candidate.clip for candidate in answer] == [candidate.clip for candidate in candidates]
 
 
 # --- settings ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("overrides", "named"),
+    ("overrides", "message"),
     [
         (["rerank.labels=maybe"], "labels must be one of letters, yes_no, true_false, right_wrong, got 'maybe'"),
         (["rerank.probability=all"], "probability must be one of options, vocabulary, got 'all'"),
@@ -164,206 +213,18 @@ def test_what_was_read_serves_every_question(model, candidates, blocks):
         (["rerank.name=best"], "rerank.name must be one of none, mcq, retllm"),
     ],
 )
-def test_what_no_reranker_knows_is_refused_before_any_work(overrides, named):
+def test_what_no_reranker_knows_is_refused_before_any_work(overrides, message):
     with pytest.raises(LvqaError) as refused:
         check_settings(load_config(None, overrides))
-    assert named in str(refused.value) and "\n" not in str(refused.value)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_the_settings_make_the_reranker():
     overrides = ["rerank.labels=yes_no", "rerank.both_orders=true", "rerank.probability=vocabulary"]
-    made = reranker_of(load_config(None, overrides), layout="clip_first")
-    assert made == MultipleChoice(layout="clip_first", labels="yes_no", both_orders=True, probability="vocabulary")
+    reranker = reranker_of(load_config(None, overrides), layout="clip_first")
+    assert reranker == MultipleChoice(layout="clip_first", labels="yes_no", both_orders=True, probability="vocabulary")
     overrides = ["rerank.name=retllm_released", "rerank.options={ratio: 0.3}", "rerank.options.top=null"]
     assert reranker_of(load_config(None, overrides)) == ReleasedRetLLM(ratio=0.3, top=None)
-
-
-# --- RetLLM --------------------------------------------------------------------------------------------------------
-
-
-def verdict(logits: Tensor, true: int) -> tuple[float, float]:
-    """P(True) and the entropy over the vocabulary, as a part of the largest possible."""
-    shares = logits.exp() / logits.exp().sum()
-    return float(shares[true]), float(-(shares * shares.log()).sum() / math.log(len(shares)))
-
-
-@torch.no_grad()
-def enhanced_logits(model, prompt: Prompt, *, ratio: float, formula: str) -> tuple[Tensor, list[int]]:
-    """(vocabulary,) float64 logits, and the layers enhanced: the formulas, on one prompt, layer by layer."""
-    library, text = model.library, model.library.model.language_model
-    states, positions, visual = embedded(model, prompt)
-    shown, rotary, length = states[0, visual], text.rotary_emb(states, positions), states.shape[1]
-    causal = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
-    enhanced, due = [], False
-    for number, layer in enumerate(text.layers):
-        normal = layer.input_layernorm(states)
-        states = states + layer.self_attn(normal, attention_mask=causal, position_embeddings=rotary)[0]
-        x = layer.post_attention_layernorm(states)[0]
-        memory = layer.mlp(x)
-        if due:
-            keys = values = shown
-            if formula == "released":
-                keys = layer.mlp.gate_proj.weight.abs().mean() / shown.abs().mean() * shown
-                values = layer.mlp.down_proj.weight.abs().mean() / shown.abs().mean() * shown
-            pairs = list(zip(keys, values, strict=True))
-            looked_up = torch.stack([sum(silu(place @ key) * value for key, value in pairs) for place in x])
-            if formula == "released":
-                looked_up = looked_up * memory.abs().mean() / looked_up.abs().mean()
-            memory, due = ratio * looked_up + (1 - ratio) * memory, False
-            enhanced.append(number)
-        states = states + memory
-        if 5 / 28 < number / len(text.layers) < 16 / 28 and not enhanced:
-            largest = library.lm_head(states[0, -1]).sort(descending=True).values[:10]
-            shares = largest.softmax(dim=0)
-            due = float(-(shares * shares.log()).sum()) / math.log(10) > enhancement.MAX_ENTROPY
-    return library.lm_head(text.norm(states[0, -1])).double(), enhanced
-
-
-def test_without_enhancement_the_score_is_p_true(model, scores, blocks):
-    text, true = prompts.retllm_true(QUERY), token(model, "True")
-    expected = [verdict(full_logits(model, ("", block, text)), true)[0] for block in blocks]
-    assert scores(RetLLM(ratio=0)) == pytest.approx(expected, rel=1e-3, abs=0)
-
-
-@pytest.mark.parametrize("formula", ["released", "paper"])
-@pytest.mark.parametrize("sure", [0.0, 0.3, 1.0])
-def test_enhanced_scores_follow_the_formulas(model, scores, blocks, monkeypatch, formula, sure):
-    """At 0 the first layer that is watched is followed by the enhanced one; at 1 none is."""
-    monkeypatch.setattr(enhancement, "MAX_ENTROPY", sure)
-    text, true = prompts.retllm_true(QUERY), token(model, "True")
-    found = [enhanced_logits(model, ("", block, text), ratio=0.3, formula=formula) for block in blocks]
-    if sure != 0.3:  # in between it depends on the weights
-        assert [layers for _, layers in found] == [[] if sure else [3]] * len(blocks)
-    expected = [verdict(logits, true)[0] for logits, _ in found]
-    enhanced = scores(RetLLM(ratio=0.3, formula=formula))
-    assert enhanced == pytest.approx(expected, rel=2e-3, abs=0)
-    assert (enhanced != scores(RetLLM(ratio=0))) == any(layers for _, layers in found)
-
-
-def test_a_published_depth_is_watched_as_published():
-    class Text:
-        layers = range(28)
-
-    watched = enhancement.VisualEnhancement(Text, None, ratio=0.12, formula="released").watched
-    assert watched == list(range(6, 16))
-
-
-def test_in_a_batch_each_prompt_has_its_own_trigger_and_means(model, blocks, monkeypatch):
-    """Prompts of different lengths, without and with visual tokens, padded to one batch: as one by one."""
-    shown: list[Prompt] = [("", blocks[0], "Is it?"), ("no picture",), (blocks[3], blocks[1], "And this one here?")]
-    with model.visual_enhancement(ratio=0.0):
-        plain = model.next_token_logits(shown)
-    for sure in (0.0, 0.5, 0.75):
-        monkeypatch.setattr(enhancement, "MAX_ENTROPY", sure)
-        with model.visual_enhancement(ratio=0.5):
-            singles = torch.cat([model.next_token_logits([prompt]) for prompt in shown])
-            torch.testing.assert_close(model.next_token_logits(shown), singles, atol=1e-3, rtol=1e-4)
-            with pytest.raises(ValueError, match="before the question"):
-                model.prefill_prefix([(blocks[0],)])
-        if sure == 0.0:
-            assert not torch.allclose(singles[0], plain[0], atol=1e-2)
-        torch.testing.assert_close(singles[1], plain[1], atol=1e-3, rtol=1e-4)
-    assert torch.equal(model.next_token_logits(shown), plain)  # ratio 0, and afterwards: the same bits
-
-
-def test_a_reply_is_written_with_the_enhancement_too(model, blocks, monkeypatch):
-    monkeypatch.setattr(enhancement, "MAX_ENTROPY", 0.0)
-    prompt, seen = ("", blocks[0], "Describe it."), []
-    norm = model.library.model.language_model.norm
-    hook = norm.register_forward_hook(lambda _, __, normed: seen.append(normed[0, -1]))
-    with model.visual_enhancement(ratio=0.5):
-        model.generate(prompt, max_new_tokens=1)
-    hook.remove()
-    expected, _ = enhanced_logits(model, prompt, ratio=0.5, formula="released")
-    torch.testing.assert_close(model.library.lm_head(seen[0]).double(), expected, atol=1e-3, rtol=1e-4)
-
-
-def test_only_the_best_are_looked_at(scores, candidates):
-    best = sorted(candidates, key=lambda one: -one.embed_score)[:2]
-    expected = [one in best for one in sorted(candidates, key=lambda one: one.start_seconds)]
-    assert [score is not None for score in scores(RetLLM(top=2))] == expected
-    assert None not in scores(RetLLM(top=None))
-
-
-def test_equal_scores_are_told_apart_by_entropy(model, scores, blocks):
-    """With no decimal all are cut to 0, and tie; the guarded rule leaves those that are not likely to match."""
-    text, true = prompts.retllm_true(QUERY), token(model, "True")
-    found = [verdict(full_logits(model, ("", block, text)), true) for block in blocks]
-    cut, sure = ReleasedRetLLM(decimals=0, ratio=0), [MOST_OF_A_TIE * (1 - entropy) for _, entropy in found]
-    assert scores(cut) == pytest.approx(sure, rel=1e-3, abs=0)
-    guarded = [more if p > 0.5 else 0.0 for more, (p, _) in zip(sure, found, strict=True)]
-    assert scores(dataclasses.replace(cut, ties="guarded")) == pytest.approx(guarded, rel=1e-3, abs=0)
-    assert scores(dataclasses.replace(cut, ties="none")) == [0.0] * len(blocks)
-
-
-def test_a_score_is_read_from_what_the_model_writes(model, candidates, monkeypatch):
-    written = iter(["Answer: 0.8231", "I think Answer: 0.91", "none", "Answer: 0.1"])
-    monkeypatch.setattr(model, "generate", lambda prompt, max_new_tokens: next(written))
-    found = RetLLM(score="generated", decimals=2).rerank(model, QUERY, candidates, clip_tokens_for(model))
-    expected = [(16.0, 0.91), (0.0, 0.82), (48.0, 0.1), (32.0, 0.0)]
-    assert [(one.start_seconds, one.rerank_score) for one in found] == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "score"),
-    [("Answer: 0.7500", 0.75), ("Answer:1", 1.0), ("It is 0.9", 0.0), ("", 0.0), ("Answer: 3.", 3.0)],
-)
-def test_a_written_score(text, score):
-    assert written_score(text) == score
-
-
-def test_the_paper_asks_again_about_those_with_the_highest_score(model, candidates, blocks, monkeypatch):
-    written = iter(["Answer: 0.5", "Answer: 0.9", "Answer: 0.9", "Answer: 0.9"])
-    monkeypatch.setattr(model, "generate", lambda prompt, max_new_tokens: next(written))
-    found = PaperRetLLM(ratio=0).rerank(model, QUERY, candidates, clip_tokens_for(model))
-    before, after = prompts.retllm_tie(QUERY)
-    true = token(model, "True")
-    entropies = [verdict(full_logits(model, (before, block, after)), true)[1] for block in blocks]
-    expected = [0.5, *(0.9 + MOST_OF_A_TIE * (1 - entropy) for entropy in entropies[1:])]
-    scores = [one.rerank_score for one in sorted(found, key=lambda one: one.start_seconds)]
-    assert scores == pytest.approx(expected, rel=1e-9)
-    assert found[-1].start_seconds == 0.0
-
-
-@pytest.mark.parametrize("layout", ["question_first", "clip_first"])
-@pytest.mark.parametrize("both_orders", [False, True])
-@pytest.mark.parametrize("in_hand", [1, 3])
-def test_scores_do_not_depend_on_how_many_clips_are_in_hand(scores, monkeypatch, layout, both_orders, in_hand):
-    reranker = MultipleChoice(layout=layout, both_orders=both_orders)
-    at_once = scores(reranker)
-    monkeypatch.setattr(scoring, "CHUNK", in_hand)
-    assert scores(reranker) == pytest.approx(at_once, abs=1e-5)
-    assert scores(reranker, beginnings=PrefixCache(1 << 30)) == pytest.approx(at_once, abs=1e-5)
-
-
-@pytest.mark.parametrize("layout", ["question_first", "clip_first"])
-@pytest.mark.parametrize("both_orders", [False, True])
-@pytest.mark.parametrize("in_hand", [1, 64])
-def test_queries_together_are_scored_as_alone(model, monkeypatch, layout, both_orders, in_hand):
-    """A clip of several pools is shown once; clip first, it is read once, even if nothing can be held."""
-    monkeypatch.setattr(scoring, "CHUNK", in_hand)
-    reranker, pool, shown = MultipleChoice(layout=layout, both_orders=both_orders), candidates_like(5), []
-    sought = [
-        RerankRequest(QUERY, pool[:4]),
-        RerankRequest("Who sings in the rain, and why?", pool[1:]),
-        RerankRequest("Why?", pool[:1]),
-    ]
-
-    def clip_tokens(clips):
-        shown.extend(clips)
-        return clip_tokens_for(model)(clips)
-
-    before = model.counts.tokens_prefilled
-    together = rerank_each(reranker, model, sought, clip_tokens, PrefixCache(0))
-    spent = model.counts.tokens_prefilled - before
-    assert sorted(shown) == sorted({one.clip for one in pool})
-    kept, begun = PrefixCache(1 << 30), model.counts.tokens_prefilled
-    for one, found in zip(sought, together, strict=True):
-        alone = reranker.rerank(model, one.query, one.candidates, clip_tokens_for(model), kept)
-        scores = [{each.clip: each.rerank_score for each in some} for some in (found, alone)]
-        assert scores[0] == pytest.approx(scores[1], abs=1e-5)
-        assert [each.rerank_score for each in found] == sorted(scores[0].values(), reverse=True)
-    assert spent == model.counts.tokens_prefilled - begun
 
 
 # --- the contract --------------------------------------------------------------------------------------------------
@@ -376,10 +237,11 @@ def test_every_reranker_keeps_the_contract(name, check, monkeypatch):
     assert CHECKS[check](lambda: make_reranker(name)) is None
 
 
-def test_so_does_mcq_with_its_switches():
+def test_mcq_keeps_the_contract_with_its_switches():
     options = {"layout": "clip_first", "both_orders": True, "probability": "vocabulary", "labels": "right_wrong"}
-    assert {what: check(lambda: MultipleChoice(**options)) for what, check in CHECKS.items()} == dict.fromkeys(CHECKS)
+    problems = {name: check(lambda: MultipleChoice(**options)) for name, check in CHECKS.items()}
+    assert problems == dict.fromkeys(CHECKS)
 
 
-def test_so_does_retllm_without_enhancement():
-    assert {what: check(lambda: RetLLM(ratio=0)) for what, check in CHECKS.items()} == dict.fromkeys(CHECKS)
+def test_retllm_keeps_the_contract_without_enhancement():
+    assert {name: check(lambda: RetLLM(ratio=0)) for name, check in CHECKS.items()} == dict.fromkeys(CHECKS)

@@ -1,16 +1,16 @@
-"""Rerankers of your own, from a file: they work like the others, and what is wrong with them is said in one line."""
+"""Rerankers of one's own, from a file: they work like the others, and what is wrong with them is one line."""
 
 import textwrap
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from reranking import rerank
 
 from lvqa.cli.main import lvqa_command
-from lvqa.models import load_model
 from lvqa.records import LvqaError
 from lvqa.rerank import make_reranker
-from lvqa.rerank.contract import CHECKS, candidates_like, check_reranker, clip_tokens_for
+from lvqa.rerank.contract import CHECKS, candidates_like, check_reranker
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -24,12 +24,15 @@ GOOD = """
 
         sign: int = 1
 
-        def rerank(self, model, query, candidates, clip_tokens, beginnings=None):
+        def rerank(self, model, requests):
+            return [self.rerank_one(request.candidates) for request in requests]
+
+        def rerank_one(self, candidates):
             scored = [replace(one, rerank_score=self.sign * one.start_seconds) for one in candidates]
             return sorted(scored, key=lambda one: -one.rerank_score)
 """
 
-COUNTDOWN = "lots = iter(range(0, -999, -1))"
+COUNTDOWN = "countdown = iter(range(0, -9999, -1))"
 
 
 @pytest.fixture
@@ -43,10 +46,23 @@ def write(tmp_path):
 
 
 def reranking(body: str, before: str = "") -> str:
-    """A file with one reranker whose `rerank` has this body."""
-    lines = textwrap.indent(textwrap.dedent(body).strip(), " " * 8)
-    head = "def rerank(self, model, query, candidates, clip_tokens, beginnings=None):"
-    return f"from dataclasses import replace\n{before}\n\nclass Mine:\n    {head}\n{lines}\n"
+    """Return a file with one reranker; its answer to each request is what this body returns."""
+    return f"""
+from dataclasses import replace
+{before}
+
+class Mine:
+    def rerank(self, model, requests):
+        return [self.answer(model, one.query, list(one.candidates), one.clips) for one in requests]
+
+    def answer(self, model, query, candidates, clips):
+{textwrap.indent(textwrap.dedent(body).strip(), " " * 8)}
+"""
+
+
+def answering(body: str) -> str:
+    """Return a file with one reranker whose `rerank` has this body."""
+    return f"class Mine:\n    def rerank(self, model, requests):\n        {body}\n"
 
 
 def run(*words: object):
@@ -55,19 +71,20 @@ def run(*words: object):
 
 def test_a_reranker_from_a_file_is_one_like_the_others(write):
     path = write(GOOD)
-    candidates = candidates_like(4)
     for name, options, best in ((str(path), {}, 48.0), (f"{path}:Latest", {"sign": -1}, 0.0)):
         reranker = make_reranker(name, options, layout="clip_first")
-        assert reranker.rerank(None, "?", candidates, iter)[0].start_seconds == best  # type: ignore[arg-type]
+        assert rerank(reranker, None, candidates_like(4), query="?")[0].start_seconds == best
     with pytest.raises(LvqaError, match=r"unknown option 'top' of rerank.name .*mine.py.*; it takes: sign"):
         make_reranker(str(path), {"top": 2})
 
 
 @pytest.mark.parametrize(
-    ("source", "named"),
+    ("source", "message"),
     [
-        ("x = 1\n", "has no class with a method rerank(model, query, candidates, clip_tokens, beginnings): none"),
-        (reranking("x = 1\nreturn query.there"), "mine.py:7: AttributeError"),
+        ("x = 1\n", "has no class with a method rerank(model, requests): none"),
+        (reranking("x = 1\nreturn query.there"), "mine.py:11: AttributeError"),
+        (answering("return None"), "Mine.rerank gives None and no list with an item for each request"),
+        (answering("return []"), "Mine.rerank gives [] and no list with an item for each request"),
         (reranking("return None"), "Mine.rerank gives None and no list of candidates"),
         (reranking("return candidates[1:]"), "Mine.rerank gives the clip at 0 s 0 times; it was given 1 times"),
         (reranking("return candidates + candidates[:1]"), "gives the clip at 0 s 2 times; it was given 1 times"),
@@ -86,20 +103,20 @@ def test_a_reranker_from_a_file_is_one_like_the_others(write):
     ],
     ids=lambda value: value[-40:],
 )
-def test_what_is_wrong_is_said_in_one_line(write, source, named):
+def test_what_is_wrong_is_one_line_with_the_file(write, source, message):
     path = write(source)
     with pytest.raises(LvqaError) as caught:
-        make_reranker(str(path)).rerank(None, "?", candidates_like(3), iter)  # type: ignore[arg-type]
-    assert named in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+        rerank(make_reranker(str(path)), None, candidates_like(3), query="?")
+    assert message in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("source", "failing", "said"),
+    ("source", "failing", "message"),
     [
         (GOOD, set(), ""),
         (reranking("candidates.pop()\nreturn candidates"), {*CHECKS}, "0 times; it was given 1 times"),
         (
-            reranking("return [replace(one, rerank_score=next(lots)) for one in candidates]", COUNTDOWN),
+            reranking("return [replace(one, rerank_score=next(countdown)) for one in candidates]", COUNTDOWN),
             {*CHECKS} - {"the same clips, best first"},
             "another answer",
         ),
@@ -113,28 +130,30 @@ def test_what_is_wrong_is_said_in_one_line(write, source, named):
         ),
         (
             reranking(
-                "known = 0.0 if beginnings is None else float(len(list(beginnings)))\n"
-                "if beginnings is not None:\n"
-                "    (read,) = model.prefill_prefix([(next(clip_tokens([candidates[0].clip])),)])\n"
-                "    beginnings['seen'] = read\n"
-                "return [replace(one, rerank_score=known) for one in candidates]"
+                "cache = clips.prefix_cache\n"
+                "size = 0.0 if cache is None else float(len(cache))\n"
+                "if cache is not None:\n"
+                "    (prefix,) = model.prefill_prefix([(next(clips.read([candidates[0].clip])),)])\n"
+                "    cache['prefix'] = prefix\n"
+                "return [replace(one, rerank_score=size) for one in candidates]"
             ),
-            {"the same after other questions", "the same beside other questions"},
-            "what was read before",
+            {"the same after other questions", "the same among other requests"},
+            "what was read before (prefix_cache)",
         ),
         (
-            reranking("list(clip_tokens([one.clip for one in candidates]))\nreturn candidates"),
+            reranking("list(clips.read([one.clip for one in candidates]))\nreturn candidates"),
             {*CHECKS},
             "not in the order of time",
         ),
+        (answering("return [list(one.candidates) for one in requests[:1]]"), {"the same among other requests"}, "each"),
     ],
-    ids=["good", "breaks", "random", "batch", "beginnings", "order"],
+    ids=["good", "breaks", "random", "batch", "prefix_cache", "order", "first"],
 )
-def test_what_fails_is_named(write, source, failing, said):
-    found = {what: problem for what, problem in check_reranker(str(write(source))).items() if problem}
-    assert set(found) == failing
-    assert all("\n" not in problem for problem in found.values())
-    assert said in "".join(found.values())
+def test_what_fails_is_named(write, source, failing, message):
+    problems = {name: problem for name, problem in check_reranker(str(write(source))).items() if problem}
+    assert set(problems) == failing
+    assert all("\n" not in problem for problem in problems.values())
+    assert message in "".join(problems.values())
 
 
 def test_the_command_knows_rerankers_from_selectors(write):
@@ -146,13 +165,12 @@ def test_the_command_knows_rerankers_from_selectors(write):
     write("x = 1\n")
     result = run("check-plugin", path)
     assert result.exit_code == 1 and result.stdout == ""
-    assert "no class with a method select(grid) or rerank(model, query" in result.stderr
+    assert "no class with a method select(inputs) or rerank(model, requests)" in result.stderr
 
 
-def test_the_example_of_the_readme_keeps_the_contract(write):
+def test_the_example_of_the_readme_keeps_the_contract(tiny, write):
     (example,) = [part for part in README.read_text().split("```python\n") if "def rerank(" in part]
     path = write(example.partition("```")[0])
     assert set(check_reranker(str(path)).values()) == {None}
-    model = load_model("tiny", device="cpu")
-    found = make_reranker(str(path)).rerank(model, "the red fish", candidates_like(4), clip_tokens_for(model))
-    assert all(0 <= one.rerank_score <= 1 for one in found)
+    answer = rerank(make_reranker(str(path)), tiny, candidates_like(4), query="the red fish")
+    assert all(0 <= candidate.rerank_score <= 1 for candidate in answer)
