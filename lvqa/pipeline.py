@@ -16,11 +16,14 @@ from lvqa.index import ClipIndex, Store
 from lvqa.index_steps import VideoIndexer
 from lvqa.indexing import Progress, build_here
 from lvqa.models import Model, load_model
+from lvqa.platforms import require_unix
 from lvqa.records import Answer, Candidate, Counts, IndexUse, Question, Ranking, Video
 from lvqa.retrieval import Retriever
 from lvqa.session import IndexSpec, SessionCache, VideoSession
 from lvqa.validation import check_count, check_question
 from lvqa.video import inspect_video
+
+require_unix()
 
 
 class LongVideoQA:

@@ -49,6 +49,7 @@ SESSION = MODEL | {"config", "index", "session", "video", "visual_tokens"}
 ARROWS = {
     "records": set(),
     "files": set(),
+    "platforms": {"records"},
     "startup": set(),
     "audio": {"records"},
     "image": {"records"},
@@ -72,7 +73,7 @@ ARROWS = {
     "index_steps": SESSION,
     "indexing": SESSION | {"index_steps"},
     "components": {"config", "plugins", "records", "rerank", "selection", "validation", "video"},
-    "pipeline": SESSION | {"answering", "components", "index_steps", "indexing", "retrieval"},
+    "pipeline": SESSION | {"answering", "components", "index_steps", "indexing", "platforms", "retrieval"},
     "library": {"components", "config", "index", "index_steps", "indexing", "pipeline", "records", "workers"},
     "evaluation": {
         *("components", "config", "costs", "datasets", "files", "indexing", "pipeline", "plugins", "records"),

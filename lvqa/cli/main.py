@@ -23,6 +23,7 @@ import click
 
 import lvqa
 from lvqa.cli.terminal import MessageHandler, Progress, echo_message
+from lvqa.platforms import require_unix
 
 if TYPE_CHECKING:
     from lvqa.config import Config
@@ -66,6 +67,7 @@ class _CommandGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            require_unix()
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
