@@ -97,5 +97,5 @@ def test_bad_numbers_are_refused_before_anything_is_written(tmp_path, changes, m
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "dataset").write_text("")
-    with pytest.raises(LvqaError, match=r"cannot write synthetic videos into .*dataset"):
+    with pytest.raises(LvqaError, match=r"cannot write videos into .*dataset"):
         make_videos(tmp_path / "dataset", num_videos=1, minutes=1, num_questions=1, seed=0)

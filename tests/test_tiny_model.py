@@ -72,7 +72,7 @@ def test_the_weights_were_trained_on_this_tokenizer(built, packaged):
 
 
 def test_any_text_is_decoded_to_itself(tokenizer):
-    chat = ChatTemplate(tokenizer, show=lambda _: (), pad=Qwen25VL.pad)
+    chat = ChatTemplate(tokenizer, lay_out=lambda _: (), pad=Qwen25VL.pad)
     for text in texts():
         assert tokenizer.decode(chat.text_ids(text)) == text
 

@@ -34,7 +34,7 @@ from lvqa import prompts
 from lvqa.answering import Answerer, AnswerRequest
 from lvqa.embedding import Embedder
 from lvqa.models.chat import ChatTemplate
-from lvqa.models.positions import Cells, position_ids
+from lvqa.models.positions import VisualTokenSpan, position_ids
 from lvqa.models.prompt import ClipTokens, Prompt
 from lvqa.models.qwen_vl import Qwen25VL
 from lvqa.records import Candidate, Clip, Counts, Question, Video
@@ -120,7 +120,7 @@ class Bench:
         self.generator.pool = self.pool = RecordingPool(self.takes)
         self.shots = [shot for take in self.takes for shot in take.shots]
         self.product = tiny
-        self.chat = ChatTemplate(tokenizer, show=tiny.show, pad=tiny.pad, others=tiny.delimiters)
+        self.chat = ChatTemplate(tokenizer, lay_out=tiny.lay_out, pad=tiny.pad, delimiters=tiny.delimiters)
         self.tokenizer = tokenizer
         self.recorder = Recorder()
         video = Video(Path("/video.mp4"), "video", 20_000.0, HEIGHT, WIDTH, 8.0)
@@ -143,7 +143,7 @@ class Bench:
 
     def clip(self, num_pairs: int) -> ClipTokens:
         """Return a clip as the pipeline makes it."""
-        (clip,) = self.store.blocks([[(2 * i, 2 * i + 1) for i in range(num_pairs)]])
+        (clip,) = self.store.clips([[(2 * i, 2 * i + 1) for i in range(num_pairs)]])
         return clip
 
     def check(self, sample: Sample) -> None:
@@ -152,7 +152,7 @@ class Bench:
         length = sample.targets[0].position + 1
         assert sample.ids[:length] == prompt.ids.tolist()
         assert [list(axis) for axis in zip(*sample.positions[:length], strict=True)] == prompt.positions.tolist()
-        assert len(sample.pairs) * ROWS * COLUMNS == int(prompt.visual.sum())
+        assert len(sample.pairs) * ROWS * COLUMNS == int(prompt.visual_mask.sum())
 
     def things(self, sample: Sample) -> list[ThingInShot]:
         """Return all things on the sample's frames."""
@@ -360,7 +360,7 @@ def test_positions_follow_the_models_rule(bench):
         assert sample.ids.count(pad) == len(sample.pairs) * ROWS * COLUMNS
         if any(pair < 0 for pair in sample.pairs):
             continue  # single frames are closer together; `check` compares theirs with the product's
-        runs: list[int | Cells] = [0]
+        runs: list[int | VisualTokenSpan] = [0]
         i = 0
         while i < len(sample.ids):
             if sample.ids[i] != pad:
@@ -370,7 +370,7 @@ def test_positions_follow_the_models_rule(bench):
             assert sample.ids[i - 1] == start
             num_tokens = next(n for n, token in enumerate(sample.ids[i:]) if token != pad)
             temporal = bench.product.temporal(bench.clip(num_tokens // (ROWS * COLUMNS)))
-            runs += [Cells(temporal, ROWS, COLUMNS), 0]
+            runs += [VisualTokenSpan(temporal, ROWS, COLUMNS), 0]
             i += num_tokens
         assert [list(axis) for axis in zip(*sample.positions, strict=True)] == position_ids(runs).tolist()
 

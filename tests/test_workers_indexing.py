@@ -21,9 +21,11 @@ from processes import needs_proc, worker_children
 
 from lvqa.cli.main import lvqa_command
 from lvqa.config import load_config
+from lvqa.embedding import CLIPS_AT_ONCE
 from lvqa.index import Store
+from lvqa.index_steps import segments
 from lvqa.library import index_videos
-from lvqa.pipeline import CLIPS_AT_ONCE, LongVideoQA, segments
+from lvqa.pipeline import LongVideoQA
 from lvqa.synthetic.videos import make_videos
 from lvqa.workers.ray_backend import start_ray
 
@@ -90,7 +92,7 @@ def test_the_index_does_not_depend_on_the_number_of_workers(request, library, ex
     assert contents(tmp_path) == expected_contents
     assert sorted(result.path for result in results) == library
     assert all((result.error, result.use.reused, result.use.clips) == (None, False, 60) for result in results)
-    assert reports[:2] == [("plan", 1, 2), ("survey", 2, 2)]
+    assert reports[:2] == [("plan", 1, 2), ("plan", 2, 2)]
     assert [num_done for _, num_done, _ in reports[2:]] == sorted(num_done for _, num_done, _ in reports[2:])
     assert reports[-1] == ("index", 120, 120)
 
