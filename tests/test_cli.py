@@ -451,6 +451,7 @@ def test_settings_that_are_not_known_are_named(assert_refused, short_video, tmp_
     assert_refused("ask", short_video, "Where?", *TINY, "--quiet", *words, names=names)
 
 
+@pytest.mark.slow
 def test_a_model_that_the_hub_does_not_give_is_named(short_video, store):
     running = process(LVQA, "ask", short_video, "Where?", "--model", "nobody/no-such-model", "--store", store)
     out, err = running.communicate(timeout=60)
@@ -486,6 +487,7 @@ def test_a_store_inside_a_file_is_named(lvqa, short_video, tmp_path, command):
     assert taken.read_text() == "a file"
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_leaves_nothing(short_video, store):
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); {LVQA}"
     running = process(limited, "index", short_video, *TINY, "--store", store, "--quiet")
@@ -531,6 +533,7 @@ def test_a_damaged_index_is_refused_and_can_be_rebuilt(lvqa, short_video, store,
     assert json.loads(lvqa("ask", short_video, "Where?", *TINY, "--json").stdout)["index"]["reused"] is True
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_indexing_leaves_nothing_and_the_next_run_works(lvqa, video, store):
     words = ("index", video, *TINY, "-s", "video.frames_per_second=8")
     running = process(LVQA, *words, "--quiet")
@@ -547,6 +550,7 @@ def test_ctrl_c_while_indexing_leaves_nothing_and_the_next_run_works(lvqa, video
     assert len(indexes_in(store)) == 1
 
 
+@pytest.mark.slow
 def test_a_decoder_that_hangs_does_not_keep_the_process(short_video, store):
     script = f"""
 import time
@@ -604,6 +608,7 @@ def test_a_folder_is_its_videos_in_order(tmp_path):
     assert videos_in([tmp_path, Path("other")]) == ([tmp_path / "a.mkv", tmp_path / "b.MP4", Path("other")], [])
 
 
+@pytest.mark.slow
 def test_indexing_goes_on_after_a_failure(lvqa, short_video, tmp_path):
     folder = tmp_path / "videos"
     folder.mkdir()
@@ -622,6 +627,7 @@ def test_indexing_goes_on_after_a_failure(lvqa, short_video, tmp_path):
     assert (by_name["b.mkv"]["error"], by_name["b.mkv"]["reused"], by_name["b.mkv"]["clips"]) == (None, True, 2)
 
 
+@pytest.mark.slow
 def test_indexing_that_fails_for_all_is_code_1(lvqa, tmp_path):
     result = lvqa("index", tmp_path / "a.mp4", tmp_path / "b.mp4", *TINY, "--quiet", code=1)
     assert len(result.stderr.splitlines()) == 2
@@ -697,6 +703,7 @@ def test_a_folder_for_videos_that_cannot_be_written_is_named(assert_refused, tmp
     assert_refused("make-videos", tmp_path / "taken", "--minutes", 1, "--questions", 1, names=str(tmp_path / "taken"))
 
 
+@pytest.mark.slow
 def test_the_demo_runs_all_stages(lvqa, tmp_path):
     output = lvqa("demo", "--minutes", 1, "--folder", tmp_path / "demo", "--quiet", "--device", "cpu").stdout
     assert "knows only the synthetic world" in output

@@ -54,6 +54,7 @@ def lvqa(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_run_from_videos_to_report(lvqa, config, folder, tmp_path):
     """Missing videos are made; the run is named after its configuration; a second run has nothing to do."""
     shutil.rmtree(folder)
@@ -77,6 +78,7 @@ def test_a_run_from_videos_to_report(lvqa, config, folder, tmp_path):
     assert "video.clip_seconds: 16.0, now 4.0" in line and "runs/small" in line
 
 
+@pytest.mark.slow
 def test_several_files_are_one_run_with_one_table(lvqa, config, tmp_path):
     other = tmp_path / "2_other_way.yaml"
     changed = json.loads(config.read_text()) | {
@@ -92,6 +94,7 @@ def test_several_files_are_one_run_with_one_table(lvqa, config, tmp_path):
     assert "named 'small' too" in lvqa("eval", config, config, code=1).stderr
 
 
+@pytest.mark.slow
 def test_options_override_settings_and_these_override_the_file(lvqa, config, tmp_path):
     out = tmp_path / "out"
     arms = "arms=[{method: blind}]"
@@ -126,6 +129,7 @@ def test_synthetic_videos_never_overwrite_other_questions(lvqa, config, tmp_path
     assert "would overwrite" in line and annotations.read_text().startswith('{"key": "a"')
 
 
+@pytest.mark.slow
 def test_questions_written_by_lvqa_0_1_are_synthetic_too(lvqa, config, folder):
     annotations = folder / "video_info.meta.jsonl"
     text = annotations.read_text()
@@ -135,6 +139,7 @@ def test_questions_written_by_lvqa_0_1_are_synthetic_too(lvqa, config, folder):
     assert annotations.read_text() == text
 
 
+@pytest.mark.slow
 def test_missing_and_broken_videos(lvqa, config, folder, tmp_path):
     """Missing: refused, or left out as allowed. Broken: a failure, counted as wrong."""
     copy = tmp_path / "copy"
@@ -154,6 +159,7 @@ def test_missing_and_broken_videos(lvqa, config, folder, tmp_path):
     assert "6 questions, 6 answers, 3 of them failed" in result.stdout and "video other: " in result.stderr
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_the_run_continues_where_it_stopped(lvqa, config, tmp_path):
     command = [sys.executable, "-c", "from lvqa.cli.main import main; main()", "eval", str(config), "--folder", "run"]
     answers = tmp_path / "run" / "answers.jsonl"

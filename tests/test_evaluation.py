@@ -79,6 +79,7 @@ def test_there_is_one_row_for_each_question_in_each_arm(run):
     assert run.num_questions == NUM_VIDEOS * NUM_QUESTIONS and run.missing == ()
 
 
+@pytest.mark.slow
 def test_arms_with_other_rerankers_share_the_index(settings, tmp_path):
     closer = "{name: closer, method: freeret, settings: {rerank.name: retllm, rerank.options: {top: 2}}}"
     overrides = [f"arms=[{{method: freeret}}, {closer}]", "frames=[4]", f"store.folder={tmp_path / 'store'}"]
@@ -133,6 +134,7 @@ def test_every_budget_counts_its_ranking_and_none_the_index(run):
     assert [index["counts"]["pairs_encoded"] for index in built] == [NUM_PAIRS] * len(built) and built
 
 
+@pytest.mark.slow
 def test_arms_with_other_indexes_share_frames_and_arms_with_another_answer_share_rankings(settings, tmp_path):
     """Each video is read once for all arms, 120 frames in 60 pairs, and not again while its questions are answered."""
     arms = (
@@ -155,6 +157,7 @@ def test_arms_with_other_indexes_share_frames_and_arms_with_another_answer_share
             assert row["seconds"]["rank"] == same["seconds"]["rank"]
 
 
+@pytest.mark.slow
 def test_arms_with_the_same_frames_share_the_output_and_each_row_counts_it(settings, tmp_path):
     """With all frames as the budget every method selects the same; with other time encoding they are answered again."""
     arms = "arms=[{method: uniform}, {method: topk}, {name: b, settings: {answer.time_encoding: mrope}}]"

@@ -73,6 +73,7 @@ def test_where_the_work_is_done_may_change(run, settings, tmp_path):
     assert results(evaluate(config, copy_of(run, tmp_path)).rows) == results(run.rows)
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_with_more_questions(run, settings, tmp_path):
     few = ["benchmark.videos=1", "benchmark.limit=1", "arms=[{method: blind}]"]
     first = evaluate(load_run_config(settings, few), tmp_path / "run")
@@ -139,6 +140,7 @@ def rows_in(folder: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_a_driver_killed_again_and_again_ends_with_each_answer_once(run, settings, tmp_path):
     """First while the model is loaded, then soon after it has answered something."""
     folder, rng, num_killed = tmp_path / "run", random.Random(3), 0
@@ -158,6 +160,7 @@ def test_a_driver_killed_again_and_again_ends_with_each_answer_once(run, setting
     assert len(finished.about["resumed"]) >= num_killed - 1
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_it_answers_costs_nothing(run, settings, tmp_path):
     killed_pids = []
 
@@ -191,6 +194,7 @@ def deadly(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]))
 
 
+@pytest.mark.slow
 def test_videos_that_fail_are_rows_with_their_error_and_the_rest_goes_on(run, benchmark, settings, tmp_path, deadly):
     folder = tmp_path / "benchmark"
     shutil.copytree(benchmark, folder)
@@ -219,6 +223,7 @@ def test_videos_that_fail_are_rows_with_their_error_and_the_rest_goes_on(run, be
     assert finished.missing == ("missing",) and finished.num_questions == NUM_VIDEOS * NUM_QUESTIONS + 3 * 2
 
 
+@pytest.mark.slow
 def test_a_question_that_an_arm_cannot_answer_is_one_row(benchmark, settings, tmp_path):
     """The oracle needs the time of the evidence."""
     folder = tmp_path / "benchmark"
@@ -238,6 +243,7 @@ def test_a_question_that_an_arm_cannot_answer_is_one_row(benchmark, settings, tm
 # --- Ray -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_workers_on_ray_give_the_same_rows(run, settings, tmp_path):
     config = load_run_config(settings, ["workers=2", f"store.folder={tmp_path / 'store'}"])
     assert results(evaluate(config, tmp_path / "run").rows) == results(run.rows)

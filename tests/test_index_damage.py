@@ -24,6 +24,7 @@ def test_a_truncated_file_is_refused_at_every_length(tmp_path):
     refusal(lambda: load(store))
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_never_gives_a_wrong_index(tmp_path):
     store, index, path = save_small(tmp_path)
     content = path.read_bytes()

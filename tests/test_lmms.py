@@ -99,6 +99,7 @@ def test_options_are_read_from_the_text(
     assert (question.text, question.options) == (text, options)
 
 
+@pytest.mark.slow
 def test_replies_come_in_the_order_of_the_requests(
     lmms_module: ModuleType, videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:

@@ -773,6 +773,7 @@ def test_the_package_is_imported_without_torch() -> None:
 
 
 @pytest.mark.parametrize("size", SHAPES)
+@pytest.mark.slow
 def test_the_published_architectures_at_full_width(size: str) -> None:
     model = random_model(size, layers=2, vision_layers=2)
     frames = pixels(2, 168, 308)  # windows of several sizes

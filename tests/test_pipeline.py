@@ -67,6 +67,7 @@ def test_every_method_selects_exactly_its_budget(shared, video, question, method
 
 @pytest.mark.parametrize("layout", ["question_first", "clip_first"])
 @pytest.mark.parametrize("family", MODELS)
+@pytest.mark.slow
 def test_every_model_goes_the_whole_way(video, question, tmp_path, family, layout):
     folder = small_models.save(family, tmp_path / "model")
     settings = ["model.device=cpu", "video.clip_seconds=8", f"store.folder={tmp_path}", f"rerank.layout={layout}"]

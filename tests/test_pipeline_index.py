@@ -137,6 +137,7 @@ def long_video(synthetic_video) -> Path:
 
 
 @pytest.mark.parametrize("memory_mib", [2048, 1])
+@pytest.mark.slow
 def test_pipelines_that_share_sessions_decode_and_encode_each_pair_once(make, long_video, tiny, memory_mib):
     """One mebibyte holds the tokens of a segment, and not those of the video.
 
@@ -164,6 +165,7 @@ def with_overrides(config, *overrides):
     return with_settings(config, {key: yaml.safe_load(value) for key, value in pairs}, where="a test")
 
 
+@pytest.mark.slow
 def test_what_is_shared_changes_no_answer(make, video, question, tmp_path):
     alone = make("video.clip_seconds=2")
     pipelines = [alone.with_config(with_overrides(alone.config, *other)) for other in OTHERS]

@@ -134,6 +134,7 @@ def test_a_benchmark_is_added_up_from_its_parts():
     }
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_or_json(video_path):
     sizes = ["--clips", "1", "--questions", "1", "--frames", "4", "--minutes", "0.2", "--repeats", "1"]
     arguments = ["bench", str(video_path), *sizes, "--no-baselines"]
@@ -146,6 +147,7 @@ def test_the_command_prints_a_table_or_json(video_path):
     assert {"lower_bound", "lower_bound_flops", "measured", "measured_flops"} <= report["results"][0].keys()
 
 
+@pytest.mark.slow
 def test_without_a_video_all_but_reading_is_measured_on_noise(tmp_path):
     sizes = ["--clips", "2", "--questions", "1", "--frames", "4", "--baseline-clips", "1", "--repeats", "1"]
     result = CliRunner().invoke(lvqa_command, ["bench", *sizes, "--save", str(tmp_path / "report.json")])

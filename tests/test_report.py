@@ -346,6 +346,7 @@ def many_rows(arms: list[str], budgets: tuple[int, ...]) -> list[dict]:
 
 @pytest.mark.parametrize("budgets", [(16,), (8, 16, 32, 64)], ids=["1 budget", "4 budgets"])
 @pytest.mark.parametrize("more", [0, 6, 9], ids=["2 arms", "8 arms", "11 arms"])
+@pytest.mark.slow
 def test_the_page_holds_the_tables_and_five_plots_and_needs_no_other_file(run, tmp_path, budgets, more):
     more_arms = [{"name": f"arm {i}", "method": "topk"} for i in range(more)]
     rows = many_rows(["uniform", "freeret", *(arm["name"] for arm in more_arms)], budgets)

@@ -99,6 +99,7 @@ def test_bad_scores_are_one_line(tmp_path, tree, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_selections_of_a_run_can_be_exported_and_imported(tmp_path):
     """The answers stay the same through every format, and back to one that names its questions."""
     folder = tmp_path / "videos"

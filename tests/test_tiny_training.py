@@ -117,6 +117,7 @@ def test_a_checkpoint_of_another_vocabulary_is_refused(tmp_path, unbroken):
 
 
 @pytest.mark.parametrize("at", [(1, 0), (1, 2), (2, 2)])
+@pytest.mark.slow
 def test_an_interrupted_training_is_resumed(tmp_path, monkeypatch, unbroken, at):
     """Between two stages, where the last save has no optimizer; and within a stage, right after a save."""
     get_item = StepData.__getitem__

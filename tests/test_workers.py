@@ -77,6 +77,7 @@ def test_address_without_ray_is_an_error_at_once(address):
 # --- items that complete ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_item_is_returned_once_with_its_value(workers):
     items = [("square", i) for i in range(20)]
     with Pool(worker_tasks.make, workers=workers) as pool:
@@ -100,6 +101,7 @@ def test_items_are_taken_only_when_a_worker_is_free(workers):
     assert len(taken) == 12
 
 
+@pytest.mark.slow
 def test_each_worker_makes_one_handler_for_all_runs(workers, tmp_path):
     with Pool(partial(worker_tasks.make_counted, tmp_path), workers=workers) as pool:
         pids = [outcome.value for _ in range(3) for outcome in pool.run([("pid",)] * 4)]
@@ -108,6 +110,7 @@ def test_each_worker_makes_one_handler_for_all_runs(workers, tmp_path):
     assert os.getpid() not in pids
 
 
+@pytest.mark.slow
 def test_an_abandoned_run_does_not_spoil_the_next(workers):
     with Pool(worker_tasks.make, workers=workers) as pool:
         for _ in pool.run([("square", 30), ("square", 31), ("sleep", 0.2)]):
@@ -144,6 +147,7 @@ def test_without_ray_the_worker_has_all_cores(monkeypatch):
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )
+@pytest.mark.slow
 def test_what_a_handler_raises_is_its_items_error_and_not_tried_again(run_tasks, tmp_path, task, error):
     failing = ("record_try", tmp_path, *task)
     outcomes = run_tasks(failing, *SQUARES)
@@ -163,6 +167,7 @@ def test_what_a_handler_raises_is_its_items_error_and_not_tried_again(run_tasks,
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )
+@pytest.mark.slow
 def test_an_item_that_ends_its_process_fails_alone_and_soon(run_tasks, tmp_path, task, error):
     failing = ("record_try", tmp_path, *task)
     started = time.monotonic()
@@ -223,6 +228,7 @@ def test_a_killed_actor_is_replaced(local_ray, tmp_path):
 # --- what ends a run -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_handler_that_cannot_be_made_ends_the_run(run_tasks):
     with pytest.raises(LvqaError, match=r"^model 'nobody' is unknown$"):
         run_tasks(*SQUARES, make=worker_tasks.make_refusing)
@@ -267,6 +273,7 @@ def test_more_workers_than_ray_has_room_for_are_refused_at_once(local_ray, optio
 
 
 @needs_proc
+@pytest.mark.slow
 def test_a_pool_that_closes_leaves_no_process(workers):
     before = worker_children()
     with Pool(worker_tasks.make, workers=workers) as pool:
