@@ -417,6 +417,7 @@ def test_no_frames_are_refused(assert_refused, video, frames):
 
 @pytest.mark.parametrize("frames", [1, 3])
 @pytest.mark.parametrize("method", ["freeret", "topk", "uniform", "random"])
+@pytest.mark.slow
 def test_few_frames_are_fine(ask_json, short_video, frames, method):
     assert len(ask_json(short_video, "Where?", "--frames", frames, "--method", method)["frames"]) == frames
 
@@ -518,6 +519,7 @@ def test_a_stale_index_is_rebuilt_with_a_message(lvqa, short_video, store):
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "empty"])
+@pytest.mark.slow
 def test_a_damaged_index_is_refused_and_can_be_rebuilt(lvqa, short_video, store, harm):
     lvqa("index", short_video, *TINY, "--quiet")
     (path,) = indexes_in(store)

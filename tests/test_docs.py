@@ -37,6 +37,7 @@ def test_generated_pages_are_current():
     assert generate.stale_pages() == [], "run python docs/generate.py"
 
 
+@pytest.mark.slow
 def test_a_page_that_is_not_current_is_named(tmp_path):
     for name in generate.PAGES:
         (tmp_path / name).write_text(generate.PAGES[name](), encoding="utf-8")

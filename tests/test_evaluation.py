@@ -32,6 +32,7 @@ def run(tmp_path_factory):
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_arms_share_the_runs_settings_but_for_their_own(settings):
     arms = resolve_arms(load_run_config(settings))
     assert [(arm.name, budget) for arm in arms for budget in arm.budgets] == CONDITIONS
@@ -70,6 +71,7 @@ def test_what_no_module_knows_is_refused_before_anything_is_written(settings, tm
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_there_is_one_row_for_each_question_in_each_arm(run):
     assert len(run.rows) == NUM_VIDEOS * NUM_QUESTIONS * len(CONDITIONS)
     assert Counter((row["arm"], row["budget"]) for row in run.rows) == dict.fromkeys(

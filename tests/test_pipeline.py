@@ -160,6 +160,7 @@ def test_a_first_question_encodes_each_pair_once(make, video, question):
 
 
 @pytest.mark.parametrize("memory_mib", [0, 1, 4096])
+@pytest.mark.slow
 def test_clips_that_were_read_before_score_the_same(make, video, memory_mib):
     """Some, none or all of what the first question made the model read is in the cache for the second."""
     questions = ask_about(write_script(SEED, MINUTES), 2)
@@ -176,6 +177,7 @@ def test_clips_that_were_read_before_score_the_same(make, video, memory_mib):
 
 
 @pytest.mark.parametrize("mode", ["logits", "likelihood"])
+@pytest.mark.slow
 def test_questions_answered_together_are_answered_as_alone(make, video, mode):
     questions = ask_about(write_script(SEED, MINUTES), 3)
     setting = f"answer.mode={mode}"

@@ -66,6 +66,7 @@ def test_a_stored_index_gives_the_same_as_a_new_one(make, video, question):
         "embedding.noise=false",
     ],
 )
+@pytest.mark.slow
 def test_other_settings_never_use_an_old_index(make, video, caplog, setting):
     before = make().index(video)
     with caplog.at_level("INFO", logger="lvqa"):

@@ -42,6 +42,7 @@ def report(video_path, tiny) -> BenchReport:
 
 
 @pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.slow
 def test_every_stage_costs_its_lower_bound(report, stage):
     result = report.result(stage)
     bound, measured = result.lower_bound_flops, result.measured_flops
@@ -158,6 +159,7 @@ def test_without_a_video_all_but_reading_is_measured_on_noise(tmp_path):
     assert (units["index clips"], units["index clips: transformers"]) == (2, 1)
 
 
+@pytest.mark.slow
 def test_only_the_named_task_is_measured(video_path, tiny):
     settings = BenchSettings(minutes=0.1, clips=1, questions=1, frames=4, repeats=1, only=("embed clips",))
     report = measure(tiny, inspect_video(video_path), settings)

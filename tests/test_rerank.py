@@ -62,6 +62,7 @@ def expected_scores(model, clips, labels: str, swapped: bool, layout: str) -> tu
 
 @pytest.mark.parametrize("layout", ["question_first", "clip_first"])
 @pytest.mark.parametrize("labels", FRAMINGS)
+@pytest.mark.slow
 def test_every_framing_scores_as_the_librarys_logits_say(tiny, scores, clips, labels, layout):
     plain, swapped = (expected_scores(tiny, clips, labels, order, layout) for order in (False, True))
     for i, probability in enumerate(("options", "vocabulary")):
@@ -111,6 +112,7 @@ def test_what_was_read_serves_every_question(tiny, candidates):
 @pytest.mark.parametrize("layout", ["question_first", "clip_first"])
 @pytest.mark.parametrize("both_orders", [False, True])
 @pytest.mark.parametrize("clips_in_memory", [1, 3])
+@pytest.mark.slow
 def test_scores_do_not_depend_on_how_many_clips_are_in_memory(
     scores, monkeypatch, layout, both_orders, clips_in_memory
 ):
@@ -136,6 +138,7 @@ class CountingReader:
 @pytest.mark.parametrize("layout", ["question_first", "clip_first"])
 @pytest.mark.parametrize("both_orders", [False, True])
 @pytest.mark.parametrize("clips_in_memory", [1, 64])
+@pytest.mark.slow
 def test_requests_together_are_scored_as_alone(tiny, monkeypatch, layout, both_orders, clips_in_memory):
     """A clip of several pools is shown once; clip first, it is read once, even if nothing can be cached."""
     monkeypatch.setattr(scoring, "CLIPS_IN_MEMORY", clips_in_memory)
@@ -232,11 +235,13 @@ def test_the_settings_make_the_reranker():
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", RERANKERS)
+@pytest.mark.slow
 def test_every_reranker_keeps_the_contract(name, check, monkeypatch):
     monkeypatch.setattr(retllm, "MAX_NEW_TOKENS", 8)  # a longer reply shows no more
     assert CHECKS[check](lambda: make_reranker(name)) is None
 
 
+@pytest.mark.slow
 def test_mcq_keeps_the_contract_with_its_switches():
     options = {"layout": "clip_first", "both_orders": True, "probability": "vocabulary", "labels": "right_wrong"}
     problems = {name: check(lambda: MultipleChoice(**options)) for name, check in CHECKS.items()}

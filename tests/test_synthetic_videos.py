@@ -22,6 +22,7 @@ PASSING = 1.25
 """Seconds after an event in which something may still leave or enter."""
 
 
+@pytest.mark.slow
 def test_a_video_file_shows_its_script(synthetic_video):
     video, script = inspect_video(synthetic_video(seed=SEED, minutes=MINUTES)), write_script(SEED, MINUTES)
     assert (video.height, video.width, video.frames_per_second) == (HEIGHT, WIDTH, 8)

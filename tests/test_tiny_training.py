@@ -137,6 +137,7 @@ def test_an_interrupted_training_is_resumed(tmp_path, monkeypatch, unbroken, at)
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
 
 
+@pytest.mark.slow
 def test_a_training_interrupted_before_the_save_between_stages_is_resumed(tmp_path, monkeypatch, unbroken):
     """The last step of the stage is saved, but not what follows it: the scaling of the tower."""
     save, calls = torch.save, []

@@ -59,6 +59,7 @@ def test_frames_are_those_of_a_full_decode(decoder: str, name: str, folder: Path
 
 @pytest.mark.parametrize("name", [*SIMPLE_VIDEOS, *UNUSUAL_VIDEOS])
 @pytest.mark.parametrize("max_skipped", [0, 50])
+@pytest.mark.slow
 def test_threads_and_seeks_change_no_frame(
     name: str, max_skipped: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
