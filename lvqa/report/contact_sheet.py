@@ -65,9 +65,9 @@ def write_contact_sheet(
         LvqaError: If the frames cannot be read, or the picture cannot be written.
     """
     sheet = Sheet(theme)
-    for line in textwrap.wrap(title, 92) or [""]:
+    for line in textwrap.wrap(title, 78, max_lines=5, placeholder=" ...") or [""]:
         sheet.add_text(line, size=14.5, height=0.3, weight="bold")
-    for line in [line for paragraph in subtitle.splitlines() for line in textwrap.wrap(paragraph, 125)]:
+    for line in [line for paragraph in subtitle.splitlines() for line in textwrap.wrap(paragraph, 115, max_lines=6)]:
         sheet.add_text(line, size=10.5, height=0.23, colour=theme.muted)
     sheet.add_timeline(answer, video, truth_seconds, comparison)
     sheet.add_text(frames_text(answer, truth_seconds), size=11.5, height=0.34, weight="bold")
@@ -82,12 +82,12 @@ def write_contact_sheet(
 
 
 def frames_text(answer: Answer, truth_seconds: Span | None) -> str:
-    """Return the heading of an answer's frames: "freeret: B. red (correct), 6 of 16 frames in the evidence"."""
+    """Return the heading of an answer's frames: "freeret: B. red (correct) · 6 of 16 frames in the evidence"."""
     num_frames = len(answer.frames)
     counted = f"{num_frames} frames"
     if truth_seconds is not None:
         counted = f"{num_inside(answer, truth_seconds)} of {num_frames} frames in the evidence"
-    return f"{answer.method}: {textwrap.shorten(answer_text(answer), 70, placeholder=' ...')}, {counted}"
+    return f"{answer.method}: {textwrap.shorten(answer_text(answer), 70, placeholder=' ...')} · {counted}"
 
 
 def _pictures(video: Video, *answers: Answer | None) -> dict[float, np.ndarray]:
