@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
-PICTURE_WIDTH, PICTURE_COLOURS = 700, 96
+PICTURE_WIDTH, PICTURE_COLOURS = 700, 128
 
 
 def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
@@ -36,14 +36,26 @@ def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # ipywidgets would draw the bars
     }
-    client = NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
-    )
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     client.execute(env=environment)
     for cell in notebook.cells:
         cell.metadata = {}  # without the times at which cells ran
+        if "outputs" in cell:
+            cell.outputs = _join_streams(cell.outputs)
     return notebook
+
+
+def _join_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Return the outputs with texts joined that came in pieces, however they were cut."""
+    joined: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        if joined and output.output_type == "stream" and output.get("name") == joined[-1].get("name"):
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def shrink_pictures(notebook: nbformat.NotebookNode) -> None:
@@ -59,7 +71,7 @@ def _smaller(png: str) -> str:
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     picture.thumbnail((PICTURE_WIDTH, 10 * PICTURE_WIDTH), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.quantize(PICTURE_COLOURS, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    picture.quantize(PICTURE_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

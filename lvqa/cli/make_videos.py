@@ -139,7 +139,7 @@ def _on_one_line(question: Question) -> str:
     return options(question.options).replace("\n", "   ")
 
 
-def _demo_example(pairs: Sequence[tuple[Answer, Answer]]) -> int:
+def demo_example(pairs: Sequence[tuple[Answer, Answer]]) -> int:
     """Return the index of the question to draw, given each question's answers from uniform and from selected frames.
 
     It is one that the selected frames answer and uniform frames miss, if there is one; of several, the one with the
@@ -162,7 +162,7 @@ def _write_demo_picture(path: Path, video: Path, pairs: Sequence[tuple[Answer, A
     from lvqa.report import clock, is_correct, write_contact_sheet
     from lvqa.video import inspect_video
 
-    index = _demo_example(pairs)
+    index = demo_example(pairs)
     uniform, selected = pairs[index]
     question = selected.question
     assert question.evidence_seconds is not None and question.answer is not None

@@ -75,7 +75,7 @@ def _plot(answer: Answer, video: Video, theme: Theme, width: float, truth_second
     height = bottom + plot_height + legend_height
     with themed_figure(theme, width=width, height=height) as figure:
         axes = figure.add_axes((0.55 / width, bottom / height, 1 - 1.15 / width, plot_height / height))
-        draw_timeline(axes, answer, video, theme=theme, truth_seconds=truth_seconds, max_ticks=5 if is_narrow else 12)
+        draw_timeline(axes, answer, video, theme=theme, truth_seconds=truth_seconds, max_ticks=5 if is_narrow else 10)
         add_timeline_legend(figure, theme, num_columns=2 if is_narrow else 4)
         return data_url(render_figure(figure, "svg"), "image/svg+xml")
 

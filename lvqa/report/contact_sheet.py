@@ -71,7 +71,7 @@ def write_contact_sheet(
         sheet.add_text(line, size=10.5, height=0.23, colour=theme.muted)
     sheet.add_timeline(answer, video, truth_seconds, comparison)
     sheet.add_text(frames_text(answer, truth_seconds), size=11.5, height=0.34, weight="bold")
-    pictures = _pictures(video, answer, comparison)
+    pictures = pictures_of(video, answer, comparison)
     for row in rows_of_clips(frames_by_clip(answer), FRAMES_IN_A_ROW):
         sheet.add_clips(row, pictures, truth_seconds)
     if comparison is not None:
@@ -90,7 +90,7 @@ def frames_text(answer: Answer, truth_seconds: Span | None) -> str:
     return f"{answer.method}: {textwrap.shorten(answer_text(answer), 70, placeholder=' ...')} · {counted}"
 
 
-def _pictures(video: Video, *answers: Answer | None) -> dict[float, np.ndarray]:
+def pictures_of(video: Video, *answers: Answer | None) -> dict[float, np.ndarray]:
     """Return time -> picture for the frames of all answers."""
     times = sorted({seconds for answer in answers if answer is not None for seconds in answer.frames})
     return dict(zip(times, thumbnails(video, times, max_height=240), strict=True))
@@ -156,10 +156,16 @@ class Sheet:
         self._draw.append(draw)
         self.height = top + plot_height + 0.45
 
-    def add_clips(self, row: Iterable[ClipRun], pictures: dict[float, np.ndarray], truth_seconds: Span | None) -> None:
+    def add_clips(
+        self,
+        row: Iterable[ClipRun],
+        pictures: dict[float, np.ndarray],
+        truth_seconds: Span | None,
+        num_columns: int = FRAMES_IN_A_ROW,
+    ) -> None:
         """Add a row of clips: their times and scores, and their frames below."""
         runs = list(row)
-        width, height = self._frame_size(pictures, FRAMES_IN_A_ROW)
+        width, height = self._frame_size(pictures, num_columns)
         top = self.height
         if any(run.clip is not None and run.clip.candidate is not None for run in runs):
             top += 0.42

@@ -43,7 +43,7 @@ def tick_step(duration_seconds: float, max_ticks: int) -> int:
     return next(steps, TICK_STEPS_SECONDS[-1] * math.ceil(duration_seconds / TICK_STEPS_SECONDS[-1] / max_ticks))
 
 
-def set_time_axis(axes: Axes, duration_seconds: float, *, max_ticks: int = 12) -> None:
+def set_time_axis(axes: Axes, duration_seconds: float, *, max_ticks: int = 10) -> None:
     """Make the x-axis one of time: 0:00 to the end of the video, with ticks at round values."""
     from matplotlib.ticker import FuncFormatter, MultipleLocator
 
@@ -75,7 +75,7 @@ def draw_timeline(
     theme: Theme = LIGHT,
     truth_seconds: Span | None = None,
     comparison: Answer | None = None,
-    max_ticks: int = 12,
+    max_ticks: int = 10,
 ) -> None:
     """Draw the scores of the clips over time, and the frames as ticks below.
 
@@ -103,7 +103,8 @@ def draw_timeline(
     axes.tick_params(labelsize=9, color=theme.line, labelcolor=theme.muted)
     if truth_seconds is not None:
         axes.axvspan(*truth_seconds, color=theme.inside, alpha=0.3, lw=0, label="the evidence, as annotated")
-        axes.vlines(truth_seconds, -1, 2, color=theme.inside, lw=1.2, zorder=3)  # also where bars hide the span
+        # Bars may hide the span, and in a long video it is thin: there is a mark above the plot too.
+        axes.axvspan(*truth_seconds, ymin=1.01, ymax=1.06, color=theme.inside, lw=2, clip_on=False)
     _draw_rerank_scores(axes, answer, theme)
     _draw_frame_ticks(axes, answer, -0.08, theme.frames, "selected frames")
     if comparison is not None:
@@ -122,6 +123,7 @@ def _draw_rerank_scores(axes: Axes, answer: Answer, theme: Theme) -> None:
         [candidate.end_seconds - candidate.start_seconds for candidate in reranked],
         align="edge",
         color=theme.rerank,
+        lw=0.8,
         label="rerank score",
     )
     axes.set_ylabel("rerank score", color=theme.rerank, fontsize=9)
