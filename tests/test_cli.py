@@ -273,7 +273,8 @@ def test_the_report_is_one_page_that_needs_no_other(lvqa, video, tmp_path):
     html = page.read_text(encoding="utf-8")
     assert "Is &lt;b&gt;it&lt;/b&gt; &amp; here?" in html
     assert html.count('<img src="data:image/jpeg;base64,') == 16
-    assert html.count("data:image/svg+xml;base64,") == 1
+    assert html.count('<img class="plot" src="data:image/svg+xml;base64,') == 1
+    assert html.count('srcset="data:image/svg+xml;base64,') == 3  # dark, narrow, both
     assert "http" not in html
     assert "0:16-0:32" in html
     assert files_in(page.parent) == [page]

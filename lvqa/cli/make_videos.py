@@ -87,6 +87,7 @@ def demo(common: CommonOptions, *, minutes: float, folder: Path, seed: int) -> N
     The embedded model answers each question twice: from uniform frames and from selected frames.
     """
     from lvqa.records import LvqaError
+    from lvqa.report import is_correct
     from lvqa.synthetic.videos import HELD_OUT_SEEDS, ask_about, write_script
 
     if not 0 <= seed < HELD_OUT_SEEDS:
@@ -104,62 +105,78 @@ def demo(common: CommonOptions, *, minutes: float, folder: Path, seed: int) -> N
         click.echo(f"index     {use.clips} clips, {outcome}")
         click.echo(f"model     {config.model.name}" + (f": {TINY_WARNING}" if config.model.name == "tiny" else ""))
         pairs = [_demo_question(qa, video, i, question) for i, question in enumerate(questions, start=1)]
-    num_correct = [sum(map(_is_correct, answers)) for answers in zip(*pairs, strict=True)]
+    num_correct = [sum(map(is_correct, answers)) for answers in zip(*pairs, strict=True)]
     scores = ", ".join(f"{method} {n} of {len(pairs)}" for method, n in zip(DEMO_METHODS, num_correct, strict=True))
     click.echo(
         f"\ncorrect at {DEMO_FRAMES} frames: {scores}"
         f" (guessing: 1 of 4; {len(pairs)} questions show how it works, not how well)"
     )
-    _write_demo_picture(folder / "demo.png", video, [selected for _, selected in pairs])
+    _write_demo_picture(folder / "demo.png", video, pairs)
 
 
 def _demo_question(qa: LongVideoQA, video: Path, i: int, question: Question) -> tuple[Answer, Answer]:
     """Print a question and its answers from uniform and from selected frames, and return the answers."""
-    from lvqa.prompts import options
-    from lvqa.report import clock, span_text
+    from lvqa.report import clock, is_correct, num_inside, span_text
 
     assert question.evidence_seconds is not None and question.answer is not None
     start, end = question.evidence_seconds
     target = question.options[question.letters.index(question.answer)]
-    click.echo(f"\n{i}. {question.text}\n   {options(question.options).replace(chr(10), '   ')}")
+    click.echo(f"\n{i}. {question.text}\n   {_on_one_line(question)}")
     click.echo(f"   truth    {question.answer}. {target}, seen {clock(start)}-{clock(end)}")
     uniform, selected = (qa.answer(video, question, frames=DEMO_FRAMES, method=method) for method in DEMO_METHODS)
     for answer in (uniform, selected):
         best = ", ".join(map(span_text, answer.evidence[:3]))
-        click.echo(
-            f"   {answer.method:8} {answer.option}. {answer.text:8} {'correct' if _is_correct(answer) else 'wrong':7}"
-            f"   {_num_inside(answer):2} of {len(answer.frames)} frames there" + (f"; evidence {best}" if best else "")
-        )
+        line = f"   {answer.method:8} {answer.option}. {answer.text:8} {'correct' if is_correct(answer) else 'wrong':7}"
+        line += f"   {num_inside(answer, (start, end)):2} of {len(answer.frames)} frames there"
+        click.echo(line + (f"; evidence {best}" if best else ""))
     return uniform, selected
 
 
-def _is_correct(answer: Answer) -> bool:
-    return answer.option == answer.question.answer
+def _on_one_line(question: Question) -> str:
+    """Return the options of a question: "A. red   B. blue"."""
+    from lvqa.prompts import options
+
+    return options(question.options).replace("\n", "   ")
 
 
-def _num_inside(answer: Answer) -> int:
-    """Return how many of the frames lie in the annotated time."""
-    assert answer.question.evidence_seconds is not None
-    start, end = answer.question.evidence_seconds
-    return sum(start <= seconds < end for seconds in answer.frames)
+def demo_example(pairs: Sequence[tuple[Answer, Answer]]) -> int:
+    """Return the index of the question to draw, given each question's answers from uniform and from selected frames.
+
+    It is one that the selected frames answer and uniform frames miss, if there is one; of several, the one with the
+    largest difference of frames in the annotated time.
+    """
+    from lvqa.report import is_correct, num_inside
+
+    def difference(i: int) -> tuple[bool, int]:
+        uniform, selected = pairs[i]
+        span = selected.question.evidence_seconds
+        assert span is not None
+        is_missed = is_correct(selected) and not is_correct(uniform)
+        return is_missed, num_inside(selected, span) - num_inside(uniform, span)
+
+    return max(range(len(pairs)), key=difference)
 
 
-def _write_demo_picture(path: Path, video: Path, answers: Sequence[Answer]) -> None:
-    """Write the contact sheet of the best answer: a correct one, with most frames in the annotated time."""
-    from lvqa.report import clock, write_contact_sheet
+def _write_demo_picture(path: Path, video: Path, pairs: Sequence[tuple[Answer, Answer]]) -> None:
+    """Write the contact sheet of one question, with the selected frames and below them the uniform ones."""
+    from lvqa.report import clock, is_correct, write_contact_sheet
     from lvqa.video import inspect_video
 
-    index = max(range(len(answers)), key=lambda i: (_is_correct(answers[i]), _num_inside(answers[i])))
-    answer = answers[index]
-    assert answer.question.evidence_seconds is not None
-    start, end = answer.question.evidence_seconds
-    verdict = "correct" if _is_correct(answer) else f"wrong, it is {answer.question.answer}"
+    index = demo_example(pairs)
+    uniform, selected = pairs[index]
+    question = selected.question
+    assert question.evidence_seconds is not None and question.answer is not None
+    start, end = question.evidence_seconds
+    target = question.options[question.letters.index(question.answer)]
     write_contact_sheet(
         path,
-        answer,
+        selected,
         inspect_video(video),
-        title=f"{index + 1}. {answer.question.text}",
-        subtitle=f"{answer.option}. {answer.text} ({verdict}); seen {clock(start)}-{clock(end)}",
+        title=f"{index + 1}. {question.text}",
+        subtitle=f"{_on_one_line(question)}\ntruth: {question.answer}. {target}, seen {clock(start)}-{clock(end)}",
         truth_seconds=(start, end),
+        comparison=uniform,
     )
-    click.echo(f"picture   {one_line(path)} (question {index + 1})")
+    is_missed = is_correct(selected) and not is_correct(uniform)
+    reason = f"question {index + 1}" + (", which uniform frames miss" if is_missed else "")
+    click.echo(f"picture   {one_line(path)} ({reason})")

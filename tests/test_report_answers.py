@@ -1,0 +1,265 @@
+"""Pages and pictures of answers: frames by clip, round ticks of time, the demo's question, and the enlarged frames."""
+
+import dataclasses
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from lvqa.cli.main import lvqa_command
+from lvqa.cli.make_videos import demo_example
+from lvqa.records import Answer, Candidate, Clip, Counts, Question
+from lvqa.report import is_correct, num_inside, write_contact_sheet, write_page
+from lvqa.report.answers import ClipFrames, answer_text, frames_by_clip
+from lvqa.report.contact_sheet import rows_of_clips
+from lvqa.report.timeline import DARK, tick_step
+from lvqa.video import inspect_video
+
+CLIP_SECONDS = 10
+
+
+def candidate(i: int, *, rerank: float | None = None) -> Candidate:
+    """The i-th clip of ten seconds."""
+    return Candidate(
+        Clip("v", CLIP_SECONDS * i, CLIP_SECONDS * (i + 1)), embed_score=0.25 + i / 100, rerank_score=rerank
+    )
+
+
+EVIDENCE = (candidate(3, rerank=0.9), candidate(0, rerank=0.5), candidate(5, rerank=0.25), *map(candidate, (1, 2, 4)))
+QUESTION = Question("Which <b>colour</b> costs $1 and $2?", ("red", "blue"), answer="B", evidence_seconds=(32.0, 36.0))
+
+
+def answer_of(
+    *, option: str = "B", frames: tuple[float, ...] = (1, 30, 31, 34, 35, 39), method: str = "freeret"
+) -> Answer:
+    is_search = method == "freeret"
+    return Answer(
+        question=QUESTION,
+        text=QUESTION.options[QUESTION.letters.index(option)],
+        option=option,
+        option_scores=(0.4, 0.6),
+        model="tiny",
+        method=method,
+        frames_budget=8,
+        frames=frames,
+        evidence=EVIDENCE if is_search else (),
+        index=None,
+        counts=Counts(),
+        seconds={"open": 0.1, "answer": 0.2},
+    )
+
+
+UNIFORM = answer_of(option="A", frames=(5, 15, 25, 34, 45, 55), method="uniform")
+
+
+@pytest.fixture(scope="module")
+def video(synthetic_video):
+    return inspect_video(synthetic_video())
+
+
+# --- frames by clip ---------------------------------------------------------------------------------------------------
+
+
+def test_frames_are_grouped_by_their_clip_the_best_clip_first():
+    assert frames_by_clip(answer_of()) == [
+        ClipFrames((30, 31, 34, 35, 39), EVIDENCE[0], 1),
+        ClipFrames((1,), EVIDENCE[1], 2),
+    ]
+
+
+def test_a_frame_between_two_clips_is_of_the_one_that_starts_there():
+    groups = frames_by_clip(answer_of(frames=(20, 30)))
+    assert [(group.candidate.start_seconds, group.times_seconds) for group in groups] == [(30, (30,)), (20, (20,))]
+
+
+def test_frames_of_no_scored_clip_are_the_last_group():
+    assert frames_by_clip(answer_of(frames=(30, 70)))[-1] == ClipFrames((70,))
+    assert frames_by_clip(UNIFORM) == [ClipFrames(UNIFORM.frames)]
+    assert frames_by_clip(answer_of(frames=())) == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows"),
+    [
+        ((4, 4), [[(0, 4)], [(0, 4)]]),
+        ((1, 2, 1, 3), [[(0, 1), (1, 2), (3, 1)], [(0, 3)]]),
+        ((2, 3), [[(0, 2)], [(0, 3)]]),
+        ((6, 2, 1), [[(0, 4)], [(0, 2), (2, 2)], [(0, 1)]]),
+        ((), []),
+    ],
+)
+def test_four_frames_stand_in_a_row_and_clips_share_rows_where_they_fit(sizes, rows):
+    clips = [ClipFrames(tuple(100.0 * i + j for j in range(size))) for i, size in enumerate(sizes)]
+    laid_out = rows_of_clips(clips, 4)
+    assert [[(run.column, len(run.times_seconds)) for run in row] for row in laid_out] == rows
+    assert [run.clip for row in laid_out for run in row if run.clip] == clips  # each is named once
+    assert [t for row in laid_out for run in row for t in run.times_seconds] == [
+        t for clip in clips for t in clip.times_seconds
+    ]
+
+
+def test_an_answer_is_correct_or_wrong_where_that_is_known():
+    assert (answer_text(answer_of()), answer_text(UNIFORM)) == ("B. blue (correct)", "A. red (wrong)")
+    free = dataclasses.replace(answer_of(), question=Question("Where?"), text="At sea.", option=None)
+    assert answer_text(free) == "At sea." and not is_correct(free)
+    assert num_inside(answer_of(), (32.0, 36.0)) == 2
+    assert num_inside(answer_of(), (30.0, 39.0)) == 4  # the end does not count
+
+
+def picture_of(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "max_ticks", "step"),
+    [(20, 10, 5), (60, 10, 10), (360, 10, 60), (1200, 10, 300), (1200, 5, 300), (3600, 10, 600), (3600, 5, 900),
+     (7200, 10, 900), (10 * 86400, 5, 2 * 86400)],
+)  # fmt: skip
+def test_ticks_of_time_are_round(seconds, max_ticks, step):
+    assert tick_step(seconds, max_ticks) == step
+
+
+def test_a_contact_sheet_is_1200_pixels_wide_and_grows_with_its_frames(video, tmp_path):
+    def size_of(answer, **options):
+        write_contact_sheet(tmp_path / "s.png", answer, video, title="$1 and $2?", subtitle="映画", **options)
+        return picture_of(tmp_path / "s.png").size
+
+    width, height = size_of(answer_of())
+    assert width == 1200
+    assert size_of(answer_of(frames=(30,)))[1] < height < size_of(answer_of(), comparison=UNIFORM)[1]
+    assert size_of(answer_of(frames=()))[0] == size_of(UNIFORM, truth_seconds=(32, 36), theme=DARK)[0] == 1200
+
+
+def test_frames_inside_and_outside_of_the_evidence_look_different(video, tmp_path):
+    def green_pixels(truth_seconds):
+        write_contact_sheet(tmp_path / "s.png", answer_of(), video, title="", subtitle="", truth_seconds=truth_seconds)
+        colours = picture_of(tmp_path / "s.png").getcolors(1 << 24)
+        return sum(n for n, colour in colours if colour == (0x1F, 0x7A, 0x45))
+
+    assert green_pixels(None) == 0 < green_pixels((34, 35)) < green_pixels((30, 40))
+
+
+# --- the demo's picture -----------------------------------------------------------------------------------------------
+
+
+def test_the_demo_draws_a_question_that_uniform_frames_miss():
+    correct, wrong = answer_of(frames=(34, 35)), answer_of(option="A", frames=(34, 35))
+    wrong_uniform, correct_uniform = UNIFORM, dataclasses.replace(UNIFORM, option="B")
+    assert demo_example([(correct_uniform, correct), (wrong_uniform, answer_of(frames=(34,))), (UNIFORM, wrong)]) == 1
+    better = answer_of(frames=(33, 34, 35))
+    assert demo_example([(wrong_uniform, correct), (wrong_uniform, better), (correct_uniform, better)]) == 1
+    # If there is none, the largest difference of frames in the evidence.
+    assert demo_example([(correct_uniform, correct), (correct_uniform, better), (wrong_uniform, wrong)]) == 1
+
+
+@pytest.mark.slow
+def test_the_demo_by_default_has_a_question_that_uniform_frames_miss(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(lvqa_command, ["demo", "--quiet", "--device", "cpu"])
+    assert result.exit_code == 0
+    i = re.search(r"demo\.png \(question (\d), which uniform frames miss\)", result.stdout)[1]
+    lines = result.stdout.split(f"\n{i}. ")[1].splitlines()[:5]
+    uniform, freeret = (
+        next(line.split() for line in lines if line.split()[0] == name) for name in ("uniform", "freeret")
+    )
+    assert "wrong" in uniform and "correct" in freeret
+    width, height = picture_of(tmp_path / "demo" / "demo.png").size
+    assert width == 1200 < height
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """The tags of a page with their attributes, and its text outside of styles and scripts."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags, self.text, self._open = [], "", ""
+        self.feed(path.read_text(encoding="utf-8"))
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._open = tag
+
+    def handle_data(self, data):
+        self.text += " " + " ".join(data.split()) if self._open not in ("style", "script") else ""
+
+    def classes(self, tag):
+        return [attrs.get("class") for name, attrs in self.tags if name == tag]
+
+
+def page_of(answer, video, tmp_path, evidence=EVIDENCE[:3]):
+    write_page(tmp_path / "a.html", answer, video, evidence=evidence)
+    return Page(tmp_path / "a.html")
+
+
+def test_the_page_groups_frames_by_clip_and_lists_unused_clips_apart(video, tmp_path):
+    page = page_of(answer_of(), video, tmp_path)
+    selected, _, unused = page.text.partition("Found, and not used")
+    assert "1. 0:30-0:40 rerank 0.90, embedding 0.28 0:30 outside the evidence 0:31 outside the evidence" in selected
+    assert "0:34 0:35 0:39 outside the evidence 2. 0:00-0:10 rerank 0.50, embedding 0.25 0:01 outside" in selected
+    assert "0:50-1:00" not in selected
+    assert "1 clip of which no frame was selected" in unused and "0:50-1:00 0.250 0.300" in unused
+    assert "0:30-0:40" not in unused
+    assert page.classes("button")[:6] == ["frame", "frame", "frame inside", "frame inside", "frame", "frame"]
+    assert sum(name == "section" for name, _ in page.tags) == 2
+
+
+def test_the_page_of_uniform_frames_names_no_clip(video, tmp_path):
+    unknown = dataclasses.replace(UNIFORM, question=Question("Which?", ("red", "blue")))
+    page = page_of(unknown, video, tmp_path, evidence=())
+    assert page.classes("button")[:6] == ["frame"] * 6
+    assert not [name for name, _ in page.tags if name in ("h3", "details")]
+    assert "outside" not in page.text and "Score over time" not in page.text
+
+
+def test_the_plot_is_there_for_light_and_dark_and_for_narrow_and_wide_screens(video, tmp_path):
+    page = page_of(answer_of(), video, tmp_path)
+    queries = [attrs["media"] for name, attrs in page.tags if name == "source"]
+    assert len(queries) == 3 and sum("dark" in query for query in queries) == 2
+    plots = {attrs.get("srcset") or attrs.get("src") for name, attrs in page.tags if name in ("source", "img")}
+    assert sum(plot.startswith("data:image/svg+xml;base64,") for plot in plots if plot) == 4  # all differ
+
+
+def test_all_that_the_page_needs_is_in_it(video, tmp_path):
+    page = page_of(answer_of(), video, tmp_path)
+    assert not [attrs for _, attrs in page.tags if "href" in attrs or not attrs.get("src", "data:").startswith("data:")]
+    assert "http" not in (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "Which <b>colour</b> costs $1 and $2?" in page.text
+
+
+@pytest.mark.browser
+def test_a_frame_is_enlarged_by_click_and_by_keyboard(video, tmp_path):
+    page_of(answer_of(), video, tmp_path)
+    steps = """
+      const log = [], dialog = document.querySelector("dialog"), frames = document.querySelectorAll(".frame");
+      const note = () => log.push(dialog.open ? dialog.querySelector("output").textContent : "closed");
+      const press = (key) => dialog.dispatchEvent(new KeyboardEvent("keydown", {key}));
+      note(); frames[2].click(); note(); press("ArrowRight"); note(); press("ArrowLeft"); press("ArrowLeft"); note();
+      log.push(dialog.querySelector("img").src === frames[1].querySelector("img").src);
+      dialog.querySelector("img").click(); note(); frames[0].click(); press("ArrowLeft"); note();
+      const finish = () => { log.push(document.activeElement === frames[5]); document.title = log.join("|"); };
+      dialog.addEventListener("close", finish, {once: true});  // the event comes later, after the page's own listener
+      document.querySelector("dialog button:last-of-type").click(); note();
+    """
+    html = (tmp_path / "a.html").read_text(encoding="utf-8")
+    (tmp_path / "steps.html").write_text(
+        html.replace("</body>", f"<script>{{{steps}}}</script></body>"), encoding="utf-8"
+    )
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "steps.html").as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    title = re.search("<title>(.*?)</title>", dom)[1]
+    assert title == ("closed|0:34|0:35|0:31 outside the evidence|true|closed|0:01 outside the evidence|closed|true")
