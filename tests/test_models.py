@@ -452,6 +452,7 @@ def test_the_final_norm_goes_with_every_state(model: Decoder) -> None:
 
 
 @pytest.mark.parametrize("max_batch_tokens", [1, 100, 10000])
+@pytest.mark.slow
 def test_a_batch_equals_its_prompts_one_by_one(folder: Path, max_batch_tokens: int) -> None:
     model = load(folder, max_batch_tokens=max_batch_tokens)
     batch = prompts(model) * 2

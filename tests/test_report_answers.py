@@ -128,6 +128,7 @@ def test_ticks_of_time_are_round(seconds, max_ticks, step):
     assert tick_step(seconds, max_ticks) == step
 
 
+@pytest.mark.slow
 def test_a_contact_sheet_is_1200_pixels_wide_and_grows_with_its_frames(video, tmp_path):
     def size_of(answer, **options):
         write_contact_sheet(tmp_path / "s.png", answer, video, title="$1 and $2?", subtitle="映画", **options)

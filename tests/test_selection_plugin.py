@@ -352,6 +352,7 @@ def test_a_good_selector_passes(write):
     ],
     ids=["budget", "finite", "random", "hash", "scores", "features", "no features"],
 )
+@pytest.mark.slow
 def test_failing_checks_are_named(write, source, failing, message):
     problems = failures(write(source))
     assert failing <= set(problems)

@@ -138,6 +138,7 @@ def test_the_selections_of_a_run_can_be_exported_and_imported(tmp_path):
         (["--format", "xml"], "the format must be one of aks, bolt, videoitg, wfs"),
     ],
 )
+@pytest.mark.slow
 def test_bad_conversions_are_one_line(tmp_path, arguments, message):
     make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=30)
     source = tmp_path / "none"

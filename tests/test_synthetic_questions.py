@@ -47,6 +47,7 @@ def test_fewer_questions_are_the_first_of_more():
     assert ask_about(script, 5) == ask_about(script, 24)[:5]
 
 
+@pytest.mark.slow
 def test_exactly_one_option_is_correct(by_video):
     """One take alone matches the description; the other options are of the video and not correct."""
     for script, pairs in by_video:

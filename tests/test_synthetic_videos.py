@@ -51,6 +51,7 @@ def some_frames(path: Path) -> np.ndarray:
     return np.concatenate([batch.pixels for batch in batches])
 
 
+@pytest.mark.slow
 def test_a_video_file_that_exists_is_kept(tmp_path):
     def make() -> list[Path]:
         return make_videos(tmp_path, num_videos=2, minutes=1, num_questions=2, seed=6)

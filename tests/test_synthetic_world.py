@@ -68,6 +68,7 @@ def assert_all_differ(frames: list[np.ndarray], name: str) -> None:
     assert all(mean_difference(one, two) > 0.15 for i, one in enumerate(frames) for two in frames[:i]), name
 
 
+@pytest.mark.slow
 def test_the_nearest_thing_is_the_one_whose_pixels_are_nearest():
     """In a world that wraps around. The rule knows a thing's radius but not its shape, so close calls may be wrong."""
     rng = np.random.default_rng(2)

@@ -107,6 +107,7 @@ def assert_same_weights(one: Trainer, two: Trainer) -> None:
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_vocabulary_is_refused(tmp_path, unbroken):
     state = torch.load(unbroken.checkpoint, weights_only=True)
     state["vocabulary"]["lilac"] = state["vocabulary"].pop("Ġred")

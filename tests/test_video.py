@@ -40,6 +40,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("decoder", "name"), CASES)
+@pytest.mark.slow
 def test_frames_are_those_of_a_full_decode(decoder: str, name: str, folder: Path) -> None:
     path = cached_video(name, folder)
     video = inspect_video(path)

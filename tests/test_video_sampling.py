@@ -118,6 +118,7 @@ def keyframe_seconds(path: Path) -> list[float]:
 @pytest.mark.parametrize(
     "name", sorted({*SIMPLE_VIDEOS, *UNUSUAL_VIDEOS} - {"h264.avi", "raw.h264", "cut.mp4", "refreshed.ts"})
 )
+@pytest.mark.slow
 def test_keyframes_come_unchanged_at_their_times(name: str, folder: Path) -> None:
     path = cached_video(name, folder)
     video = inspect_video(path)
