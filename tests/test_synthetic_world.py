@@ -7,6 +7,7 @@ from itertools import product
 
 import cv2
 import numpy as np
+import pytest
 from synthetic_truth import mean_difference
 
 from lvqa.synthetic.drawing import draw, draw_thing
