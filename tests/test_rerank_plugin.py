@@ -12,7 +12,7 @@ from lvqa.records import LvqaError
 from lvqa.rerank import make_reranker
 from lvqa.rerank.contract import CHECKS, candidates_like, check_reranker
 
-README = Path(__file__).parent.parent / "README.md"
+PLUGINS_PAGE = Path(__file__).parent.parent / "docs" / "plugins.md"
 
 GOOD = """
     from dataclasses import dataclass, replace
@@ -168,8 +168,8 @@ def test_the_command_knows_rerankers_from_selectors(write):
     assert "no class with a method select(inputs) or rerank(model, requests)" in result.stderr
 
 
-def test_the_example_of_the_readme_keeps_the_contract(tiny, write):
-    (example,) = [part for part in README.read_text().split("```python\n") if "def rerank(" in part]
+def test_the_example_of_the_docs_keeps_the_contract(tiny, write):
+    (example,) = [part for part in PLUGINS_PAGE.read_text().split("```python\n") if "def rerank(" in part]
     path = write(example.partition("```")[0])
     assert set(check_reranker(str(path)).values()) == {None}
     answer = rerank(make_reranker(str(path)), tiny, candidates_like(4), query="the red fish")
