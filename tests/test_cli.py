@@ -136,8 +136,7 @@ def test_no_summary_of_a_command_is_cut(lvqa):
 
 @pytest.mark.parametrize(("command", "name_today"), [("make-film", "make-videos"), ("probe", "diagnose")])
 def test_a_renamed_command_is_refused_with_its_name_today(lvqa, store, command, name_today):
-    error = lvqa(command, "video.mp4", code=2).stderr.splitlines()[-1]
-    assert error == f"Error: lvqa {command} is called lvqa {name_today} since 0.2"
+    assert lvqa(command, "video.mp4", code=2).stderr == f"lvqa: lvqa {command} is called lvqa {name_today} since 0.2\n"
     assert not store.exists()
 
 

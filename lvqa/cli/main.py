@@ -58,7 +58,8 @@ class _CommandGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in RENAMED_COMMANDS:
-            ctx.fail(f"lvqa {cmd_name} is called lvqa {RENAMED_COMMANDS[cmd_name]} since 0.2")
+            echo_message(f"lvqa {cmd_name} is called lvqa {RENAMED_COMMANDS[cmd_name]} since 0.2")
+            ctx.exit(2)
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name].split(":")
