@@ -110,21 +110,22 @@ class FrameReader:
         packet_ticks = self.timeline.packet_ticks
         assert packet_ticks is not None
         targets = set(ticks.tolist())
-        suspects: set[int | None] = set()
+        suspects: set[int] = set()
         for begin, end in _merge_spans(*self.timeline.packet_spans(ticks, extra_groups)):
             is_suspect = False
             # Nothing can be decoded before the first keyframe, so what comes after it is as good as it gets.
             is_confirmed, last_tick = begin <= self.timeline.keyframe_positions[0], _NO_TICK
             # The decoder is flushed at the end of a span: over a gap it would put open groups in a wrong order.
             for packet in itertools.chain(self._read_packets(begin, end), [None]):
+                tick = int(packet_ticks[self._position - 1])  # of both fields, if each is a packet
                 if packet is not None:
                     # Frames that no other one depends on are dropped undecoded, which changes no pixel of the rest.
-                    is_needed = packet.pts in targets or packet.is_keyframe
+                    is_needed = tick in targets or packet.is_keyframe
                     self._stream.codec_context.skip_frame = "DEFAULT" if is_needed else "NONREF"
                 frames = decode(self._stream.codec_context, packet)
                 if packet is not None:
                     is_suspect = frames is None or (is_suspect and not packet.is_keyframe)
-                    suspects.update([packet.pts] * is_suspect)
+                    suspects.update([tick] * is_suspect)
                 for frame in frames or []:
                     if frame.pts is None:
                         continue
