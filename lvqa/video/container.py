@@ -143,6 +143,13 @@ def decode_stream(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
         yield from decode(stream.codec_context, packet) or []
 
 
+def marks_keyframes(path: Path) -> bool:
+    """Return whether the decoder of a file marks keyframes at all, as that of QuickTime Animation does not."""
+    with open_stream(path) as stream:
+        first = next(decode_stream(stream), None)
+    return first is None or first.key_frame
+
+
 def quarter_turns(frame: av.VideoFrame) -> int:
     """Return how often a player turns the stored picture by 90 degrees, anticlockwise as `np.rot90` does."""
     return round(frame.rotation / 90) % 4

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from lvqa.video.container import decode, decode_stream, demux, open_stream
+from lvqa.video.container import decode, decode_stream, demux, marks_keyframes, open_stream
 from lvqa.video.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class FrameReader:
         self._packets: Iterator[av.Packet[av.VideoStream]] = iter(())
         """The packets from `_position` on."""
         self._marks_keyframes: bool | None = None
-        """Whether the decoder marks keyframes, as that of QuickTime Animation does not; None until it matters."""
+        """Whether the decoder marks keyframes; None until it matters."""
         self._can_seek = True
         """False after a seek to a wrong packet: MPEG-TS, for one, has no index of its keyframes."""
 
@@ -146,9 +146,7 @@ class FrameReader:
         if self._stream.codec_context.name == "h264":
             return not frame.is_corrupt
         if self._marks_keyframes is None:
-            with open_stream(self._path) as stream:
-                first = next(decode_stream(stream), None)
-            self._marks_keyframes = first is None or first.key_frame
+            self._marks_keyframes = marks_keyframes(self._path)
         return not self._marks_keyframes
 
     def _read_packets(self, begin: int, end: int) -> Iterator[av.Packet[av.VideoStream]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lvqa.video.clock import close_gaps, continue_clock, describe_gaps, has_clock, join_fields, max_step, usual_step
-from lvqa.video.container import VideoError, decode_stream, demux, open_stream
+from lvqa.video.container import VideoError, decode_stream, demux, marks_keyframes, open_stream
 
 if TYPE_CHECKING:
     import av
@@ -189,6 +189,8 @@ def _timeline_of_packets(stream: av.VideoStream, path: Path) -> Timeline | None:
     if field_ticks:
         ticks = join_fields(ticks, packets["duration"], field_ticks)
     is_keyframe = packets["is_keyframe"] & (ticks == packets["pts"])  # decoding can't begin at a second field
+    if len(packets) > 1 and is_keyframe.all() and not marks_keyframes(path):
+        is_keyframe[:] = False  # the container has no list of keyframes, and the decoder does not tell them either
     is_keyframe[:1] |= not is_keyframe.any()  # a stream with no keyframe marked can begin only at its first packet
     keyframes = np.flatnonzero(is_keyframe)
     # Nothing that lies before the first keyframe, in the file or in time, can be decoded. Of pictures in two fields
