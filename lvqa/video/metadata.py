@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ from lvqa.records import Video
 from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream, quarter_turns
 from lvqa.video.timeline import Timeline, read_timeline
 
-METADATA_FORMAT = 1
+_log = logging.getLogger(__name__)
+
+METADATA_FORMAT = 2
 """The version of stored metadata. Raise it when what is stored, or how it is read from a video file, changes."""
 
 _OPTIONAL_COLUMNS = ("packet_ticks", "packet_sizes", "keyframe_positions")
@@ -55,6 +58,7 @@ def inspect_video(path: str | Path, *, metadata_folder: Path | None = None) -> V
         height=metadata.height,
         width=metadata.width,
         frames_per_second=len(timeline.frame_ticks) / timeline.duration_seconds,
+        warnings=timeline.warnings,
     )
 
 
@@ -123,9 +127,17 @@ def read_metadata(file: FileState) -> VideoMetadata:
     if file.metadata_folder is not None:
         stored = _load_metadata(file.metadata_folder, video_id, file.modified_ns)
         if stored is not None:
+            _log_warnings(file.path, stored.timeline)
             return stored
     timeline = read_timeline(file.path)
+    _log_warnings(file.path, timeline)
     return VideoMetadata(video_id, *_display_size(file.path), timeline)
+
+
+def _log_warnings(path: Path, timeline: Timeline) -> None:
+    """Tell the user what is wrong with the file's clock."""
+    for warning in timeline.warnings:
+        _log.warning("%s: %s", path, warning)
 
 
 def _regular_file(path: str | Path) -> Path:
@@ -183,6 +195,7 @@ def _encode_metadata(metadata: VideoMetadata, modified_ns: int) -> bytes:
         "fingerprint": np.array(_fingerprint(metadata.id, modified_ns)),
         "scalars": np.array([metadata.height, metadata.width, *ratios], dtype=np.int64),
         "frame_ticks": timeline.frame_ticks,
+        "warnings": np.array(timeline.warnings, dtype=str),
     }
     if timeline.packet_ticks is not None:
         columns |= {name: getattr(timeline, name) for name in _OPTIONAL_COLUMNS}
@@ -206,6 +219,7 @@ def _load_metadata(metadata_folder: Path, video_id: str, modified_ns: int) -> Vi
                 frame_ticks=file["frame_ticks"],
                 end_tick=Fraction(*ratios[:2]),
                 tick_seconds=Fraction(*ratios[2:]),
+                warnings=tuple(file["warnings"].tolist()),
                 **{name: file[name] for name in _OPTIONAL_COLUMNS if name in file},
             )
             is_valid = timeline.is_valid() and height > 0 and width > 0
