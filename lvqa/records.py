@@ -41,9 +41,9 @@ class Video:
     duration_seconds: float
     """The time from the first presented frame to the end of the last one."""
     height: int
-    """The height in pixels, as shown: after rotation."""
+    """The height in pixels, as shown: turned, and in square pixels."""
     width: int
-    """The width in pixels, as shown: after rotation."""
+    """The width in pixels, as shown: turned, and in square pixels."""
     frames_per_second: float
     """The average rate of the file's own frames; it may vary."""
 

@@ -104,8 +104,3 @@ def decode_stream(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
     """Yield every frame that can be decoded, in the order of presentation."""
     for packet in itertools.chain(demux(stream), [None]):
         yield from decode(stream.codec_context, packet) or []
-
-
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """Return how often a player turns the stored picture by 90 degrees, anticlockwise as `np.rot90` does."""
-    return round(frame.rotation / 90) % 4

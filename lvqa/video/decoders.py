@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from lvqa.records import LvqaError, Video
-from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream, quarter_turns
+from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream
+from lvqa.video.display import orientation_of
 from lvqa.video.frame_reader import FrameReader, open_reader
-from lvqa.video.metadata import timeline_of
+from lvqa.video.metadata import first_frame, timeline_of
 from lvqa.video.timeline import TOLERANCE_SECONDS
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class DecordDecoder:
     """decord 0.6, for comparison: right for most mp4, mkv and webm files of constant or variable rate.
 
     It reads neither AV1 nor GIF, gives up at damage, returns wrong frames for edit lists, open groups of pictures and
-    MPEG streams, and hangs on some MPEG-TS files, which `read_frames` notices.
+    MPEG streams, and hangs on some MPEG-TS files, which `read_frames` notices. It mirrors no picture: files that ask
+    for that are refused.
     """
 
     batch_size = 8
@@ -110,6 +112,10 @@ class DecordDecoder:
         except ImportError as error:
             raise LvqaError(f"decoder 'decord' is not installed here; available: pyav ({error})") from error
         decord.logging.set_level(decord.logging.QUIET)
+        with convert_errors(video.path):
+            orientation = first_frame(video.path).orientation
+        if orientation.is_reflection:
+            raise VideoError(f"{video.path}: decord does not show pictures mirrored; decoder 'pyav' reads this file")
         try:
             reader = decord.VideoReader(str(video.path), width=width, height=height, num_threads=1)
             starts = reader.get_frame_timestamp(list(range(len(reader))))[:, 0].astype(np.float64)
@@ -190,9 +196,9 @@ def _make_renderer(*, height: int, width: int) -> Callable[[av.VideoFrame], np.n
     reformatter = VideoReformatter()
 
     def render(frame: av.VideoFrame) -> np.ndarray:
-        turns = quarter_turns(frame)
-        size = {"width": height, "height": width} if turns % 2 else {"width": width, "height": height}
-        scaled = reformatter.reformat(frame, **size, format="rgb24", interpolation="BILINEAR")
-        return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), turns))
+        orientation = orientation_of(frame)
+        rows, columns = orientation.swap(height, width)
+        scaled = reformatter.reformat(frame, height=rows, width=columns, format="rgb24", interpolation="BILINEAR")
+        return np.ascontiguousarray(orientation.apply(scaled.to_ndarray()))
 
     return render

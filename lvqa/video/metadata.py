@@ -17,10 +17,11 @@ import numpy as np
 
 from lvqa.files import write_atomically
 from lvqa.records import Video
-from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream, quarter_turns
+from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream
+from lvqa.video.display import Orientation, display_size, orientation_of
 from lvqa.video.timeline import Timeline, read_timeline
 
-METADATA_FORMAT = 1
+METADATA_FORMAT = 2
 """The version of stored metadata. Raise it when what is stored, or how it is read from a video file, changes."""
 
 _OPTIONAL_COLUMNS = ("packet_ticks", "packet_sizes", "keyframe_positions")
@@ -38,8 +39,8 @@ def inspect_video(path: str | Path, *, metadata_folder: Path | None = None) -> V
             there, the file's packets are not read.
 
     Returns:
-        The video. Height and width are the stored pixels after rotation; pixels that are not square are left as they
-        are. The duration of a truncated file is that of the bytes that are there.
+        The video. Height and width are those at which a player shows it: turned, and in square pixels. The duration of
+        a truncated file is that of the bytes that are there.
 
     Raises:
         VideoError: The path leads to nothing that can be read as a video.
@@ -82,9 +83,9 @@ class VideoMetadata:
     id: str
     """16 hexadecimal digits, from the file's content."""
     height: int
-    """Pixels, after rotation."""
+    """Pixels, as shown."""
     width: int
-    """Pixels, after rotation."""
+    """Pixels, as shown."""
     timeline: Timeline
     source_folder: Path | None = None
     """The folder from which the metadata were loaded; None if they were read from the file itself."""
@@ -98,6 +99,33 @@ class FileState:
     size: int
     modified_ns: int
     metadata_folder: Path | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstFrame:
+    """What the first frame that can be decoded tells of all frames."""
+
+    height: int
+    """Pixels, as shown."""
+    width: int
+    """Pixels, as shown."""
+    orientation: Orientation
+    """How a player turns the stored picture."""
+
+
+def first_frame(path: Path) -> FirstFrame:
+    """Decode the first frame that can be decoded.
+
+    Raises:
+        VideoError, av.error.FFmpegError: The file can't be read as a video.
+    """
+    with open_stream(path) as stream:
+        frame = next(decode_stream(stream), None)
+        # The container's own word comes first, then the codec's, which some codecs say only with a frame.
+        pixel_aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    if frame is None:
+        raise VideoError(f"{path}: not one frame can be decoded; expected a video file that plays")
+    return FirstFrame(*display_size(frame, pixel_aspect), orientation_of(frame))
 
 
 def metadata_of(path: Path, metadata_folder: Path | None = None) -> VideoMetadata:
@@ -124,8 +152,8 @@ def read_metadata(file: FileState) -> VideoMetadata:
         stored = _load_metadata(file.metadata_folder, video_id, file.modified_ns)
         if stored is not None:
             return stored
-    timeline = read_timeline(file.path)
-    return VideoMetadata(video_id, *_display_size(file.path), timeline)
+    timeline, first = read_timeline(file.path), first_frame(file.path)
+    return VideoMetadata(video_id, first.height, first.width, timeline)
 
 
 def _regular_file(path: str | Path) -> Path:
@@ -155,15 +183,6 @@ def _content_id(path: Path, block_size: int = 1 << 20, num_blocks: int = 8) -> s
             file.seek(offset)
             digest.update(file.read(block_size))
     return digest.hexdigest()
-
-
-def _display_size(path: Path) -> tuple[int, int]:
-    """Return height and width in pixels, after rotation."""
-    with open_stream(path) as stream:
-        frame = next(decode_stream(stream), None)
-    if frame is None:
-        raise VideoError(f"{path}: not one frame can be decoded; expected a video file that plays")
-    return (frame.width, frame.height) if quarter_turns(frame) % 2 else (frame.height, frame.width)
 
 
 def _metadata_path(metadata_folder: Path, video_id: str) -> Path:

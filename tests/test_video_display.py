@@ -1,0 +1,104 @@
+"""Pictures are read as a player shows them: turned, mirrored, and in square pixels."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import video_files
+from video_files import read_pixels
+
+from lvqa.video import VideoError, inspect_video
+
+ZERO_MATRIX = Path(__file__).parent / "data" / "video_faults" / "zeromatrix.mp4"
+"""8 s of 320 x 240 with a display matrix of zeros. A player shows it as it is stored."""
+
+ORIENTATIONS: dict[tuple[int, int, int, int], Callable[[np.ndarray], np.ndarray]] = {
+    (1, 0, 0, 1): lambda picture: picture,
+    (-1, 0, 0, 1): lambda picture: picture[:, ::-1],
+    (1, 0, 0, -1): lambda picture: picture[::-1],
+    (-1, 0, 0, -1): lambda picture: np.rot90(picture, 2),
+    (0, 1, -1, 0): lambda picture: np.rot90(picture, 3),
+    (0, -1, 1, 0): lambda picture: np.rot90(picture, 1),
+    (0, 1, 1, 0): lambda picture: picture.swapaxes(0, 1),
+    (0, -1, -1, 0): lambda picture: np.rot90(picture.swapaxes(0, 1), 2),
+    (0, 0, 0, 0): lambda picture: picture,
+    (1, 1, 1, 1): lambda picture: picture,
+    (0, 0, 1, 1): lambda picture: picture,
+}
+"""What FFmpeg makes of the stored picture for a, b, c and d of the display matrix."""
+
+
+def with_matrix(path: Path, turn: tuple[int, int, int, int]) -> Path:
+    """Write a copy of ZERO_MATRIX with another display matrix, and return its path."""
+    data = bytearray(ZERO_MATRIX.read_bytes())
+    a, b, c, d = (number << 16 for number in turn)
+    x = 320 << 16 if turn[0] < 0 or turn[2] < 0 else 0
+    struct.pack_into(">9i", data, data.index(b"tkhd") + 44, a, b, 0, c, d, 0, x, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("turn", ORIENTATIONS)
+def test_the_whole_display_matrix_decides(turn: tuple[int, int, int, int], tmp_path: Path) -> None:
+    (stored,), _ = read_pixels(inspect_video(ZERO_MATRIX), [1.0])
+    video = inspect_video(with_matrix(tmp_path / "video.mp4", turn))
+    (pixels,), _ = read_pixels(video, [1.0])
+    assert stored.shape == (240, 320, 3) and video.duration_seconds == 8.0 and video.frames_per_second == 25.0
+    np.testing.assert_array_equal(pixels, ORIENTATIONS[turn](stored))
+    if np.linalg.det(np.reshape(turn, (2, 2))) < 0:
+        with pytest.raises(VideoError, match="decord does not show pictures mirrored; decoder 'pyav' reads this file"):
+            read_pixels(video, [1.0], decoder="decord")
+
+
+def write_picture(
+    path: Path, picture: np.ndarray, *, codec: str = "libx264", pixel_aspect: Fraction, **stream_fields: Any
+) -> Path:
+    """Write a video that shows one picture for a fifth of a second, and return its path."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv420p"
+        stream.codec_context.thread_count, stream.codec_context.sample_aspect_ratio = 1, pixel_aspect
+        for name, value in stream_fields.items():
+            setattr(stream.codec_context, name, value)
+        for i in range(5):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "stored", "pixel_aspect", "shown"),
+    [
+        ("dvd.mpg", "mpeg2video", (576, 720), Fraction(64, 45), (576, 1024)),
+        ("dvd.mkv", "libx264", (576, 720), Fraction(64, 45), (576, 1024)),
+        ("dvd.mp4", "libx264", (480, 720), Fraction(8, 9), (480, 640)),
+        ("square.mp4", "libx264", (90, 120), Fraction(1, 1), (90, 120)),
+        ("unknown.mp4", "libx264", (90, 120), Fraction(0, 1), (90, 120)),
+    ],
+)
+def test_the_size_is_that_of_square_pixels(
+    name: str, codec: str, stored: tuple[int, int], pixel_aspect: Fraction, shown: tuple[int, int], tmp_path: Path
+) -> None:
+    picture = np.zeros((*stored, 3), dtype=np.uint8)
+    picture[:, stored[1] // 2 :] = 255
+    video = inspect_video(write_picture(tmp_path / name, picture, codec=codec, pixel_aspect=pixel_aspect))
+    assert (video.height, video.width) == shown
+    (pixels,), _ = read_pixels(video, [0.0])
+    assert pixels.shape == (*shown, 3)
+    assert pixels[:, : shown[1] // 2 - 8].max() < 40 and pixels[:, shown[1] // 2 + 8 :].min() > 215
+
+
+def test_pixels_that_are_not_square_are_turned_with_the_picture(tmp_path: Path) -> None:
+    path = video_files.write_video(tmp_path / "turned.mp4", 3, rotation=90, pixel_aspect=Fraction(2, 1))
+    video = inspect_video(path)
+    assert (video.height, video.width) == (2 * video_files.WIDTH, video_files.HEIGHT)
