@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -191,14 +191,19 @@ def _match_frames(
 
 def _make_renderer(*, height: int, width: int) -> Callable[[av.VideoFrame], np.ndarray]:
     """Return a function that scales a frame straight to the target size, so that no whole frame becomes RGB."""
+    import av
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
+    options: dict[str, Any] = {"format": "rgb24", "interpolation": "BILINEAR"}
+    if int(av.__version__.partition(".")[0]) >= 17:
+        # The scaler's own threads would not survive a fork, and readers work in parallel already.
+        options["threads"] = 1
 
     def render(frame: av.VideoFrame) -> np.ndarray:
         orientation = orientation_of(frame)
         rows, columns = orientation.swap(height, width)
-        scaled = reformatter.reformat(frame, height=rows, width=columns, format="rgb24", interpolation="BILINEAR")
+        scaled = reformatter.reformat(frame, height=rows, width=columns, **options)
         return np.ascontiguousarray(orientation.apply(scaled.to_ndarray()))
 
     return render
