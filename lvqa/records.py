@@ -14,6 +14,9 @@ VIDEO_SUFFIXES = (
 )
 """The suffixes of video files in a folder, the likeliest first; a file named outright may have any suffix."""
 
+MAX_ASPECT = 200
+"""One side of a picture may be so many times the other at most, as in Qwen's own preprocessing."""
+
 LETTERS = "ABCDEFGHIJKLMNOPQRST"
 """The letters of options; a question has at most this many."""
 

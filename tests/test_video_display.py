@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import video_files
+from click.testing import CliRunner
 from video_files import read_pixels
 
+from lvqa.cli.main import lvqa_command
 from lvqa.video import VideoError, inspect_video
 
 ZERO_MATRIX = Path(__file__).parent / "data" / "video_faults" / "zeromatrix.mp4"
@@ -57,7 +59,12 @@ def test_the_whole_display_matrix_decides(turn: tuple[int, int, int, int], tmp_p
 
 
 def write_picture(
-    path: Path, picture: np.ndarray, *, codec: str = "libx264", pixel_aspect: Fraction, **stream_fields: Any
+    path: Path,
+    picture: np.ndarray,
+    *,
+    codec: str = "libx264",
+    pixel_aspect: Fraction = Fraction(1),
+    **stream_fields: Any,
 ) -> Path:
     """Write a video that shows one picture for a fifth of a second, and return its path."""
     import av
@@ -77,7 +84,7 @@ def write_picture(
 
 
 @pytest.mark.parametrize(
-    ("name", "codec", "stored", "pixel_aspect", "shown"),
+    ("name", "codec", "stored", "pixel_aspect", "square"),
     [
         ("dvd.mpg", "mpeg2video", (576, 720), Fraction(64, 45), (576, 1024)),
         ("dvd.mkv", "libx264", (576, 720), Fraction(64, 45), (576, 1024)),
@@ -87,18 +94,39 @@ def write_picture(
     ],
 )
 def test_the_size_is_that_of_square_pixels(
-    name: str, codec: str, stored: tuple[int, int], pixel_aspect: Fraction, shown: tuple[int, int], tmp_path: Path
+    name: str, codec: str, stored: tuple[int, int], pixel_aspect: Fraction, square: tuple[int, int], tmp_path: Path
 ) -> None:
     picture = np.zeros((*stored, 3), dtype=np.uint8)
     picture[:, stored[1] // 2 :] = 255
     video = inspect_video(write_picture(tmp_path / name, picture, codec=codec, pixel_aspect=pixel_aspect))
-    assert (video.height, video.width) == shown
+    assert (video.height, video.width) == square
     (pixels,), _ = read_pixels(video, [0.0])
-    assert pixels.shape == (*shown, 3)
-    assert pixels[:, : shown[1] // 2 - 8].max() < 40 and pixels[:, shown[1] // 2 + 8 :].min() > 215
+    assert pixels.shape == (*square, 3)
+    assert pixels[:, : square[1] // 2 - 8].max() < 40 and pixels[:, square[1] // 2 + 8 :].min() > 215
 
 
 def test_pixels_that_are_not_square_are_turned_with_the_picture(tmp_path: Path) -> None:
     path = video_files.write_video(tmp_path / "turned.mp4", 3, rotation=90, pixel_aspect=Fraction(2, 1))
     video = inspect_video(path)
     assert (video.height, video.width) == (2 * video_files.WIDTH, video_files.HEIGHT)
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 4000), (16, 3400), (3400, 16)])
+def test_too_narrow_a_frame_is_refused_before_a_model_is_loaded(
+    height: int, width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_picture(tmp_path / "narrow.mkv", np.zeros((height, width, 3), dtype=np.uint8), codec="ffv1")
+    message = f"a frame is {width} pixels wide and {height} high; one side may be 200 times the other at most"
+    for _ in range(2):  # from the file, and from what is known of it
+        with pytest.raises(VideoError, match=message):
+            inspect_video(path)
+    monkeypatch.setattr("lvqa.pipeline.LongVideoQA.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    words = ["index", str(path), "--model", "tiny", "--store", str(tmp_path / "store")]
+    result = CliRunner().invoke(lvqa_command, words)
+    assert result.exit_code == 1 and result.stderr.splitlines() == [f"lvqa: {path}: {message}"]
+
+
+@pytest.mark.parametrize("height", [2, 16])
+def test_a_wide_frame_within_the_limit_is_read(height: int, tmp_path: Path) -> None:
+    path = write_picture(tmp_path / "wide.mkv", np.zeros((height, 200 * height, 3), dtype=np.uint8), codec="ffv1")
+    assert inspect_video(path).width == 200 * height

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lvqa.files import write_atomically
-from lvqa.records import Video
+from lvqa.records import MAX_ASPECT, Video
 from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream
 from lvqa.video.display import Orientation, display_size, orientation_of
 from lvqa.video.timeline import Timeline, read_timeline
@@ -43,18 +43,24 @@ def inspect_video(path: str | Path, *, metadata_folder: Path | None = None) -> V
         a truncated file is that of the bytes that are there.
 
     Raises:
-        VideoError: The path leads to nothing that can be read as a video.
+        VideoError: The path leads to nothing that can be read as a video, or the frames are too narrow for a model.
     """
     path = _regular_file(path)
     with convert_errors(path):
         metadata = metadata_of(path, metadata_folder)
+    height, width = metadata.height, metadata.width
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise VideoError(
+            f"{path}: a frame is {width} pixels wide and {height} high; "
+            f"one side may be {MAX_ASPECT} times the other at most"
+        )
     timeline = metadata.timeline
     return Video(
         path=path,
         id=metadata.id,
         duration_seconds=timeline.duration_seconds,
-        height=metadata.height,
-        width=metadata.width,
+        height=height,
+        width=width,
         frames_per_second=len(timeline.frame_ticks) / timeline.duration_seconds,
     )
 
