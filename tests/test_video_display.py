@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import video_files
+from av.video.reformatter import ColorRange, Colorspace
 from click.testing import CliRunner
 from video_files import read_pixels
 
 from lvqa.cli.main import lvqa_command
-from lvqa.video import VideoError, inspect_video
+from lvqa.video import VideoError, inspect_video, read_frames
 
 ZERO_MATRIX = Path(__file__).parent / "data" / "video_faults" / "zeromatrix.mp4"
 """8 s of 320 x 240 with a display matrix of zeros. A player shows it as it is stored."""
+
+INTERLACED_CODING = 0x20040000
+"""FFmpeg's flags of an encoder that codes the fields of a frame: interlaced DCT and motion estimation."""
 
 ORIENTATIONS: dict[tuple[int, int, int, int], Callable[[np.ndarray], np.ndarray]] = {
     (1, 0, 0, 1): lambda picture: picture,
@@ -64,17 +68,26 @@ def write_picture(
     *,
     codec: str = "libx264",
     pixel_aspect: Fraction = Fraction(1),
-    **stream_fields: Any,
+    options: dict[str, str] | None = None,
+    flags: int = 0,
 ) -> Path:
-    """Write a video that shows one picture for a fifth of a second, and return its path."""
+    """Write a video that shows one picture for a fifth of a second, and return its path.
+
+    Args:
+        path: The file.
+        picture: (height, width, 3) uint8.
+        codec: FFmpeg's name of the encoder.
+        pixel_aspect: The width of a pixel over its height; 0: not known.
+        options: Options of the encoder.
+        flags: Flags of the encoder.
+    """
     import av
 
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, rate=25)
+        stream: Any = container.add_stream(codec, rate=25, options=options or {})
         stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv420p"
         stream.codec_context.thread_count, stream.codec_context.sample_aspect_ratio = 1, pixel_aspect
-        for name, value in stream_fields.items():
-            setattr(stream.codec_context, name, value)
+        stream.codec_context.flags |= flags
         for i in range(5):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = i
@@ -130,3 +143,40 @@ def test_too_narrow_a_frame_is_refused_before_a_model_is_loaded(
 def test_a_wide_frame_within_the_limit_is_read(height: int, tmp_path: Path) -> None:
     path = write_picture(tmp_path / "wide.mkv", np.zeros((height, 200 * height, 3), dtype=np.uint8), codec="ffv1")
     assert inspect_video(path).width == 200 * height
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("mpeg2video", {}),
+        ("libx264", {"x264-params": "interlaced=1:tff=1"}),
+        ("libx264", {"x264-params": "interlaced=0"}),
+    ],
+)
+def test_the_fields_of_an_interlaced_frame_are_scaled_as_one_picture(
+    codec: str, options: dict[str, str], tmp_path: Path
+) -> None:
+    """White and black lines in turn become grey at a quarter of the height; each field alone is white or black."""
+    lines = np.zeros((240, 320, 3), dtype=np.uint8)
+    lines[::2] = 255
+    path = write_picture(tmp_path / "video.mkv", lines, codec=codec, options=options, flags=INTERLACED_CODING)
+    video = inspect_video(path)
+    frames = next(read_frames(video, [0.0, 0.04], height=60, width=80, threads=1))
+    assert not frames.substituted.any()
+    inner = frames.pixels[:, 2:-2]
+    assert inner.min() > 110 and inner.max() < 145
+
+
+def test_an_interlaced_frame_keeps_its_colours(tmp_path: Path) -> None:
+    import av
+
+    colours = np.zeros((96, 160, 3), dtype=np.uint8)
+    colours[:, :80], colours[:, 80:] = (200, 40, 60), (30, 60, 220)
+    options = {"x264-params": "interlaced=1:colormatrix=bt709:fullrange=on"}
+    path = write_picture(tmp_path / "video.mkv", colours, options=options)
+    (pixels,), _ = read_pixels(inspect_video(path), [0.0])
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        expected = frame.reformat(format="rgb24").to_ndarray()
+    assert frame.interlaced_frame and frame.colorspace == Colorspace.ITU709 and frame.color_range == ColorRange.JPEG
+    assert np.abs(pixels.astype(int) - expected)[:, [20, 140]].max() < 8

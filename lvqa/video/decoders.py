@@ -11,7 +11,7 @@ import numpy as np
 
 from lvqa.records import LvqaError, Video
 from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream
-from lvqa.video.display import orientation_of
+from lvqa.video.display import FieldMerger, orientation_of
 from lvqa.video.frame_reader import FrameReader, open_reader
 from lvqa.video.metadata import first_frame, timeline_of
 from lvqa.video.timeline import TOLERANCE_SECONDS
@@ -194,7 +194,7 @@ def _make_renderer(*, height: int, width: int) -> Callable[[av.VideoFrame], np.n
     import av
     from av.video.reformatter import VideoReformatter
 
-    reformatter = VideoReformatter()
+    reformatter, fields = VideoReformatter(), FieldMerger()
     options: dict[str, Any] = {"format": "rgb24", "interpolation": "BILINEAR"}
     if int(av.__version__.partition(".")[0]) >= 17:
         # The scaler's own threads would not survive a fork, and readers work in parallel already.
@@ -203,7 +203,7 @@ def _make_renderer(*, height: int, width: int) -> Callable[[av.VideoFrame], np.n
     def render(frame: av.VideoFrame) -> np.ndarray:
         orientation = orientation_of(frame)
         rows, columns = orientation.swap(height, width)
-        scaled = reformatter.reformat(frame, height=rows, width=columns, **options)
+        scaled = reformatter.reformat(fields.merge(frame), height=rows, width=columns, **options)
         return np.ascontiguousarray(orientation.apply(scaled.to_ndarray()))
 
     return render

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 if TYPE_CHECKING:
     import av
+    from av.filter import Graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +77,35 @@ def display_size(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> tuple[i
     """
     width = max(1, round(frame.width * pixel_aspect)) if pixel_aspect else frame.width
     return orientation_of(frame).swap(frame.height, width)
+
+
+class FieldMerger:
+    """Declares interlaced frames to be progressive, without a copy of the pixels.
+
+    FFmpeg's scaler would scale the two fields of an interlaced frame apart, and then show lines of two times in turn.
+    """
+
+    def __init__(self) -> None:
+        self._graphs: dict[tuple[int, int, str], Graph] = {}
+
+    def merge(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """Return a progressive frame of the same pixels; a frame that is progressive already comes back itself."""
+        if not frame.interlaced_frame:
+            return frame
+        key = (frame.height, frame.width, frame.format.name)
+        if key not in self._graphs:
+            self._graphs[key] = _make_graph(frame)
+        self._graphs[key].push(frame)
+        return cast("av.VideoFrame", self._graphs[key].pull())
+
+
+def _make_graph(frame: av.VideoFrame) -> Graph:
+    """Return a filter graph that changes the kind of a frame's fields, and nothing else."""
+    from av.filter import Graph
+
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 25)
+    )
+    graph.link_nodes(source, graph.add("setfield", "prog"), graph.add("buffersink")).configure()
+    return graph
