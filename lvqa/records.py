@@ -49,6 +49,8 @@ class Video:
     """The width in pixels, as shown: turned, and in square pixels."""
     frames_per_second: float
     """The average rate of the file's own frames; it may vary."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the file, and what was made of it, in one line each."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

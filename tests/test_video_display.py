@@ -15,8 +15,9 @@ from av.video.reformatter import ColorRange, Colorspace
 from click.testing import CliRunner
 from video_files import read_pixels
 
+import lvqa.video
 from lvqa.cli.main import lvqa_command
-from lvqa.video import VideoError, inspect_video, read_frames
+from lvqa.video import VideoError, inspect_video, read_frames, store_metadata
 
 ZERO_MATRIX = Path(__file__).parent / "data" / "video_faults" / "zeromatrix.mp4"
 """8 s of 320 x 240 with a display matrix of zeros. A player shows it as it is stored."""
@@ -180,3 +181,22 @@ def test_an_interlaced_frame_keeps_its_colours(tmp_path: Path) -> None:
         expected = frame.reformat(format="rgb24").to_ndarray()
     assert frame.interlaced_frame and frame.colorspace == Colorspace.ITU709 and frame.color_range == ColorRange.JPEG
     assert np.abs(pixels.astype(int) - expected)[:, [20, 140]].max() < 8
+
+
+@pytest.mark.parametrize(("curve", "name"), [("smpte2084", "PQ"), ("arib-std-b67", "HLG"), ("bt709", None)])
+def test_flat_colours_are_told_once(
+    curve: str, name: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    coding = f"log-level=none:pools=1:colorprim=bt2020:transfer={curve}:colormatrix=bt2020nc"
+    options = {"preset": "ultrafast", "x265-params": coding}
+    picture = np.full((96, 160, 3), 128, dtype=np.uint8)
+    path = write_picture(tmp_path / "video.mp4", picture, codec="libx265", options=options)
+    warnings = (
+        (f"this is HDR video ({name}), which is not mapped to SDR: colours and contrast look flat",) if name else ()
+    )
+    for _ in range(2):
+        assert inspect_video(path).warnings == warnings
+    assert caplog.messages == [f"{path}: {warning}" for warning in warnings]
+    store_metadata(path, tmp_path)
+    lvqa.video.metadata.read_metadata.cache_clear()
+    assert inspect_video(path, metadata_folder=tmp_path).warnings == warnings

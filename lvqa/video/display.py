@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import av
     from av.filter import Graph
 
+_HDR_CURVES = {16: "PQ", 18: "HLG"}
+"""FFmpeg's number of a transfer curve for bright screens -> its name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
@@ -77,6 +80,14 @@ def display_size(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> tuple[i
     """
     width = max(1, round(frame.width * pixel_aspect)) if pixel_aspect else frame.width
     return orientation_of(frame).swap(frame.height, width)
+
+
+def warnings_of(frame: av.VideoFrame) -> tuple[str, ...]:
+    """Return why a frame looks to a model otherwise than a player shows it, in one line each."""
+    curve = _HDR_CURVES.get(int(getattr(frame, "color_trc", 0)))  # PyAV 14 does not tell it
+    if curve is None:
+        return ()
+    return (f"this is HDR video ({curve}), which is not mapped to SDR: colours and contrast look flat",)
 
 
 class FieldMerger:

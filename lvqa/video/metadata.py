@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import logging
 import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,8 +20,10 @@ import numpy as np
 from lvqa.files import write_atomically
 from lvqa.records import MAX_ASPECT, Video
 from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream
-from lvqa.video.display import Orientation, display_size, orientation_of
+from lvqa.video.display import Orientation, display_size, orientation_of, warnings_of
 from lvqa.video.timeline import Timeline, read_timeline
+
+_log = logging.getLogger(__name__)
 
 METADATA_FORMAT = 2
 """The version of stored metadata. Raise it when what is stored, or how it is read from a video file, changes."""
@@ -62,6 +66,7 @@ def inspect_video(path: str | Path, *, metadata_folder: Path | None = None) -> V
         height=height,
         width=width,
         frames_per_second=len(timeline.frame_ticks) / timeline.duration_seconds,
+        warnings=timeline.warnings,
     )
 
 
@@ -117,6 +122,8 @@ class FirstFrame:
     """Pixels, as shown."""
     orientation: Orientation
     """How a player turns the stored picture."""
+    warnings: tuple[str, ...] = ()
+    """What a model sees of all frames is not what a player shows: why, in one line each."""
 
 
 def first_frame(path: Path) -> FirstFrame:
@@ -131,7 +138,7 @@ def first_frame(path: Path) -> FirstFrame:
         pixel_aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
     if frame is None:
         raise VideoError(f"{path}: not one frame can be decoded; expected a video file that plays")
-    return FirstFrame(*display_size(frame, pixel_aspect), orientation_of(frame))
+    return FirstFrame(*display_size(frame, pixel_aspect), orientation_of(frame), warnings_of(frame))
 
 
 def metadata_of(path: Path, metadata_folder: Path | None = None) -> VideoMetadata:
@@ -157,9 +164,18 @@ def read_metadata(file: FileState) -> VideoMetadata:
     if file.metadata_folder is not None:
         stored = _load_metadata(file.metadata_folder, video_id, file.modified_ns)
         if stored is not None:
+            _log_warnings(file.path, stored.timeline)
             return stored
     timeline, first = read_timeline(file.path), first_frame(file.path)
+    timeline = dataclasses.replace(timeline, warnings=(*timeline.warnings, *first.warnings))
+    _log_warnings(file.path, timeline)
     return VideoMetadata(video_id, first.height, first.width, timeline)
+
+
+def _log_warnings(path: Path, timeline: Timeline) -> None:
+    """Tell the user what is wrong with the file's clock."""
+    for warning in timeline.warnings:
+        _log.warning("%s: %s", path, warning)
 
 
 def _regular_file(path: str | Path) -> Path:
@@ -208,6 +224,7 @@ def _encode_metadata(metadata: VideoMetadata, modified_ns: int) -> bytes:
         "fingerprint": np.array(_fingerprint(metadata.id, modified_ns)),
         "scalars": np.array([metadata.height, metadata.width, *ratios], dtype=np.int64),
         "frame_ticks": timeline.frame_ticks,
+        "warnings": np.array(timeline.warnings, dtype=str),
     }
     if timeline.packet_ticks is not None:
         columns |= {name: getattr(timeline, name) for name in _OPTIONAL_COLUMNS}
@@ -231,6 +248,7 @@ def _load_metadata(metadata_folder: Path, video_id: str, modified_ns: int) -> Vi
                 frame_ticks=file["frame_ticks"],
                 end_tick=Fraction(*ratios[:2]),
                 tick_seconds=Fraction(*ratios[2:]),
+                warnings=tuple(file["warnings"].tolist()),
                 **{name: file[name] for name in _OPTIONAL_COLUMNS if name in file},
             )
             is_valid = timeline.is_valid() and height > 0 and width > 0

@@ -50,6 +50,8 @@ class Timeline:
     """(packets,) int64 bytes; they distinguish packets of the same tick."""
     keyframe_positions: np.ndarray = field(default_factory=_no_packets)
     """(keyframes,) int64 positions in `packet_ticks` at which decoding can begin, ascending."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the file's clock, and what was made of it, in one line each."""
     tick_order: np.ndarray = field(init=False)
     """(packets,) int64 positions in `packet_ticks`, sorted by tick."""
 
@@ -66,6 +68,8 @@ class Timeline:
         if not len(self.frame_ticks) or np.any(np.diff(self.frame_ticks) <= 0):
             return False
         if self.tick_seconds <= 0 or self.end_tick <= int(self.frame_ticks[-1]):
+            return False
+        if not all(isinstance(warning, str) and warning.isprintable() for warning in self.warnings):
             return False
         return self.packet_ticks is None or self._has_valid_packets(self.packet_ticks)
 
