@@ -10,7 +10,8 @@ import numpy as np
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".flv", ".wmv"),
-    *(".asf", ".ogv", ".mxf", ".3gp", ".vob", ".gif", ".nut", ".ivf"),
+    *(".asf", ".ogv", ".mxf", ".3gp", ".vob", ".gif", ".nut", ".ivf", ".m2v", ".h264", ".264", ".h265", ".265"),
+    *(".hevc", ".dv", ".ogm", ".f4v", ".3g2", ".divx", ".rm", ".rmvb", ".wtv", ".y4m", ".obu"),
 )
 """The suffixes of video files in a folder, the likeliest first; a file named outright may have any suffix."""
 
