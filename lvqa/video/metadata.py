@@ -6,6 +6,7 @@ import dataclasses
 import io
 import logging
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -21,6 +22,7 @@ from lvqa.files import write_atomically
 from lvqa.records import MAX_ASPECT, Video
 from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream
 from lvqa.video.display import Orientation, display_size, orientation_of, warnings_of
+from lvqa.video.refusal import certain_refusal, likely_refusal, refusal_of_one_frame
 from lvqa.video.timeline import Timeline, read_timeline
 
 _log = logging.getLogger(__name__)
@@ -166,10 +168,30 @@ def read_metadata(file: FileState) -> VideoMetadata:
         if stored is not None:
             _log_warnings(file.path, stored.timeline)
             return stored
-    timeline, first = read_timeline(file.path), first_frame(file.path)
+    timeline, first = _read_file(file.path)
     timeline = dataclasses.replace(timeline, warnings=(*timeline.warnings, *first.warnings))
     _log_warnings(file.path, timeline)
     return VideoMetadata(video_id, first.height, first.width, timeline)
+
+
+def _read_file(path: Path) -> tuple[Timeline, FirstFrame]:
+    """Read a file's packets and its first frame, or say what the file is instead of a video."""
+    _refuse(path, certain_refusal)
+    try:
+        timeline, first = read_timeline(path), first_frame(path)
+    except Exception:
+        _refuse(path, likely_refusal)
+        raise
+    if len(timeline.frame_ticks) == 1:
+        _refuse(path, refusal_of_one_frame)
+    return timeline, first
+
+
+def _refuse(path: Path, find_reason: Callable[[Path], str | None]) -> None:
+    """Raise VideoError if there is a reason to refuse the file."""
+    reason = find_reason(path)
+    if reason is not None:
+        raise VideoError(f"{path}: {reason}") from None
 
 
 def _log_warnings(path: Path, timeline: Timeline) -> None:
