@@ -105,6 +105,7 @@ def write_picture(
         ("dvd.mp4", "libx264", (480, 720), Fraction(8, 9), (480, 640)),
         ("square.mp4", "libx264", (90, 120), Fraction(1, 1), (90, 120)),
         ("unknown.mp4", "libx264", (90, 120), Fraction(0, 1), (90, 120)),
+        ("damaged.mp4", "libx264", (90, 120), Fraction(1, 30000), (90, 120)),
     ],
 )
 def test_the_size_is_that_of_square_pixels(

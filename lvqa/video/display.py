@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import av
     from av.filter import Graph
 
+MAX_PIXEL_ASPECT = 16
+"""One side of a pixel may be so many times the other at most. Real ones stay below 4: a larger ratio is damage."""
+
 _HDR_CURVES = {16: "PQ", 18: "HLG"}
 """FFmpeg's number of a transfer curve for bright screens -> its name."""
 
@@ -78,7 +81,9 @@ def display_size(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> tuple[i
         frame: The stored picture.
         pixel_aspect: The width of a stored pixel over its height; None: not known, so square. The height is kept.
     """
-    width = max(1, round(frame.width * pixel_aspect)) if pixel_aspect else frame.width
+    if not pixel_aspect or not 1 / MAX_PIXEL_ASPECT <= pixel_aspect <= MAX_PIXEL_ASPECT:
+        pixel_aspect = Fraction(1)
+    width = max(1, round(frame.width * pixel_aspect))
     return orientation_of(frame).swap(frame.height, width)
 
 
