@@ -12,12 +12,16 @@ import numpy as np
 from lvqa.records import LvqaError, Video
 from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream
 from lvqa.video.display import FieldMerger, orientation_of
-from lvqa.video.frame_reader import FrameReader, open_reader
+from lvqa.video.frame_reader import FrameReader, FrameState, open_reader
 from lvqa.video.metadata import first_frame, timeline_of
 from lvqa.video.timeline import TOLERANCE_SECONDS
 
 if TYPE_CHECKING:
     import av
+
+
+MAX_PACKETS_BEFORE = 1024
+"""How many packets before a frame are searched for a true keyframe: no more, since of damage there may be no end."""
 
 
 class Decoder(Protocol):
@@ -150,43 +154,66 @@ def decode_all(video: Video, until_seconds: float = math.inf) -> int:
 
 
 def _frames_at(reader: FrameReader, ticks: np.ndarray) -> Iterator[tuple[av.VideoFrame | None, bool]]:
-    """Yield what `_match_frames` does for each tick, but try twice before a frame counts as damaged."""
-    num_done = 0
-    for extra_groups in (0, 1):
+    """Yield what `_match_frames` does for each tick, but look further back before a frame counts as damaged."""
+    num_done, extra_groups = 0, 0
+    while True:
         rest = ticks[num_done:]
-        for frame, is_substitute in _match_frames(reader.frames(rest, extra_groups), rest):
-            # Perhaps it is not damaged: streams that refresh the picture bit by bit depend on the group before.
-            if is_substitute and not extra_groups:
+        for frame, state in _match_frames(reader.frames(rest, extra_groups), rest):
+            # Perhaps it is not damaged: streams that refresh the picture bit by bit depend on the group before, and
+            # containers mark packets as keyframes that are none.
+            if _is_worth_more(reader, int(ticks[num_done]), state, extra_groups):
                 break
             if frame is None:  # nor will there be another: the rest of the chunk is lost
                 frame = reader.nearest_keyframe(int(ticks[num_done]))
                 yield from [(frame, True)] * (len(ticks) - num_done)
                 return
-            yield frame, is_substitute
+            yield frame, state is not FrameState.GOOD
             num_done += 1
         else:
             return
+        extra_groups = max(1, 2 * extra_groups)
+
+
+def _is_worth_more(reader: FrameReader, tick: int, state: FrameState, extra_groups: int) -> bool:
+    """Return whether a frame may become good if more groups of pictures before it are decoded."""
+    timeline = reader.timeline
+    if state is FrameState.GOOD or timeline.packet_ticks is None or not extra_groups:
+        return state is not FrameState.GOOD and not extra_groups
+    (begin,), (end,) = timeline.packet_spans(np.array([tick]), extra_groups)
+    is_first = begin <= timeline.keyframe_positions[0]
+    return state is FrameState.UNCONFIRMED and not is_first and end - begin < MAX_PACKETS_BEFORE
 
 
 def _match_frames(
-    frames: Iterable[tuple[int, av.VideoFrame, bool]], ticks: np.ndarray
-) -> Iterator[tuple[av.VideoFrame | None, bool]]:
-    """Yield for each tick its frame, or the last good one, or None where there is none; and whether it is damaged."""
+    frames: Iterable[tuple[int, av.VideoFrame | None, FrameState]], ticks: np.ndarray
+) -> Iterator[tuple[av.VideoFrame | None, FrameState]]:
+    """Yield for each tick its frame, or the last good one, or None where there is none; and the state of the frame."""
     good: av.VideoFrame | None = None
     targets = ticks.tolist()
     num_done = 0
-    for tick, frame, is_damaged in frames:
-        while num_done < len(targets) and targets[num_done] < tick:  # the decoder is past it: lost to damage
-            yield (frame if good is None else good), True
+    unconfirmed_until = -math.inf
+
+    def lost_state() -> FrameState:
+        return FrameState.UNCONFIRMED if targets[num_done] <= unconfirmed_until else FrameState.DAMAGED
+
+    for tick, frame, state in frames:
+        if state is FrameState.UNCONFIRMED:
+            unconfirmed_until = tick
+        if frame is None:
+            continue
+        while num_done < len(targets) and targets[num_done] < tick:  # the decoder is past it: lost
+            yield (frame if good is None else good), lost_state()
             num_done += 1
         while num_done < len(targets) and targets[num_done] == tick:
-            yield frame, is_damaged
+            yield frame, state
             num_done += 1
         if num_done == len(targets):
             return
-        if good is None or not is_damaged:
+        if good is None or state is FrameState.GOOD:
             good = frame
-    yield from ((good, True) for _ in targets[num_done:])
+    while num_done < len(targets):
+        yield good, lost_state()
+        num_done += 1
 
 
 def _make_renderer(*, height: int, width: int) -> Callable[[av.VideoFrame], np.ndarray]:

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -34,6 +35,20 @@ _MAX_IDLE_READERS = 8
 """How many files stay open for the next reading: enough for a few threads that read one video."""
 
 
+_NO_TICK = np.iinfo(np.int64).min
+
+
+class FrameState(Enum):
+    """How far a decoded frame can be relied on."""
+
+    GOOD = "good"
+    """It has the pixels that decoding from the start gives."""
+    DAMAGED = "damaged"
+    """It is damaged, or may depend on a damaged one."""
+    UNCONFIRMED = "unconfirmed"
+    """The decoder began at a packet that only the container calls a keyframe, and has met no true one yet."""
+
+
 class FrameReader:
     """Decodes frames of one open file. To read forward costs nothing extra; to any other packet the reader seeks."""
 
@@ -45,6 +60,8 @@ class FrameReader:
         """The position of the next packet, in decode order."""
         self._packets: Iterator[av.Packet[av.VideoStream]] = iter(())
         """The packets from `_position` on."""
+        self._marks_keyframes: bool | None = None
+        """Whether the decoder marks keyframes, as that of QuickTime Animation does not; None until it matters."""
         self._can_seek = True
         """False after a seek to a wrong packet: MPEG-TS, for one, has no index of its keyframes."""
 
@@ -59,7 +76,7 @@ class FrameReader:
         """Close the file."""
         self._file.close()
 
-    def frames(self, ticks: np.ndarray, extra_groups: int) -> Iterator[tuple[int, av.VideoFrame, bool]]:
+    def frames(self, ticks: np.ndarray, extra_groups: int) -> Iterator[tuple[int, av.VideoFrame | None, FrameState]]:
         """Yield the frames at some ticks, and those that are decoded on the way, in the order of presentation.
 
         Args:
@@ -67,23 +84,26 @@ class FrameReader:
             extra_groups: How many groups of pictures before each needed one are decoded, too.
 
         Yields:
-            The tick, the frame, and whether it is damaged or may depend on a damaged one.
+            The tick, the frame, and its state. Without a frame: no frame up to this tick could be confirmed.
 
         Raises:
             VideoError: Another process began, and this one was forked from it.
         """
-        frames: Iterable[tuple[int, av.VideoFrame, bool]]
+        frames: Iterable[tuple[int, av.VideoFrame | None, FrameState]]
         if self.timeline.packet_ticks is None:
             self._reopen()
             all_ticks = self.timeline.frame_ticks.tolist()
-            frames = ((tick, frame, False) for tick, frame in zip(all_ticks, decode_stream(self._stream), strict=False))
+            decoded = zip(all_ticks, decode_stream(self._stream), strict=False)
+            frames = ((tick, frame, FrameState.GOOD) for tick, frame in decoded)
         else:
             frames = self._decode_needed(ticks, extra_groups)
         is_damaged = False
-        for tick, frame, is_suspect in frames:
-            # Frames after a corrupt one depend on it, and mostly the decoder does not report them.
-            is_damaged = frame.is_corrupt or is_suspect or (is_damaged and not frame.key_frame)
-            yield tick, frame, is_damaged
+        for tick, frame, state in frames:
+            if frame is not None and state is not FrameState.UNCONFIRMED:
+                # Frames after a corrupt one depend on it, and mostly the decoder does not report them.
+                is_damaged = frame.is_corrupt or state is FrameState.DAMAGED or (is_damaged and not frame.key_frame)
+                state = FrameState.DAMAGED if is_damaged else FrameState.GOOD
+            yield tick, frame, state
             if not self.is_own:
                 raise VideoError(f"{self._path}: {BEGUN_ELSEWHERE}")
 
@@ -93,30 +113,58 @@ class FrameReader:
             return None
         ticks = self.timeline.packet_ticks[self.timeline.keyframe_positions]
         for key_tick in [*ticks[ticks < tick][::-1], *ticks[ticks >= tick]]:
-            for frame_tick, frame, is_damaged in self.frames(np.array([key_tick]), extra_groups=0):
-                if frame_tick == key_tick and not is_damaged:
+            for frame_tick, frame, state in self.frames(np.array([key_tick]), extra_groups=0):
+                if frame_tick == key_tick and state is FrameState.GOOD:
                     return frame
         return None
 
-    def _decode_needed(self, ticks: np.ndarray, extra_groups: int) -> Iterator[tuple[int, av.VideoFrame, bool]]:
-        """Decode the needed packets; yield tick, frame, and whether the decoder refused a packet it may depend on."""
+    def _decode_needed(
+        self, ticks: np.ndarray, extra_groups: int
+    ) -> Iterator[tuple[int, av.VideoFrame | None, FrameState]]:
+        """Decode the needed packets; a frame is damaged if the decoder refused a packet that it may depend on."""
+        packet_ticks = self.timeline.packet_ticks
+        assert packet_ticks is not None
         targets = set(ticks.tolist())
-        suspects: set[int | None] = set()
+        suspects: set[int] = set()
         for begin, end in _merge_spans(*self.timeline.packet_spans(ticks, extra_groups)):
             is_suspect = False
+            # Nothing can be decoded before the first keyframe, so what comes after it is as good as it gets.
+            is_confirmed, last_tick = begin <= self.timeline.keyframe_positions[0], _NO_TICK
             # The decoder is flushed at the end of a span: over a gap it would put open groups in a wrong order.
             for packet in itertools.chain(self._read_packets(begin, end), [None]):
+                tick = int(packet_ticks[self._position - 1])  # of both fields, if each is a packet
                 if packet is not None:
                     # Frames that no other one depends on are dropped undecoded, which changes no pixel of the rest.
-                    is_needed = packet.pts in targets or packet.is_keyframe
+                    is_needed = tick in targets or packet.is_keyframe
                     self._stream.codec_context.skip_frame = "DEFAULT" if is_needed else "NONREF"
                 frames = decode(self._stream.codec_context, packet)
                 if packet is not None:
                     is_suspect = frames is None or (is_suspect and not packet.is_keyframe)
-                    suspects.update([packet.pts] * is_suspect)
-                yield from (
-                    (frame.pts, frame, frame.pts in suspects) for frame in frames or [] if frame.pts is not None
-                )
+                    suspects.update([tick] * is_suspect)
+                for frame in frames or []:
+                    if frame.pts is None:
+                        continue
+                    if not is_confirmed and self._confirms(frame):
+                        is_confirmed = True
+                        yield frame.pts - 1, None, FrameState.UNCONFIRMED
+                    last_tick = frame.pts
+                    state = FrameState.DAMAGED if frame.pts in suspects else FrameState.GOOD
+                    yield frame.pts, frame, state if is_confirmed else FrameState.UNCONFIRMED
+            if not is_confirmed:
+                yield max(last_tick, int(packet_ticks[begin:end].max())), None, FrameState.UNCONFIRMED
+
+    def _confirms(self, frame: av.VideoFrame) -> bool:
+        """Return whether a frame shows that a fresh decoder began at a true keyframe, whatever the container says."""
+        if frame.key_frame:
+            return True
+        # H.264 may refresh the picture bit by bit, without a keyframe; its decoder reports what is not yet whole.
+        if self._stream.codec_context.name == "h264":
+            return not frame.is_corrupt
+        if self._marks_keyframes is None:
+            with open_stream(self._path) as stream:
+                first = next(decode_stream(stream), None)
+            self._marks_keyframes = first is None or first.key_frame
+        return not self._marks_keyframes
 
     def _read_packets(self, begin: int, end: int) -> Iterator[av.Packet[av.VideoStream]]:
         """Yield the packets at positions [begin, end), for a decoder without any memory of other packets."""
