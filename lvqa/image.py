@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lvqa.records import LvqaError, shorten
+from lvqa.records import MAX_ASPECT, LvqaError, shorten
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
-
-MAX_RATIO = 200
-"""One side may be so many times the other at most: Qwen's own limit."""
 
 
 def read_image(path: Path, *, size_of: Callable[[int, int], tuple[int, int]] | None = None) -> np.ndarray:
@@ -34,9 +31,9 @@ def read_image(path: Path, *, size_of: Callable[[int, int], tuple[int, int]] | N
     from PIL import Image
 
     picture = _open_upright(path)
-    if max(picture.size) > MAX_RATIO * min(picture.size):
+    if max(picture.size) > MAX_ASPECT * min(picture.size):
         size = f"{picture.height} x {picture.width}"
-        raise LvqaError(f"image {shorten(str(path))} is {size}: one side may be {MAX_RATIO} times the other at most")
+        raise LvqaError(f"image {shorten(str(path))} is {size}: one side may be {MAX_ASPECT} times the other at most")
     height, width = size_of(picture.height, picture.width) if size_of else (picture.height, picture.width)
     return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
 

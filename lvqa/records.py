@@ -10,9 +10,13 @@ import numpy as np
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".flv", ".wmv"),
-    *(".asf", ".ogv", ".mxf", ".3gp", ".vob", ".gif", ".nut", ".ivf"),
+    *(".asf", ".ogv", ".mxf", ".3gp", ".vob", ".gif", ".nut", ".ivf", ".m2v", ".h264", ".264", ".h265", ".265"),
+    *(".hevc", ".dv", ".ogm", ".f4v", ".3g2", ".divx", ".rm", ".rmvb", ".wtv", ".y4m", ".obu"),
 )
 """The suffixes of video files in a folder, the likeliest first; a file named outright may have any suffix."""
+
+MAX_ASPECT = 200
+"""One side of a picture may be so many times the other at most, as in Qwen's own preprocessing."""
 
 LETTERS = "ABCDEFGHIJKLMNOPQRST"
 """The letters of options; a question has at most this many."""
@@ -41,9 +45,9 @@ class Video:
     duration_seconds: float
     """The time from the first presented frame to the end of the last one."""
     height: int
-    """The height in pixels, as shown: after rotation."""
+    """The height in pixels, as shown: turned, and in square pixels."""
     width: int
-    """The width in pixels, as shown: after rotation."""
+    """The width in pixels, as shown: turned, and in square pixels."""
     frames_per_second: float
     """The average rate of the file's own frames; it may vary."""
     warnings: tuple[str, ...] = ()

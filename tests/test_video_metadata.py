@@ -199,7 +199,7 @@ UNREADABLE = {
     "noise.mp4": "not readable as video",
     "no_moov.mp4": "not readable as video",
     "no_frame.mp4": "not one frame can be decoded",
-    "picture.png": "not readable as video",
+    "picture.png": "it is a still image",
     "sound.m4a": "no video stream",
     "list.m3u8": "not readable as video",
     "list.mp4": "not readable as video",

@@ -148,8 +148,3 @@ def marks_keyframes(path: Path) -> bool:
     with open_stream(path) as stream:
         first = next(decode_stream(stream), None)
     return first is None or first.key_frame
-
-
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """Return how often a player turns the stored picture by 90 degrees, anticlockwise as `np.rot90` does."""
-    return round(frame.rotation / 90) % 4

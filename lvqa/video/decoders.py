@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from lvqa.records import LvqaError, Video
-from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream, quarter_turns
+from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream
+from lvqa.video.display import FieldMerger, orientation_of
 from lvqa.video.frame_reader import FrameReader, FrameState, open_reader
-from lvqa.video.metadata import timeline_of
+from lvqa.video.metadata import first_frame, timeline_of
 from lvqa.video.timeline import TOLERANCE_SECONDS
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class DecordDecoder:
     """decord 0.6, for comparison: right for most mp4, mkv and webm files of constant or variable rate.
 
     It reads neither AV1 nor GIF, gives up at damage, returns wrong frames for edit lists, open groups of pictures and
-    MPEG streams, and hangs on some MPEG-TS files, which `read_frames` notices.
+    MPEG streams, and hangs on some MPEG-TS files, which `read_frames` notices. It mirrors no picture: files that ask
+    for that are refused.
     """
 
     batch_size = 8
@@ -114,6 +116,10 @@ class DecordDecoder:
         except ImportError as error:
             raise LvqaError(f"decoder 'decord' is not installed here; available: pyav ({error})") from error
         decord.logging.set_level(decord.logging.QUIET)
+        with convert_errors(video.path):
+            orientation = first_frame(video.path).orientation
+        if orientation.is_reflection:
+            raise VideoError(f"{video.path}: decord does not show pictures mirrored; decoder 'pyav' reads this file")
         try:
             reader = decord.VideoReader(str(video.path), width=width, height=height, num_threads=1)
             starts = reader.get_frame_timestamp(list(range(len(reader))))[:, 0].astype(np.float64)
@@ -212,14 +218,19 @@ def _match_frames(
 
 def _make_renderer(*, height: int, width: int) -> Callable[[av.VideoFrame], np.ndarray]:
     """Return a function that scales a frame straight to the target size, so that no whole frame becomes RGB."""
+    import av
     from av.video.reformatter import VideoReformatter
 
-    reformatter = VideoReformatter()
+    reformatter, fields = VideoReformatter(), FieldMerger()
+    options: dict[str, Any] = {"format": "rgb24", "interpolation": "BILINEAR"}
+    if int(av.__version__.partition(".")[0]) >= 17:
+        # The scaler's own threads would not survive a fork, and readers work in parallel already.
+        options["threads"] = 1
 
     def render(frame: av.VideoFrame) -> np.ndarray:
-        turns = quarter_turns(frame)
-        size = {"width": height, "height": width} if turns % 2 else {"width": width, "height": height}
-        scaled = reformatter.reformat(frame, **size, format="rgb24", interpolation="BILINEAR")
-        return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), turns))
+        orientation = orientation_of(frame)
+        rows, columns = orientation.swap(height, width)
+        scaled = reformatter.reformat(fields.merge(frame), height=rows, width=columns, **options)
+        return np.ascontiguousarray(orientation.apply(scaled.to_ndarray()))
 
     return render

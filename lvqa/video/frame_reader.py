@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from lvqa.video.container import decode, decode_stream, demux, marks_keyframes, open_stream
+from lvqa.video.container import VideoError, decode, decode_stream, demux, marks_keyframes, open_stream
 from lvqa.video.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 MAX_SKIPPED_PACKETS = 50
 """How many packets are read and dropped; over a longer distance the reader seeks."""
+
+BEGUN_ELSEWHERE = "the reading was begun in another process; read the frames again in this one"
+"""Why a process that was forked can't go on with what its parent had begun."""
 
 _MAX_COMPARED_PACKETS = 50
 """How many packets after a seek are compared with the timeline, to find out where the seek has led."""
@@ -50,6 +54,7 @@ class FrameReader:
 
     def __init__(self, path: Path, timeline: Timeline) -> None:
         self._path, self.timeline = path, timeline
+        self._process_id = os.getpid()
         self._file = ExitStack()
         self._position = 0
         """The position of the next packet, in decode order."""
@@ -61,6 +66,11 @@ class FrameReader:
         """False after a seek to a wrong packet: MPEG-TS, for one, has no index of its keyframes."""
 
         self._reopen()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this process opened the file: one that was forked shares its position with its parent."""
+        return self._process_id == os.getpid()
 
     def close(self) -> None:
         """Close the file."""
@@ -75,6 +85,9 @@ class FrameReader:
 
         Yields:
             The tick, the frame, and its state. Without a frame: no frame up to this tick could be confirmed.
+
+        Raises:
+            VideoError: Another process began, and this one was forked from it.
         """
         frames: Iterable[tuple[int, av.VideoFrame | None, FrameState]]
         if self.timeline.packet_ticks is None:
@@ -91,6 +104,8 @@ class FrameReader:
                 is_damaged = frame.is_corrupt or state is FrameState.DAMAGED or (is_damaged and not frame.key_frame)
                 state = FrameState.DAMAGED if is_damaged else FrameState.GOOD
             yield tick, frame, state
+            if not self.is_own:
+                raise VideoError(f"{self._path}: {BEGUN_ELSEWHERE}")
 
     def nearest_keyframe(self, tick: int) -> av.VideoFrame | None:
         """Return the last undamaged keyframe before a tick, or else the first one after it; None if there is none."""
@@ -203,8 +218,45 @@ def _merge_spans(begins: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, in
     return zip(begins[np.r_[0, gaps + 1]].tolist(), ends[np.r_[gaps, -1]].tolist(), strict=True)
 
 
-_idle_readers: deque[FrameReader] = deque()
-_idle_lock = threading.Lock()
+class _IdleReaders:
+    """Open files that wait for the next reading, in this process alone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers: deque[FrameReader] = deque()
+
+    def take(self, timeline: Timeline) -> FrameReader | None:
+        """Return an idle reader of the video with this very timeline, and forget it here; None if there is none."""
+        with self._lock:
+            reader = next((idle for idle in self._readers if idle.timeline is timeline), None)
+            if reader is not None:
+                self._readers.remove(reader)
+        return reader
+
+    def add(self, reader: FrameReader) -> None:
+        """Keep a reader open for the next reading; close the oldest one where there are too many."""
+        if not reader.is_own:
+            reader.close()
+            return
+        with self._lock:
+            self._readers.append(reader)
+            if len(self._readers) > _MAX_IDLE_READERS:
+                self._readers.popleft().close()
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._readers:
+            self._readers.popleft().close()
+
+    def close_inherited(self) -> None:
+        """Close the files in a process that was forked just now, since it shares their positions with its parent."""
+        self._lock = threading.Lock()  # a thread that is not here any more may hold the old one
+        self.close()
+
+
+_idle_readers = _IdleReaders()
+atexit.register(_idle_readers.close)  # while the libraries are still loaded
+os.register_at_fork(after_in_child=_idle_readers.close_inherited)
 
 
 @contextmanager
@@ -213,33 +265,14 @@ def open_reader(path: Path, timeline: Timeline) -> Iterator[FrameReader]:
 
     Readers are known by their timeline, since a file that has changed has another one.
     """
-    with _idle_lock:
-        reader = next((idle for idle in _idle_readers if idle.timeline is timeline), None)
-        if reader is not None:
-            _idle_readers.remove(reader)
-    reader = reader or FrameReader(path, timeline)
+    reader = _idle_readers.take(timeline) or FrameReader(path, timeline)
     try:
         yield reader
     except GeneratorExit:  # the caller wants no more frames
-        _make_idle(reader)
+        _idle_readers.add(reader)
         raise
     except BaseException:
         reader.close()
         raise
     else:
-        _make_idle(reader)
-
-
-def _make_idle(reader: FrameReader) -> None:
-    """Keep a reader open for the next reading; close the oldest one where there are too many."""
-    with _idle_lock:
-        _idle_readers.append(reader)
-        if len(_idle_readers) > _MAX_IDLE_READERS:
-            _idle_readers.popleft().close()
-
-
-@atexit.register
-def _close_idle_readers() -> None:
-    """Close all files while the libraries are still loaded."""
-    while _idle_readers:
-        _idle_readers.popleft().close()
+        _idle_readers.add(reader)

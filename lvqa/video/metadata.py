@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,8 +19,10 @@ from typing import Any
 import numpy as np
 
 from lvqa.files import write_atomically
-from lvqa.records import Video
-from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream, quarter_turns
+from lvqa.records import MAX_ASPECT, Video
+from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream
+from lvqa.video.display import Orientation, display_size, orientation_of, warnings_of
+from lvqa.video.refusal import certain_refusal, likely_refusal, refusal_of_one_frame
 from lvqa.video.timeline import Timeline, read_timeline
 
 _log = logging.getLogger(__name__)
@@ -41,22 +45,28 @@ def inspect_video(path: str | Path, *, metadata_folder: Path | None = None) -> V
             there, the file's packets are not read.
 
     Returns:
-        The video. Height and width are the stored pixels after rotation; pixels that are not square are left as they
-        are. The duration of a truncated file is that of the bytes that are there.
+        The video. Height and width are those at which a player shows it: turned, and in square pixels. The duration of
+        a truncated file is that of the bytes that are there.
 
     Raises:
-        VideoError: The path leads to nothing that can be read as a video.
+        VideoError: The path leads to nothing that can be read as a video, or the frames are too narrow for a model.
     """
     path = _regular_file(path)
     with convert_errors(path):
         metadata = metadata_of(path, metadata_folder)
+    height, width = metadata.height, metadata.width
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise VideoError(
+            f"{path}: a frame is {width} pixels wide and {height} high; "
+            f"one side may be {MAX_ASPECT} times the other at most"
+        )
     timeline = metadata.timeline
     return Video(
         path=path,
         id=metadata.id,
         duration_seconds=timeline.duration_seconds,
-        height=metadata.height,
-        width=metadata.width,
+        height=height,
+        width=width,
         frames_per_second=len(timeline.frame_ticks) / timeline.duration_seconds,
         warnings=timeline.warnings,
     )
@@ -86,9 +96,9 @@ class VideoMetadata:
     id: str
     """16 hexadecimal digits, from the file's content."""
     height: int
-    """Pixels, after rotation."""
+    """Pixels, as shown."""
     width: int
-    """Pixels, after rotation."""
+    """Pixels, as shown."""
     timeline: Timeline
     source_folder: Path | None = None
     """The folder from which the metadata were loaded; None if they were read from the file itself."""
@@ -102,6 +112,35 @@ class FileState:
     size: int
     modified_ns: int
     metadata_folder: Path | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstFrame:
+    """What the first frame that can be decoded tells of all frames."""
+
+    height: int
+    """Pixels, as shown."""
+    width: int
+    """Pixels, as shown."""
+    orientation: Orientation
+    """How a player turns the stored picture."""
+    warnings: tuple[str, ...] = ()
+    """What a model sees of all frames is not what a player shows: why, in one line each."""
+
+
+def first_frame(path: Path) -> FirstFrame:
+    """Decode the first frame that can be decoded.
+
+    Raises:
+        VideoError, av.error.FFmpegError: The file can't be read as a video.
+    """
+    with open_stream(path) as stream:
+        frame = next(decode_stream(stream), None)
+        # The container's own word comes first, then the codec's, which some codecs say only with a frame.
+        pixel_aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    if frame is None:
+        raise VideoError(f"{path}: not one frame can be decoded; expected a video file that plays")
+    return FirstFrame(*display_size(frame, pixel_aspect), orientation_of(frame), warnings_of(frame))
 
 
 def metadata_of(path: Path, metadata_folder: Path | None = None) -> VideoMetadata:
@@ -129,9 +168,30 @@ def read_metadata(file: FileState) -> VideoMetadata:
         if stored is not None:
             _log_warnings(file.path, stored.timeline)
             return stored
-    timeline = read_timeline(file.path)
+    timeline, first = _read_file(file.path)
+    timeline = dataclasses.replace(timeline, warnings=(*timeline.warnings, *first.warnings))
     _log_warnings(file.path, timeline)
-    return VideoMetadata(video_id, *_display_size(file.path), timeline)
+    return VideoMetadata(video_id, first.height, first.width, timeline)
+
+
+def _read_file(path: Path) -> tuple[Timeline, FirstFrame]:
+    """Read a file's packets and its first frame, or say what the file is instead of a video."""
+    _refuse(path, certain_refusal)
+    try:
+        timeline, first = read_timeline(path), first_frame(path)
+    except Exception:
+        _refuse(path, likely_refusal)
+        raise
+    if len(timeline.frame_ticks) == 1:
+        _refuse(path, refusal_of_one_frame)
+    return timeline, first
+
+
+def _refuse(path: Path, find_reason: Callable[[Path], str | None]) -> None:
+    """Raise VideoError if there is a reason to refuse the file."""
+    reason = find_reason(path)
+    if reason is not None:
+        raise VideoError(f"{path}: {reason}") from None
 
 
 def _log_warnings(path: Path, timeline: Timeline) -> None:
@@ -167,15 +227,6 @@ def _content_id(path: Path, block_size: int = 1 << 20, num_blocks: int = 8) -> s
             file.seek(offset)
             digest.update(file.read(block_size))
     return digest.hexdigest()
-
-
-def _display_size(path: Path) -> tuple[int, int]:
-    """Return height and width in pixels, after rotation."""
-    with open_stream(path) as stream:
-        frame = next(decode_stream(stream), None)
-    if frame is None:
-        raise VideoError(f"{path}: not one frame can be decoded; expected a video file that plays")
-    return (frame.width, frame.height) if quarter_turns(frame) % 2 else (frame.height, frame.width)
 
 
 def _metadata_path(metadata_folder: Path, video_id: str) -> Path:
