@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lvqa.models.chat import Batch
+from lvqa.records import LvqaError
 
 NUM_LOGITS = 10
 """The entropy is taken over this many of the largest logits."""
@@ -54,9 +55,14 @@ class VisualEnhancement:
             lm_head: The library's language head.
             ratio: The weight of the enhancement in the formula above.
             formula: "released" or "paper".
+
+        Raises:
+            LvqaError: The model is a mixture of experts.
         """
         self._text, self._lm_head = text_model, lm_head
         self._ratio, self._formula = ratio, formula
+        if not all(hasattr(layer.mlp, "gate_proj") for layer in text_model.layers):
+            raise LvqaError("visual enhancement needs a model without experts: they have no one MLP to enhance")
         num_layers = len(text_model.layers)
         # Never the last layer: it may be computed for one position only.
         self.watched = [i for i in range(num_layers - 2) if FIRST * num_layers < DEPTH * i < END * num_layers]
