@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -130,6 +131,11 @@ def read_metadata(file: FileState) -> VideoMetadata:
 
 def _regular_file(path: str | Path) -> Path:
     """Return the absolute path of a regular file that is not empty, or raise VideoError."""
+    if url := re.match(r"(?i)(https?|ftps?|rtsp|rtmp|s3|gs|file):/+(.*)", str(path), re.DOTALL):
+        is_file = url[1].lower() == "file"
+        address = f"{url[1]}://{'/' if is_file else ''}{url[2]}"  # a path has lost slashes of it
+        advice = "give the path alone" if is_file else f"download it first: yt-dlp -o video.mp4 {address}"
+        raise VideoError(f"{address} is an address, and lvqa reads files; {advice}")
     try:
         path = Path(path).expanduser().resolve()
         status = path.stat()
