@@ -21,6 +21,10 @@ LETTERS = "ABCDEFGHIJKLMNOPQRST"
 class LvqaError(Exception):
     """Something the user can fix. The message is one line: the value, what is allowed, where."""
 
+    def __str__(self) -> str:
+        """Return the message on one line, even if a name in it has several."""
+        return " ".join(super().__str__().splitlines())
+
 
 def shorten(value: object) -> str:
     """Return a value for a message: on one line, at most 80 characters, with both ends of a longer one."""

@@ -38,12 +38,15 @@ def test_a_name_that_leads_nowhere_gets_advice(name, advice):
     assert advice in refusal(name)
 
 
-def test_without_a_network_the_way_out_is_named(monkeypatch):
+def test_without_a_network_the_way_out_is_named(monkeypatch, caplog):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # nothing is asked for
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     offline = refusal("nobody/no-such-model")
     assert "HF_HUB_OFFLINE is set" in offline and "folder" in offline
-    monkeypatch.delenv("HF_HUB_OFFLINE")  # the hub's client read it when it was imported, and asks nobody
-    unreachable = refusal("nobody/no-such-model")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with caplog.at_level("INFO", logger="lvqa"):
+        unreachable = refusal("nobody/no-such-model")
+    assert caplog.messages == ["model nobody/no-such-model is not on this machine yet; asking the hub for it"]
     assert "HF_HUB_OFFLINE=1" in unreachable and "folder" in unreachable and "a hub id such as" not in unreachable
 
 

@@ -787,8 +787,8 @@ def test_progress_outside_a_terminal_is_at_most_a_line_for_each_tenth(capsys, mo
         progress("index", 7, 7)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 11
-    assert lines[0].startswith("lvqa: index 10% (20 of 200 frames, ")
-    assert lines[-1].startswith("lvqa: index 100% (14 of 14 frames, ")
+    assert lines[0].startswith("lvqa: index 10% (20 of 200 frames")
+    assert lines[-1] == "lvqa: index 100% (14 of 14 frames)"
 
 
 def test_slow_progress_says_how_slow_and_how_long(capsys, monkeypatch):

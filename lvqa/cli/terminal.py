@@ -47,6 +47,8 @@ STAGES = {
 """Stage of work -> its unit, and how many units one step is. Steps of "index" and "rerank" are pairs of frames."""
 
 SECONDS_BETWEEN_LINES = 1.0
+MIN_RATE_SECONDS = 0.1
+"""A rate is printed of work that took so long."""
 
 
 class Progress:
@@ -105,10 +107,12 @@ class Progress:
             return
         self._last_line = now
         unit, scale = STAGES[self._stage]
-        seconds = max(now - self._started, 1e-3)
-        amount = f"{num_done * scale} of {total * scale} {unit}, {_rate(num_done * scale / seconds, unit)}"
-        if num_done < total:
-            amount += f", {_minutes(seconds / num_done * (total - num_done))} left"
+        seconds = now - self._started
+        amount = f"{num_done * scale} of {total * scale} {unit}"
+        if seconds >= MIN_RATE_SECONDS:  # a stage that is reported once, at its end, has no rate
+            amount += f", {_rate(num_done * scale / seconds, unit)}"
+            if num_done < total:
+                amount += f", {_minutes(seconds / num_done * (total - num_done))} left"
         echo_message(f"{self._stage} {num_done * 100 // total}% ({amount})")
 
     def _close(self) -> None:

@@ -11,7 +11,7 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progre
 from transformers import PreTrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
-from lvqa.models.names import ALLOWED, advice, find_folder, is_hub_id, not_on_hub
+from lvqa.models.names import ALLOWED, advice, find_folder, is_hub_id, not_on_hub, note_download
 from lvqa.records import LvqaError, shorten
 
 TINY = Path(__file__).parents[1] / "synthetic" / "weights"
@@ -49,6 +49,7 @@ def find_checkpoint(model: str) -> Checkpoint:
         return _checkpoint(model, str(folder), _read_config(folder), _fingerprint(folder))
     if not is_hub_id(model):
         raise LvqaError(f"model {shorten(model)}: there is no folder of this name; {advice(model)}")
+    note_download(model)
     try:
         config, _ = PreTrainedConfig.get_config_dict(model)
     except (OSError, ValueError) as error:

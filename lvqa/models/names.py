@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+
+_log = logging.getLogger(__name__)
 
 ALLOWED = 'a hub id such as "Qwen/Qwen2.5-VL-7B-Instruct", a folder with a config.json, or "tiny"'
 
@@ -25,6 +30,16 @@ def is_hub_id(name: str) -> bool:
     return bool(re.fullmatch(f"{part}/{part}", name)) and ".." not in name and "--" not in name
 
 
+def note_download(name: str) -> None:
+    """Log one line if the hub must be asked for a model: without a network that takes half a minute to fail."""
+    if not _is_offline() and not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        _log.info("model %s is not on this machine yet; asking the hub for it", name)
+
+
+def _is_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
 def advice(name: str) -> str:
     """Return what to give in place of a name that leads to no folder and is no hub id."""
     if page := re.match(r"(?:https?:/+)?huggingface\.co/([^/]+/[^/?#]+)", name):
@@ -36,7 +51,7 @@ def advice(name: str) -> str:
 
 def not_on_hub(name: str) -> str:
     """Return one line on a hub id that the hub does not give."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+    if _is_offline():
         return (
             f"model {name!r} is not in the hub's cache on this machine, and HF_HUB_OFFLINE is set; "
             "unset it to download the model, or give a folder with its files"

@@ -134,7 +134,9 @@ def _regular_file(path: str | Path) -> Path:
     if url := re.match(r"(?i)(https?|ftps?|rtsp|rtmp|s3|gs|file):/+(.*)", str(path), re.DOTALL):
         is_file = url[1].lower() == "file"
         address = f"{url[1]}://{'/' if is_file else ''}{url[2]}"  # a path has lost slashes of it
-        advice = "give the path alone" if is_file else f"download it first: yt-dlp -o video.mp4 {address}"
+        advice = f"download it first: yt-dlp -o video.mp4 {address}"
+        if not url[1].lower().startswith("http"):
+            advice = "give the path alone" if is_file else "download it to a file first"
         raise VideoError(f"{address} is an address, and lvqa reads files; {advice}")
     try:
         path = Path(path).expanduser().resolve()
