@@ -25,8 +25,9 @@ from lvqa.rerank import MultipleChoice, RerankRequest
 from lvqa.session import VideoSession
 
 TOP_WORDS = 8
+"""How many of the likeliest words are kept."""
 LABELS = (("Right", "Wrong"), ("Yes", "No"), ("True", "False"), ("A", "B"))
-"""The pairs of Figure 4."""
+"""The pairs of labels in the paper's Figure 4."""
 NEUTRAL = ("", "N/A")
 """Questions that ask for nothing."""
 
@@ -50,13 +51,13 @@ class Words:
     """What a prompt makes the model say: the likeliest words, with their probabilities over the whole vocabulary."""
 
     prompt: str
-    """As `embedding.prompt` names it."""
-    of: str
-    """ "clips" or "query"."""
+    """The prompt, as `embedding.prompt` names it."""
+    source: str
+    """What the prompt is about: "clips" or "query"."""
     mean: tuple[tuple[str, float], ...]
-    """By the mean over all of them."""
+    """The likeliest words by the mean over all inputs."""
     each: tuple[tuple[tuple[str, float], ...], ...]
-    """Of each one."""
+    """The likeliest words for each input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,9 @@ class Bias:
     labels: tuple[str, str]
     context: str
     probabilities: tuple[float, float]
-    """The mean; together less than 1 where the model would rather say something else."""
+    """Their mean over the clips; together less than 1 where the model would rather say something else."""
     deviations: tuple[float, float]
-    """Standard deviations over the clips; 0 without any."""
+    """Their standard deviations over the clips; 0 without any clip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,40 +81,40 @@ class Framing:
 
     labels: tuple[str, str]
     matching: tuple[float, ...]
-    """Scores, a question each: how likely the label that says that the clip matches."""
+    """The score of each question's matching clip: how likely the label is that says that it matches."""
     others: tuple[float, ...]
-    """Those of the other clips, in the same order."""
+    """The scores of the other clips, in the same order."""
 
     @property
-    def right(self) -> tuple[bool, ...]:
+    def correct(self) -> tuple[bool, ...]:
         """Whether the model judged each clip correctly: those that match first."""
         return (*(score > 0.5 for score in self.matching), *(score < 0.5 for score in self.others))
 
     @property
     def preferred(self) -> tuple[bool, ...]:
-        """Of every question, whether the clip that matches has the higher score: a liking for a label cancels."""
+        """Whether the matching clip has the higher score, for each question: a preference for a label cancels."""
         return tuple(one > other for one, other in zip(self.matching, self.others, strict=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Diagnostics:
-    """All of it."""
+    """All diagnostics of a model on one video."""
 
     model: str
     revision: str
     video: Path
     query: str | None
     clips: tuple[tuple[float, float], ...]
-    """(start_seconds, end_seconds) of each."""
+    """The (start_seconds, end_seconds) of each clip that was read."""
     depth: dict[str, Depth]
-    """Of the clips, and of the query if there is one."""
+    """The depth of the "clips", and of the "query" if there is one."""
     words: tuple[Words, ...]
     bias: tuple[Bias, ...]
     framings: tuple[Framing, ...]
-    """Empty where no questions are known."""
+    """One for each framing; empty where no questions are known."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
+        """Return plain values, for JSON."""
         plain = asdict(self) | {"video": str(self.video)}
         for depth in plain["depth"].values():
             depth |= {name: np.round(values, 6).tolist() for name, values in depth.items()}
@@ -193,14 +194,14 @@ def _words(model: Model, clips: Sequence[ClipTokens], query: str | None) -> list
     return words
 
 
-def _words_of(model: Model, inputs: Sequence[Prompt], prompt: str, of: str) -> Words:
+def _words_of(model: Model, inputs: Sequence[Prompt], prompt: str, source: str) -> Words:
     probabilities = _next_word(model, inputs)
 
     def top(row: np.ndarray) -> tuple[tuple[str, float], ...]:
         best = np.argsort(-row, kind="stable")[:TOP_WORDS].tolist()
         return tuple((model.lm_head.text(token), round(float(row[token]), 6)) for token in best)
 
-    return Words(prompt, of, top(probabilities.mean(axis=0)), tuple(map(top, probabilities)))
+    return Words(prompt, source, top(probabilities.mean(axis=0)), tuple(map(top, probabilities)))
 
 
 def _next_word(model: Model, inputs: Sequence[Prompt]) -> np.ndarray:

@@ -71,13 +71,13 @@ def test_alpha_and_beta_are_the_papers_formulas(qa):
 def test_clips_are_evenly_spaced_and_the_query_is_diagnosed_too(diagnostics):
     assert diagnostics.clips == ((8.0, 16.0), (32.0, 40.0), (48.0, 56.0))
     assert {name: len(depth.similarity) for name, depth in diagnostics.depth.items()} == {"clips": 3, "query": 1}
-    assert [(words.prompt, words.of, len(words.each)) for words in diagnostics.words] == [
+    assert [(words.prompt, words.source, len(words.each)) for words in diagnostics.words] == [
         *(("e5v", "clips", 3), ("e5v", "query", 1), ("freeret", "clips", 3), ("freeret", "query", 1))
     ]
 
 
 def test_words_are_those_that_the_model_would_reply(qa, diagnostics):
-    (words,) = (words for words in diagnostics.words if (words.prompt, words.of) == ("freeret", "query"))
+    (words,) = (words for words in diagnostics.words if (words.prompt, words.source) == ("freeret", "query"))
     shares, tokens = library_output(qa, qa.spec.embedder.query_prompt(QUERY)).logits[0, -1].softmax(-1).topk(TOP_WORDS)
     assert [word for word, _ in words.mean] == [qa.model.tokenizer.decode([token]) for token in tokens]
     assert [share for _, share in words.mean] == pytest.approx(shares.tolist(), abs=1e-5)
@@ -125,7 +125,7 @@ def test_every_framing_judges_the_clip_of_the_evidence_and_one_half_a_video_away
             (clip,) = session.tokens.clips([[(k, k + 1) for k in range(first_second, first_second + 8, 2)]])
             logits = qa.model.next_token_logits([(before, clip, after)], framing.labels)
             assert score == pytest.approx(float(logits.softmax(1)[0, 0]), abs=1e-4)
-        assert framing.right == (framing.matching[0] > 0.5, framing.others[0] < 0.5)
+        assert framing.correct == (framing.matching[0] > 0.5, framing.others[0] < 0.5)
         assert framing.preferred == (framing.matching[0] > framing.others[0],)
 
 

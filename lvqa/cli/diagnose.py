@@ -76,14 +76,14 @@ def _diagnostics_lines(diagnostics: Diagnostics) -> Iterator[str]:
         )
     for words in diagnostics.words:
         likeliest = ", ".join(f"{one_line(word)} {100 * share:.0f}%" for word, share in words.mean[:5])
-        yield f"{words.of:<8}  {words.prompt}: {likeliest}"
+        yield f"{words.source:<8}  {words.prompt}: {likeliest}"
     for bias in diagnostics.bias:
         shares = ", ".join(f"{label} {100 * p:.1f}%" for label, p in zip(bias.labels, bias.probabilities, strict=True))
         yield f"bias      {shares}  ({bias.context})"
     for framing in diagnostics.framings:
-        correct, preferred = (100 * sum(hits) / len(hits) for hits in (framing.right, framing.preferred))
+        correct, preferred = (100 * sum(hits) / len(hits) for hits in (framing.correct, framing.preferred))
         yield (
-            f"framing   {'/'.join(framing.labels)}: {correct:.1f}% of {len(framing.right)} clips judged correctly; "
+            f"framing   {'/'.join(framing.labels)}: {correct:.1f}% of {len(framing.correct)} clips judged correctly; "
             f"the matching clip has the higher score in {preferred:.1f}% of {len(framing.preferred)} pairs"
         )
 

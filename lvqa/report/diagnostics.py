@@ -80,17 +80,17 @@ def _plot_depth(axes: Axes, name: str, values: np.ndarray, normed: np.ndarray) -
 
 def words_figure(words: Sequence[Words]) -> bytes:
     """Plot the likeliest words under each prompt, with a column for the clips and one for the query."""
-    prompts, inputs = list(dict.fromkeys(w.prompt for w in words)), list(dict.fromkeys(w.of for w in words))
+    prompts, inputs = list(dict.fromkeys(w.prompt for w in words)), list(dict.fromkeys(w.source for w in words))
     with new_figure(height=2.3 * len(prompts) + 0.3) as figure:
         panels = figure.subplots(len(prompts), len(inputs), squeeze=False, sharex=True)
         for panel in words:
-            axes = panels[prompts.index(panel.prompt), inputs.index(panel.of)]
-            colour, _ = STYLES[panel.of]
+            axes = panels[prompts.index(panel.prompt), inputs.index(panel.source)]
+            colour, _ = STYLES[panel.source]
             axes.barh(range(len(panel.mean)), [100 * value for _, value in panel.mean], color=colour, height=0.6)
             axes.set_yticks(range(len(panel.mean)), [abbreviate(clean(word)) or repr(word) for word, _ in panel.mean])
             axes.invert_yaxis()
             suffix = f", mean of {len(panel.each)}" if len(panel.each) > 1 else ""
-            axes.set_title(f"{panel.of}{suffix}, prompt {panel.prompt}")
+            axes.set_title(f"{panel.source}{suffix}, prompt {panel.prompt}")
         for axes in panels[-1]:
             axes.set_xlabel("probability of the word, percent")
         return render_figure(figure, "png")
@@ -128,7 +128,7 @@ def framing_figure(framings: Sequence[Framing]) -> bytes:
     """
     with new_figure(height=1.2 + 0.42 * len(framings)) as figure:
         correct_axes, preferred_axes = figure.subplots(1, 2, sharey=True)
-        _plot_shares(correct_axes, "clips judged correctly", [framing.right for framing in framings])
+        _plot_shares(correct_axes, "clips judged correctly", [framing.correct for framing in framings])
         _plot_shares(
             preferred_axes, "the matching clip has the higher score", [framing.preferred for framing in framings]
         )
