@@ -55,14 +55,9 @@ class VisualEnhancement:
             lm_head: The library's language head.
             ratio: The weight of the enhancement in the formula above.
             formula: "released" or "paper".
-
-        Raises:
-            LvqaError: The model is a mixture of experts.
         """
         self._text, self._lm_head = text_model, lm_head
         self._ratio, self._formula = ratio, formula
-        if not all(hasattr(layer.mlp, "gate_proj") for layer in text_model.layers):
-            raise LvqaError("visual enhancement needs a model without experts: they have no one MLP to enhance")
         num_layers = len(text_model.layers)
         # Never the last layer: it may be computed for one position only.
         self.watched = [i for i in range(num_layers - 2) if FIRST * num_layers < DEPTH * i < END * num_layers]
@@ -70,7 +65,9 @@ class VisualEnhancement:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Hook the layers inside the `with` block."""
+        """Hook the layers inside the `with` block. LvqaError if the model is a mixture of experts."""
+        if not all(hasattr(layer.mlp, "gate_proj") for layer in self._text.layers):
+            raise LvqaError("visual enhancement needs a model without experts: they have no one MLP to enhance")
         hooks = []
         for i in self.watched:
             layer, following = self._text.layers[i], self._text.layers[i + 1]
