@@ -32,3 +32,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(lvqa.records, name)
     raise AttributeError(f"module 'lvqa' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lvqa import prompts
 from lvqa.costs import CostMeter
+from lvqa.letters import named_letter
 from lvqa.models import Model
 from lvqa.models.prompt import Part, Prompt
-from lvqa.records import LETTERS, ModelOutput, Question
+from lvqa.records import ModelOutput, Question
 from lvqa.session import MediaKey, VideoSession
 from lvqa.visual_tokens import Pair, VisualTokens, pairs_of_frames, runs_of_pairs
 
@@ -121,33 +121,3 @@ def _likeliest(question: Question, logits: Tensor) -> ModelOutput:
     scores = logits.softmax(dim=0).tolist()
     best = max(range(len(scores)), key=scores.__getitem__)
     return ModelOutput(question.options[best], question.letters[best], tuple(scores))
-
-
-def named_letter(text: str, options: Sequence[str]) -> str | None:
-    """Return the one letter that a generated answer names, or None if it names none or several: nothing is guessed.
-
-    These are tried in turn: what the text calls its answer ("The answer is B", "Answer: (B)"); a letter that stands
-    alone, opens a line as a label or is in brackets ("B", "B. red", "Option B", "I see (B)"); the text of one option.
-    The A of "A red car" names nothing.
-    """
-    letters = LETTERS[: len(options)]
-    if not letters:
-        return None
-    plain = re.sub(_DECORATION, "", text).strip()
-    for form in (_CALLED, _LABEL):
-        named = {"".join(groups) for groups in re.findall(form.replace("LETTERS", letters), plain, re.MULTILINE)}
-        if named:
-            return named.pop() if len(named) == 1 else None
-    matching = [letter for letter, option in zip(letters, options, strict=False) if _is_same_text(option, plain)]
-    return matching[0] if len(matching) == 1 else None
-
-
-_DECORATION = r"[*_`\"]|</?\w+>|\\boxed"
-_OPEN, _CLOSE = r"[(\[{]", r"[)\]}]"
-_CALLED = rf"(?i:\b(?:answer|option|choice)(?:\s+is\s*:?|\s*:))\s*{_OPEN}?([LETTERS])(?![\w'])"
-_AT_LINE_START = rf"^\s*(?:[Oo]ption )?{_OPEN}?([LETTERS])(?:{_CLOSE}|[.:](?!\w)|\s+[-\u2013]\s|\s*$)"
-_LABEL = rf"{_AT_LINE_START}|{_OPEN}([LETTERS]){_CLOSE}"
-
-
-def _is_same_text(option: str, text: str) -> bool:
-    return option.strip().rstrip(".").casefold() == text.rstrip(".").casefold()

@@ -147,11 +147,18 @@ class ClipIndex:
 
 
 def default_store() -> Path:
-    """Return the folder of the store where none is given: $LVQA_HOME, or lvqa in the user's cache folder."""
-    if home := os.environ.get("LVQA_HOME"):
-        return Path(home).expanduser()
+    """Return the folder of the store where none is given: $LVQA_HOME, or lvqa in the user's cache folder.
+
+    Raises:
+        StoreError: Nothing says which folder is the user's.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))  # by its specification, a relative one does not count
-    return (cache if cache.is_absolute() else Path.home() / ".cache") / "lvqa"
+    try:
+        if home := os.environ.get("LVQA_HOME"):
+            return Path(home).expanduser()
+        return (cache if cache.is_absolute() else Path.home() / ".cache") / "lvqa"
+    except RuntimeError as error:  # there is neither HOME nor an entry in the system's list of users
+        raise StoreError("this user has no home folder; set LVQA_HOME, or give a folder with --store") from error
 
 
 class Store:

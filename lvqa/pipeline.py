@@ -20,7 +20,7 @@ from lvqa.platforms import require_unix
 from lvqa.records import Answer, Candidate, Counts, IndexUse, Question, Ranking, Video
 from lvqa.retrieval import Retriever
 from lvqa.session import IndexSpec, SessionCache, VideoSession
-from lvqa.validation import check_count, check_question
+from lvqa.validation import check_count, check_question, option_texts
 from lvqa.video import inspect_video
 
 require_unix()
@@ -123,7 +123,9 @@ class LongVideoQA:
             method: How the frames are chosen; by default the configuration's.
         """
         query = _question(question, image)
-        query = dataclasses.replace(query, options=tuple(options), voice=None if voice is None else Path(voice))
+        voice_path = None if voice is None else Path(voice)
+        query = dataclasses.replace(query, options=option_texts(options), voice=voice_path)
+        check_question(query, distinct_options=True)
         return self.answer(path, query, frames=frames, method=method)
 
     def answer(

@@ -25,6 +25,10 @@ LETTERS = "ABCDEFGHIJKLMNOPQRST"
 class LvqaError(Exception):
     """Something the user can fix. The message is one line: the value, what is allowed, where."""
 
+    def __str__(self) -> str:
+        """Return the message on one line, even if a name in it has several."""
+        return " ".join(super().__str__().splitlines())
+
 
 def shorten(value: object) -> str:
     """Return a value for a message: on one line, at most 80 characters, with both ends of a longer one."""
@@ -32,6 +36,11 @@ def shorten(value: object) -> str:
         return "a very large number"
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:37]}...{text[-40:]}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return the number with its noun, which takes an s in the plural: "1 clip", "2 clips"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +251,13 @@ class Answer:
     """What ranking the clips cost when it was done, in this call or an earlier one; None without a ranking."""
     answer_cost: Cost = field(default_factory=Cost)
     """What answering from these frames cost when it was done, in this call or an earlier one."""
+
+    def __repr__(self) -> str:
+        """Return what matters of the answer on one short line."""
+        letter = "" if self.option is None else f"{self.option}, "
+        best = f", best evidence at {self.evidence[0].start_seconds:g} s" if self.evidence else ""
+        frames = counted(len(self.frames), "frame")
+        return f"Answer({letter}{shorten(self.text)}: {self.model}, {self.method}, {frames}{best})"
 
     @classmethod
     def of(

@@ -10,7 +10,7 @@ import functools
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -58,6 +58,11 @@ def convert(value: object, kind: type[T], *, origin: str, name: str = "") -> T:
         return msgspec.convert(value, kind, dec_hook=_to_path)
     except msgspec.ValidationError as error:
         raise LvqaError(f"{_explain(error, value, _info(kind), name)} ({origin})") from None
+    except UnicodeEncodeError as error:  # of a key or a text with a lone surrogate
+        text = shorten(error.object)
+        raise LvqaError(
+            f"{name or 'the content'} must be Unicode text, without lone surrogates, got {text} ({origin})"
+        ) from None
     except LvqaError as error:
         raise LvqaError(f"{error} ({origin})") from None
 
@@ -242,12 +247,21 @@ def check_count(count: int, *, name: str = "frames") -> int:
     return count
 
 
-def check_question(question: Question, *, is_search: bool = False) -> None:
-    """Raise LvqaError for a question that can't be asked. A voice needs no text, nor does the search for a picture."""
+def check_question(question: Question, *, is_search: bool = False, distinct_options: bool = False) -> None:
+    """Raise LvqaError for a question that can't be asked. A voice needs no text, nor does the search for a picture.
+
+    Args:
+        question: The question.
+        is_search: Whether it is a query of a search.
+        distinct_options: Whether two equal options are refused. Published benchmarks have some, and keep them.
+    """
     if question.image is not None:
         read_image(question.image)
     if question.voice is not None:
         read_audio(question.voice)
+    _require_text(question.text, "the question")
+    for option in option_texts(question.options):
+        _require_text(option, "an option")
     if not question.text.strip() and not question.voice and not (is_search and question.image):
         raise LvqaError("the question is empty; ask something, for example: What happened after the door closed?")
     length = len(question.text) + sum(map(len, question.options))
@@ -256,4 +270,26 @@ def check_question(question: Question, *, is_search: bool = False) -> None:
     if question.options and not 2 <= len(question.options) <= len(LETTERS):
         raise LvqaError(f"a question has 2 to {len(LETTERS)} options, or none; got {len(question.options)}")
     if any(not option.strip() for option in question.options):
-        raise LvqaError(f"an option is empty: {list(question.options)!r}")
+        raise LvqaError(f"an option is empty: {shorten(list(question.options))}")
+    texts = [option.strip() for option in question.options]
+    if distinct_options and len(set(texts)) < len(texts):
+        text = next(text for text in texts if texts.count(text) > 1)
+        raise LvqaError(f"two options are equal: {shorten(text)}; the answer could not tell them apart")
+
+
+def option_texts(options: Iterable[str]) -> tuple[str, ...]:
+    """Return options as a question has them; one text is refused, not taken apart into its letters."""
+    is_list = isinstance(options, Iterable) and not isinstance(options, str | bytes)
+    require(is_list, "options", options, "a list of texts")
+    return tuple(options)
+
+
+def _require_text(value: object, name: str) -> None:
+    """Raise LvqaError for what is no Unicode text, as a tokenizer needs it."""
+    if not isinstance(value, str):
+        raise LvqaError(f"{name} must be text, got {shorten(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        place = f"at character {error.start + 1}: {shorten(value[error.start])}"
+        raise LvqaError(f"{name} is no valid Unicode text (UTF-8), {place} in {shorten(value)}") from None

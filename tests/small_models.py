@@ -85,14 +85,20 @@ def qwen3_vl() -> Qwen3VLForConditionalGeneration:
     return model
 
 
-def internvl() -> InternVLForConditionalGeneration:
+def internvl(text: dict[str, object] | None = None) -> InternVLForConditionalGeneration:
     """Return a model of frames of 56 x 56: four by four patches, four tokens."""
     vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
     vision |= {"image_size": 56, "initializer_range": 0.2, "layer_scale_init_value": 1.0}
-    text = ONE_AXIS | {"model_type": "qwen2"}
+    text = text or ONE_AXIS | {"model_type": "qwen2"}
     ids = {"image_token_id": OTHER_IDS["<IMG_CONTEXT>"], "image_seq_length": 4}
     config = InternVLConfig(vision_config=vision, text_config=text, **ids)
     return InternVLForConditionalGeneration(config)
+
+
+def internvl_moe() -> InternVLForConditionalGeneration:
+    """Return a model laid out as InternVL3.5-30B-A3B: its language model is a mixture of experts."""
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "norm_topk_prob": True}
+    return internvl(ONE_AXIS | experts | {"model_type": "qwen3_moe", "head_dim": 16})
 
 
 def llava_onevision() -> LlavaOnevisionForConditionalGeneration:
@@ -110,9 +116,10 @@ SMALL: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen2_5_omni": qwen2_5_omni,
     "qwen3_vl": qwen3_vl,
     "internvl": internvl,
+    "internvl_moe": internvl_moe,
     "llava_onevision": llava_onevision,
 }
-"""A `model_type` -> a function that makes a model of this family."""
+"""A family, most by its `model_type` -> a function that makes a model of it."""
 
 
 def save(family: str, folder: Path) -> Path:

@@ -387,6 +387,26 @@ def test_an_empty_question_is_refused(assert_refused, video, question):
     assert_refused("search", "--library", question, *TINY, names="question is empty")
 
 
+@pytest.mark.parametrize("text", ["wh\ud800y", "caf\udce9?"], ids=["lone surrogate", "latin-1"])
+def test_a_text_that_is_no_unicode_is_refused(assert_refused, video, text):
+    assert_refused("ask", video, text, *TINY, names=("the question", "Unicode", "at character"))
+    assert_refused("ask", video, "Why?", "--option", "yes", "--option", text, *TINY, names=("an option", "Unicode"))
+    assert_refused("search", video, text, *TINY, names=("the question", "Unicode"))
+    assert_refused("search", "--library", text, *TINY, names=("the question", "Unicode"))
+
+
+@pytest.mark.parametrize("command", [("ask",), ("search",), ("index",)])
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [
+        ("https://www.youtube.com/watch?v=xyz", "yt-dlp -o video.mp4 https://www.youtube.com/watch?v=xyz"),
+        ("file:///tmp/x.mp4", "give the path alone"),
+    ],
+)
+def test_an_address_must_be_downloaded_first(assert_refused, command, address, advice):
+    assert_refused(*command, address, *(["Where?"] if command != ("index",) else []), *TINY, names=(address, advice))
+
+
 def test_a_question_of_10000_words_is_refused(assert_refused, video):
     assert_refused("ask", video, "what is it " * 3334, *TINY, names=("36674 characters", "allowed: 8000"))
 
@@ -397,8 +417,13 @@ def options(texts) -> list[str]:
 
 @pytest.mark.parametrize(
     ("texts", "names"),
-    [(["one"], "got 1"), (map(str, range(21)), "got 21"), (["yes", " "], "['yes', ' ']")],
-    ids=["one", "21", "blank"],
+    [
+        (["one"], "got 1"),
+        (map(str, range(21)), "got 21"),
+        (["yes", " "], "['yes', ' ']"),
+        (["no", "no "], "equal: 'no'"),
+    ],
+    ids=["one", "21", "blank", "equal"],
 )
 def test_a_wrong_set_of_options_is_refused(assert_refused, video, texts, names):
     assert_refused("ask", video, "Where?", *options(texts), *TINY, names=("option", names))
@@ -426,6 +451,7 @@ def test_few_frames_are_fine(ask_json, short_video, frames, method):
     ("words", "names"),
     [
         (("--model", "no/such/model"), ("'no/such/model'", "hub id")),
+        (("--model", "tinny"), ("'tinny'", "did you mean 'tiny'?")),
         (("--model", "."), ("'.'", "config.json")),
         (("--model", ""), "''"),
         (("--device", "abacus"), ("'abacus'", "cpu")),
@@ -760,6 +786,20 @@ def test_the_doctor_names_what_is_broken(lvqa, tmp_path):
     assert "'no/such/model'" in broken[1]
 
 
+def test_the_doctor_names_a_missing_home(lvqa, monkeypatch):
+    monkeypatch.delenv("LVQA_HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", dict[int, object]().__getitem__)
+    output = lvqa("doctor", "--device", "cpu", code=1).stdout
+    (broken,) = [line for line in output.splitlines() if line.startswith("broken")]
+    assert broken.split()[1] == "store" and "LVQA_HOME" in broken and "--store" in broken
+
+
+def test_bench_measures_a_model_or_random_weights_and_not_both(assert_refused):
+    assert_refused("bench", "--model", "tiny", "--random", "3b", names=("--model tiny", "--random 3b"))
+
+
 # --- progress --------------------------------------------------------------------------------------------------------
 
 
@@ -771,8 +811,21 @@ def test_progress_outside_a_terminal_is_at_most_a_line_for_each_tenth(capsys, mo
         progress("index", 7, 7)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 11
-    assert lines[0].startswith("lvqa: index 10% (20 of 200 frames, ")
-    assert lines[-1].startswith("lvqa: index 100% (14 of 14 frames, ")
+    assert lines[0].startswith("lvqa: index 10% (20 of 200 frames")
+    assert lines[-1] == "lvqa: index 100% (14 of 14 frames)"
+
+
+def test_slow_progress_says_how_slow_and_how_long(capsys, monkeypatch):
+    monkeypatch.setattr("lvqa.cli.terminal.SECONDS_BETWEEN_LINES", 0.0)
+    seconds = iter([0.0, 2.0, 20.0, 25.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(seconds))
+    with Progress(quiet=False) as progress:
+        progress("answer", 1, 200)
+        progress("answer", 20, 200)
+        progress("answer", 200, 200)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "lvqa: answer 10% (20 of 200 answers, 1.0 answers/s, 3:00 left)"
+    assert lines[1] == "lvqa: answer 100% (200 of 200 answers, 8.0 answers/s)"
 
 
 def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
@@ -782,5 +835,5 @@ def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
         progress("rerank", 10, 10)
     output = capsys.readouterr().err
     assert "rerank: 100%" in output
-    assert "20/20" in output
+    assert "20/20" in output and ".0" not in output.split("[")[0]
     assert "frames/s" in output or "?" in output

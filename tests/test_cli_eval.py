@@ -152,7 +152,7 @@ def test_missing_and_broken_videos(lvqa, config, folder, tmp_path):
     words = ("eval", config, "-s", f"benchmark={{folder: {copy}, make: null}}", "-s", "arms=[{method: blind}]")
     assert "1 of 2 videos have no file: other" in lvqa(*words, code=1).stderr
     allowed = lvqa(*words, "--allow-missing", "--folder", tmp_path / "left out")
-    assert "3 questions, 3 answers, 0 of them failed (counted as wrong); 1 videos are missing" in allowed.stdout
+    assert "3 questions, 3 answers, 0 of them failed (counted as wrong); 1 video is missing" in allowed.stdout
 
     (copy / "videos" / "other.mp4").write_bytes(b"not a video" * 99)
     result = lvqa(*words, "--folder", tmp_path / "broken", code=3)

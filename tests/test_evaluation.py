@@ -10,12 +10,12 @@ from collections import Counter
 import pytest
 from runs import CONDITIONS, NUM_PAIRS, NUM_QUESTIONS, NUM_VIDEOS, finished_run, refusal, settings_file
 
-from lvqa.answering import named_letter
 from lvqa.config import to_yaml
 from lvqa.evaluation import evidence_recall, load_run_config, resolve_arms
 from lvqa.evaluation.rows import key_of, to_line
 from lvqa.evaluation.run import chosen_tasks, evaluate
 from lvqa.evaluation.runner import Runner, WorkItem
+from lvqa.letters import named_letter
 from lvqa.pipeline import LongVideoQA
 
 

@@ -140,6 +140,14 @@ def test_where_the_store_is_by_default(monkeypatch, tmp_path):
         assert default_store() == tmp_path / "home" / ".cache" / "lvqa"
 
 
+def test_without_a_home_folder_the_store_must_be_named(monkeypatch):
+    for name in ("LVQA_HOME", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", dict[int, object]().__getitem__)  # no user is in the system's list
+    with pytest.raises(StoreError, match=r"LVQA_HOME.*--store"):
+        default_store()
+
+
 # --- writing that fails --------------------------------------------------------------------------------------------
 
 

@@ -101,7 +101,7 @@ def inspect_for_question(path: Path, question: Question, config: Config, *, is_s
     """
     from lvqa.validation import check_question
 
-    check_question(question, is_search=is_search)
+    check_question(question, is_search=is_search, distinct_options=True)
     return inspect_video(path, config)
 
 
@@ -168,10 +168,12 @@ def _answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
 
 
 def _cost_text(answer: Answer) -> str:
+    from lvqa.records import counted
+
     counts, use = answer.counts, answer.index
-    index = "" if use is None else f"; index of {use.clips} clips {'reused' if use.reused else 'built'}"
+    index = "" if use is None else f"; index of {counted(use.clips, 'clip')} {'reused' if use.reused else 'built'}"
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in answer.seconds.items() if seconds >= 0.05)
     return (
-        f"{counts.frames_decoded} frames decoded, {counts.pairs_encoded} pairs encoded, "
-        f"{counts.tokens_prefilled} tokens{index}; {sum(answer.seconds.values()):.1f} s ({stages})"
+        f"{counted(counts.frames_decoded, 'frame')} decoded, {counted(counts.pairs_encoded, 'pair')} encoded, "
+        f"{counted(counts.tokens_prefilled, 'token')}{index}; {sum(answer.seconds.values()):.1f} s ({stages})"
     )

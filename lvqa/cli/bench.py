@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Measure how long each stage of the work takes.")
 @click.argument("video", metavar="[VIDEO]", type=click.Path(path_type=Path), required=False)
-@click.option("--model", default="tiny", show_default=True, metavar="ID|DIR|tiny", help="The Qwen2.5-VL to measure.")
+@click.option("--model", metavar="ID|DIR|tiny", help="The Qwen2.5-VL to measure.  [default: tiny]")
 @click.option("--random", "shape", metavar="3b|7b", help="Measure random weights of Qwen2.5-VL's real widths instead.")
 @click.option("--layers", type=int, metavar="N", help="Number of language layers with --random; default: all.")
 @click.option("--vision-layers", type=int, metavar="N", help="Number of vision layers with --random; default: all.")
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 def bench(
     *,
     video: Path | None,
-    model: str,
+    model: str | None,
     shape: str | None,
     layers: int | None,
     vision_layers: int | None,
@@ -77,7 +77,7 @@ def bench(
 
 
 def _load(
-    model: str,
+    model: str | None,
     shape: str | None,
     *,
     layers: int | None,
@@ -92,7 +92,9 @@ def _load(
     if shape is None:
         if layers is not None or vision_layers is not None:
             raise LvqaError("--layers and --vision-layers need --random; a trained model has the layers that it has")
-        return Qwen25VL.load(model, device=device, dtype=dtype)
+        return Qwen25VL.load(model or "tiny", device=device, dtype=dtype)
+    if model is not None:
+        raise LvqaError(f"--model {model} and --random {shape} exclude each other; leave one of them out")
     return random_model(shape, layers=layers, vision_layers=vision_layers, device=device, dtype=dtype)
 
 

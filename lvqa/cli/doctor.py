@@ -91,10 +91,12 @@ def _library_finding(module: str, package: str, *, essential: bool) -> _Finding:
 
 
 def _processor_findings() -> Iterator[_Finding]:
+    from lvqa.records import counted
+
     torch = sys.modules.get("torch")
     if torch is None:
         return
-    yield _Finding("CPU", f"{torch.get_num_threads()} threads of {os.cpu_count()} processors")
+    yield _Finding("CPU", f"{counted(torch.get_num_threads(), 'thread')}, {counted(os.cpu_count() or 1, 'processor')}")
     if not torch.cuda.is_available():
         yield _Finding(
             "GPU", "none: the embedded model runs well without one, a model of 3B or 7B is slow", healthy=False
@@ -108,7 +110,11 @@ def _store_findings(config: Config) -> Iterator[_Finding]:
     from lvqa.index import Store, default_store
     from lvqa.records import LvqaError
 
-    folder = (config.store.folder or default_store()).expanduser().absolute()
+    try:
+        folder = (config.store.folder or default_store()).absolute()
+    except LvqaError as error:
+        yield _Finding("store", str(error), healthy=False, essential=True)
+        return
     try:
         Store(folder).prepare()
     except LvqaError as error:

@@ -126,12 +126,15 @@ def _make_missing_videos(config: RunConfig, *, quiet: bool) -> None:
 
 def _summary(run: Run, num_failed: int) -> str:
     """Return the overview of the run, its numbers of answers, and the command for the full report."""
+    from lvqa.records import counted
     from lvqa.report.conditions import NamedRun, conditions_of
     from lvqa.report.tables import overview_table, to_markdown
 
     table = to_markdown(overview_table(conditions_of([NamedRun(run.folder.name, run)])))
-    numbers = f"{run.num_questions} questions, {len(run.rows)} answers, {num_failed} of them failed (counted as wrong)"
-    numbers += f"; {len(run.missing)} videos are missing" if run.missing else ""
+    numbers = f"{counted(run.num_questions, 'question')}, {counted(len(run.rows), 'answer')}, "
+    numbers += f"{num_failed} of them failed (counted as wrong)"
+    if run.missing:
+        numbers += f"; {counted(len(run.missing), 'video')} {'is' if len(run.missing) == 1 else 'are'} missing"
     return f"{table}\n\n{numbers}; more: lvqa report {one_line(run.folder)}"
 
 

@@ -170,6 +170,8 @@ def _index_in_workers(
 
 
 def _print_result(result: Indexed, *, as_json: bool) -> None:
+    from lvqa.records import counted
+
     use = result.use
     assert use is not None
     if as_json:
@@ -177,4 +179,4 @@ def _print_result(result: Indexed, *, as_json: bool) -> None:
         print_json({**index, "seconds": round(result.seconds, 4), "error": None})
     else:
         outcome = "already indexed" if use.reused else f"indexed in {result.seconds:.1f} s"
-        click.echo(f"{one_line(result.path)}: {use.clips} clips, {outcome}")
+        click.echo(f"{one_line(result.path)}: {counted(use.clips, 'clip')}, {outcome}")

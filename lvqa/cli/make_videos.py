@@ -86,7 +86,7 @@ def demo(common: CommonOptions, *, minutes: float, folder: Path, seed: int) -> N
 
     The embedded model answers each question twice: from uniform frames and from selected frames.
     """
-    from lvqa.records import LvqaError
+    from lvqa.records import LvqaError, counted
     from lvqa.report import is_correct
     from lvqa.synthetic.videos import HELD_OUT_SEEDS, ask_about, write_script
 
@@ -102,7 +102,7 @@ def demo(common: CommonOptions, *, minutes: float, folder: Path, seed: int) -> N
         started = time.perf_counter()
         use = qa.index(video)
         outcome = "reused from the store" if use.reused else f"built in {time.perf_counter() - started:.0f} s"
-        click.echo(f"index     {use.clips} clips, {outcome}")
+        click.echo(f"index     {counted(use.clips, 'clip')}, {outcome}")
         click.echo(f"model     {config.model.name}" + (f": {TINY_WARNING}" if config.model.name == "tiny" else ""))
         pairs = [_demo_question(qa, video, i, question) for i, question in enumerate(questions, start=1)]
     num_correct = [sum(map(is_correct, answers)) for answers in zip(*pairs, strict=True)]

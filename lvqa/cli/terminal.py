@@ -47,6 +47,8 @@ STAGES = {
 """Stage of work -> its unit, and how many units one step is. Steps of "index" and "rerank" are pairs of frames."""
 
 SECONDS_BETWEEN_LINES = 1.0
+MIN_RATE_SECONDS = 0.1
+"""A rate is printed of work that took so long."""
 
 
 class Progress:
@@ -54,7 +56,7 @@ class Progress:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._stage, self._num_done = "", 0
+        self._stage, self._num_done, self._scale = "", 0, 1
         self._bar: Any = None
         self._started = self._last_line = 0.0
 
@@ -77,7 +79,7 @@ class Progress:
         if stage != self._stage or num_done <= self._num_done:
             self._begin(stage, total)
         if self._bar is not None:
-            self._bar.update(num_done - self._num_done)
+            self._bar.update((num_done - self._num_done) * self._scale)
         else:
             self._line(num_done, total)
         self._num_done = num_done
@@ -91,11 +93,11 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            unit, scale = STAGES[stage]
+            unit, self._scale = STAGES[stage]
             # A terminal that does not know its size reports 0, and the bar would be empty.
             columns, lines = shutil.get_terminal_size()
             self._bar = tqdm(
-                total=total, desc=stage, unit=f" {unit}", unit_scale=scale, file=sys.stderr, ncols=columns, nrows=lines
+                total=total * self._scale, desc=stage, unit=f" {unit}", file=sys.stderr, ncols=columns, nrows=lines
             )
 
     def _line(self, num_done: int, total: int) -> None:
@@ -105,14 +107,31 @@ class Progress:
             return
         self._last_line = now
         unit, scale = STAGES[self._stage]
-        rate = num_done * scale / max(now - self._started, 1e-3)
-        amount = f"{num_done * scale} of {total * scale} {unit}, {rate:.0f} {unit}/s"
+        seconds = now - self._started
+        amount = f"{num_done * scale} of {total * scale} {unit}"
+        if seconds >= MIN_RATE_SECONDS:  # a stage that is reported once, at its end, has no rate
+            amount += f", {_rate(num_done * scale / seconds, unit)}"
+            if num_done < total:
+                amount += f", {_minutes(seconds / num_done * (total - num_done))} left"
         echo_message(f"{self._stage} {num_done * 100 // total}% ({amount})")
 
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
         self._bar, self._stage, self._num_done = None, "", 0
+
+
+def _rate(rate: float, unit: str) -> str:
+    """Return a rate in two figures or more: slow work is told in minutes, or in seconds for one."""
+    if rate >= 10:
+        return f"{rate:.0f} {unit}/s"
+    return f"{rate:.1f} {unit}/s" if rate >= 1 else f"{rate * 60:.2g} {unit}/min"
+
+
+def _minutes(seconds: float) -> str:
+    """Return a time as "0:05", "12:30" or "2:05:00"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 class MessageHandler(logging.Handler):

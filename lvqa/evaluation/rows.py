@@ -71,7 +71,7 @@ class Row(TypedDict):
     evidence_seconds: Span | None
     """Where the evidence lies; null where it is not annotated."""
     prediction: str | None
-    """The letter that the model answered, read strictly (see answering.named_letter); null if there is none."""
+    """The letter that the model answered, read strictly (see letters.named_letter); null if there is none."""
     text: str
     """The text of the predicted option, or what was generated."""
     option_scores: list[FiniteFloat | None]

@@ -12,6 +12,13 @@ from lvqa.models.devices import to_device
 from lvqa.records import LvqaError
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory ran out: Apple's GPUs and the CPU have no class of their own for it."""
+    text = str(error)
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or "out of memory" in text or "can't allocate memory" in text
+
+
 class TokenBudget:
     """A bound on the tokens of a batch. It is halved when memory runs out, and stays so."""
 
@@ -42,7 +49,9 @@ class TokenBudget:
             batch = self._first_batch(waiting, sizes)
             try:
                 rows.append(compute(batch))
-            except (torch.OutOfMemoryError, MemoryError) as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 size = sizes[batch[-1]]
                 if len(batch) == 1:
                     raise LvqaError(

@@ -11,11 +11,11 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progre
 from transformers import PreTrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
-from lvqa.records import LvqaError
+from lvqa.models.names import ALLOWED, advice, find_folder, is_hub_id, not_on_hub, note_download
+from lvqa.records import LvqaError, shorten
 
 TINY = Path(__file__).parents[1] / "synthetic" / "weights"
 """The folder of the embedded model."""
-ALLOWED = 'a hub id such as "Qwen/Qwen2.5-VL-7B-Instruct", a folder with a config.json, or "tiny"'
 SAMPLES, SAMPLE_BYTES = 64, 65536
 """How many samples of a large file are hashed, and how large each is."""
 
@@ -42,19 +42,30 @@ def find_checkpoint(model: str) -> Checkpoint:
     Raises:
         LvqaError: There is no such folder or hub id, or it has no config.json.
     """
-    folder = TINY if model == "tiny" else Path(model).expanduser()
-    if folder.is_dir():
+    folder = TINY if model == "tiny" else find_folder(model)
+    if folder is not None:
         if not (folder / "config.json").is_file():
             raise LvqaError(f"model {model!r}: the folder {folder} has no config.json; give {ALLOWED}")
-        config, _ = PreTrainedConfig.get_config_dict(str(folder))
-        return _checkpoint(model, str(folder), config, _fingerprint(folder))
-    if model == "tiny" or model.count("/") > 1 or model.startswith((".", "~", "/")):
-        raise LvqaError(f"model {model!r}: there is no folder {folder}; give {ALLOWED}")
+        return _checkpoint(model, str(folder), _read_config(folder), _fingerprint(folder))
+    if not is_hub_id(model):
+        raise LvqaError(f"model {shorten(model)}: there is no folder of this name; {advice(model)}")
+    note_download(model)
     try:
         config, _ = PreTrainedConfig.get_config_dict(model)
     except (OSError, ValueError) as error:
-        raise LvqaError(f"model {model!r} is not on the hub, or the hub is out of reach; give {ALLOWED}") from error
+        raise LvqaError(not_on_hub(model)) from error
     return _checkpoint(model, model, config, str(config.get("_commit_hash")))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Return the config.json of a folder, or raise LvqaError if it is no JSON object."""
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(str(folder))
+        if not isinstance(config, dict):
+            raise TypeError
+    except (AttributeError, OSError, TypeError, ValueError) as error:
+        raise LvqaError(f"{folder / 'config.json'}: the file must hold a JSON object, and be readable") from error
+    return config
 
 
 def _checkpoint(name: str, source: str, config: dict[str, Any], revision: str) -> Checkpoint:

@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText, DynamicCache
 from lvqa.models import ENHANCEMENTS, gpu
 from lvqa.models.batching import TokenBudget
 from lvqa.models.chat import Batch, ChatTemplate, PromptPart, SpecialToken, TokenizedPrompt, collate
-from lvqa.models.devices import to_device
+from lvqa.models.devices import batch_tokens, to_device
 from lvqa.models.enhancement import VisualEnhancement
 from lvqa.models.forward import STATES, ForwardPasses
 from lvqa.models.lm_head import LMHead
@@ -28,8 +28,6 @@ from lvqa.records import Counts, LvqaError
 
 PATCHES_PER_TOKEN = 4
 """All these models merge two by two patches into a token."""
-BATCH_TOKENS = {"cuda": 16384, "cpu": 4096}
-"""A GPU is kept busy by large batches; on a CPU they leave the cache, which costs the embedded model a third."""
 PREFIX_TOKEN_COST = 1 / 8
 """A token of a prefix costs this part of what a new token costs: it has keys and values, and no states."""
 
@@ -82,8 +80,8 @@ class Decoder(ABC):
             delimiters=self.delimiters,
             text_after_clip=self.text_after_clip,
         )
-        batch_tokens = max_batch_tokens or BATCH_TOKENS[library.device.type]
-        self._pixel_budget, self._prompt_budget = TokenBudget(batch_tokens), TokenBudget(batch_tokens)
+        tokens = max_batch_tokens or batch_tokens(library.device)
+        self._pixel_budget, self._prompt_budget = TokenBudget(tokens), TokenBudget(tokens)
 
     @classmethod
     def load(

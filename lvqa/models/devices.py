@@ -26,15 +26,30 @@ def best_device(name: str | None) -> torch.device:
     """Return the named device; without a name, CUDA where there is one, else the CPU.
 
     Raises:
-        LvqaError: The name is unknown, or this machine has no such device.
+        LvqaError: The name is unknown, or there is no such device, on this machine or for this build of torch.
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise LvqaError(f"device {name!r} is unknown; use cpu, cuda or cuda:0") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise LvqaError(f"device {name!r}: there is no usable CUDA device here; use cpu")
+    if device.type == "meta":
+        raise LvqaError(f"device {name!r} computes nothing; use cpu, cuda or cuda:0")
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except Exception as error:  # each backend has its own way to say that it is not there
+        raise LvqaError(f"device {name!r} can't be used by torch {torch.__version__} here; use cpu") from error
     return device
+
+
+def batch_tokens(device: torch.device) -> int:
+    """Return how many tokens a batch holds where nothing else is asked for.
+
+    A GPU of any kind is kept busy by large batches; on a CPU they leave the cache, which costs the embedded model a
+    third.
+    """
+    return 4096 if device.type == "cpu" else 16384
 
 
 def default_dtype(device: torch.device, cpu_dtype: str | None = None) -> str:
@@ -43,7 +58,7 @@ def default_dtype(device: torch.device, cpu_dtype: str | None = None) -> str:
     It is bfloat16 on CUDA and on CPUs that multiply in it, else float32. On a CPU, `cpu_dtype` goes first if it is one
     of DTYPES.
     """
-    if device.type == "cpu" and cpu_dtype in DTYPES:
+    if device.type == "cpu" and isinstance(cpu_dtype, str) and cpu_dtype in DTYPES:
         return cpu_dtype
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch lack it
     multiplies_bfloat16 = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")

@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lvqa.models.chat import Batch
+from lvqa.records import LvqaError
 
 NUM_LOGITS = 10
 """The entropy is taken over this many of the largest logits."""
@@ -64,7 +65,9 @@ class VisualEnhancement:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Hook the layers inside the `with` block."""
+        """Hook the layers inside the `with` block. LvqaError if the model is a mixture of experts."""
+        if not all(hasattr(layer.mlp, "gate_proj") for layer in self._text.layers):
+            raise LvqaError("visual enhancement needs a model without experts: they have no one MLP to enhance")
         hooks = []
         for i in self.watched:
             layer, following = self._text.layers[i], self._text.layers[i + 1]

@@ -52,7 +52,17 @@ def run_layer_at_last(layer: nn.Module, hidden: HiddenStates, *, with_mlp: bool,
         past: Keys and values of a prefix, (2, batch, kv_heads, length, head_dim).
     """
     last: Tensor = hidden.states[:, -1] + _attend_from_last(layer, hidden, past)
-    return last + layer.mlp(layer.post_attention_layernorm(last)) if with_mlp else last  # type: ignore[operator]
+    return last + _mlp_output(layer, last) if with_mlp else last
+
+
+def _mlp_output(layer: Any, last: Tensor) -> Tensor:
+    """Return (batch, dim): what a layer's MLP adds to a position, (batch, dim).
+
+    A mixture of experts takes sequences alone, and some return their routing beside the states.
+    """
+    output = layer.mlp(layer.post_attention_layernorm(last)[:, None])  # (batch, 1, dim)
+    states: Tensor = output[0] if isinstance(output, tuple) else output
+    return states[:, 0]
 
 
 def keys_and_values(layer: nn.Module, hidden: HiddenStates) -> tuple[Tensor, Tensor]:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
-from transformers import AutoTokenizer, ProcessorMixin
+from transformers import AutoTokenizer, PreTrainedConfig, ProcessorMixin
 
 from lvqa.models.checkpoint import Checkpoint, find_checkpoint
 from lvqa.models.devices import DTYPES, best_device, default_dtype
 from lvqa.records import LvqaError
+
+QUANTISATION_PACKAGES = {
+    "awq": ("gptqmodel", "accelerate"),
+    "gptq": ("optimum", "gptqmodel", "accelerate"),
+    "bitsandbytes": ("bitsandbytes", "accelerate"),
+    "fp8": ("accelerate",),
+    "compressed-tensors": ("compressed-tensors", "accelerate"),
+}
+"""A method of quantisation, as config.json names it -> the packages that the library needs for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +64,27 @@ def load_pretrained(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # _check refuses them by name
         )
+    except ImportError as error:  # of a quantised model, or of a tokenizer
+        raise LvqaError(_missing_package(checkpoint, str(error))) from error
     except (OSError, ValueError) as error:  # without a tokenizer it is a ValueError
         raise LvqaError(f"model {name!r} is incomplete: {str(error).splitlines()[0]}") from error
+    except (AttributeError, LookupError, TypeError) as error:  # a value of another kind in config.json
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise LvqaError(f"model {name!r} can't be loaded, perhaps for its config.json ({reason})") from error
     _check(name, model, tokenizer, report)
     model.eval().requires_grad_(False).to(target)
     return Pretrained(model, tokenizer, checkpoint.revision)
+
+
+def _missing_package(checkpoint: Checkpoint, reason: str) -> str:
+    """Return one line that names the packages that are missing, by the model's quantisation or the library's words."""
+    config, _ = PreTrainedConfig.get_config_dict(checkpoint.source)
+    method = config.get("quantization_config", {}).get("quant_method")
+    packages = [name for name in QUANTISATION_PACKAGES.get(method, ()) if find_spec(name.replace("-", "_")) is None]
+    packages = packages or re.findall(r"pip install (?:-\S+ )*'?([A-Za-z0-9][\w.-]*)", reason)
+    what = "" if method is None else f"is quantised by {method} and "
+    advice = f": pip install {' '.join(packages)}" if packages else f": {' '.join(reason.split())[:200]}"
+    return f"model {checkpoint.name!r} {what}needs what is not installed{advice}"
 
 
 def _load_tokenizer(checkpoint: Checkpoint) -> Any:

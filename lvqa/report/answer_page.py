@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lvqa.image import read_image
-from lvqa.records import Answer, Candidate, Video
+from lvqa.records import Answer, Candidate, Video, counted
 from lvqa.report.answers import Span, clock, frames_by_clip, scores_text, span_text, thumbnail_size, thumbnails
 from lvqa.report.page import data_url, render_figure, render_page, write_file
 from lvqa.report.timeline import DARK, LIGHT, Theme, add_timeline_legend, draw_timeline, themed_figure
@@ -56,6 +56,7 @@ def write_page(path: Path, answer: Answer, video: Video, *, evidence: Sequence[C
         truth=answer.question.evidence_seconds,
         plots=_plots(answer, video) if answer.evidence or answer.frames else [],
         clock=clock,
+        counted=counted,
         span=span_text,
         scores=scores_text,
         seconds=sum(answer.seconds.values()),
@@ -193,13 +194,14 @@ _PAGE = """<!doctype html>
 {% endfor %}</table></details>
 {% endif %}
 <h2>Cost</h2>
-<p class="small">{{ answer.counts.frames_decoded }} frames decoded, {{ answer.counts.pairs_encoded }} pairs encoded,
- {{ answer.counts.tokens_prefilled }} tokens prefilled; {{ "%.1f"|format(seconds) }} s
+<p class="small">{{ counted(answer.counts.frames_decoded, "frame") }} decoded,
+ {{ counted(answer.counts.pairs_encoded, "pair") }} encoded, {{ counted(answer.counts.tokens_prefilled, "token") }}
+ prefilled; {{ "%.1f"|format(seconds) }} s
  ({% for stage, stage_seconds in answer.seconds.items() %}
 {{ stage }} {{ "%.1f"|format(stage_seconds) }} s{{ ", " if not loop.last }}
 {%- endfor %}).
  {% if answer.index %}
- Index of {{ answer.index.clips }} clips, {{ "reused" if answer.index.reused else "built now" }}.
+ Index of {{ counted(answer.index.clips, "clip") }}, {{ "reused" if answer.index.reused else "built now" }}.
  {% endif %}</p>
 <dialog aria-label="an enlarged frame"><img alt="">
 <form method="dialog"><button type="button" aria-label="previous frame">&larr;</button><output></output>

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lvqa.records import Answer, Video
+from lvqa.records import Answer, Video, counted
 from lvqa.report.answers import (
     ClipFrames,
     Span,
@@ -83,11 +83,10 @@ def write_contact_sheet(
 
 def frames_text(answer: Answer, truth_seconds: Span | None) -> str:
     """Return the heading of an answer's frames: "freeret: B. red (correct) · 6 of 16 frames in the evidence"."""
-    num_frames = len(answer.frames)
-    counted = f"{num_frames} frames"
+    frames = counted(len(answer.frames), "frame")
     if truth_seconds is not None:
-        counted = f"{num_inside(answer, truth_seconds)} of {num_frames} frames in the evidence"
-    return f"{answer.method}: {textwrap.shorten(answer_text(answer), 70, placeholder=' ...')} · {counted}"
+        frames = f"{num_inside(answer, truth_seconds)} of {frames} in the evidence"
+    return f"{answer.method}: {textwrap.shorten(answer_text(answer), 70, placeholder=' ...')} · {frames}"
 
 
 def pictures_of(video: Video, *answers: Answer | None) -> dict[float, np.ndarray]:

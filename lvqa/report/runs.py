@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvqa.evaluation import Comparison
+from lvqa.records import counted
 from lvqa.report import plots, tables
 from lvqa.report.conditions import PUBLISHED_RESULTS, Condition, NamedRun, clean, conditions_of, read_runs
 from lvqa.report.page import data_url, render_page, write_file
@@ -162,10 +163,11 @@ def _about(named: NamedRun) -> list[str]:
         f"{', '.join(f'{name} {count}' for name, count in counts.items())}; seed {config.seed}; "
         f"started {run.about.get('started', 'at an unknown time')}; {versions}"
     ]
-    if named.num_missing_answers:
-        lines.append(f"{named.name} is not complete: {named.num_missing_answers} answers are still to come.")
+    if num_missing := named.num_missing_answers:
+        verb = "is" if num_missing == 1 else "are"
+        lines.append(f"{named.name} is not complete: {counted(num_missing, 'answer')} {verb} still to come.")
     if run.missing:
-        lines.append(f"{named.name} left out {len(run.missing)} missing videos: {', '.join(run.missing)}.")
+        lines.append(f"{named.name} left out {counted(len(run.missing), 'missing video')}: {', '.join(run.missing)}.")
     if not run.rows:
         lines.append(f"{named.name} has no answers yet.")
     return [clean(line) for line in lines]

@@ -22,6 +22,7 @@ from lvqa.evaluation import (
     index_cost,
     official_accuracy,
 )
+from lvqa.records import counted
 from lvqa.report.conditions import PUBLISHED_RESULTS, Condition, NamedRun, by_arm, clean
 
 SELECTION = "selection"
@@ -237,9 +238,8 @@ def failures(runs: Sequence[NamedRun]) -> list[str]:
     for (run, video, error), rows in rows_by_error.items():
         questions = list(dict.fromkeys(row["question_id"] for row in rows))
         subject = f"question {questions[0]}" if len(questions) == 1 else f"{len(questions)} questions"
-        count = "1 answer" if len(rows) == 1 else f"{len(rows)} answers"
         prefix = f"{run}: " if len(runs) > 1 else ""
-        lines.append(clean(f"{prefix}{video}, {subject}, {count}: {error}"))
+        lines.append(clean(f"{prefix}{video}, {subject}, {counted(len(rows), 'answer')}: {error}"))
     num_more = len(lines) - MAX_FAILURES
     return lines if num_more <= 0 else [*lines[:MAX_FAILURES], f"and {num_more} more of this kind"]
 
@@ -293,7 +293,7 @@ def amount(value: float) -> str:
 
 def frames_text(budget: int) -> str:
     """Return a budget in words: 0 -> "no frames", 16 -> "16 frames"."""
-    return f"{budget} frames" if budget else "no frames"
+    return counted(budget, "frame") if budget else "no frames"
 
 
 def _interval(paired: Comparison) -> str:

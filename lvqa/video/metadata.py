@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import logging
+import re
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -202,6 +203,13 @@ def _log_warnings(path: Path, timeline: Timeline) -> None:
 
 def _regular_file(path: str | Path) -> Path:
     """Return the absolute path of a regular file that is not empty, or raise VideoError."""
+    if url := re.match(r"(?i)(https?|ftps?|rtsp|rtmp|s3|gs|file):/+(.*)", str(path), re.DOTALL):
+        is_file = url[1].lower() == "file"
+        address = f"{url[1]}://{'/' if is_file else ''}{url[2]}"  # a path has lost slashes of it
+        advice = f"download it first: yt-dlp -o video.mp4 {address}"
+        if not url[1].lower().startswith("http"):
+            advice = "give the path alone" if is_file else "download it to a file first"
+        raise VideoError(f"{address} is an address, and lvqa reads files; {advice}")
     try:
         path = Path(path).expanduser().resolve()
         status = path.stat()
