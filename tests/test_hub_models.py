@@ -19,6 +19,8 @@ from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForCondition
 
 import lvqa.models.checkpoint
 from lvqa.config import load_config
+from lvqa.index import fingerprint
+from lvqa.index_steps import EmbedStep, PlanStep, SplitStep, run_step
 from lvqa.models.checkpoint import TINY, find_checkpoint
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import LvqaError
@@ -156,6 +158,20 @@ def test_all_files_are_of_one_commit_though_the_hub_moves(
     assert (model.revision, model.dim) == (COMMITS["one"], 64)
     assert torch.equal(model.lm_head.rows([0, 1]), expected)
     assert load(FIRST).model.dim == 32, "the next process loads what the branch has become"
+
+
+def test_a_worker_with_an_updated_model_refuses_the_segment_of_an_index(hub: Hub, load: Load, video: Path) -> None:
+    """Vectors of two commits never come into one index."""
+    planner = load(FIRST)
+    hub.add(FIRST, COMMITS["two"], seed=2)
+    hub.point(FIRST, COMMITS["two"])
+    worker = load(FIRST)
+    inspected, spec = run_step([planner.indexer], PlanStep(0, video))
+    clips = tuple(run_step([planner.indexer], SplitStep(0, inspected)))
+    step = EmbedStep(0, inspected, clips, fingerprint(spec))
+    assert run_step([planner.indexer], step).shape == (len(clips), 64)
+    with pytest.raises(LvqaError, match=r"video\.mp4: the model was updated while it was being indexed"):
+        run_step([worker.indexer], step)
 
 
 @pytest.mark.parametrize(
