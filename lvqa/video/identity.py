@@ -65,7 +65,7 @@ class Identity:
 def identify(file: FileState) -> Identity:
     """Return a file's identity, whatever its name and its times.
 
-    The file is read through once, at 1.8 GB/s where the processor has instructions for the hash. What `store_id` has
+    The file is read through once, at 1.5 GB/s where the processor has instructions for the hash. What `store_id` has
     kept in the metadata folder counts for a file of the same path, size, times and inode.
 
     Raises:

@@ -30,7 +30,7 @@ def inspect_video(path: str | Path, *, metadata_folder: Path | None = None) -> V
     """Return what a video file holds: its identity, duration, size and frame rate.
 
     The first call in a process hashes the file, reads every packet's header and decodes one frame, which takes 0.4 s
-    for an hour of video, and the hash 0.6 s a gigabyte; later calls for the same file are free. Nothing is written.
+    for an hour of video, and the hash 0.7 s a gigabyte; later calls for the same file are free. Nothing is written.
 
     Args:
         path: The file.
