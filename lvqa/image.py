@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lvqa.records import MAX_ASPECT, LvqaError, shorten
+from lvqa.records import MAX_ASPECT, FileKey, LvqaError, file_key, shorten
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -43,8 +43,7 @@ def _open_upright(path: Path) -> Picture:
     from PIL import Image
 
     try:
-        status = path.stat()
-        return _decode(path, status.st_mtime_ns, status.st_size)
+        return _decode(path, file_key(path))
     except FileNotFoundError as error:
         raise LvqaError(f"image {shorten(str(path))}: there is no such file") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -54,7 +53,7 @@ def _open_upright(path: Path) -> Picture:
 
 
 @functools.lru_cache(maxsize=2)
-def _decode(path: Path, _mtime_ns: int, _num_bytes: int) -> Picture:
+def _decode(path: Path, _: FileKey) -> Picture:
     """Return the file's picture, upright and in RGB; it is remembered as long as the file stays as it is.
 
     So a question that is checked and then embedded decodes its picture once.

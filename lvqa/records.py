@@ -30,6 +30,20 @@ class LvqaError(Exception):
         return " ".join(super().__str__().splitlines())
 
 
+FileKey = tuple[int, int, int, int]
+"""What is another value after each change of a file, in place too: size, times of modification and change, inode."""
+
+
+def file_key(path: Path) -> FileKey:
+    """Return the key of a file in its present state. A time of modification can be set back; the time of change can't.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
 def shorten(value: object) -> str:
     """Return a value for a message: on one line, at most 80 characters, with both ends of a longer one."""
     if isinstance(value, int) and abs(value) > 10**20:  # Python refuses to write thousands of digits
