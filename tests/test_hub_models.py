@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import huggingface_hub
@@ -191,6 +193,48 @@ def test_a_revision_that_is_not_there_is_refused_in_one_line(
 ) -> None:
     with pytest.raises(LvqaError, match=message) as caught:
         load(model, *([f"model.revision={revision!r}"] if revision else []))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def answering_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """A hub on this machine, which answers all requests with an error; the headers that say which are yielded."""
+    headers: dict[str, str] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(404)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address, constants = f"http://127.0.0.1:{server.server_port}", huggingface_hub.constants
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield headers
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("RevisionNotFound", r"has no revision 'v9' on the hub; give a commit, a tag or a branch of it"),
+        ("RepoNotFound", "is not on the hub, or the hub is out of reach"),
+        ("GatedRepo", "who asked for access"),
+        ("EntryNotFound", "has no config.json on the hub"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_line(answering_hub: dict[str, str], load: Load, code: str, message: str) -> None:
+    answering_hub["X-Error-Code"] = code
+    with pytest.raises(LvqaError, match=message) as caught:
+        load(SECOND, "model.revision=v9")
     assert "\n" not in str(caught.value)
 
 
