@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 # Products on a CPU are rounded alike wherever their numbers lie in memory: otherwise MKL lets two processes differ in
 # the last digit, and an index would tell which of them made it. It reads this at its first product.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+# Threads that wait for each other sleep. By default they spin, and on a machine that is busy a question takes ten times
+# as long: who spins keeps the core from who is waited for. OpenMP reads it when it is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.2.0"
 """The version, in this one place."""

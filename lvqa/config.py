@@ -49,6 +49,8 @@ class ModelConfig(Section):
 
     name: Text = "Qwen/Qwen2.5-VL-7B-Instruct"
     """The model is a hub id, a folder, or "tiny"."""
+    revision: Text | None = None
+    """A hub id is loaded at this commit, tag or branch; null takes its main branch as it is now."""
     device: Text | None = None
     """The device is named as torch names it ("cpu", "cuda:1"); null takes the best there is."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lvqa.records import LvqaError, shorten
+from lvqa.records import MAX_ASPECT, FileKey, LvqaError, file_key, shorten
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
-
-MAX_RATIO = 200
-"""One side may be so many times the other at most: Qwen's own limit."""
 
 
 def read_image(path: Path, *, size_of: Callable[[int, int], tuple[int, int]] | None = None) -> np.ndarray:
@@ -34,9 +31,9 @@ def read_image(path: Path, *, size_of: Callable[[int, int], tuple[int, int]] | N
     from PIL import Image
 
     picture = _open_upright(path)
-    if max(picture.size) > MAX_RATIO * min(picture.size):
+    if max(picture.size) > MAX_ASPECT * min(picture.size):
         size = f"{picture.height} x {picture.width}"
-        raise LvqaError(f"image {shorten(str(path))} is {size}: one side may be {MAX_RATIO} times the other at most")
+        raise LvqaError(f"image {shorten(str(path))} is {size}: one side may be {MAX_ASPECT} times the other at most")
     height, width = size_of(picture.height, picture.width) if size_of else (picture.height, picture.width)
     return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
 
@@ -46,8 +43,7 @@ def _open_upright(path: Path) -> Picture:
     from PIL import Image
 
     try:
-        status = path.stat()
-        return _decode(path, status.st_mtime_ns, status.st_size)
+        return _decode(path, file_key(path))
     except FileNotFoundError as error:
         raise LvqaError(f"image {shorten(str(path))}: there is no such file") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -57,7 +53,7 @@ def _open_upright(path: Path) -> Picture:
 
 
 @functools.lru_cache(maxsize=2)
-def _decode(path: Path, _mtime_ns: int, _num_bytes: int) -> Picture:
+def _decode(path: Path, _: FileKey) -> Picture:
     """Return the file's picture, upright and in RGB; it is remembered as long as the file stays as it is.
 
     So a question that is checked and then embedded decodes its picture once.

@@ -47,6 +47,8 @@ class EmbedStep:
     setting: int
     video: Video
     clips: tuple[Clip, ...]
+    fingerprint: str
+    """The fingerprint of the index's spec; a worker whose model was updated on the hub has another one."""
 
 
 Step = PlanStep | SplitStep | EmbedStep
@@ -126,6 +128,8 @@ def run_step(indexers: Sequence[VideoIndexer], step: Step, on_pairs: OnPairs = l
         case SplitStep():
             return indexer.split(step.video)
         case EmbedStep():
+            if step.fingerprint != indexer.spec.fingerprint():
+                raise LvqaError(f"{step.video.path}: the model was updated while it was being indexed; index it again")
             return indexer.embed_segment(step.video, step.clips, on_pairs)
 
 

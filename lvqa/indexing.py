@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lvqa.costs import CostMeter
-from lvqa.index import ClipIndex, Store
+from lvqa.index import ClipIndex, Store, fingerprint
 from lvqa.index_steps import EmbedStep, OnPairs, PlanStep, SplitStep, Step, VideoIndexer, run_step, segments
 from lvqa.records import Clip, Cost, IndexUse, LvqaError, Video
 from lvqa.session import IndexSpec
@@ -204,7 +204,8 @@ class IndexBuilder:
                 task.started = time.perf_counter()
             for _, i, part in sorted(parts, key=lambda turn: turn[:2]):
                 if not tasks[i].is_over:
-                    yield EmbedStep(tasks[i].setting, video, tuple(tasks[i].clips)[part])
+                    clips = tuple(tasks[i].clips)[part]
+                    yield EmbedStep(tasks[i].setting, video, clips, fingerprint(tasks[i].spec))
 
     def _finish(self, task: _Task, error: str | None) -> Iterator[Indexed]:
         """Save what is whole, and yield it."""

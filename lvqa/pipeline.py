@@ -21,7 +21,7 @@ from lvqa.records import Answer, Candidate, Counts, IndexUse, Question, Ranking,
 from lvqa.retrieval import Retriever
 from lvqa.session import IndexSpec, SessionCache, VideoSession
 from lvqa.validation import check_count, check_question, option_texts
-from lvqa.video import inspect_video
+from lvqa.video import inspect_video, store_metadata
 
 require_unix()
 
@@ -85,8 +85,9 @@ class LongVideoQA:
         if model is not None:
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
         check_settings(config)
-        loaded = load_model(config.model.name, device=config.model.device, dtype=config.model.dtype)
-        if config.model.compile:
+        settings = config.model
+        loaded = load_model(settings.name, revision=settings.revision, device=settings.device, dtype=settings.dtype)
+        if settings.compile:
             loaded.compile()
         return cls(loaded, config, progress=progress)
 
@@ -245,8 +246,10 @@ class LongVideoQA:
     # --- the stages -------------------------------------------------------------------------------------------------
 
     def inspect_video(self, path: str | Path) -> Video:
-        """Inspect a file; what is known of an indexed video is in the store, so that it need not be read through."""
-        return inspect_video(path, metadata_folder=self.store.folder)
+        """Inspect a file; what is known of it is kept in the store, so that it is hashed and read through once."""
+        video = inspect_video(path, metadata_folder=self.store.folder)
+        store_metadata(video.path, self.store.folder)
+        return video
 
     def open(self, path: str | Path | Video) -> VideoSession:
         """Open a video. The last one stays open, with its tokens and rankings, so that the next question is cheap."""

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from lvqa.records import LvqaError
+from lvqa.records import FileKey, LvqaError, file_key
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -196,15 +196,15 @@ def _load_module(name: str) -> tuple[Path, types.ModuleType, str | None]:
     assert match is not None, f"{name!r} is not the name of a Python file"
     path = Path(match["path"]).expanduser().absolute()
     try:
-        modified_ns = path.stat().st_mtime_ns
+        key = file_key(path)
     except OSError as error:
         raise LvqaError(f"cannot read the plug-in {path}: {error.strerror}") from error
-    return path, _execute(path, modified_ns), match["attribute"]
+    return path, _execute(path, key), match["attribute"]
 
 
 @functools.lru_cache(maxsize=16)
-def _execute(path: Path, modified_ns: int) -> types.ModuleType:
-    """Return the file's module, executed again if the file was modified. No compiled copy is written."""
+def _execute(path: Path, _: FileKey) -> types.ModuleType:
+    """Return the file's module, executed again if the file was changed. No compiled copy is written."""
     module = types.ModuleType(f"lvqa_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}")
     module.__file__ = str(path)
     with located_errors(PluginSource(str(path), module.__name__)):

@@ -10,9 +10,13 @@ import numpy as np
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".flv", ".wmv"),
-    *(".asf", ".ogv", ".mxf", ".3gp", ".vob", ".gif", ".nut", ".ivf"),
+    *(".asf", ".ogv", ".mxf", ".3gp", ".vob", ".gif", ".nut", ".ivf", ".m2v", ".h264", ".264", ".h265", ".265"),
+    *(".hevc", ".dv", ".ogm", ".f4v", ".3g2", ".divx", ".rm", ".rmvb", ".wtv", ".y4m", ".obu"),
 )
 """The suffixes of video files in a folder, the likeliest first; a file named outright may have any suffix."""
+
+MAX_ASPECT = 200
+"""One side of a picture may be so many times the other at most, as in Qwen's own preprocessing."""
 
 LETTERS = "ABCDEFGHIJKLMNOPQRST"
 """The letters of options; a question has at most this many."""
@@ -24,6 +28,20 @@ class LvqaError(Exception):
     def __str__(self) -> str:
         """Return the message on one line, even if a name in it has several."""
         return " ".join(super().__str__().splitlines())
+
+
+FileKey = tuple[int, int, int, int]
+"""What is another value after each change of a file, in place too: size, times of modification and change, inode."""
+
+
+def file_key(path: Path) -> FileKey:
+    """Return the key of a file in its present state. A time of modification can be set back; the time of change can't.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def shorten(value: object) -> str:
@@ -50,11 +68,13 @@ class Video:
     duration_seconds: float
     """The time from the first presented frame to the end of the last one."""
     height: int
-    """The height in pixels, as shown: after rotation."""
+    """The height in pixels, as shown: turned, and in square pixels."""
     width: int
-    """The width in pixels, as shown: after rotation."""
+    """The width in pixels, as shown: turned, and in square pixels."""
     frames_per_second: float
     """The average rate of the file's own frames; it may vary."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the file, and what was made of it, in one line each."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

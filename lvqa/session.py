@@ -19,7 +19,7 @@ from lvqa.embedding import EMBEDDING_FORMAT, Embedder
 from lvqa.index import INDEX_FORMAT, ClipIndex, Store, fingerprint
 from lvqa.models import Model
 from lvqa.models.prefix import PrefixCache
-from lvqa.records import Clip, ModelOutput, Question, Ranking, Video
+from lvqa.records import Clip, FileKey, LvqaError, ModelOutput, Question, Ranking, Video, file_key
 from lvqa.video import FRAMES_FORMAT, SAMPLINGS, FrameGrid
 from lvqa.visual_tokens import TOKENS_FORMAT, TokenFile, VisualTokens, image_tokens, pairs_of_clip
 
@@ -45,6 +45,11 @@ class FrameSpec:
     frames_per_second: float
     decoder: str
     """A name in video.DECODERS."""
+
+    def __post_init__(self) -> None:
+        """Refuse a model that is known by nothing: what is kept of it would be taken for that of another one."""
+        if self.model_revision in ("", "None"):
+            raise LvqaError(f"the model's revision is {self.model_revision!r}; it must tell its weights from others")
 
     @classmethod
     def of(cls, model: Model, config: Config) -> FrameSpec:
@@ -110,15 +115,15 @@ class IndexSpec:
 
 @dataclass(frozen=True, slots=True)
 class MediaKey:
-    """What tells a question's picture and voice from others: their paths and when they were changed."""
+    """What tells a question's picture and voice from others: their paths and the files' states."""
 
-    image: tuple[str, int] | None
-    voice: tuple[str, int] | None
+    image: tuple[str, FileKey] | None
+    voice: tuple[str, FileKey] | None
 
     @classmethod
     def of(cls, question: Question) -> MediaKey:
         """Return the key of the question's files."""
-        image, voice = (path and (str(path), path.stat().st_mtime_ns) for path in (question.image, question.voice))
+        image, voice = (path and (str(path), file_key(path)) for path in (question.image, question.voice))
         return cls(image or None, voice or None)
 
 
@@ -148,7 +153,7 @@ class VideoSession:
             threads=settings.threads,
             stall_seconds=settings.stall_seconds,
             memory_bytes=store.memory_mib << 20,
-            file=self._token_file(store),
+            file=self._token_file(model, store),
         )
         self.indexes: dict[IndexSpec, ClipIndex] = {}
         """The indexes that were loaded or built."""
@@ -160,9 +165,11 @@ class VideoSession:
         self._prefix_caches: dict[RerankConfig, PrefixCache] = {}
         self._media: dict[MediaKey, Prompt] = {}
 
-    def _token_file(self, store: StoreConfig) -> TokenFile | None:
+    def _token_file(self, model: Model, store: StoreConfig) -> TokenFile | None:
         path, max_bytes = Store(store.folder).tokens_path(self.video.id, self.spec.to_dict()), store.disk_mib << 20
-        return TokenFile(path, num_pairs=self.grid.num_pairs, max_bytes=max_bytes) if max_bytes else None
+        if not max_bytes:
+            return None
+        return TokenFile(path, num_pairs=self.grid.num_pairs, width=model.dim, max_bytes=max_bytes)
 
     def add_index(self, spec: IndexSpec, index: ClipIndex) -> None:
         """Keep an index; what was ranked by another one is forgotten."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Pair = tuple[int, int]
 """The grid frames of a pair; twice the same frame if it has no partner."""
 
-TOKENS_FORMAT = 1
+TOKENS_FORMAT = 2
 """The format number of token files. Raise it when their layout changes, or the computation that makes the tokens."""
 
 
@@ -88,19 +88,21 @@ def image_tokens(path: Path, model: Model, *, max_pixels: int | None = None) -> 
 class TokenFile:
     """The tokens of a grid's pairs on disk, a slot each, so that another process need not decode and encode them again.
 
-    A slot begins with the checksum of its data. One that was never written, or only in part, counts as empty; so
-    several processes may write at once, and a process may die. Where not all can be written, nothing is kept.
+    The file begins with the size of a slot and the model's width; under another width all slots count as empty. A slot
+    begins with the checksum of its data and of the width. One that was never written, or only in part, counts as empty;
+    so several processes may write at once, and a process may die. Where not all can be written, nothing is kept.
     """
 
-    def __init__(self, path: Path, *, num_pairs: int, max_bytes: int) -> None:
+    def __init__(self, path: Path, *, num_pairs: int, width: int, max_bytes: int) -> None:
         """Name the file, which need not exist.
 
         Args:
             path: The file; its folder must exist, or nothing is kept.
             num_pairs: How many slots there are.
+            width: The width of the model's states.
             max_bytes: Nothing is kept if all pairs together take more.
         """
-        self._path, self._num_pairs, self._max_bytes = path, num_pairs, max_bytes
+        self._path, self._num_pairs, self._width, self._max_bytes = path, num_pairs, width, max_bytes
 
     def has_room(self, pair_bytes: int) -> bool:
         """Return whether all pairs fit if each takes so many bytes."""
@@ -113,8 +115,8 @@ class TokenFile:
             try:
                 for slot, data in slots.items():
                     size = _CHECKSUM.size + len(data)
-                    os.pwrite(file, _SIZE.pack(size), 0)
-                    os.pwrite(file, _checksum(slot, data) + data, _SIZE.size + slot * size)
+                    os.pwrite(file, _HEADER.pack(size, self._width), 0)
+                    os.pwrite(file, self._checksum(slot, data) + data, _HEADER.size + slot * size)
             finally:
                 os.close(file)
         except OSError:  # no folder, no room
@@ -125,7 +127,7 @@ class TokenFile:
         """Return a slot's data, or None if it is empty."""
         content = self._read_bytes(slot)
         data = None if content is None else bytearray(content[_CHECKSUM.size :])
-        return data if data and content == _checksum(slot, data) + data else None
+        return data if data and content == self._checksum(slot, data) + data else None
 
     def may_contain(self, slot: int) -> bool:
         """Return whether a slot was written, at least in part; this is cheaper than to read it."""
@@ -134,17 +136,17 @@ class TokenFile:
     def _read_bytes(self, slot: int, num_bytes: int | None = None) -> bytes | None:
         """Return the first bytes of a slot, or all of it; None if there is no such file."""
         with suppress(OSError, struct.error), self._path.open("rb", buffering=0) as file:
-            (size,) = _SIZE.unpack(file.read(_SIZE.size))
-            if size <= os.fstat(file.fileno()).st_size:  # else it is another kind of file
-                return os.pread(file.fileno(), num_bytes or size, _SIZE.size + slot * size)
+            size, width = _HEADER.unpack(file.read(_HEADER.size))
+            # Otherwise it is another model's, or another kind of file.
+            if width == self._width and size <= os.fstat(file.fileno()).st_size:
+                return os.pread(file.fileno(), num_bytes or size, _HEADER.size + slot * size)
         return None
 
+    def _checksum(self, slot: int, data: bytes | bytearray) -> bytes:
+        return _CHECKSUM.pack(zlib.crc32(data, zlib.crc32(_HEADER.pack(slot, self._width))))
 
-_SIZE, _CHECKSUM = struct.Struct("<Q"), struct.Struct("<I")
 
-
-def _checksum(slot: int, data: bytes | bytearray) -> bytes:
-    return _CHECKSUM.pack(zlib.crc32(data, slot))
+_HEADER, _CHECKSUM = struct.Struct("<QQ"), struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)

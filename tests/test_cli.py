@@ -636,6 +636,30 @@ def test_a_folder_is_its_videos_in_order(tmp_path):
     assert videos_in([tmp_path, Path("other")]) == ([tmp_path / "a.mkv", tmp_path / "b.MP4", Path("other")], [])
 
 
+def test_subfolders_are_searched_only_when_asked_for(tmp_path, caplog):
+    top, below, deep = tmp_path / "top.mp4", tmp_path / "b" / "below.H264", tmp_path / "a" / "c" / "deep.m2v"
+    for path in (top, below, deep):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
+    assert videos_in([tmp_path], recursive=True) == ([top, deep, below], [])
+    assert not caplog.messages
+    assert videos_in([tmp_path]) == ([top], [])
+    assert caplog.messages == [f"{tmp_path}: its subfolders hold videos, too, for example {deep}; add --recursive"]
+    caplog.clear()
+    top.unlink()
+    message = f"{tmp_path}: this folder contains no video file; its subfolders do, for example {deep}: add --recursive"
+    assert videos_in([tmp_path]) == ([], [(tmp_path, message)])
+    assert videos_in([deep.parent]) == ([deep], []) and not caplog.messages
+
+
+@pytest.mark.parametrize("suffix", ["m2v", "h264", "264", "hevc", "dv", "ogm", "f4v", "3g2", "divx", "rm"])
+def test_a_folder_is_searched_for_less_common_suffixes(tmp_path, suffix):
+    path = tmp_path / f"video.{suffix.upper()}"
+    path.touch()
+    assert videos_in([tmp_path]) == ([path], [])
+
+
 @pytest.mark.slow
 def test_indexing_goes_on_after_a_failure(lvqa, short_video, tmp_path):
     folder = tmp_path / "videos"

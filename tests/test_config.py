@@ -27,6 +27,7 @@ def test_defaults_are_those_of_the_design():
     assert to_dict(Config()) == {
         "model": {
             "name": "Qwen/Qwen2.5-VL-7B-Instruct",
+            "revision": None,
             "device": None,
             "dtype": None,
             "compile": False,

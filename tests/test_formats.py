@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow.parquet
@@ -37,6 +39,7 @@ from lvqa.records import Clip, Video
 from lvqa.session import VideoSession
 from lvqa.video import (
     FRAMES_FORMAT,
+    IDENTITY_FORMAT,
     METADATA_FORMAT,
     FrameGrid,
     cut_clips,
@@ -157,7 +160,7 @@ def metadata_output(material: Material) -> Output:
     folder = material.folder / "metadata"
     folder.mkdir()
     store_metadata(material.path, folder)
-    (path,) = folder.iterdir()
+    (path,) = folder.glob("*.npz")
     with np.load(path, allow_pickle=False) as file:
         columns = {name: file[name] for name in file.files}
     fingerprint = str(columns.pop("fingerprint"))
@@ -172,16 +175,26 @@ def metadata_output(material: Material) -> Output:
     }
 
 
+def identity_output(material: Material) -> Output:
+    """Return the id of the video, and what the file holds that keeps it."""
+    folder = material.folder / "identity"
+    folder.mkdir()
+    with mock.patch("lvqa.video.identity.SETTLED_NS", 0):
+        store_metadata(Path(shutil.copy(material.path, material.folder / "copy.mp4")), folder)
+    (path,) = folder.glob("*.json")
+    return {"id": material.video.id, "content": _types(json.loads(path.read_text()))}
+
+
 def tokens_output(material: Material) -> Output:
     """Return the bytes of a small token file, and the first tokens of two pairs of the video."""
     path = material.folder / "small.tokens"
-    TokenFile(path, num_pairs=3, max_bytes=100).write({0: b"pair", 2: b"last"})
+    TokenFile(path, num_pairs=3, width=2, max_bytes=100).write({0: b"pair", 2: b"last"})
     qa = material.pipeline()
     qa.store.prepare()
     session = qa.open(material.path)
     material.read_clips(session)
     stored = qa.store.tokens_path(session.video.id, session.spec.to_dict())
-    file = TokenFile(stored, num_pairs=session.grid.num_pairs, max_bytes=1 << 30)
+    file = TokenFile(stored, num_pairs=session.grid.num_pairs, width=material.model.dim, max_bytes=1 << 30)
     pairs = [bytes(file.read(slot) or b"") for slot in (0, 9)]
     return {
         "small_file": path.read_bytes().hex(),
@@ -205,6 +218,7 @@ def rows_output(material: Material) -> Output:
 FORMATS: dict[str, tuple[int, Callable[[Material], Output]]] = {
     "EMBEDDING_FORMAT": (EMBEDDING_FORMAT, embedding_output),
     "FRAMES_FORMAT": (FRAMES_FORMAT, frames_output),
+    "IDENTITY_FORMAT": (IDENTITY_FORMAT, identity_output),
     "INDEX_FORMAT": (INDEX_FORMAT, index_output),
     "METADATA_FORMAT": (METADATA_FORMAT, metadata_output),
     "ROWS_FORMAT": (ROWS_FORMAT, rows_output),

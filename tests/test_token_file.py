@@ -19,7 +19,7 @@ def path(tmp_path) -> Path:
 @pytest.fixture
 def file(path) -> TokenFile:
     """A file whose first slots are written."""
-    file = TokenFile(path, num_pairs=NUM_PAIRS, max_bytes=1 << 10)
+    file = TokenFile(path, num_pairs=NUM_PAIRS, width=2, max_bytes=1 << 10)
     file.write(DATA)
     return file
 

@@ -71,7 +71,7 @@ def test_stored_metadata_are_known_to_the_next_process(
     pixels, _ = read_pixels(first, times)
     assert not list(tmp_path.iterdir()), "inspecting a file writes nothing"
     store_metadata(path, tmp_path)
-    (stored,) = tmp_path.iterdir()
+    (stored,) = tmp_path.glob("*.metadata.npz")
     with monkeypatch.context() as patched:
         patched.setattr(lvqa.video.metadata, "open_stream", fail_if_called)
         patched.setattr(lvqa.video.metadata, "read_timeline", fail_if_called)
@@ -87,7 +87,7 @@ def test_stored_metadata_are_known_to_the_next_process(
 def test_stored_metadata_are_not_those_of_a_file_that_has_changed(folder: Path, tmp_path: Path) -> None:
     path = video_files.write_video(folder / "stored_and_changed.mp4", 10)
     store_metadata(path, tmp_path)
-    (stored,) = tmp_path.iterdir()
+    (stored,) = tmp_path.glob("*.metadata.npz")
     with np.load(stored) as file:
         content = dict(file)
     change_columns(stored, frame_ticks=content["frame_ticks"][:5])
@@ -102,7 +102,7 @@ def test_stored_metadata_are_not_those_of_a_file_that_has_changed(folder: Path, 
 def test_metadata_of_another_format_are_not_used(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = video_files.write_video(folder / "stored_in_old_format.mp4", 10)
     store_metadata(path, tmp_path)
-    (stored,) = tmp_path.iterdir()
+    (stored,) = tmp_path.glob("*.metadata.npz")
     with np.load(stored) as file:
         frame_ticks = file["frame_ticks"]
     change_columns(stored, frame_ticks=frame_ticks[:5])
@@ -163,7 +163,7 @@ def test_invalid_metadata_are_read_again_from_the_file(
     corrupt: Callable[[Path], object], video: Video, tmp_path: Path
 ) -> None:
     store_metadata(video.path, tmp_path)
-    (stored,) = tmp_path.iterdir()
+    (stored,) = tmp_path.glob("*.metadata.npz")
     corrupt(stored)
     assert inspect_as_new_process(video.path, tmp_path) == video
     assert frame_numbers(read_pixels(video, [0.0, 1.0])[0]) == [0, 25]
@@ -199,7 +199,7 @@ UNREADABLE = {
     "noise.mp4": "not readable as video",
     "no_moov.mp4": "not readable as video",
     "no_frame.mp4": "not one frame can be decoded",
-    "picture.png": "not readable as video",
+    "picture.png": "it is a still image",
     "sound.m4a": "no video stream",
     "list.m3u8": "not readable as video",
     "list.mp4": "not readable as video",

@@ -331,7 +331,7 @@ def test_the_model_gives_the_same_tokens_in_every_order(video):
 
 def test_tokens_on_disk_are_whole_or_none(tmp_path):
     path = tmp_path / "video.tokens"
-    file = TokenFile(path, num_pairs=4, max_bytes=4 * 8)
+    file = TokenFile(path, num_pairs=4, width=2, max_bytes=4 * 8)
     assert file.has_room(8) and not file.has_room(9)
     assert file.read(0) is None
     file.write({2: b"8 bytes.", 0: b"others.."})
@@ -341,5 +341,5 @@ def test_tokens_on_disk_are_whole_or_none(tmp_path):
     assert (file.read(0), file.read(2)) == (b"others..", None)
     path.write_bytes(content.replace(b"others", b"Others"))
     assert (file.read(0), file.read(2)) == (None, b"8 bytes.")
-    TokenFile(tmp_path / "no folder" / "video.tokens", num_pairs=4, max_bytes=32).write({0: b"8 bytes."})
+    TokenFile(tmp_path / "no folder" / "video.tokens", num_pairs=4, width=2, max_bytes=32).write({0: b"8 bytes."})
     assert not (tmp_path / "no folder").exists()

@@ -48,6 +48,7 @@ def write_video(
     container_options: dict[str, str] | None = None,
     times: Sequence[float] | None = None,
     rotation: int = 0,
+    pixel_aspect: Fraction | None = None,
     format: str | None = None,
     metadata: dict[str, str] | None = None,
 ) -> Path:
@@ -62,6 +63,7 @@ def write_video(
         container_options: Options of the container.
         times: The second from which each picture is presented, in place of a constant rate.
         rotation: By how many degrees a player turns the stored picture, anticlockwise.
+        pixel_aspect: The width of a pixel over its height; None does not say it.
         format: FFmpeg's name of the container, in place of the one that the path's suffix implies.
         metadata: Tags of the file.
     """
@@ -72,6 +74,8 @@ def write_video(
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "rgb8" if codec == "gif" else "yuv420p"
         stream.codec_context.thread_count = 1
         stream.codec_context.time_base = Fraction(1, 1000) if times else Fraction(1, fps)
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         container.metadata.update(metadata or {})
         if rotation:
             stream.set_display_rotation(rotation)

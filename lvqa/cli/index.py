@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import logging
+import os
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +21,12 @@ if TYPE_CHECKING:
     from lvqa.config import Config
     from lvqa.library import Indexed
 
+_log = logging.getLogger(__name__)
+
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH ...", type=click.Path(path_type=Path))
+@click.option("--recursive", is_flag=True, help="Index the videos in the subfolders of a folder, too.")
 @click.option("--rebuild", is_flag=True, help="Rebuild an index that exists, for example a damaged one.")
 @click.option("--workers", type=int, default=0, show_default=True, help="Number of worker processes on Ray; 0: no Ray.")
 @click.option("--ray-address", metavar="HOST:PORT", help="Run the workers on this Ray cluster.")
@@ -37,6 +43,7 @@ def index(
     common: CommonOptions,
     *,
     paths: tuple[Path, ...],
+    recursive: bool,
     rebuild: bool,
     workers: int,
     ray_address: str | None,
@@ -45,12 +52,13 @@ def index(
 ) -> None:
     """Index videos, so that later questions start at once.
 
-    PATH is a video file, or a folder: then all video files in it are indexed. One file is indexed in this process.
-    Several files are indexed in another process, so that a file that crashes it costs no other file. With --workers,
-    they are indexed in as many processes, which also share the work on long videos.
+    PATH is a video file, or a folder: then all video files in it are indexed, and with --recursive those in its
+    subfolders, too. One file is indexed in this process. Several files are indexed in another process, so that a file
+    that crashes it costs no other file. With --workers, they are indexed in as many processes, which also share the
+    work on long videos.
     """
     config = common.config()
-    videos, failures = videos_in(paths)
+    videos, failures = videos_in(paths, recursive=recursive)
     num_items = len(videos) + len(failures)
     if num_items == len(videos) == 1 and not workers and ray_address is None:
         results = _index_here(common, config, videos[0], rebuild=rebuild)
@@ -78,28 +86,61 @@ def index(
         click.get_current_context().exit(1 if len(failures) == num_items else 3)
 
 
-def videos_in(paths: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Return the video files at these paths, in order, and each folder without any, with a message."""
-    from lvqa.records import VIDEO_SUFFIXES
+def videos_in(paths: Sequence[Path], *, recursive: bool = False) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Return the video files at these paths, and which folders hold none or can't be read.
 
+    Args:
+        paths: Files, which are returned as they are, and folders.
+        recursive: Whether the folders' subfolders are searched, too. If not, a warning says that they hold videos.
+
+    Returns:
+        The video files, in the order of the paths, of the folders and of their names; and folders, with a message each.
+    """
     videos: list[Path] = []
     failures: list[tuple[Path, str]] = []
     for path in paths:
-        if not path.is_dir():
-            videos.append(path)
-            continue
-        try:
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
-        except OSError as error:
-            files = []
-            message = f"{path}: {error.strerror}"
+        if path.is_dir():
+            files, problems = _search_folder(path, recursive=recursive)
+            videos += files
+            failures += problems
         else:
-            message = f"{path}: this folder contains no video file; looked for {', '.join(sorted(VIDEO_SUFFIXES))}"
-        videos += files
-        if not files:
-            failures.append((path, message))
-            echo_message(message)
+            videos.append(path)
+    for _, message in failures:
+        echo_message(message)
     return videos, failures
+
+
+def _search_folder(path: Path, *, recursive: bool) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Do for one folder what `videos_in` does for paths."""
+    from lvqa.records import VIDEO_SUFFIXES
+
+    unreadable: list[OSError] = []
+    by_folder = _videos_by_folder(path, unreadable)
+    files = list(itertools.chain.from_iterable(by_folder)) if recursive else next(by_folder, [])
+    problems = [(Path(error.filename), f"{error.filename}: {error.strerror}") for error in unreadable]
+    below = next(filter(None, by_folder), None)  # nothing if all were searched
+    if below and files:
+        _log.warning("%s: its subfolders hold videos, too, for example %s; add --recursive", path, below[0])
+    if not files and not problems:
+        looked_for = f"looked for {', '.join(sorted(VIDEO_SUFFIXES))}"
+        advice = f"its subfolders do, for example {below[0]}: add --recursive" if below else looked_for
+        problems.append((path, f"{path}: this folder contains no video file; {advice}"))
+    return files, problems
+
+
+def _videos_by_folder(path: Path, unreadable: list[OSError]) -> Iterator[list[Path]]:
+    """Yield the video files of a folder, and then of each folder below it, by name; links to folders are not followed.
+
+    Args:
+        path: The folder.
+        unreadable: Gets the error of each folder that can't be read.
+    """
+    from lvqa.records import VIDEO_SUFFIXES
+
+    for folder, subfolders, names in os.walk(path, onerror=unreadable.append):
+        subfolders.sort()
+        paths = [Path(folder, name) for name in sorted(names)]
+        yield [file for file in paths if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file()]
 
 
 def _index_here(common: CommonOptions, config: Config, path: Path, *, rebuild: bool) -> Generator[Indexed]:

@@ -25,7 +25,7 @@ class Model(Protocol):
     name: str
     """The name that the model was loaded by."""
     revision: str
-    """The version of the weights; it belongs into every fingerprint."""
+    """The hub's commit, or a fingerprint of a folder's files; it belongs into every fingerprint."""
     counts: Counts
     """The work since loading; every call adds to it."""
     dim: int
@@ -134,29 +134,38 @@ class Model(Protocol):
 
 
 def load_model(
-    name: str, *, device: str | None = None, dtype: str | None = None, max_batch_tokens: int | None = None
+    name: str,
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    max_batch_tokens: int | None = None,
 ) -> Model:
     """Load a model; its config.json names the family.
 
     Args:
         name: A hub id, a folder, or "tiny" for the embedded model.
+        revision: A commit, a tag or a branch of a hub id; None means the main branch as it is now.
         device: "cpu", "cuda" or "cuda:0"; None means CUDA where there is one, else the CPU.
         dtype: "bfloat16", "float16" or "float32"; None means bfloat16 on CUDA and on CPUs that multiply in it, else
             float32, unless config.json has a `cpu_dtype`.
         max_batch_tokens: How many tokens a batch may hold; None means a number that suits the device.
 
     Raises:
-        LvqaError: There is no such model, it is of an unknown family, it is incomplete, or the device or the dtype
-            can't be used.
+        LvqaError: There is no such model or revision, it is of an unknown family, it is incomplete, or the device or
+            the dtype can't be used.
     """
     from lvqa.models.checkpoint import find_checkpoint
 
-    family = find_checkpoint(name).model_type
+    checkpoint = find_checkpoint(name, revision)
+    family = checkpoint.model_type
     if family not in MODELS:
         raise LvqaError(f"model {name!r} is a {family}; the families that can be used are {', '.join(MODELS)}")
     module, class_name = MODELS[family].split(":")
     family_class = getattr(importlib.import_module(module), class_name)
-    loaded: Model = family_class.load(name, device=device, dtype=dtype, max_batch_tokens=max_batch_tokens)
+    options = {"device": device, "dtype": dtype, "max_batch_tokens": max_batch_tokens}
+    # By the commit: the branch may move meanwhile.
+    loaded: Model = family_class.load(name, revision=checkpoint.commit, **options)
     return loaded
 
 

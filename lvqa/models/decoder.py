@@ -85,11 +85,22 @@ class Decoder(ABC):
 
     @classmethod
     def load(
-        cls, name: str, *, device: str | None = None, dtype: str | None = None, max_batch_tokens: int | None = None
+        cls,
+        name: str,
+        *,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_batch_tokens: int | None = None,
     ) -> Self:
         """Load a model of this family; `lvqa.models.load_model` describes the arguments and the errors."""
         loaded = load_pretrained(
-            name, model_type=cls.model_type, library_class=cls.library_class, device=device, dtype=dtype
+            name,
+            revision=revision,
+            model_type=cls.model_type,
+            library_class=cls.library_class,
+            device=device,
+            dtype=dtype,
         )
         return cls(
             loaded.model, loaded.tokenizer, name=name, revision=loaded.revision, max_batch_tokens=max_batch_tokens

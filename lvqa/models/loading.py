@@ -34,12 +34,19 @@ class Pretrained:
 
 
 def load_pretrained(
-    name: str, *, model_type: str, library_class: Any, device: str | None, dtype: str | None
+    name: str,
+    *,
+    revision: str | None = None,
+    model_type: str,
+    library_class: Any,
+    device: str | None,
+    dtype: str | None,
 ) -> Pretrained:
     """Load a checkpoint, ready for inference.
 
     Args:
         name: A hub id, a folder, or "tiny".
+        revision: A commit, a tag or a branch of a hub id; config, tokenizer and weights are of one commit.
         model_type: The only architecture that is accepted, as config.json names it.
         library_class: The library's class for it.
         device: A device's name; None means `best_device`.
@@ -51,7 +58,7 @@ def load_pretrained(
     target = best_device(device)
     if dtype is not None and dtype not in DTYPES:
         raise LvqaError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
-    checkpoint = find_checkpoint(name)
+    checkpoint = find_checkpoint(name, revision)
     if checkpoint.model_type != model_type:
         raise LvqaError(f"model {name!r} is a {checkpoint.model_type}; only a {model_type} can be used")
     precision = DTYPES[dtype or default_dtype(target, checkpoint.cpu_dtype)]
@@ -59,6 +66,7 @@ def load_pretrained(
         tokenizer = _load_tokenizer(checkpoint)
         model, report = library_class.from_pretrained(
             checkpoint.source,
+            **checkpoint.options,
             dtype=precision,
             attn_implementation="sdpa",
             output_loading_info=True,
@@ -88,9 +96,10 @@ def _missing_package(checkpoint: Checkpoint, reason: str) -> str:
 
 
 def _load_tokenizer(checkpoint: Checkpoint) -> Any:
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint.source)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, **checkpoint.options)
     if tokenizer.chat_template is None:  # older models keep it with their processor alone
-        tokenizer.chat_template = ProcessorMixin.get_processor_dict(checkpoint.source)[0].get("chat_template")
+        processor, _ = ProcessorMixin.get_processor_dict(checkpoint.source, **checkpoint.options)
+        tokenizer.chat_template = processor.get("chat_template")
     return tokenizer
 
 

@@ -16,6 +16,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights
 
 from lvqa.models.devices import to_device
+from lvqa.records import MAX_ASPECT
 
 Channels = tuple[float, float, float]
 """A number each for red, green and blue."""
@@ -23,8 +24,6 @@ CLIP_IMAGE_MEAN: Channels = (0.48145466, 0.4578275, 0.40821073)
 """The mean of CLIP's training images, which Qwen2-VL and Qwen2.5-VL normalise pixels by."""
 CLIP_IMAGE_STD: Channels = (0.26862954, 0.26130258, 0.27577711)
 """The standard deviation of CLIP's training images."""
-MAX_ASPECT = 200
-"""One side of a frame may be so many times the other at most, as in Qwen's own preprocessing."""
 
 Windows = list[tuple[int, int]]
 """Runs of attention windows along the sequence: how many windows of which size, one run after the other."""

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from lvqa.plugins import DATA_SUFFIXES
-from lvqa.records import FrameSelection, LvqaError
+from lvqa.records import FileKey, FrameSelection, LvqaError, file_key
 from lvqa.selection.files import Key, read_scores, read_selections
 from lvqa.selection.protocol import Selector, SelectorInput
 
@@ -86,18 +86,18 @@ class PrecomputedScores:
 def _entry_of_question(path: Path, read: Callable[[Path], dict[Key, Entry]], inputs: SelectorInput) -> Entry:
     """Return what the file has for the question."""
     try:
-        modified_ns = path.stat().st_mtime_ns
+        key = file_key(path)
     except OSError as error:
         raise LvqaError(f"cannot read {path}: {error.strerror or error}") from error
-    entry = _read_cached(path, modified_ns, read).get((inputs.video_name, inputs.question_id))
+    entry = _read_cached(path, key, read).get((inputs.video_name, inputs.question_id))
     if entry is None:
         raise LvqaError(f"{path} has nothing for question {inputs.question_id!r} of video {inputs.video_name!r}")
     return entry  # type: ignore[no-any-return]
 
 
 @functools.lru_cache(maxsize=4)
-def _read_cached(path: Path, modified_ns: int, read: Callable[[Path], Any]) -> Any:
-    """Return the file's contents, read again if it was modified."""
+def _read_cached(path: Path, _: FileKey, read: Callable[[Path], Any]) -> Any:
+    """Return the file's contents, read again if it was changed."""
     return read(path)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from lvqa.video.container import VideoError
 from lvqa.video.decoders import DECODERS, DecordDecoder, PyAVDecoder, decode_all
+from lvqa.video.identity import IDENTITY_FORMAT
 from lvqa.video.metadata import METADATA_FORMAT, inspect_video, store_metadata
 from lvqa.video.prefetch import default_threads, read_frames
 from lvqa.video.sampling import FRAMES_FORMAT, SAMPLINGS, FrameGrid, cut_clips
@@ -16,6 +17,7 @@ from lvqa.video.scenes import scene_changes
 __all__ = [
     "DECODERS",
     "FRAMES_FORMAT",
+    "IDENTITY_FORMAT",
     "METADATA_FORMAT",
     "SAMPLINGS",
     "DecordDecoder",

@@ -22,6 +22,10 @@ _CONTAINERS = (
 )
 
 
+_PROBED_PACKETS = 256
+"""How many packets of a file with several video streams are read to see which of them move."""
+
+
 class VideoError(LvqaError):
     """A file can't be read as a video, or a time lies outside it."""
 
@@ -44,8 +48,9 @@ def convert_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def open_stream(path: Path) -> Iterator[av.VideoStream]:
-    """Open the first video stream of a file, and close the file at the end of the block.
+    """Open the video stream that a player shows, and close the file at the end of the block.
 
+    That is the stream marked as default, or else the largest one.
     Nothing but this one file is opened, whatever its name or its content refers to.
 
     Raises:
@@ -61,25 +66,57 @@ def open_stream(path: Path) -> Iterator[av.VideoStream]:
         streams = [stream for stream in container.streams.video if not stream.disposition & cover]
         if not streams:
             raise VideoError(f"{path}: holds no video stream; expected a video with pictures")
-        if streams[0].codec_context is None:
+        streams = [stream for stream in streams if stream.codec_context is not None]
+        if not streams:
             raise VideoError(f"{path}: FFmpeg has no decoder for its video stream; expected H.264, HEVC, VP9, AV1, ...")
+        stream = streams[0]
+        if len(streams) > 1:
+            with av.open(f"file:{path}", container_options=options, metadata_errors="replace") as second:
+                index = _main_stream(second, [stream.index for stream in streams])
+            stream = next(stream for stream in streams if stream.index == index)
         # Frame threads cost a fifth more for the same frames; several readers work in parallel instead.
-        streams[0].codec_context.thread_count = 1
-        yield streams[0]
+        stream.codec_context.thread_count = 1
+        yield stream
+
+
+def _main_stream(container: av.container.InputContainer, indices: list[int]) -> int:
+    """Return which of several video streams is the one that a player shows; the container is read from its start."""
+    import av
+
+    streams = [stream for stream in container.streams.video if stream.index in indices]
+    num_packets = dict.fromkeys(indices, 0)
+    for packet in itertools.islice(_packets(container, streams), _PROBED_PACKETS):
+        num_packets[packet.stream.index] += 1
+    moving = [stream for stream in streams if num_packets[stream.index] > 1 or stream.frames > 1]
+
+    def rank(stream: av.VideoStream) -> tuple[bool, int]:
+        return bool(stream.disposition & av.stream.Disposition.default), stream.width * stream.height
+
+    return max(moving or streams, key=rank).index  # a track of one picture is not the video
 
 
 def demux(stream: av.VideoStream, max_failures: int = 100) -> Iterator[av.Packet[av.VideoStream]]:
     """Yield the packets in decode order; continue after damage, until so many reads in a row have failed."""
+    return _packets(cast("av.container.InputContainer", stream.container), [stream], max_failures)
+
+
+def _packets(
+    container: av.container.InputContainer, streams: list[av.VideoStream], max_failures: int = 100
+) -> Iterator[av.Packet[av.VideoStream]]:
+    """Yield the packets of some streams as `demux` does."""
     import av
 
-    container = cast("av.container.InputContainer", stream.container)
     failures = 0
     while failures < max_failures:
         try:
-            for packet in container.demux(stream):
+            for packet in cast("Iterator[av.Packet[av.VideoStream]]", container.demux(streams)):
                 failures = 0
-                if packet.size:  # the last one is empty: a call to flush
+                if packet.size:
                     yield packet
+                elif packet.pts is None and packet.dts is None:
+                    # The file has ended, and this is a call to flush. Calls for other streams would follow; PyAV fails
+                    # at them if one of them began so late that it was not known when the file was opened.
+                    return
             return
         except av.error.FFmpegError:
             failures += 1
@@ -106,6 +143,8 @@ def decode_stream(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
         yield from decode(stream.codec_context, packet) or []
 
 
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """Return how often a player turns the stored picture by 90 degrees, anticlockwise as `np.rot90` does."""
-    return round(frame.rotation / 90) % 4
+def marks_keyframes(path: Path) -> bool:
+    """Return whether the decoder of a file marks keyframes at all, as that of QuickTime Animation does not."""
+    with open_stream(path) as stream:
+        first = next(decode_stream(stream), None)
+    return first is None or first.key_frame

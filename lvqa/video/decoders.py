@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from lvqa.records import LvqaError, Video
-from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream, quarter_turns
-from lvqa.video.frame_reader import FrameReader, open_reader
-from lvqa.video.metadata import timeline_of
+from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream
+from lvqa.video.display import FieldMerger, orientation_of
+from lvqa.video.frame_reader import FrameReader, FrameState, open_reader
+from lvqa.video.metadata import first_frame, timeline_of
 from lvqa.video.timeline import TOLERANCE_SECONDS
 
 if TYPE_CHECKING:
     import av
+
+
+MAX_PACKETS_BEFORE = 1024
+"""How many packets before a frame are searched for a true keyframe: no more, since of damage there may be no end."""
 
 
 class Decoder(Protocol):
@@ -90,7 +95,8 @@ class DecordDecoder:
     """decord 0.6, for comparison: right for most mp4, mkv and webm files of constant or variable rate.
 
     It reads neither AV1 nor GIF, gives up at damage, returns wrong frames for edit lists, open groups of pictures and
-    MPEG streams, and hangs on some MPEG-TS files, which `read_frames` notices.
+    MPEG streams, and hangs on some MPEG-TS files, which `read_frames` notices. It mirrors no picture: files that ask
+    for that are refused.
     """
 
     batch_size = 8
@@ -110,6 +116,10 @@ class DecordDecoder:
         except ImportError as error:
             raise LvqaError(f"decoder 'decord' is not installed here; available: pyav ({error})") from error
         decord.logging.set_level(decord.logging.QUIET)
+        with convert_errors(video.path):
+            orientation = first_frame(video.path).orientation
+        if orientation.is_reflection:
+            raise VideoError(f"{video.path}: decord does not show pictures mirrored; decoder 'pyav' reads this file")
         try:
             reader = decord.VideoReader(str(video.path), width=width, height=height, num_threads=1)
             starts = reader.get_frame_timestamp(list(range(len(reader))))[:, 0].astype(np.float64)
@@ -144,55 +154,83 @@ def decode_all(video: Video, until_seconds: float = math.inf) -> int:
 
 
 def _frames_at(reader: FrameReader, ticks: np.ndarray) -> Iterator[tuple[av.VideoFrame | None, bool]]:
-    """Yield what `_match_frames` does for each tick, but try twice before a frame counts as damaged."""
-    num_done = 0
-    for extra_groups in (0, 1):
+    """Yield what `_match_frames` does for each tick, but look further back before a frame counts as damaged."""
+    num_done, extra_groups = 0, 0
+    while True:
         rest = ticks[num_done:]
-        for frame, is_substitute in _match_frames(reader.frames(rest, extra_groups), rest):
-            # Perhaps it is not damaged: streams that refresh the picture bit by bit depend on the group before.
-            if is_substitute and not extra_groups:
+        for frame, state in _match_frames(reader.frames(rest, extra_groups), rest):
+            # Perhaps it is not damaged: streams that refresh the picture bit by bit depend on the group before, and
+            # containers mark packets as keyframes that are none.
+            if _is_worth_more(reader, int(ticks[num_done]), state, extra_groups):
                 break
             if frame is None:  # nor will there be another: the rest of the chunk is lost
                 frame = reader.nearest_keyframe(int(ticks[num_done]))
                 yield from [(frame, True)] * (len(ticks) - num_done)
                 return
-            yield frame, is_substitute
+            yield frame, state is not FrameState.GOOD
             num_done += 1
         else:
             return
+        extra_groups = max(1, 2 * extra_groups)
+
+
+def _is_worth_more(reader: FrameReader, tick: int, state: FrameState, extra_groups: int) -> bool:
+    """Return whether a frame may become good if more groups of pictures before it are decoded."""
+    timeline = reader.timeline
+    if state is FrameState.GOOD or timeline.packet_ticks is None or not extra_groups:
+        return state is not FrameState.GOOD and not extra_groups
+    (begin,), (end,) = timeline.packet_spans(np.array([tick]), extra_groups)
+    is_first = begin <= timeline.keyframe_positions[0]
+    return state is FrameState.UNCONFIRMED and not is_first and end - begin < MAX_PACKETS_BEFORE
 
 
 def _match_frames(
-    frames: Iterable[tuple[int, av.VideoFrame, bool]], ticks: np.ndarray
-) -> Iterator[tuple[av.VideoFrame | None, bool]]:
-    """Yield for each tick its frame, or the last good one, or None where there is none; and whether it is damaged."""
+    frames: Iterable[tuple[int, av.VideoFrame | None, FrameState]], ticks: np.ndarray
+) -> Iterator[tuple[av.VideoFrame | None, FrameState]]:
+    """Yield for each tick its frame, or the last good one, or None where there is none; and the state of the frame."""
     good: av.VideoFrame | None = None
     targets = ticks.tolist()
     num_done = 0
-    for tick, frame, is_damaged in frames:
-        while num_done < len(targets) and targets[num_done] < tick:  # the decoder is past it: lost to damage
-            yield (frame if good is None else good), True
+    unconfirmed_until = -math.inf
+
+    def lost_state() -> FrameState:
+        return FrameState.UNCONFIRMED if targets[num_done] <= unconfirmed_until else FrameState.DAMAGED
+
+    for tick, frame, state in frames:
+        if state is FrameState.UNCONFIRMED:
+            unconfirmed_until = tick
+        if frame is None:
+            continue
+        while num_done < len(targets) and targets[num_done] < tick:  # the decoder is past it: lost
+            yield (frame if good is None else good), lost_state()
             num_done += 1
         while num_done < len(targets) and targets[num_done] == tick:
-            yield frame, is_damaged
+            yield frame, state
             num_done += 1
         if num_done == len(targets):
             return
-        if good is None or not is_damaged:
+        if good is None or state is FrameState.GOOD:
             good = frame
-    yield from ((good, True) for _ in targets[num_done:])
+    while num_done < len(targets):
+        yield good, lost_state()
+        num_done += 1
 
 
 def _make_renderer(*, height: int, width: int) -> Callable[[av.VideoFrame], np.ndarray]:
     """Return a function that scales a frame straight to the target size, so that no whole frame becomes RGB."""
+    import av
     from av.video.reformatter import VideoReformatter
 
-    reformatter = VideoReformatter()
+    reformatter, fields = VideoReformatter(), FieldMerger()
+    options: dict[str, Any] = {"format": "rgb24", "interpolation": "BILINEAR"}
+    if int(av.__version__.partition(".")[0]) >= 17:
+        # The scaler's own threads would not survive a fork, and readers work in parallel already.
+        options["threads"] = 1
 
     def render(frame: av.VideoFrame) -> np.ndarray:
-        turns = quarter_turns(frame)
-        size = {"width": height, "height": width} if turns % 2 else {"width": width, "height": height}
-        scaled = reformatter.reformat(frame, **size, format="rgb24", interpolation="BILINEAR")
-        return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), turns))
+        orientation = orientation_of(frame)
+        rows, columns = orientation.swap(height, width)
+        scaled = reformatter.reformat(fields.merge(frame), height=rows, width=columns, **options)
+        return np.ascontiguousarray(orientation.apply(scaled.to_ndarray()))
 
     return render

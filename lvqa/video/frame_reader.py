@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from lvqa.video.container import decode, decode_stream, demux, open_stream
+from lvqa.video.container import VideoError, decode, decode_stream, demux, marks_keyframes, open_stream
 from lvqa.video.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 MAX_SKIPPED_PACKETS = 50
 """How many packets are read and dropped; over a longer distance the reader seeks."""
 
+BEGUN_ELSEWHERE = "the reading was begun in another process; read the frames again in this one"
+"""Why a process that was forked can't go on with what its parent had begun."""
+
 _MAX_COMPARED_PACKETS = 50
 """How many packets after a seek are compared with the timeline, to find out where the seek has led."""
 
@@ -30,26 +35,48 @@ _MAX_IDLE_READERS = 8
 """How many files stay open for the next reading: enough for a few threads that read one video."""
 
 
+_NO_TICK = np.iinfo(np.int64).min
+
+
+class FrameState(Enum):
+    """How far a decoded frame can be relied on."""
+
+    GOOD = "good"
+    """It has the pixels that decoding from the start gives."""
+    DAMAGED = "damaged"
+    """It is damaged, or may depend on a damaged one."""
+    UNCONFIRMED = "unconfirmed"
+    """The decoder began at a packet that only the container calls a keyframe, and has met no true one yet."""
+
+
 class FrameReader:
     """Decodes frames of one open file. To read forward costs nothing extra; to any other packet the reader seeks."""
 
     def __init__(self, path: Path, timeline: Timeline) -> None:
         self._path, self.timeline = path, timeline
+        self._process_id = os.getpid()
         self._file = ExitStack()
         self._position = 0
         """The position of the next packet, in decode order."""
         self._packets: Iterator[av.Packet[av.VideoStream]] = iter(())
         """The packets from `_position` on."""
+        self._marks_keyframes: bool | None = None
+        """Whether the decoder marks keyframes; None until it matters."""
         self._can_seek = True
         """False after a seek to a wrong packet: MPEG-TS, for one, has no index of its keyframes."""
 
         self._reopen()
 
+    @property
+    def is_own(self) -> bool:
+        """Whether this process opened the file: one that was forked shares its position with its parent."""
+        return self._process_id == os.getpid()
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def frames(self, ticks: np.ndarray, extra_groups: int) -> Iterator[tuple[int, av.VideoFrame, bool]]:
+    def frames(self, ticks: np.ndarray, extra_groups: int) -> Iterator[tuple[int, av.VideoFrame | None, FrameState]]:
         """Yield the frames at some ticks, and those that are decoded on the way, in the order of presentation.
 
         Args:
@@ -57,20 +84,28 @@ class FrameReader:
             extra_groups: How many groups of pictures before each needed one are decoded, too.
 
         Yields:
-            The tick, the frame, and whether it is damaged or may depend on a damaged one.
+            The tick, the frame, and its state. Without a frame: no frame up to this tick could be confirmed.
+
+        Raises:
+            VideoError: Another process began, and this one was forked from it.
         """
-        frames: Iterable[tuple[int, av.VideoFrame, bool]]
+        frames: Iterable[tuple[int, av.VideoFrame | None, FrameState]]
         if self.timeline.packet_ticks is None:
             self._reopen()
             all_ticks = self.timeline.frame_ticks.tolist()
-            frames = ((tick, frame, False) for tick, frame in zip(all_ticks, decode_stream(self._stream), strict=False))
+            decoded = zip(all_ticks, decode_stream(self._stream), strict=False)
+            frames = ((tick, frame, FrameState.GOOD) for tick, frame in decoded)
         else:
             frames = self._decode_needed(ticks, extra_groups)
         is_damaged = False
-        for tick, frame, is_suspect in frames:
-            # Frames after a corrupt one depend on it, and mostly the decoder does not report them.
-            is_damaged = frame.is_corrupt or is_suspect or (is_damaged and not frame.key_frame)
-            yield tick, frame, is_damaged
+        for tick, frame, state in frames:
+            if frame is not None and state is not FrameState.UNCONFIRMED:
+                # Frames after a corrupt one depend on it, and mostly the decoder does not report them.
+                is_damaged = frame.is_corrupt or state is FrameState.DAMAGED or (is_damaged and not frame.key_frame)
+                state = FrameState.DAMAGED if is_damaged else FrameState.GOOD
+            yield tick, frame, state
+            if not self.is_own:
+                raise VideoError(f"{self._path}: {BEGUN_ELSEWHERE}")
 
     def nearest_keyframe(self, tick: int) -> av.VideoFrame | None:
         """Return the last undamaged keyframe before a tick, or else the first one after it; None if there is none."""
@@ -78,30 +113,56 @@ class FrameReader:
             return None
         ticks = self.timeline.packet_ticks[self.timeline.keyframe_positions]
         for key_tick in [*ticks[ticks < tick][::-1], *ticks[ticks >= tick]]:
-            for frame_tick, frame, is_damaged in self.frames(np.array([key_tick]), extra_groups=0):
-                if frame_tick == key_tick and not is_damaged:
+            for frame_tick, frame, state in self.frames(np.array([key_tick]), extra_groups=0):
+                if frame_tick == key_tick and state is FrameState.GOOD:
                     return frame
         return None
 
-    def _decode_needed(self, ticks: np.ndarray, extra_groups: int) -> Iterator[tuple[int, av.VideoFrame, bool]]:
-        """Decode the needed packets; yield tick, frame, and whether the decoder refused a packet it may depend on."""
+    def _decode_needed(
+        self, ticks: np.ndarray, extra_groups: int
+    ) -> Iterator[tuple[int, av.VideoFrame | None, FrameState]]:
+        """Decode the needed packets; a frame is damaged if the decoder refused a packet that it may depend on."""
+        packet_ticks = self.timeline.packet_ticks
+        assert packet_ticks is not None
         targets = set(ticks.tolist())
-        suspects: set[int | None] = set()
+        suspects: set[int] = set()
         for begin, end in _merge_spans(*self.timeline.packet_spans(ticks, extra_groups)):
             is_suspect = False
+            # Nothing can be decoded before the first keyframe, so what comes after it is as good as it gets.
+            is_confirmed, last_tick = begin <= self.timeline.keyframe_positions[0], _NO_TICK
             # The decoder is flushed at the end of a span: over a gap it would put open groups in a wrong order.
             for packet in itertools.chain(self._read_packets(begin, end), [None]):
+                tick = int(packet_ticks[self._position - 1])  # of both fields, if each is a packet
                 if packet is not None:
                     # Frames that no other one depends on are dropped undecoded, which changes no pixel of the rest.
-                    is_needed = packet.pts in targets or packet.is_keyframe
+                    is_needed = tick in targets or packet.is_keyframe
                     self._stream.codec_context.skip_frame = "DEFAULT" if is_needed else "NONREF"
                 frames = decode(self._stream.codec_context, packet)
                 if packet is not None:
                     is_suspect = frames is None or (is_suspect and not packet.is_keyframe)
-                    suspects.update([packet.pts] * is_suspect)
-                yield from (
-                    (frame.pts, frame, frame.pts in suspects) for frame in frames or [] if frame.pts is not None
-                )
+                    suspects.update([tick] * is_suspect)
+                for frame in frames or []:
+                    if frame.pts is None:
+                        continue
+                    if not is_confirmed and self._confirms(frame):
+                        is_confirmed = True
+                        yield frame.pts - 1, None, FrameState.UNCONFIRMED
+                    last_tick = frame.pts
+                    state = FrameState.DAMAGED if frame.pts in suspects else FrameState.GOOD
+                    yield frame.pts, frame, state if is_confirmed else FrameState.UNCONFIRMED
+            if not is_confirmed:
+                yield max(last_tick, int(packet_ticks[begin:end].max())), None, FrameState.UNCONFIRMED
+
+    def _confirms(self, frame: av.VideoFrame) -> bool:
+        """Return whether a frame shows that a fresh decoder began at a true keyframe, whatever the container says."""
+        if frame.key_frame:
+            return True
+        # H.264 may refresh the picture bit by bit, without a keyframe; its decoder reports what is not yet whole.
+        if self._stream.codec_context.name == "h264":
+            return not frame.is_corrupt
+        if self._marks_keyframes is None:
+            self._marks_keyframes = marks_keyframes(self._path)
+        return not self._marks_keyframes
 
     def _read_packets(self, begin: int, end: int) -> Iterator[av.Packet[av.VideoStream]]:
         """Yield the packets at positions [begin, end), for a decoder without any memory of other packets."""
@@ -157,8 +218,45 @@ def _merge_spans(begins: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, in
     return zip(begins[np.r_[0, gaps + 1]].tolist(), ends[np.r_[gaps, -1]].tolist(), strict=True)
 
 
-_idle_readers: deque[FrameReader] = deque()
-_idle_lock = threading.Lock()
+class _IdleReaders:
+    """Open files that wait for the next reading, in this process alone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers: deque[FrameReader] = deque()
+
+    def take(self, timeline: Timeline) -> FrameReader | None:
+        """Return an idle reader of the video with this very timeline, and forget it here; None if there is none."""
+        with self._lock:
+            reader = next((idle for idle in self._readers if idle.timeline is timeline), None)
+            if reader is not None:
+                self._readers.remove(reader)
+        return reader
+
+    def add(self, reader: FrameReader) -> None:
+        """Keep a reader open for the next reading; close the oldest one where there are too many."""
+        if not reader.is_own:
+            reader.close()
+            return
+        with self._lock:
+            self._readers.append(reader)
+            if len(self._readers) > _MAX_IDLE_READERS:
+                self._readers.popleft().close()
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._readers:
+            self._readers.popleft().close()
+
+    def close_inherited(self) -> None:
+        """Close the files in a process that was forked just now, since it shares their positions with its parent."""
+        self._lock = threading.Lock()  # a thread that is not here any more may hold the old one
+        self.close()
+
+
+_idle_readers = _IdleReaders()
+atexit.register(_idle_readers.close)  # while the libraries are still loaded
+os.register_at_fork(after_in_child=_idle_readers.close_inherited)
 
 
 @contextmanager
@@ -167,33 +265,14 @@ def open_reader(path: Path, timeline: Timeline) -> Iterator[FrameReader]:
 
     Readers are known by their timeline, since a file that has changed has another one.
     """
-    with _idle_lock:
-        reader = next((idle for idle in _idle_readers if idle.timeline is timeline), None)
-        if reader is not None:
-            _idle_readers.remove(reader)
-    reader = reader or FrameReader(path, timeline)
+    reader = _idle_readers.take(timeline) or FrameReader(path, timeline)
     try:
         yield reader
     except GeneratorExit:  # the caller wants no more frames
-        _make_idle(reader)
+        _idle_readers.add(reader)
         raise
     except BaseException:
         reader.close()
         raise
     else:
-        _make_idle(reader)
-
-
-def _make_idle(reader: FrameReader) -> None:
-    """Keep a reader open for the next reading; close the oldest one where there are too many."""
-    with _idle_lock:
-        _idle_readers.append(reader)
-        if len(_idle_readers) > _MAX_IDLE_READERS:
-            _idle_readers.popleft().close()
-
-
-@atexit.register
-def _close_idle_readers() -> None:
-    """Close all files while the libraries are still loaded."""
-    while _idle_readers:
-        _idle_readers.popleft().close()
+        _idle_readers.add(reader)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import logging
 import re
 import stat
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,16 @@ from typing import Any
 import numpy as np
 
 from lvqa.files import write_atomically
-from lvqa.records import Video
-from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream, quarter_turns
+from lvqa.records import MAX_ASPECT, Video
+from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream
+from lvqa.video.display import Orientation, display_size, orientation_of, warnings_of
+from lvqa.video.identity import FileState, identify, store_id
+from lvqa.video.refusal import certain_refusal, likely_refusal, refusal_of_one_frame
 from lvqa.video.timeline import Timeline, read_timeline
 
-METADATA_FORMAT = 1
+_log = logging.getLogger(__name__)
+
+METADATA_FORMAT = 2
 """The version of stored metadata. Raise it when what is stored, or how it is read from a video file, changes."""
 
 _OPTIONAL_COLUMNS = ("packet_ticks", "packet_sizes", "keyframe_positions")
@@ -30,37 +37,45 @@ _OPTIONAL_COLUMNS = ("packet_ticks", "packet_sizes", "keyframe_positions")
 def inspect_video(path: str | Path, *, metadata_folder: Path | None = None) -> Video:
     """Return what a video file holds: its identity, duration, size and frame rate.
 
-    The first call in a process reads every packet's header and decodes one frame, which takes 0.4 s for an hour of
-    video; later calls for the same file are free. Nothing is written.
+    The first call in a process hashes the file, reads every packet's header and decodes one frame, which takes 0.4 s
+    for an hour of video, and the hash 0.7 s a gigabyte; later calls for the same file are free. Nothing is written.
 
     Args:
         path: The file.
         metadata_folder: A folder where another process may have stored the metadata with `store_metadata`; if they are
-            there, the file's packets are not read.
+            there, the file is neither hashed nor are its packets read.
 
     Returns:
-        The video. Height and width are the stored pixels after rotation; pixels that are not square are left as they
-        are. The duration of a truncated file is that of the bytes that are there.
+        The video. Height and width are those at which a player shows it: turned, and in square pixels. The duration of
+        a truncated file is that of the bytes that are there.
 
     Raises:
-        VideoError: The path leads to nothing that can be read as a video.
+        VideoError: The path leads to nothing that can be read as a video, or the frames are too narrow for a model.
     """
     path = _regular_file(path)
     with convert_errors(path):
-        metadata = metadata_of(path, metadata_folder)
+        file = FileState.of(path, metadata_folder)
+        video_id, metadata = identify(file).id, read_metadata(file)
+    height, width = metadata.height, metadata.width
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise VideoError(
+            f"{path}: a frame is {width} pixels wide and {height} high; "
+            f"one side may be {MAX_ASPECT} times the other at most"
+        )
     timeline = metadata.timeline
     return Video(
         path=path,
-        id=metadata.id,
+        id=video_id,
         duration_seconds=timeline.duration_seconds,
-        height=metadata.height,
-        width=metadata.width,
+        height=height,
+        width=width,
         frames_per_second=len(timeline.frame_ticks) / timeline.duration_seconds,
+        warnings=timeline.warnings,
     )
 
 
 def store_metadata(path: Path, metadata_folder: Path) -> None:
-    """Store the metadata of a video file for `inspect_video` in another process, unless they are already there.
+    """Store id and metadata of a video file for `inspect_video` in another process, unless they are already there.
 
     Nothing is stored, and nothing is raised, where the folder or the disk refuses it.
 
@@ -68,65 +83,110 @@ def store_metadata(path: Path, metadata_folder: Path) -> None:
         VideoError, av.error.FFmpegError: The file can't be read as a video.
     """
     with suppress(OSError, OverflowError):
-        metadata, modified_ns = metadata_of(path, metadata_folder), path.stat().st_mtime_ns
-        # Every pipeline that opens the video calls this, so most calls end here.
-        if metadata.source_folder == metadata_folder or _load_metadata(metadata_folder, metadata.id, modified_ns):
-            return
-        content = _encode_metadata(metadata, modified_ns)
-        write_atomically(_metadata_path(metadata_folder, metadata.id), content)
+        keep_metadata(FileState.of(path, metadata_folder), metadata_folder)
+
+
+@lru_cache(maxsize=256)  # every question about a video calls it; where the folder refused it, it is tried again
+def keep_metadata(file: FileState, metadata_folder: Path) -> None:
+    """Do what `store_metadata` does, for a file in this state; OSError where the folder refuses it."""
+    video_id, metadata = identify(file).id, read_metadata(file)
+    store_id(file)
+    if metadata.source_folder == metadata_folder or _load_metadata(metadata_folder, video_id, file.modified_ns):
+        return
+    content = _encode_metadata(metadata, video_id, file.modified_ns)
+    write_atomically(_metadata_path(metadata_folder, video_id), content)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoMetadata:
     """What it takes to read a file as a video."""
 
-    id: str
-    """16 hexadecimal digits, from the file's content."""
     height: int
-    """Pixels, after rotation."""
+    """Pixels, as shown."""
     width: int
-    """Pixels, after rotation."""
+    """Pixels, as shown."""
     timeline: Timeline
     source_folder: Path | None = None
     """The folder from which the metadata were loaded; None if they were read from the file itself."""
 
 
+def timeline_of(path: Path) -> Timeline:
+    """Return the timeline of the file as it is now."""
+    return read_metadata(FileState.of(path)).timeline
+
+
 @dataclass(frozen=True, slots=True)
-class FileState:
-    """A file in its present state: a file that has changed is another one."""
+class FirstFrame:
+    """What the first frame that can be decoded tells of all frames."""
 
-    path: Path
-    size: int
-    modified_ns: int
-    metadata_folder: Path | None = field(default=None, compare=False)
+    height: int
+    """Pixels, as shown."""
+    width: int
+    """Pixels, as shown."""
+    orientation: Orientation
+    """How a player turns the stored picture."""
+    warnings: tuple[str, ...] = ()
+    """What a model sees of all frames is not what a player shows: why, in one line each."""
 
 
-def metadata_of(path: Path, metadata_folder: Path | None = None) -> VideoMetadata:
-    """Return the metadata of the file as it is now.
+def first_frame(path: Path) -> FirstFrame:
+    """Decode the first frame that can be decoded.
+
+    Raises:
+        VideoError, av.error.FFmpegError: The file can't be read as a video.
+    """
+    with open_stream(path) as stream:
+        frame = next(decode_stream(stream), None)
+        # The container's own word comes first, then the codec's, which some codecs say only with a frame.
+        pixel_aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    if frame is None:
+        raise VideoError(f"{path}: not one frame can be decoded; expected a video file that plays")
+    return FirstFrame(*display_size(frame, pixel_aspect), orientation_of(frame), warnings_of(frame))
+
+
+@lru_cache(maxsize=4)  # every question about a video inspects it, and every batch of frames needs its timeline
+def read_metadata(file: FileState) -> VideoMetadata:
+    """Load the metadata from the folder, or read them from the file itself.
 
     Raises:
         VideoError, av.error.FFmpegError: The file can't be read as a video.
         OSError: The file can't be read at all.
     """
-    status = path.stat()
-    return read_metadata(FileState(path, status.st_size, status.st_mtime_ns, metadata_folder))
-
-
-def timeline_of(path: Path) -> Timeline:
-    """Return the timeline of the file as it is now."""
-    return metadata_of(path).timeline
-
-
-@lru_cache(maxsize=4)  # every question about a video inspects it, and every batch of frames needs its timeline
-def read_metadata(file: FileState) -> VideoMetadata:
-    """Load the metadata from the folder, or read them from the file itself."""
-    video_id = _content_id(file.path)
     if file.metadata_folder is not None:
-        stored = _load_metadata(file.metadata_folder, video_id, file.modified_ns)
+        stored = _load_metadata(file.metadata_folder, identify(file).id, file.modified_ns)
         if stored is not None:
+            _log_warnings(file.path, stored.timeline)
             return stored
-    timeline = read_timeline(file.path)
-    return VideoMetadata(video_id, *_display_size(file.path), timeline)
+    timeline, first = _read_file(file.path)
+    timeline = dataclasses.replace(timeline, warnings=(*timeline.warnings, *first.warnings))
+    _log_warnings(file.path, timeline)
+    return VideoMetadata(first.height, first.width, timeline)
+
+
+def _read_file(path: Path) -> tuple[Timeline, FirstFrame]:
+    """Read a file's packets and its first frame, or say what the file is instead of a video."""
+    _refuse(path, certain_refusal)
+    try:
+        timeline, first = read_timeline(path), first_frame(path)
+    except Exception:
+        _refuse(path, likely_refusal)
+        raise
+    if len(timeline.frame_ticks) == 1:
+        _refuse(path, refusal_of_one_frame)
+    return timeline, first
+
+
+def _refuse(path: Path, find_reason: Callable[[Path], str | None]) -> None:
+    """Raise VideoError if there is a reason to refuse the file."""
+    reason = find_reason(path)
+    if reason is not None:
+        raise VideoError(f"{path}: {reason}") from None
+
+
+def _log_warnings(path: Path, timeline: Timeline) -> None:
+    """Tell the user what is wrong with the file's clock."""
+    for warning in timeline.warnings:
+        _log.warning("%s: %s", path, warning)
 
 
 def _regular_file(path: str | Path) -> Path:
@@ -153,27 +213,6 @@ def _regular_file(path: str | Path) -> Path:
     return path
 
 
-def _content_id(path: Path, block_size: int = 1 << 20, num_blocks: int = 8) -> str:
-    """Return 16 hexadecimal digits: a digest of the size and of blocks spread over the file, quick at any length."""
-    size = path.stat().st_size
-    offsets = {(size - block_size) * i // (num_blocks - 1) for i in range(num_blocks)} if size > block_size else {0}
-    digest = blake2b(str(size).encode(), digest_size=8)
-    with path.open("rb") as file:
-        for offset in sorted(offsets):
-            file.seek(offset)
-            digest.update(file.read(block_size))
-    return digest.hexdigest()
-
-
-def _display_size(path: Path) -> tuple[int, int]:
-    """Return height and width in pixels, after rotation."""
-    with open_stream(path) as stream:
-        frame = next(decode_stream(stream), None)
-    if frame is None:
-        raise VideoError(f"{path}: not one frame can be decoded; expected a video file that plays")
-    return (frame.width, frame.height) if quarter_turns(frame) % 2 else (frame.height, frame.width)
-
-
 def _metadata_path(metadata_folder: Path, video_id: str) -> Path:
     return metadata_folder / f"{video_id}.metadata.npz"
 
@@ -183,14 +222,15 @@ def _fingerprint(video_id: str, modified_ns: int) -> str:
     return f"metadata format {METADATA_FORMAT}, av {version('av')}, {video_id} of {modified_ns}"
 
 
-def _encode_metadata(metadata: VideoMetadata, modified_ns: int) -> bytes:
+def _encode_metadata(metadata: VideoMetadata, video_id: str, modified_ns: int) -> bytes:
     """Return the content of a metadata file."""
     timeline = metadata.timeline
     ratios = (*timeline.end_tick.as_integer_ratio(), *timeline.tick_seconds.as_integer_ratio())
     columns: dict[str, Any] = {
-        "fingerprint": np.array(_fingerprint(metadata.id, modified_ns)),
+        "fingerprint": np.array(_fingerprint(video_id, modified_ns)),
         "scalars": np.array([metadata.height, metadata.width, *ratios], dtype=np.int64),
         "frame_ticks": timeline.frame_ticks,
+        "warnings": np.array(timeline.warnings, dtype=str),
     }
     if timeline.packet_ticks is not None:
         columns |= {name: getattr(timeline, name) for name in _OPTIONAL_COLUMNS}
@@ -214,9 +254,10 @@ def _load_metadata(metadata_folder: Path, video_id: str, modified_ns: int) -> Vi
                 frame_ticks=file["frame_ticks"],
                 end_tick=Fraction(*ratios[:2]),
                 tick_seconds=Fraction(*ratios[2:]),
+                warnings=tuple(file["warnings"].tolist()),
                 **{name: file[name] for name in _OPTIONAL_COLUMNS if name in file},
             )
             is_valid = timeline.is_valid() and height > 0 and width > 0
     except Exception:  # no file, or one that is no metadata file in one of many ways
         return None
-    return VideoMetadata(video_id, height, width, timeline, source_folder=metadata_folder) if is_valid else None
+    return VideoMetadata(height, width, timeline, source_folder=metadata_folder) if is_valid else None

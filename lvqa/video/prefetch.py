@@ -19,6 +19,7 @@ from lvqa.records import Frames, LvqaError, Video
 from lvqa.startup import num_cores
 from lvqa.video.container import VideoError
 from lvqa.video.decoders import DECODERS, Decoder
+from lvqa.video.frame_reader import BEGUN_ELSEWHERE
 
 _JOIN_SECONDS = 1.0
 """How long closing waits for all threads together; a decoder that hangs is left behind."""
@@ -99,10 +100,12 @@ def _read_batches(
     chunks = decoder.split_times(video, times)
     decode = partial(decoder.frames, video, height=height, width=width)
     ahead = _decode_ahead(decode, chunks, threads=threads, max_ahead=batch_frames, stall_seconds=stall_seconds)
-    i = 0
+    i, process_id = 0, os.getpid()
     try:
         with closing(ahead) as frames:
             for first in range(0, len(times), batch_frames):
+                if os.getpid() != process_id:
+                    raise VideoError(f"{video.path}: {BEGUN_ELSEWHERE}")
                 batch = times[first : first + batch_frames]
                 pixels = np.empty((len(batch), height, width, 3), dtype=np.uint8)
                 substituted = np.zeros(len(batch), dtype=bool)
@@ -166,6 +169,7 @@ class _DecodingThread:
 
     def __init__(self, produce: Callable[[], Iterator[Any]], queue_size: int, stop: threading.Event) -> None:
         self._produce, self._stop = produce, stop
+        self._process_id = os.getpid()
         self._queue: queue.Queue[Any] = queue.Queue(maxsize=queue_size)
         self._thread = threading.Thread(target=self._work, name="lvqa-decode", daemon=True)
         self._thread.start()
@@ -192,6 +196,8 @@ class _DecodingThread:
 
     def join(self, deadline: float) -> None:
         """Wait until the thread has ended, or until the deadline, since a decoder may hang."""
+        if self._process_id != os.getpid():  # a forked process has none of its parent's threads, but all their locks
+            return
         with suppress(queue.Empty):  # a thread that waits for room in the queue gets it, and sees that it must stop
             while True:
                 self._queue.get_nowait()

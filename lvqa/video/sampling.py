@@ -15,7 +15,7 @@ from lvqa.video.container import VideoError, convert_errors
 from lvqa.video.metadata import timeline_of
 from lvqa.video.timeline import TOLERANCE_SECONDS
 
-FRAMES_FORMAT = 1
+FRAMES_FORMAT = 2
 """The version of all frames. Raise it when other frames or pixels are read for the same times and size, or when the
 same settings give another grid, other clips or other scene changes."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lvqa.video.container import VideoError, decode_stream, demux, open_stream
+from lvqa.video.clock import close_gaps, continue_clock, describe_gaps, has_clock, join_fields, max_step, usual_step
+from lvqa.video.container import VideoError, decode_stream, demux, marks_keyframes, open_stream
 
 if TYPE_CHECKING:
     import av
@@ -25,6 +27,9 @@ CHUNK_PACKETS = 512
 It is two groups of pictures of the usual length: small enough to share out the 64 frames of an answer, and large enough
 for what a chunk costs of its own.
 """
+
+_PROBED_PACKETS = 16
+"""How many packets are looked at to see whether each is a picture or a field."""
 
 _FRAME_PACKETS = 8
 """How many packets cost as much to decode as one frame costs to scale and to hand on."""
@@ -50,13 +55,19 @@ class Timeline:
     """(packets,) int64 bytes; they distinguish packets of the same tick."""
     keyframe_positions: np.ndarray = field(default_factory=_no_packets)
     """(keyframes,) int64 positions in `packet_ticks` at which decoding can begin, ascending."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the file's clock, and what was made of it, in one line each."""
     tick_order: np.ndarray = field(init=False)
     """(packets,) int64 positions in `packet_ticks`, sorted by tick."""
+    frame_seconds: np.ndarray = field(init=False)
+    """(frames,) float64 seconds from the first frame, ascending. Gaps of a broken clock are closed."""
 
     def __post_init__(self) -> None:
         ticks = self.packet_ticks
         order = _no_packets() if ticks is None else np.argsort(ticks, kind="stable")
         object.__setattr__(self, "tick_order", order)
+        closed = close_gaps(self.frame_ticks, self.tick_seconds)
+        object.__setattr__(self, "frame_seconds", closed * float(self.tick_seconds))
 
     def is_valid(self) -> bool:
         """Return whether the columns fit together, so that they can be those of a video."""
@@ -66,6 +77,8 @@ class Timeline:
         if not len(self.frame_ticks) or np.any(np.diff(self.frame_ticks) <= 0):
             return False
         if self.tick_seconds <= 0 or self.end_tick <= int(self.frame_ticks[-1]):
+            return False
+        if not all(isinstance(warning, str) and warning.isprintable() for warning in self.warnings):
             return False
         return self.packet_ticks is None or self._has_valid_packets(self.packet_ticks)
 
@@ -84,17 +97,18 @@ class Timeline:
     @property
     def duration_seconds(self) -> float:
         """How long it takes from the start of the first frame to the end of the last one."""
-        return float((self.end_tick - int(self.frame_ticks[0])) * self.tick_seconds)
+        closed = close_gaps(self.frame_ticks, self.tick_seconds)
+        return float((int(closed[-1]) + self.end_tick - int(self.frame_ticks[-1])) * self.tick_seconds)
 
     def seconds_of(self, ticks: np.ndarray) -> np.ndarray:
-        """Return the seconds from the first frame to each tick."""
-        seconds: np.ndarray = (ticks - self.frame_ticks[0]) * float(self.tick_seconds)
+        """Return the seconds from the first frame to each of some frames' ticks."""
+        seconds: np.ndarray = self.frame_seconds[np.searchsorted(self.frame_ticks, ticks)]
         return seconds
 
     def ticks_at(self, times_seconds: np.ndarray) -> np.ndarray:
         """Return the tick of the frame that is on screen at each time, in seconds from the first frame."""
-        starts = self.seconds_of(self.frame_ticks)
-        return self.frame_ticks[np.searchsorted(starts, times_seconds + TOLERANCE_SECONDS, side="right") - 1]
+        times = times_seconds + TOLERANCE_SECONDS
+        return self.frame_ticks[np.searchsorted(self.frame_seconds, times, side="right") - 1]
 
     def keyframe_seconds(self) -> np.ndarray:
         """Return (keyframes,) when the keyframes are presented; none if the times are known from decoding only."""
@@ -142,7 +156,7 @@ def read_timeline(path: Path) -> Timeline:
         VideoError: Not one frame can be decoded.
     """
     with open_stream(path) as stream:
-        timeline = _timeline_of_packets(stream)
+        timeline = _timeline_of_packets(stream, path)
     if timeline is None:
         with open_stream(path) as stream:
             timeline = _timeline_by_decoding(stream)
@@ -161,7 +175,7 @@ _PACKET_COLUMNS = [
 ]
 
 
-def _timeline_of_packets(stream: av.VideoStream) -> Timeline | None:
+def _timeline_of_packets(stream: av.VideoStream, path: Path) -> Timeline | None:
     """Return the timeline from the packets' own times; None if they have none, or if their clock jumps back."""
     packets = np.fromiter((_packet_row(packet) for packet in demux(stream)), dtype=_PACKET_COLUMNS)
     ticks, clock = packets["pts"], packets["dts"][packets["dts"] != _NO_TICK]
@@ -171,25 +185,59 @@ def _timeline_of_packets(stream: av.VideoStream) -> Timeline | None:
     )
     if is_invented or np.any(ticks == _NO_TICK) or np.any(np.diff(clock) < 0):
         return None
-    is_keyframe = packets["is_keyframe"]
+    field_ticks = _field_ticks(stream, path, packets)
+    if field_ticks:
+        ticks = join_fields(ticks, packets["duration"], field_ticks)
+    is_keyframe = packets["is_keyframe"] & (ticks == packets["pts"])  # decoding can't begin at a second field
+    if len(packets) > 1 and is_keyframe.all() and not marks_keyframes(path):
+        is_keyframe[:] = False  # the container has no list of keyframes, and the decoder does not tell them either
     is_keyframe[:1] |= not is_keyframe.any()  # a stream with no keyframe marked can begin only at its first packet
     keyframes = np.flatnonzero(is_keyframe)
-    # Nothing that lies before the first keyframe, in the file or in time, can be decoded.
-    is_decodable = (ticks >= ticks[keyframes[:1]].sum()) & np.cumsum(is_keyframe).astype(bool)
+    # Nothing that lies before the first keyframe, in the file or in time, can be decoded. Of pictures in two fields
+    # FFmpeg shows the one right before it, too.
+    first_tick = ticks[keyframes[:1]].sum() - 2 * field_ticks
+    is_decodable = (ticks >= first_tick) & np.cumsum(is_keyframe).astype(bool)
     positions = np.flatnonzero(packets["is_presented"] & is_decodable)
     if not len(positions):
         return None
     tick_seconds = stream.time_base or Fraction(1)
     frame_ticks = np.unique(ticks[positions])
     last = positions[np.argmax(ticks[positions])]
+    last_duration = max(int(packets["duration"][last]), 2 * field_ticks)
+    warnings = describe_gaps(frame_ticks, tick_seconds)
+    if last_duration > max_step(frame_ticks, tick_seconds):
+        seconds = float(last_duration * tick_seconds)
+        warnings += (f"its last frame is said to last {seconds:,.0f} s; it is taken to be as long as the others",)
+    if not has_clock(stream.container.format.name):
+        tick_seconds = 1 / (_assumed_rate(stream) * usual_step(frame_ticks))
+        warnings = _describe_rate(stream)
     return Timeline(
         frame_ticks=frame_ticks,
-        end_tick=_end_tick(frame_ticks, int(packets["duration"][last]), stream, tick_seconds),
+        end_tick=_end_tick(frame_ticks, last_duration, stream, tick_seconds),
         tick_seconds=tick_seconds,
         packet_ticks=ticks,
         packet_sizes=packets["size"],
         keyframe_positions=keyframes,
+        warnings=warnings,
     )
+
+
+def _field_ticks(stream: av.VideoStream, path: Path, packets: np.ndarray) -> int:
+    """Return how many ticks a field lasts, if fields of a picture come as packets of their own; else 0.
+
+    Cameras (AVCHD) and broadcasters code interlaced H.264 so. The decoder joins two fields to a frame with the time of
+    the first.
+    """
+    head = packets[:_PROBED_PACKETS]
+    follows = np.flatnonzero(head["pts"][1:] == head["pts"][:-1] + head["duration"][:-1])
+    if stream.codec_context.name != "h264" or stream.container.format.name != "mpegts" or not len(follows):
+        return 0
+    with open_stream(path) as second:
+        frames = list(itertools.islice(decode_stream(second), _PROBED_PACKETS // 2))
+    ticks = [frame.pts for frame in frames if frame.interlaced_frame and frame.pts is not None]
+    step = usual_step(np.array(ticks, dtype=np.int64))
+    field_ticks = int(head["duration"][follows[0]])
+    return field_ticks if len(ticks) > 1 and step == 2 * field_ticks else 0
 
 
 def _packet_row(packet: av.Packet[av.VideoStream]) -> tuple[int, int, int, int, bool, bool]:
@@ -208,21 +256,43 @@ def _packet_row(packet: av.Packet[av.VideoStream]) -> tuple[int, int, int, int, 
 
 def _end_tick(frame_ticks: np.ndarray, last_duration: int, stream: av.VideoStream, tick_seconds: Fraction) -> Fraction:
     """Return the tick at which the last frame ends; without a duration in the file it is as long as the others."""
-    mean = Fraction(int(frame_ticks[-1] - frame_ticks[0]), max(1, len(frame_ticks) - 1))
-    duration = max(0, last_duration) or mean or 1 / (Fraction(stream.average_rate or 25) * tick_seconds)
+    mean = Fraction(int(close_gaps(frame_ticks, tick_seconds)[-1]), max(1, len(frame_ticks) - 1))
+    is_broken = last_duration > max_step(frame_ticks, tick_seconds)
+    duration = (
+        (0 if is_broken else max(0, last_duration)) or mean or 1 / (Fraction(stream.average_rate or 25) * tick_seconds)
+    )
     return int(frame_ticks[-1]) + Fraction(duration)
 
 
 def _timeline_by_decoding(stream: av.VideoStream) -> Timeline | None:
     """Return the timeline of a stream without usable packet times; None if no frame can be decoded.
 
-    The times are those of the decoded frames, or follow from their count and the average rate.
+    The times are those of the decoded frames, or follow from their count and their rate.
     """
     ticks = [frame.pts for frame in decode_stream(stream)]
     if not ticks:
         return None
     tick_seconds = stream.time_base or Fraction(1)
-    frame_ticks = np.array(sorted(tick for tick in set(ticks) if tick is not None), dtype=np.int64)
-    if len(frame_ticks) < len(ticks):
-        frame_ticks, tick_seconds = np.arange(len(ticks)), 1 / Fraction(stream.average_rate or 25)
-    return Timeline(frame_ticks, _end_tick(frame_ticks, 0, stream, tick_seconds), tick_seconds)
+    known = [tick for tick in ticks if tick is not None]
+    is_ascending = bool(np.all(np.diff(known) > 0))
+    warnings: tuple[str, ...] = ()
+    if len(known) < len(ticks) or (stream.container.format.name == "avi" and not is_ascending):
+        frame_ticks, tick_seconds = np.arange(len(ticks)), 1 / _assumed_rate(stream)
+        warnings = _describe_rate(stream)
+    else:
+        frame_ticks, warnings = continue_clock(known, tick_seconds)
+    return Timeline(frame_ticks, _end_tick(frame_ticks, 0, stream, tick_seconds), tick_seconds, warnings=warnings)
+
+
+def _assumed_rate(stream: av.VideoStream) -> Fraction:
+    """Return the frames a second of a stream without times."""
+    # The average rate of bare pictures is the demuxer's default; the other one is what the pictures themselves say.
+    rate = stream.average_rate if has_clock(stream.container.format.name) else stream.guessed_rate
+    return Fraction(rate or stream.average_rate or 25)
+
+
+def _describe_rate(stream: av.VideoStream) -> tuple[str, ...]:
+    """Return what is wrong with a stream without times whose pictures were decoded: one line, or none."""
+    if has_clock(stream.container.format.name) or stream.codec_context.framerate:
+        return ()
+    return (f"it says nowhere how fast its frames follow; {float(_assumed_rate(stream)):g} a second are assumed",)
