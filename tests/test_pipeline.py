@@ -11,7 +11,6 @@ import small_models
 from pipelines import FRAMES_IN_VIDEO, MINUTES, SEED, make_pipeline
 
 from lvqa.components import CONTROLS, METHODS
-from lvqa.models import MODELS
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import LvqaError, Question
 from lvqa.rerank import RERANKERS
@@ -66,7 +65,7 @@ def test_every_method_selects_exactly_its_budget(shared, video, question, method
 
 
 @pytest.mark.parametrize("layout", ["question_first", "clip_first"])
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize("family", small_models.SMALL)
 @pytest.mark.slow
 def test_every_model_goes_the_whole_way(video, question, tmp_path, family, layout):
     folder = small_models.save(family, tmp_path / "model")

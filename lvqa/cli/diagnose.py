@@ -91,10 +91,12 @@ def _diagnostics_lines(diagnostics: Diagnostics) -> Iterator[str]:
 def _questions_on(video: Path, folder: Path) -> Sequence[Question]:
     """Return the folder's questions about this file."""
     from lvqa.datasets import load_dataset
-    from lvqa.records import LvqaError
+    from lvqa.records import LvqaError, counted
 
     tasks = load_dataset("lvbench", folder).tasks
     for task in tasks:
         if task.path.resolve() == video.resolve():
             return task.questions
-    raise LvqaError(f"{folder} has no questions on {video}; it has some on {len(tasks)} videos, {tasks[0].path} first")
+    raise LvqaError(
+        f"{folder} has no questions on {video}; it has some on {counted(len(tasks), 'video')}, {tasks[0].path} first"
+    )

@@ -38,7 +38,7 @@ def selections(
     arm's). With --arm, SOURCE is a run folder, and TARGET gets the frames that this arm selected.
     """
     from lvqa.datasets import load_dataset
-    from lvqa.records import LvqaError
+    from lvqa.records import LvqaError, counted
     from lvqa.selection.files import read_selections, write_selections
     from lvqa.video import inspect_video
 
@@ -56,7 +56,7 @@ def selections(
         raise LvqaError(f"{source}: video {unknown[0][0]!r} has no question {unknown[0][1]!r} in {benchmark}")
     in_order = {key: selected[key] for key in order if key in selected}
     write_selections(target, in_order, format=format, frames_per_second=rates, texts=_texts(tasks))
-    click.echo(f"wrote the frames of {len(in_order)} of {len(order)} questions to {one_line(target)}")
+    click.echo(f"wrote the frames of {len(in_order)} of {counted(len(order), 'question')} to {one_line(target)}")
 
 
 def _texts(tasks: tuple[VideoTask, ...]) -> dict[tuple[str, str], str]:

@@ -86,7 +86,7 @@ def load_pretrained(
 
 def _missing_package(checkpoint: Checkpoint, reason: str) -> str:
     """Return one line that names the packages that are missing, by the model's quantisation or the library's words."""
-    config, _ = PreTrainedConfig.get_config_dict(checkpoint.source)
+    config, _ = PreTrainedConfig.get_config_dict(checkpoint.source, **checkpoint.options)
     method = config.get("quantization_config", {}).get("quant_method")
     packages = [name for name in QUANTISATION_PACKAGES.get(method, ()) if find_spec(name.replace("-", "_")) is None]
     packages = packages or re.findall(r"pip install (?:-\S+ )*'?([A-Za-z0-9][\w.-]*)", reason)
