@@ -206,7 +206,6 @@ UNREADABLE = {
     "call.sdp": "not readable as video",
     "loop.mp4": "[Ll]oop",
     "nul\0.mp4": "null",
-    "http://127.0.0.1:9/a.mp4": "No such file",
     "concat:video.mp4|video.mp4": "No such file",
 }
 
@@ -238,3 +237,8 @@ def test_what_is_not_a_video_is_refused_in_one_line(
         inspect_video(name)
     message = str(caught.value)
     assert "\n" not in message and Path(name).name in message and "; expected a " in message
+
+
+def test_an_address_is_not_opened() -> None:
+    with pytest.raises(VideoError, match="^http://127.0.0.1:9/a.mp4 is an address, and lvqa reads files; download it"):
+        inspect_video("http://127.0.0.1:9/a.mp4")
