@@ -100,6 +100,15 @@ def files_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
 
 
+KNOWN_OF_FILES = (".identity.json", ".metadata.npz")
+"""The endings of what is known of video files: it is whole, and may stay where a command fails."""
+
+
+def results_in(folder: Path) -> list[Path]:
+    """Return what a command has made in the store, and all that is not whole."""
+    return [path for path in files_in(folder) if not path.name.endswith(KNOWN_OF_FILES)]
+
+
 def indexes_in(folder: Path) -> list[Path]:
     """Return the files of indexes; the store also has files of visual tokens and of metadata."""
     return [path for path in files_in(folder) if path.suffix == ".parquet"]
@@ -523,7 +532,7 @@ def test_a_disk_that_fills_up_leaves_nothing(short_video, store):
     (line,) = err.splitlines()
     assert str(store) in line
     assert "make room" in line
-    assert files_in(store) == []
+    assert results_in(store) == []
 
 
 def test_a_stale_index_is_rebuilt_with_a_message(lvqa, short_video, store):
@@ -610,7 +619,7 @@ video.DECODERS["hanging"] = Hanging
     (line,) = err.splitlines()
     assert str(short_video) in line
     assert "at 5 s of the video" in line
-    assert files_in(store) == []
+    assert results_in(store) == []
 
 
 def test_a_closed_output_gives_no_traceback(video):

@@ -240,5 +240,5 @@ def test_what_is_not_a_video_is_refused_in_one_line(
 
 
 def test_an_address_is_not_opened() -> None:
-    with pytest.raises(VideoError, match="^http://127.0.0.1:9/a.mp4 is an address, and lvqa reads files; download it"):
+    with pytest.raises(VideoError, match=r"^http://127\.0\.0\.1:9/a\.mp4 is an address, and lvqa reads files; "):
         inspect_video("http://127.0.0.1:9/a.mp4")
