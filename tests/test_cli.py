@@ -378,6 +378,7 @@ def test_a_name_that_is_no_text_will_do(ask_json, short_video, tmp_path):
 
 
 @pytest.mark.parametrize(("num_frames", "frames"), [(1, [0]), (5, [0]), (75, [0, 1, 2])])
+@pytest.mark.slow
 def test_a_video_shorter_than_the_budget_gives_all_its_frames(ask_json, lvqa, tmp_path, num_frames, frames):
     path = video_files.write_video(tmp_path / "tiny.mp4", num_frames)
     for method in ("freeret", "uniform"):

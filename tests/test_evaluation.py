@@ -92,6 +92,7 @@ def test_arms_with_other_rerankers_share_the_index(settings, tmp_path):
     assert first["embedded"][0] in second["embedded"] and second["error"] is None
 
 
+@pytest.mark.slow
 def test_a_row_has_the_question_the_answer_and_the_evidence(run):
     for row in run.rows:
         assert row["question"].endswith("?") and len(row["options"]) == 4

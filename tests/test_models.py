@@ -466,6 +466,7 @@ def test_a_batch_equals_its_prompts_one_by_one(folder: Path, max_batch_tokens: i
 
 
 @pytest.mark.parametrize("max_batch_tokens", [1, 100, 10000])
+@pytest.mark.slow
 def test_logits_with_a_prefix_equal_those_of_the_whole_prompt(folder: Path, max_batch_tokens: int) -> None:
     model = load(folder, max_batch_tokens=max_batch_tokens)
     parts: list[Prompt] = [
@@ -612,6 +613,7 @@ def test_batches_keep_the_order_and_the_budget() -> None:
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError, MemoryError, RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")]
 )
+@pytest.mark.slow
 def test_out_of_memory_halves_the_batch(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | type[Exception]
 ) -> None:
@@ -741,6 +743,7 @@ def test_a_model_without_some_of_its_weights_is_refused(folder: Path, tmp_path: 
         ({"avx512_bf16": True}, "float32", torch.float32),
     ],
 )
+@pytest.mark.slow
 def test_a_cpu_computes_in_its_fastest_dtype(
     folder: Path,
     tmp_path: Path,

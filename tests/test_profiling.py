@@ -52,6 +52,7 @@ def test_every_stage_costs_its_lower_bound(report, stage):
     assert result.lower_bound_bytes > 0 and result.share_of_ceiling is not None and result.share_of_ceiling > 0
 
 
+@pytest.mark.slow
 def test_reading_decodes_no_frame_twice(report):
     result = report.result("read frames")
     assert (result.units, result.lower_bound.frames_decoded) == (30, 30)

@@ -139,6 +139,7 @@ def test_any_bytes_are_read_or_refused(content):
 
 @often
 @given(TEXT | st.text(string.ascii_letters + "/-._", max_size=20))
+@pytest.mark.slow
 def test_any_name_of_a_model_is_found_or_refused(name):
     refused_or(lambda: find_checkpoint(name))
 

@@ -140,6 +140,7 @@ def test_a_contact_sheet_is_1200_pixels_wide_and_grows_with_its_frames(video, tm
     assert size_of(answer_of(frames=()))[0] == size_of(UNIFORM, truth_seconds=(32, 36), theme=DARK)[0] == 1200
 
 
+@pytest.mark.slow
 def test_frames_inside_and_outside_of_the_evidence_look_different(video, tmp_path):
     def green_pixels(truth_seconds):
         write_contact_sheet(tmp_path / "s.png", answer_of(), video, title="", subtitle="", truth_seconds=truth_seconds)

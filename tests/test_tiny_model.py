@@ -91,6 +91,7 @@ def a_clip(tiny: Qwen25VL) -> ClipTokens:
     return ClipTokens(tokens, ROWS, COLUMNS)
 
 
+@pytest.mark.slow
 def test_the_packaged_model_answers_from_frames_of_the_right_moment(synthetic_video, tmp_path):
     path = synthetic_video(seed=SEED, minutes=MINUTES)
     qa = LongVideoQA.load("tiny", overrides=["model.device=cpu", f"store.folder={tmp_path}"])

@@ -147,6 +147,7 @@ def test_a_substitute_is_the_nearest_earlier_frame(folder: Path, video: Video) -
 
 
 @pytest.mark.parametrize("name", ["constant.mp4", "stream.ts", "open_groups_hevc.mp4", "later.mkv", "vp9.webm"])
+@pytest.mark.slow
 def test_the_frames_of_a_damaged_video_do_not_depend_on_threads(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

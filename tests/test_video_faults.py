@@ -123,6 +123,7 @@ def test_a_stream_that_begins_late_does_no_harm(name: str, num_frames: int, tmp_
     assert len(frames) == 2 and not substituted.any()
 
 
+@pytest.mark.slow
 def test_a_damaged_file_with_a_stream_that_is_none_is_read_as_far_as_it_goes() -> None:
     video = inspect_video(DATA / "h264-045-bits.flv")
     assert video.duration_seconds == pytest.approx(8.0, abs=0.1)
@@ -274,6 +275,7 @@ def test_a_clock_that_jumps_back_keeps_the_order_of_the_frames(shift_seconds: fl
     assert video.warnings and "its clock jumps by -" in video.warnings[0]
 
 
+@pytest.mark.slow
 def test_one_broken_timestamp_is_told() -> None:
     video = inspect_video(DATA / "h264-006-bits.flv")
     assert video.duration_seconds == pytest.approx(8.0, abs=0.1)

@@ -84,6 +84,7 @@ def test_parent_and_children_read_the_right_frames(video: Video) -> None:
     assert [child.value() for child in children] == [frames] * 3
 
 
+@pytest.mark.slow
 def test_a_fork_while_frames_are_decoded_does_no_harm(video: Video) -> None:
     frames = list(range(NUM_FRAMES))
     stop = threading.Event()
