@@ -63,6 +63,15 @@ def in_file(content: bytes, read: Callable[[Path], Any]) -> None:
         refused_or(lambda: read(path))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def offline():
+    """Ask the hub for nothing: a name that was made up is no reason to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+
+
 # --- questions and answers -------------------------------------------------------------------------------------------
 
 
@@ -139,7 +148,6 @@ def test_any_bytes_are_read_or_refused(content):
 
 @often
 @given(TEXT | st.text(string.ascii_letters + "/-._", max_size=20))
-@pytest.mark.slow
 def test_any_name_of_a_model_is_found_or_refused(name):
     refused_or(lambda: find_checkpoint(name))
 
