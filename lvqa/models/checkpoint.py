@@ -59,7 +59,7 @@ class Checkpoint:
 
     @property
     def options(self) -> dict[str, str]:
-        """What `from_pretrained` takes beside the source, so that all files are of one commit."""
+        """What `from_pretrained` takes next to the source, so that all files are of one commit."""
         return {} if self.is_folder else {"revision": self.revision}
 
 

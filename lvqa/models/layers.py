@@ -58,7 +58,7 @@ def run_layer_at_last(layer: nn.Module, hidden: HiddenStates, *, with_mlp: bool,
 def _mlp_output(layer: Any, last: Tensor) -> Tensor:
     """Return (batch, dim): what a layer's MLP adds to a position, (batch, dim).
 
-    A mixture of experts takes sequences alone, and some return their routing beside the states.
+    A mixture of experts takes sequences alone, and some return their routing next to the states.
     """
     output = layer.mlp(layer.post_attention_layernorm(last)[:, None])  # (batch, 1, dim)
     states: Tensor = output[0] if isinstance(output, tuple) else output
