@@ -74,6 +74,7 @@ def test_bad_voices_are_one_line(tmp_path: Path, voice: Path) -> None:
 
 
 @pytest.mark.parametrize("with_text", [True, False])
+@pytest.mark.slow
 def test_audio_logits_equal_the_librarys(omni: Qwen25Omni, with_text: bool) -> None:
     """The library's whole model takes the samples' features and our token ids, and counts positions by itself."""
     samples = (tone(2.3) + 0.1 * np.random.default_rng(0).normal(size=int(2.3 * SAMPLES_PER_SECOND))).astype(np.float32)

@@ -43,6 +43,7 @@ def test_arms_share_the_runs_settings_but_for_their_own(settings):
     )
 
 
+@pytest.mark.slow
 def test_written_out_it_reads_back_the_same(settings, tmp_path):
     config = load_run_config(settings, ["benchmark.make={videos: 2}", "arms=[{method: blind}]", "ray_address=a:1"])
     path = tmp_path / "config.yaml"

@@ -533,6 +533,7 @@ def test_the_time_of_a_pair_matters(model: Decoder) -> None:
 
 
 @pytest.mark.parametrize("i", range(4))
+@pytest.mark.slow
 def test_generated_text_equals_the_librarys(model: Decoder, i: int) -> None:
     prompt, expected = prompts(model)[i], list[int]()
     while len(expected) < 12:  # each token from the whole sequence anew, without a cache

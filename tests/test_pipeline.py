@@ -53,6 +53,7 @@ BUDGETS = {"freeret": (1, 2, 3, 16, 59, 60, 64), "uniform": (1, 2, 3, 16, 59, 60
     ("method", "budget"),
     [(method, m) for method in METHODS if method not in CONTROLS for m in BUDGETS.get(method, (3, 64))],
 )
+@pytest.mark.slow
 def test_every_method_selects_exactly_its_budget(shared, video, question, method, budget):
     answer = shared.answer(video, question, method=method, frames=budget)
     assert len(answer.frames) == min(budget, FRAMES_IN_VIDEO)

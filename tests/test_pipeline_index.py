@@ -86,6 +86,7 @@ def test_an_index_is_rebuilt_on_demand(make, video):
     assert before.path.stat().st_mtime_ns > modified_ns
 
 
+@pytest.mark.slow
 def test_a_changed_video_has_another_index(make, video, tmp_path):
     copy = tmp_path / "copy.mp4"
     copy.write_bytes(video.read_bytes())
@@ -95,6 +96,7 @@ def test_a_changed_video_has_another_index(make, video, tmp_path):
     assert make().index(copy).reused is False
 
 
+@pytest.mark.slow
 def test_the_library_is_searched_under_one_spec(make, video, tmp_path):
     other = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=SEED + 1)[0]
     qa = make()

@@ -211,6 +211,7 @@ def test_nothing_is_compared_without_a_uniform_arm_at_the_budget(run, rows):
     assert "Paired difference" not in markdown
 
 
+@pytest.mark.slow
 def test_one_video_gives_a_difference_without_an_interval(run, tmp_path):
     rows = [row("uniform", 16, 0), row("freeret", 16, 0, is_correct=True)]
     markdown = write_report([run("r", rows, [UNIFORM, FREERET])], html=tmp_path / "r.html")

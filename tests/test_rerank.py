@@ -248,5 +248,6 @@ def test_mcq_keeps_the_contract_with_its_switches():
     assert problems == dict.fromkeys(CHECKS)
 
 
+@pytest.mark.slow
 def test_retllm_keeps_the_contract_without_enhancement():
     assert {name: check(lambda: RetLLM(ratio=0)) for name, check in CHECKS.items()} == dict.fromkeys(CHECKS)

@@ -67,6 +67,7 @@ def test_the_contract_covers_every_budget_and_kind():
     assert {"constant", "one-hot", "two-peak", "NaN", "all-NaN"} <= set(KINDS)
 
 
+@pytest.mark.slow
 def test_every_process_chooses_the_same_frames():
     expected = {name: str(choices(make)) for name, make in SELECTORS.items()}
     for hash_seed in (1, 2):

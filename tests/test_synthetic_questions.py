@@ -65,6 +65,7 @@ def test_exactly_one_option_is_correct(by_video):
             assert question.evidence_seconds == expected.span
 
 
+@pytest.mark.slow
 def test_descriptions_have_no_more_attributes_than_needed(questions):
     for question, parsed in questions:
         if parsed.kind == "event":

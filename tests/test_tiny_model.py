@@ -43,6 +43,7 @@ def tokenizer(request) -> PreTrainedTokenizerFast:
     return request.getfixturevalue(request.param)
 
 
+@pytest.mark.slow
 def test_every_word_of_the_world_is_one_token(tokenizer):
     words = [value for values in ATTRIBUTES.values() for value in values]
     single = [*words, *"ABCD", *(f" {word}" for word in words if not word.isdigit())]

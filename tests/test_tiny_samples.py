@@ -202,6 +202,7 @@ def grid_pairs(starts: Sequence[int], num_pairs: Sequence[int], pairs: Sequence[
         ("most", {"most"}),
     ],
 )
+@pytest.mark.slow
 def test_question_samples_are_the_products_prompts(bench, task, kinds):
     checked: Counter[tuple[str, str]] = Counter()
     while checked.total() < 60:

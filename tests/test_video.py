@@ -79,6 +79,7 @@ def test_threads_and_seeks_change_no_frame(
 
 
 @pytest.mark.parametrize("name", ["constant.mp4", "cut.mp4", "later.mkv", "vp9.webm", "mpeg4.avi"])
+@pytest.mark.slow
 def test_a_far_frame_is_reached_by_a_seek(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lvqa.video.frame_reader, "MAX_SKIPPED_PACKETS", 0)
     path = cached_video(name, folder)

@@ -173,6 +173,7 @@ def write_marked(path: Path, **options: Any) -> Path:
 
 
 @pytest.mark.parametrize("name", ["h261.mkv", "nostss_opengop265.mp4", "gif_twice.gif"])
+@pytest.mark.slow
 def test_key_frames_that_are_none_change_no_frame(name: str) -> None:
     video = inspect_video(DATA / name)
     right = {"h261.mkv": (75, 3.0), "nostss_opengop265.mp4": (200, 8.0), "gif_twice.gif": (60, 6.0)}[name]

@@ -151,6 +151,7 @@ class FrameDataset:
         return numbers_of(self._video, [position % NUM_FRAMES])[0]
 
 
+@pytest.mark.slow
 def test_workers_of_a_data_loader_read_the_right_frames(video: Video) -> None:
     from torch.utils.data import DataLoader
 
