@@ -68,3 +68,47 @@ def synthetic_video(tmp_path_factory) -> SyntheticVideo:
         return make_videos(folder, num_videos=1, minutes=minutes, num_questions=num_questions, seed=seed)[0]
 
     return make
+
+
+# --- the main path and its evaluation: what several modules of tests share ------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def question():
+    """The first question about the synthetic video that the tests of the main path use."""
+    from pipelines import MINUTES
+    from pipelines import SEED as PIPELINE_SEED
+
+    from lvqa.synthetic.videos import ask_about, write_script
+
+    return ask_about(write_script(PIPELINE_SEED, MINUTES), 1)[0]
+
+
+@pytest.fixture
+def store(tmp_path) -> Path:
+    """The folder of a store that is not there yet."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def make(tiny, store):
+    """Make a fresh pipeline over the one loaded model, as a new process would."""
+    from pipelines import make_pipeline
+
+    return functools.partial(make_pipeline, tiny, store)
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory):
+    """The settings file of a small evaluation."""
+    from runs import settings_file
+
+    return settings_file(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """A finished run of it."""
+    from runs import finished_run
+
+    return finished_run(tmp_path_factory.getbasetemp())

@@ -8,7 +8,7 @@ import json
 from collections import Counter
 
 import pytest
-from runs import CONDITIONS, NUM_PAIRS, NUM_QUESTIONS, NUM_VIDEOS, finished_run, refusal, settings_file
+from runs import CONDITIONS, NUM_PAIRS, NUM_QUESTIONS, NUM_VIDEOS, refusal
 
 from lvqa.config import to_yaml
 from lvqa.evaluation import evidence_recall, load_run_config, resolve_arms
@@ -17,17 +17,6 @@ from lvqa.evaluation.run import chosen_tasks, evaluate
 from lvqa.evaluation.runner import Runner, WorkItem
 from lvqa.letters import named_letter
 from lvqa.pipeline import LongVideoQA
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    return settings_file(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return finished_run(tmp_path_factory.getbasetemp())
-
 
 # --- settings --------------------------------------------------------------------------------------------------------
 

@@ -20,10 +20,8 @@ from runs import (
     NUM_VIDEOS,
     benchmark_folder,
     copy_of,
-    finished_run,
     refusal,
     results,
-    settings_file,
 )
 
 from lvqa.evaluation import load_run_config, read_run
@@ -35,16 +33,6 @@ from lvqa.records import LvqaError
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory):
     return benchmark_folder(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    return settings_file(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return finished_run(tmp_path_factory.getbasetemp())
 
 
 # --- a run folder ----------------------------------------------------------------------------------------------------

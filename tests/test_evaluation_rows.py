@@ -3,23 +3,13 @@
 import json
 
 import pytest
-from runs import copy_of, finished_run, settings_file
+from runs import copy_of
 
 from lvqa.evaluation import load_run_config, read_run
 from lvqa.evaluation.folder import open_run
 from lvqa.evaluation.rows import FIELDS, read_rows, to_line
 from lvqa.evaluation.run import evaluate
 from lvqa.records import LvqaError
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    return settings_file(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return finished_run(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 Nothing here depends on how well the model was trained.
 """
 
-import functools
 from pathlib import Path
 
 import pytest
@@ -21,22 +20,6 @@ from lvqa.video import FrameGrid, inspect_video
 @pytest.fixture(scope="module")
 def video(synthetic_video) -> Path:
     return synthetic_video(minutes=MINUTES, seed=SEED)
-
-
-@pytest.fixture(scope="module")
-def question() -> Question:
-    return ask_about(write_script(SEED, MINUTES), 1)[0]
-
-
-@pytest.fixture
-def store(tmp_path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def make(tiny, store):
-    """Make a fresh pipeline over the one loaded model, as a new process would."""
-    return functools.partial(make_pipeline, tiny, store)
 
 
 @pytest.fixture(scope="module")

@@ -1,42 +1,25 @@
 """What the main path keeps of a video: its index, its tokens, and sessions that pipelines share."""
 
 import dataclasses
-import functools
 import weakref
 from pathlib import Path
 
 import pytest
 import yaml
-from pipelines import MINUTES, SEED, make_pipeline
+from pipelines import MINUTES, SEED
 
 from lvqa.config import with_settings
 from lvqa.costs import CostMeter
 from lvqa.index import Store
 from lvqa.indexing import build_here
-from lvqa.records import LvqaError, Question
-from lvqa.synthetic.videos import ask_about, make_videos, write_script
+from lvqa.records import LvqaError
+from lvqa.synthetic.videos import make_videos
 from lvqa.video import inspect_video
 
 
 @pytest.fixture(scope="module")
 def video(synthetic_video) -> Path:
     return synthetic_video(minutes=MINUTES, seed=SEED)
-
-
-@pytest.fixture(scope="module")
-def question() -> Question:
-    return ask_about(write_script(SEED, MINUTES), 1)[0]
-
-
-@pytest.fixture
-def store(tmp_path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def make(tiny, store):
-    """Make a fresh pipeline over the one loaded model, as a new process would."""
-    return functools.partial(make_pipeline, tiny, store)
 
 
 def test_a_new_process_decodes_nothing_of_an_indexed_video(make, video, question):

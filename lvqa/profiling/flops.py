@@ -45,11 +45,6 @@ class LanguageCost:
         """Return the operations of one token that attends to so many keys."""
         return 4 * self.heads_dim * num_keys
 
-    def all_positions(self, length: int, past: int = 0) -> float:
-        """Return the operations of all layers at each of `length` tokens after `past` ones, without the head."""
-        num_keys = past + (length + 1) / 2
-        return self.layers * length * (self._keys_values + self._rest_of_layer + self._attention(num_keys))
-
     def last_position(self, length: int, past: int = 0, *, with_last_mlp: bool = True) -> float:
         """Return the least operations that give the last token's state, without the head.
 
