@@ -12,7 +12,7 @@ import pytest
 
 from lvqa.config import to_yaml
 from lvqa.evaluation import load_run_config
-from lvqa.evaluation.rows import to_line
+from lvqa.evaluation.rows import NEW_KEYS, to_line
 from lvqa.records import LvqaError
 from lvqa.report import write_report
 from lvqa.report.conditions import conditions_of, read_runs
@@ -44,6 +44,7 @@ def row(arm: str, budget: int, question: int, *, is_correct: bool = False, video
         "counts": {"frames_decoded": 2 * budget, "pairs_encoded": budget, "tokens_prefilled": 1000 + 10 * budget},
         "index": None,
         "seconds": {"decode": 0.25, "answer": 1.0},
+        **NEW_KEYS,
         "error": None,
     } | changes
 

@@ -158,9 +158,11 @@ def report(*, runs: tuple[Path, ...], html: Path | None, csv: Path | None, quiet
 
     The tables are printed in Markdown. A page with the tables and plots, and a CSV file, are written as well.
     """
-    from lvqa.report import write_report
+    from lvqa.report import Report
 
     html, csv = html or runs[0] / "report.html", csv or runs[0] / "report.csv"
-    click.echo(write_report(runs, html=html, csv=csv), nl=False)
+    result = Report(runs)
+    click.echo(result.to_markdown(), nl=False)  # first, since a file may not be written
+    result.write(html=html, csv=csv)
     if not quiet:
         echo_message(f"written: {html}, {csv}")

@@ -27,25 +27,36 @@ class Section:
     """The function draws the plot as SVG, and returns None if there is nothing to draw."""
 
 
+class Report:
+    """The report of some runs."""
+
+    def __init__(self, runs: Sequence[Path]) -> None:
+        """Read the runs in these folders, whose arms stand side by side. LvqaError if a folder is not a run folder."""
+        self._runs = read_runs(runs)
+        self._conditions = conditions_of(self._runs)
+        self._sections = _sections(self._runs, self._conditions)
+
+    def to_markdown(self) -> str:
+        """Return the report as Markdown."""
+        return _markdown(self._runs, self._sections)
+
+    def write(self, *, html: Path | None = None, csv: Path | None = None) -> None:
+        """Write the report as a page, and its figures as CSV. LvqaError if a file cannot be written."""
+        if csv is not None:
+            write_file(csv, tables.to_csv(self._conditions).encode("utf-8", errors="backslashreplace"))
+        if html is not None:
+            write_file(html, _page(self._runs, self._sections))
+
+
 def write_report(runs: Sequence[Path], html: Path | None = None, csv: Path | None = None) -> str:
     """Return the report of the runs in these folders as Markdown, and write it as a page and as CSV.
-
-    Args:
-        runs: The run folders. Their arms stand side by side.
-        html: Where the page is written.
-        csv: Where the figures are written.
 
     Raises:
         LvqaError: If a folder is not a run folder, before anything is written; or if a file cannot be written.
     """
-    named = read_runs(runs)
-    conditions = conditions_of(named)
-    sections = _sections(named, conditions)
-    if csv is not None:
-        write_file(csv, tables.to_csv(conditions).encode("utf-8", errors="backslashreplace"))
-    if html is not None:
-        write_file(html, _page(named, sections))
-    return _markdown(named, sections)
+    report = Report(runs)
+    report.write(html=html, csv=csv)
+    return report.to_markdown()
 
 
 def _sections(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list[Section]:
@@ -55,7 +66,7 @@ def _sections(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list
         sections = [_overview(conditions), _accuracy(runs, conditions), _published(runs), _abilities(conditions)]
         sections += [_recall(conditions), _paired(conditions)]
         sections += [_cost(runs, conditions), _official(runs, conditions)]
-    sections.append(_failures(runs))
+    sections += [_failures(runs), _warnings(runs)]
     return [section for section in sections if section.tables or section.lines]
 
 
@@ -146,6 +157,11 @@ def _official(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Sect
 
 def _failures(runs: Sequence[NamedRun]) -> Section:
     return Section("Failures", "Each of these answers counts as wrong.", lines=tables.failures(runs))
+
+
+def _warnings(runs: Sequence[NamedRun]) -> Section:
+    text = "These answers count as they are; what is wrong with their video, the model or the evidence."
+    return Section("Warnings", text, lines=tables.warnings(runs))
 
 
 def _about(named: NamedRun) -> list[str]:
