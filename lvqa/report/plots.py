@@ -57,7 +57,7 @@ def accuracy_figure(conditions: Sequence[Condition], published: Sequence[Publish
         for y, condition in enumerate(conditions):
             share = accuracy(condition.rows)
             _draw_share(axes, y, share, styles[condition.arm])
-            annotate_value(axes, 100 * share.high, y, percent(share.value))
+            annotate_value(axes, 100 * _right_end(share), y, percent(share.value))
         for y, result in enumerate(published, len(conditions)):
             value = result.accuracy[budgets[0]]
             axes.plot([value], [y], **_published_style(result, conditions, styles))
@@ -84,7 +84,7 @@ def _accuracy_in_panels(
             for condition in (condition for condition in conditions if condition.budget in (0, budget)):
                 share, y = accuracy(condition.rows), arms.index(condition.arm)
                 _draw_share(axes, y, share, styles[condition.arm])
-                annotate_value(axes, 100 * share.high, y, percent(share.value))
+                annotate_value(axes, 100 * _right_end(share), y, percent(share.value))
                 for result in (p for p in published if p.method == condition.method and budget in p.accuracy):
                     axes.plot([result.accuracy[budget]], [y], **_published_style(result, conditions, styles))
             label_rows(axes, [styles[arm].label for arm in arms])
@@ -107,9 +107,10 @@ def _accuracy_by_budget(
         for i, (arm, of_arm) in enumerate(arms.items()):
             style = styles[arm]
             shares = [accuracy(condition.rows) for condition in of_arm]
-            values = np.array([[100 * s.value, 100 * s.low, 100 * s.high] for s in shares]).T
+            values = 100 * np.array([[s.value, s.low, s.high] for s in shares]).T
             if not of_arm[0].budget:
-                axes.axhspan(values[1, 0], values[2, 0], color=style.colour, alpha=0.08, lw=0)
+                if not np.isnan(values[1, 0]):
+                    axes.axhspan(values[1, 0], values[2, 0], color=style.colour, alpha=0.08, lw=0)
                 axes.axhline(values[0, 0], color=style.colour, lw=1.2, ls=(0, (5, 3)))
                 labels.append((budgets[-1], values[0, 0], Style(style.colour, "", f"{style.label} (no frames)")))
                 continue
@@ -245,7 +246,7 @@ def comparison_figure(comparisons: Sequence[tuple[Condition, Comparison]], condi
         for y, (condition, paired) in enumerate(comparisons):
             draw_interval(axes, y, paired.difference, (paired.low, paired.high), styles[condition.arm])
             text = (
-                f"{points(paired.difference)}   {paired.gained} gained, {paired.lost} lost, p {p_text(paired.p_value)}"
+                f"{points(paired.difference)}   {paired.gained} gained, {paired.lost} lost, p {p_text(paired.holm_p)}"
             )
             axes.annotate(
                 text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=TEXT_COLOUR
@@ -259,6 +260,11 @@ def comparison_figure(comparisons: Sequence[tuple[Condition, Comparison]], condi
 
 def _draw_share(axes: Axes, y: float, share: Share, style: Style) -> None:
     draw_interval(axes, y, share.value, (share.low, share.high), style)
+
+
+def _right_end(share: Share) -> float:
+    """Return where a share's mark ends: at its interval's end, or at the share itself if there is no interval."""
+    return share.value if math.isnan(share.high) else share.high
 
 
 def _cost_axis(axes: Axes, values: Sequence[float]) -> None:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvqa.evaluation import Comparison
+from lvqa.evaluation.intervals import MIN_CLUSTERS
 from lvqa.records import counted
 from lvqa.report import plots, tables
 from lvqa.report.conditions import PUBLISHED_RESULTS, Condition, NamedRun, clean, conditions_of, read_runs
 from lvqa.report.page import data_url, render_page, write_file
 from lvqa.report.tables import Table, to_markdown
+
+_INTERVALS = f"Intervals are 95%, with videos as samples; fewer than {MIN_CLUSTERS} videos have none."
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def _accuracy(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Sect
     models = dict.fromkeys(p.model for p in comparable)
     return Section(
         "Accuracy",
-        "Percent of all questions, with the 95% interval by Wilson; a failed answer is counted as wrong."
+        f"Percent of all questions; a failed answer is counted as wrong. {_INTERVALS}"
         + (f" Hollow markers: published for {', '.join(models)}, not run here." if comparable else ""),
         [tables.accuracy_table(conditions)],
         plot=lambda: plots.accuracy_figure(conditions, comparable),
@@ -93,7 +96,7 @@ def _published(runs: Sequence[NamedRun]) -> Section:
 def _abilities(conditions: Sequence[Condition]) -> Section:
     return Section(
         "Accuracy by ability",
-        "Percent with the 95% interval by Wilson. A question with several abilities counts once in each.",
+        f"Percent. A question with several abilities counts once in each. {_INTERVALS}",
         tables.ability_tables(conditions),
         plot=lambda: plots.ability_figure(conditions),
     )
@@ -103,7 +106,7 @@ def _recall(conditions: Sequence[Condition]) -> Section:
     return Section(
         "Evidence recall by stage",
         "Percent of the questions with an annotated time whose time overlaps one of the best clips, or contains a "
-        "selected frame (95% interval by Wilson).",
+        f"selected frame. {_INTERVALS}",
         tables.recall_tables(conditions),
         plot=lambda: plots.recall_figure(conditions),
     )
@@ -114,8 +117,11 @@ def _paired(conditions: Sequence[Condition]) -> Section:
     names = tables.baseline_names(comparisons)
     return Section(
         f"Paired difference to {names}",
-        "On the same questions at the same budget, in points of accuracy; the 95% interval is from a bootstrap over "
-        f"videos. Gained: correct here and wrong with {names}; lost: wrong here and correct with {names}.",
+        "On the same questions at the same budget, in points of accuracy. "
+        f"{_INTERVALS} p is of the difference, by the same standard error; p by Holm is corrected for all lines of "
+        "the table. McNemar's test takes questions for independent samples, and so finds too much. "
+        f"Gained: correct here and wrong with {names}; lost: wrong here and correct with {names}. "
+        f"{tables.power_text(comparisons)}".strip(),
         [tables.comparison_table(comparisons)] if comparisons else [],
         plot=lambda: plots.comparison_figure(comparisons, conditions),
     )
