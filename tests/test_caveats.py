@@ -148,16 +148,15 @@ def test_frames_that_stand_in_for_damaged_ones_are_told_in_each_process(lvqa: Lv
 @pytest.mark.slow
 def test_without_an_index_the_frames_of_the_answer_count(lvqa: Lvqa, tmp_path: Path) -> None:
     path = zeroed(write_video(tmp_path / "zeroed.mp4", 300))
-    outputs = []
-    for frames in (60, 60, 8):  # the second time they come from the disk
+    lvqa("index", path)
+    for frames in (60, 8):  # the first come from the disk as pairs, the others have lost their partners
         result = lvqa("ask", path, "What is seen?", "--method", "uniform", "--frames", frames, "--json")
         output = json.loads(result.stdout)
         num = output["frames_substituted"]
         damaged = [frame["time_seconds"] for frame in output["frames"] if frame["substituted"]]
         assert len(damaged) == num > 0 and all(10 < seconds < 50 for seconds in damaged)
         assert lines_of(result, path) == output["warnings"] == list(describe_damage(frames, num))
-        outputs.append(output)
-    assert outputs[0]["frames"] == outputs[1]["frames"] and outputs[1]["counts"]["frames_decoded"] == 0
+        assert output["counts"]["frames_decoded"] == (0 if frames == 60 else 8)
 
 
 @pytest.mark.parametrize("name", ["zeroed.mkv", "zeroed.ts"])
