@@ -146,6 +146,19 @@ def test_frames_that_stand_in_for_damaged_ones_are_told_in_each_process(lvqa: Lv
 
 
 @pytest.mark.slow
+def test_what_a_worker_sees_is_told_once_by_the_command(
+    lvqa: Lvqa, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = write_video(tmp_path / "good.mp4"), zeroed(write_video(tmp_path / "bad.mp4", 300))
+    result = lvqa("index", good, bad, "--json")
+    outputs = {output["path"]: output for output in map(json.loads, result.stdout.splitlines())}
+    assert (outputs[str(good)]["warnings"], outputs[str(good)]["frames_substituted"]) == ([], 0)
+    assert lines_of(result, bad) == outputs[str(bad)]["warnings"]
+    assert outputs[str(bad)]["warnings"] == list(describe_damage(60, outputs[str(bad)]["frames_substituted"]))
+    assert capfd.readouterr().err == "", "the worker prints nothing of its own"
+
+
+@pytest.mark.slow
 def test_without_an_index_the_frames_of_the_answer_count(lvqa: Lvqa, tmp_path: Path) -> None:
     path = zeroed(write_video(tmp_path / "zeroed.mp4", 300))
     lvqa("index", path)
