@@ -239,10 +239,13 @@ class IndexUse:
     reused: bool
     clips: int
     path: Path | None
+    """Its file; None if it could not be saved, and serves this process alone."""
     frames: int = 0
     """How many frames of the video the index was made from: its whole frame grid."""
     frames_substituted: int = 0
     """How many of them are damaged, so that the nearest good ones stand in for them."""
+    unsaved: str | None = None
+    """Why this call could not save it, in one line."""
     cost: Cost = field(default_factory=Cost, compare=False)
     """What building it cost, with all indexes that were built together; nothing if it was reused."""
 
