@@ -15,7 +15,7 @@ from lvqa.video.container import VideoError, convert_errors
 from lvqa.video.metadata import timeline_of
 from lvqa.video.timeline import TOLERANCE_SECONDS, Timeline
 
-FRAMES_FORMAT = 3
+FRAMES_FORMAT = 4
 """The version of all frames. Raise it when other frames or pixels are read for the same times and size, or when the
 same settings give another grid, other clips or other scene changes."""
 
