@@ -1,7 +1,8 @@
 """The visual tokens of one video: every frame pair is decoded and encoded once, and kept for all stages.
 
-A pair is named by its two grid frames, (2p, 2p + 1). A frame without its partner is the pair (k, k), as Qwen encodes an
-image. The vision tower attends only inside a pair, so its tokens are the same in every prompt.
+A pair is named by its two grid frames, (k, k + 1). A frame without its partner is the pair (k, k), as Qwen encodes an
+image: it is one frame, and is decoded and counted as one. The vision tower attends only inside a pair, so its tokens
+are the same in every prompt.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, compress, pairwise, takewhile
+from itertools import chain, compress, groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,28 +39,22 @@ TOKENS_FORMAT = 3
 
 
 def pairs_of_clip(clip: Clip, grid: FrameGrid) -> list[Pair]:
-    """Return the pairs that lie in a clip; the last pair of an odd grid has its frame twice."""
-    first = grid.frame_at(clip.start_seconds)
-    firsts = takewhile(lambda k: grid.seconds_of(k) < clip.end_seconds, range(first, grid.num_frames, 2))
-    return [(k, min(k + 1, grid.num_frames - 1)) for k in firsts]
+    """Return the pairs that lie in a clip."""
+    inside = slice(*np.searchsorted(grid.times_seconds, [clip.start_seconds, clip.end_seconds]))
+    return [grid.pair(pair_id) for pair_id in np.unique(grid.pair_ids[inside]).tolist()]
 
 
-def pairs_of_frames(frames: Iterable[int]) -> list[Pair]:
+def pairs_of_frames(frames: Iterable[int], grid: FrameGrid) -> list[Pair]:
     """Return grid frames as pairs: both frames of a pair together, a frame without its partner twice."""
-    ascending = sorted(set(frames))
-    partners = set(ascending)
-    return [
-        (k, k + 1) if k % 2 == 0 and k + 1 in partners else (k, k)
-        for k in ascending
-        if not (k % 2 == 1 and k - 1 in partners)
-    ]
+    by_pair = (list(group) for _, group in groupby(sorted(set(frames)), key=grid.pair_ids.__getitem__))
+    return [(group[0], group[-1]) for group in by_pair]
 
 
-def runs_of_pairs(pairs: Sequence[Pair]) -> list[list[Pair]]:
+def runs_of_pairs(pairs: Sequence[Pair], grid: FrameGrid) -> list[list[Pair]]:
     """Return the runs of pairs that follow each other on the grid; a run is presented as one clip."""
     runs: list[list[Pair]] = [[pairs[0]]] if pairs else []
     for before, pair in pairwise(pairs):
-        if pair[0] == before[1] + 1:
+        if grid.are_neighbours(before[1], pair[0]):
             runs[-1].append(pair)
         else:
             runs.append([pair])
@@ -335,9 +330,8 @@ class VisualTokens:
 
     def _slot(self, pair: Pair) -> int | None:
         """Return which of the grid's pairs this is; None for a frame without its partner."""
-        first, second = pair
-        is_whole = first % 2 == 0 and second == min(first + 1, self.grid.num_frames - 1)
-        return first // 2 if is_whole else None
+        pair_id = int(self.grid.pair_ids[pair[0]])
+        return pair_id if self.grid.pair(pair_id) == pair else None
 
 
 def _batches(groups: Sequence[Sequence[Pair]], max_pairs: int) -> Iterator[slice]:
