@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import video_files
@@ -246,6 +247,12 @@ def test_bare_pictures_that_say_no_rate_are_told() -> None:
     assert video.warnings == ("it says nowhere how fast its frames follow; 25 a second are assumed",)
 
 
+def test_a_rate_that_is_not_believed_is_told(tmp_path: Path) -> None:
+    video = inspect_video(write_video(tmp_path / "raw.h264", 50, fps=1000, format="h264"))
+    assert (video.duration_seconds, video.frames_per_second) == (2.0, 25.0)
+    assert video.warnings == ("it says that 1000 frames come in a second; 25 a second are assumed",)
+
+
 def test_a_splice_is_closed_and_told(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     path = tmp_path / "spliced.ts"
     path.write_bytes((DATA / "concat_fwd.ts").read_bytes())
@@ -293,6 +300,7 @@ def test_long_pauses_are_no_broken_clock(tmp_path: Path) -> None:
         assert timeline_of(video.path).frame_seconds.tolist() == times and not video.warnings
 
 
+@pytest.mark.skipif(av.library_versions["libavformat"] < (62,), reason="FFmpeg 7 itself replaces such a duration")
 def test_a_last_frame_of_days_is_as_long_as_the_others(tmp_path: Path) -> None:
     times = [i / 10 for i in range(20)]  # the last one lasts 1 / 25 s, so it has an entry of its own in the table
     path = write_video(tmp_path / "video.mp4", 20, options={"g": "10", "bf": "0"}, times=times)

@@ -293,6 +293,8 @@ def _assumed_rate(stream: av.VideoStream) -> Fraction:
 
 def _describe_rate(stream: av.VideoStream) -> tuple[str, ...]:
     """Return what is wrong with a stream without times whose pictures were decoded: one line, or none."""
-    if has_clock(stream.container.format.name) or stream.codec_context.framerate:
+    rate, assumed = stream.codec_context.framerate, _assumed_rate(stream)
+    if has_clock(stream.container.format.name) or rate == assumed:
         return ()
-    return (f"it says nowhere how fast its frames follow; {float(_assumed_rate(stream)):g} a second are assumed",)
+    claim = f"says that {float(rate):g} frames come in a second" if rate else "says nowhere how fast its frames follow"
+    return (f"it {claim}; {float(assumed):g} a second are assumed",)
