@@ -223,6 +223,26 @@ def test_the_search_for_a_key_frame_ends(tmp_path: Path, monkeypatch: pytest.Mon
     assert substituted.tolist() == [False, True]
 
 
+# --- which pictures are shown ----------------------------------------------------------------------------------------
+
+
+def test_pictures_that_are_only_predicted_from_are_no_frames() -> None:
+    """VP9 may have them in packets of their own, with a time of their own: 4 of this file's 54 packets."""
+    video = inspect_video(DATA / "hidden_vp9.nut")
+    assert (video.duration_seconds, video.frames_per_second) == (2.0, 25.0)
+    assert_equal_to_sequential(video, decode_sequentially(video.path))
+
+
+def test_a_cut_video_begins_before_its_first_keyframe_if_that_can_be_decoded(tmp_path: Path) -> None:
+    options = {"x265-params": "log-level=none:keyint=20:min-keyint=20:scenecut=0:open-gop=0:bframes=4:radl=2"}
+    whole = write_video(tmp_path / "whole.mp4", 60, codec="libx265", options=options)
+    path = video_files.cut_at_keyframe(whole, tmp_path / "cut.mkv", 1)
+    video = inspect_video(path)
+    frames = decode_sequentially(path)
+    assert len(timeline_of(path).frame_ticks) == len(frames) == 42
+    assert_equal_to_sequential(video, frames)
+
+
 # --- clocks ----------------------------------------------------------------------------------------------------------
 
 
