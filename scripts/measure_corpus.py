@@ -212,7 +212,6 @@ def distances(picture: np.ndarray, others: np.ndarray, is_turned: bool = False) 
 
 def read_with_lvqa(path: Path, seed: int) -> Reading:
     """Read a file as a user of lvqa does."""
-    logging.disable()  # the warnings are in `Video`, too
     try:
         video = inspect_video(path)
         batches = [FrameGrid.exact(video, 1.0).times_seconds]
@@ -328,6 +327,7 @@ def in_child(limit_seconds: float, work: Callable[..., Any], *arguments: Any) ->
 
 
 def _send_result(sender: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    logging.disable()  # what lvqa logs is in its results, too
     try:
         message = ("", work(*arguments))
     except Exception:
