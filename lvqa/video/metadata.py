@@ -144,9 +144,10 @@ def first_frame(path: Path) -> FirstFrame:
         frame = next(decode_stream(stream), None)
         # The container's own word comes first, then the codec's, which some codecs say only with a frame.
         pixel_aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+        warnings = warnings_of(stream.codec_context)
     if frame is None:
         raise VideoError(f"{path}: not one frame can be decoded; expected a video file that plays")
-    return FirstFrame(*display_size(frame, pixel_aspect), orientation_of(frame), warnings_of(frame))
+    return FirstFrame(*display_size(frame, pixel_aspect), orientation_of(frame), warnings)
 
 
 @lru_cache(maxsize=4)  # every question about a video inspects it, and every batch of frames needs its timeline
