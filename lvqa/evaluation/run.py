@@ -58,7 +58,9 @@ def evaluate(
         raise LvqaError(f"none of the {len(dataset.tasks)} videos is in {_folder(config) / 'videos'}")
     with open_run(folder, config) as run:
         questions = sum(len(task.questions) for task in tasks)
-        run.describe(videos=len(tasks), questions=questions, missing=missing, skipped=list(dataset.skipped))
+        run.describe(
+            videos=len(tasks), questions=questions, missing=missing, skipped=[*dataset.warnings, *dataset.skipped]
+        )
         schedule = Schedule(tasks, resolve_arms(config), run.answered)
         if schedule.num_left:
             make = functools.partial(_make_runner, for_workers(config), prepare)

@@ -11,6 +11,7 @@ from lvqa.evaluation.intervals import MIN_CLUSTERS
 from lvqa.records import counted
 from lvqa.report import plots, tables
 from lvqa.report.conditions import PUBLISHED_RESULTS, Condition, NamedRun, clean, conditions_of, read_runs
+from lvqa.report.headline import headlines
 from lvqa.report.page import data_url, render_page, write_file
 from lvqa.report.tables import Table, to_markdown
 
@@ -57,7 +58,7 @@ def _sections(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list
     if conditions:
         sections = [_overview(conditions), _accuracy(runs, conditions), _published(runs), _abilities(conditions)]
         sections += [_recall(conditions), _paired(conditions)]
-        sections += [_cost(runs, conditions), _official(runs, conditions)]
+        sections += [_cost(runs, conditions), *_headlines(runs, conditions)]
     sections.append(_failures(runs))
     return [section for section in sections if section.tables or section.lines]
 
@@ -139,15 +140,11 @@ def _cost(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Section:
     )
 
 
-def _official(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Section:
-    of_lvbench = {run.name for run in runs if run.run.config.benchmark.name == "lvbench"}
-    of_benchmark = [condition for condition in conditions if condition.run in of_lvbench]
-    return Section(
-        "LVBench's official figure",
-        "Percent, computed as LVBench's own scripts do: questions without an answer are left out, so an arm that fails "
-        "often looks better than it is.",
-        [tables.official_table(of_benchmark)] if of_benchmark else [],
-    )
+def _headlines(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list[Section]:
+    return [
+        Section(f"Figures as {reader.title} counts them", f"Percent. {reader.counting}", of_benchmark)
+        for reader, of_benchmark in headlines(runs, conditions)
+    ]
 
 
 def _failures(runs: Sequence[NamedRun]) -> Section:
