@@ -1,13 +1,13 @@
 """The figures that papers on a benchmark print, from the rows of one method at one budget.
 
-A benchmark's class composes its own from these. Shares lie in 0..1; a question without an answer is wrong.
+A benchmark's class composes its own from these. Shares lie in 0..1.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -41,8 +41,13 @@ def is_correct(row: AnswerRow) -> bool:
 
 
 def overall(rows: Sequence[AnswerRow]) -> Figure:
-    """Return the share of correct answers among all questions."""
+    """Return the share of correct answers among all questions; one without an answer is wrong."""
     return Figure(sum(map(is_correct, rows)) / len(rows) if rows else math.nan, len(rows))
+
+
+def answered(rows: Sequence[AnswerRow]) -> Figure:
+    """Return the share of correct ones among the answers that have a letter; questions without one are left out."""
+    return overall([row for row in rows if row["prediction"] is not None])
 
 
 def grouped(rows: Iterable[AnswerRow], kind: str = "") -> dict[str, list[AnswerRow]]:
@@ -61,7 +66,12 @@ def grouped(rows: Iterable[AnswerRow], kind: str = "") -> dict[str, list[AnswerR
     return groups
 
 
-def by_tag(rows: Iterable[AnswerRow], kind: str = "", names: Mapping[str, str] | None = None) -> dict[str, Figure]:
+def by_tag(
+    rows: Iterable[AnswerRow],
+    kind: str = "",
+    names: Mapping[str, str] | None = None,
+    measure: Callable[[Sequence[AnswerRow]], Figure] = overall,
+) -> dict[str, Figure]:
     """Return tag -> the share of correct answers.
 
     Args:
@@ -69,10 +79,11 @@ def by_tag(rows: Iterable[AnswerRow], kind: str = "", names: Mapping[str, str] |
         kind: Only tags of this kind; see `grouped`.
         names: Tag -> the figure's name, in the order in which papers print them; other tags are left out. By default
             all tags, sorted, by their own names.
+        measure: The share: `overall`, or another way to count.
     """
     groups = grouped(rows, kind)
     known = names or {name: name for name in sorted(groups)}
-    return {name: overall(groups[group]) for group, name in known.items() if group in groups}
+    return {name: measure(groups[group]) for group, name in known.items() if group in groups}
 
 
 def mean_of(figures: Iterable[Figure]) -> Figure:
