@@ -214,7 +214,26 @@ def write_nextqa(folder: Path, file: str = "test.csv", **changes: Any) -> None:
         writer.writerows([changed(fields, changes), {**fields, "qid": "9"}, {**fields, "video": "31", "type": "DL"}])
 
 
+def own_rows(**changes: Any) -> list[dict[str, Any]]:
+    fields = {
+        "video": "garden",
+        "question": "What colour is the car?",
+        "options": ["red", "blue", "green"],
+        "answer": "blue",
+        "id": "g1",
+        "tags": ["colour", "car"],
+        "evidence": [83, 97.5],
+    }
+    other = {"video": "gate", "question": "Who comes?", "options": ["a man", "a dog"], "answer": "A"}
+    return [changed(fields, changes), {**fields, "id": 2}, other]
+
+
+def write_own(folder: Path, **changes: Any) -> None:
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own_rows(**changes)))
+
+
 WRITERS: dict[str, Callable[..., None]] = {
+    "own": write_own,
     "lvbench": write_lvbench,
     "videomme": write_videomme,
     "videomme_long": write_videomme,

@@ -9,7 +9,7 @@ is odd as it is published, and what can't be asked here, is counted and named in
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from lvqa.datasets.lsdbench import LSDBench
 from lvqa.datasets.lvbench import LVBench
 from lvqa.datasets.mlvu import MLVU, MLVUTest
 from lvqa.datasets.nextqa import NExTQA, NExTQAVal
+from lvqa.datasets.own import Own
 from lvqa.datasets.videomme import VideoMME, VideoMMELong
 from lvqa.datasets.videomme_v2 import VideoMMEv2
 from lvqa.records import VIDEO_SUFFIXES, LvqaError, Question, counted, shorten
@@ -102,13 +103,17 @@ def _warnings(entries: list[Entry]) -> Iterable[str]:
     total = counted(len(entries), "question")
     odd = [f"{entry.question.id} ({entry.odd})" for entry in entries if entry.odd and not entry.left_out]
     if odd:
-        yield f"{len(odd)} of {total} are odd as published, and are asked as they are: {_named(odd)}"
+        yield f"{len(odd)} of {total} are odd as published, and are asked as they are: {named(odd)}"
     left_out = [f"{entry.question.id} ({entry.left_out})" for entry in entries if entry.left_out]
     if left_out:
-        yield f"{len(left_out)} of {total} are left out: {_named(left_out)}"
+        yield f"{len(left_out)} of {total} are left out: {named(left_out)}"
+    unread = dict.fromkeys(key for entry in entries for key in entry.unread)
+    if unread:
+        yield f"not read, since nothing is known by these names: {named(list(unread))}"
 
 
-def _named(items: list[str]) -> str:
+def named(items: Sequence[str]) -> str:
+    """Return the first items of a list for a message, and how many more there are."""
     more = [f"and {len(items) - MAX_NAMED} more"] if len(items) > MAX_NAMED else []
     return ", ".join([*items[:MAX_NAMED], *more])
 
@@ -130,6 +135,7 @@ def padded(span: tuple[float, float], least_seconds: float = 2.0) -> tuple[float
 
 
 DATASETS: dict[str, type[DatasetReader]] = {
+    "own": Own,
     "lvbench": LVBench,
     "videomme": VideoMME,
     "videomme_long": VideoMMELong,
@@ -147,4 +153,4 @@ DATASETS: dict[str, type[DatasetReader]] = {
 }
 """The reader of each dataset."""
 
-__all__ = ["DATASETS", "Dataset", "DatasetReader", "VideoTask", "load_dataset", "padded"]
+__all__ = ["DATASETS", "Dataset", "DatasetReader", "VideoTask", "load_dataset", "named", "padded"]

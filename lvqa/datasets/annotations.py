@@ -49,6 +49,8 @@ class Entry:
     """What is odd about it as it is published, if something is. It stays in, as in the benchmark's own script."""
     left_out: str = ""
     """Why it can't be asked here, if it can't."""
+    unread: tuple[str, ...] = ()
+    """The keys beside it that nothing here reads."""
     path: Path | None = None
     """The video's file, where it does not lie under its key in `videos/`."""
 
