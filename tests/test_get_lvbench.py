@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import os
+import random
+import re
 import subprocess
 import sys
+import zipfile
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
+from typing import ClassVar
 
 import pytest
 from annotation_files import lvbench_line, lvbench_row
@@ -193,17 +201,124 @@ class Hub(BaseHTTPRequestHandler):
         """Silent."""
 
 
-def test_annotations_come_from_the_hub_and_once(fetching, tmp_path):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+class CopiesHub(BaseHTTPRequestHandler):
+    """As much of the hub as reading ranges of a dataset's files needs."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    """Path, as datasets/OWNER/NAME/FILE -> its content."""
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        parts = path.removeprefix("/api").strip("/").split("/")
+        repository = "/".join(parts[:3])
+        known = {name.removeprefix(f"{repository}/"): file for name, file in self.files.items() if repository in name}
+        if path.startswith("/api/datasets") and len(parts) == 3 and known:
+            self.reply(json.dumps({"id": "/".join(parts[1:3]), "sha": "0" * 40, "siblings": []}).encode())
+        elif path.startswith("/api/datasets") and parts[3:4] == ["tree"] and known:
+            folder = "/".join(parts[5:])
+            inside = {name: file for name, file in known.items() if "recursive=True" in query or folder in name}
+            rows = [{"type": "file", "path": name, "size": len(file), "oid": "0" * 40} for name, file in inside.items()]
+            folders = {name.rpartition("/")[0] for name in known if "/" in name} - {folder}
+            rows += [{"type": "directory", "path": name, "oid": "0" * 40} for name in folders]
+            self.reply(json.dumps(rows).encode())
+        elif parts[3:4] == ["resolve"] and (file := known.get("/".join(parts[5:]))) is not None:
+            first, last = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"]).groups()
+            content = file[int(first) : int(last) + 1]
+            self.reply(content, 206)
+        else:
+            self.reply(b"", 404)
+
+    def reply(self, content: bytes, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+
+@contextlib.contextmanager
+def served(handler: type[BaseHTTPRequestHandler], home: Path) -> Iterator[dict[str, str]]:
+    """Serve a hub, and yield the environment in which it is the hub."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever)
     thread.start()
     try:
-        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "hub")}
-        result = fetching.run(**hub, HF_HUB_OFFLINE="0", NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
+        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+        yield {**hub, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def archive(**videos: bytes) -> bytes:
+    """Return a ZIP archive of videos, stored as they are."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        for key, video in videos.items():
+            file.writestr(f"all_videos/{key}.mp4", video)
+    return content.getvalue()
+
+
+def test_copies_bring_what_is_gone_or_fails(fetching, tmp_path):
+    """One is in an archive of the first copy, one only in the second copy, which is split; one is in neither."""
+    rng = random.Random(3)
+    videos = {key: rng.randbytes(300_000) for key in ("idZkam9zqAs", "aJI8XTa_DII", "private_123")}
+    split = archive(other_video=rng.randbytes(100_000), aJI8XTa_DII=videos["aJI8XTa_DII"])
+    CopiesHub.files = {
+        "datasets/lmms-eval/LVBench/video_chunks/videos_chunk_001.zip": archive(unrelated12=b"x" * 50),
+        "datasets/lmms-eval/LVBench/video_chunks/videos_chunk_002.zip": archive(
+            idZkam9zqAs=videos["idZkam9zqAs"], private_123=videos["private_123"]
+        ),
+        **{
+            f"datasets/AIWinter/LVBench/all_videos_split.zip.{i + 1:03}": split[i * 70_001 : (i + 1) * 70_001]
+            for i in range(6)
+        },
+    }
+    fetching.annotate("idZkam9zqAs", "aJI8XTa_DII", "private_123", "nothing_123", "Cm73ma6Ibcs")
+    with served(CopiesHub, tmp_path / "hub") as hub:
+        result = fetching.run("--annotations", str(fetching.annotations), "--copies", **hub)
+    assert result.returncode == 3, result.stderr
+    for line in (
+        "1/5 idZkam9zqAs: taken from a copy on the hub",
+        "2/5 aJI8XTa_DII: taken from a copy on the hub",
+        "3/5 private_123: taken from a copy on the hub",
+        "4/5 nothing_123: yt-dlp ended well, but wrote no video; not in a copy on the hub",
+        "5/5 Cm73ma6Ibcs: fetched",
+    ):
+        assert line in result.stdout.splitlines(), result.stdout
+    folder = fetching.folder / "videos"
+    assert all((folder / f"{key}.mp4").read_bytes() == video for key, video in videos.items())
+    assert not list((folder / ".parts" / "360p").glob("*.copy"))
+
+
+def test_a_damaged_copy_is_passed_over_and_named(fetching, tmp_path):
+    damaged = bytearray(archive(idZkam9zqAs=b"a video" * 1000))
+    damaged[2000] ^= 1
+    CopiesHub.files = {"datasets/lmms-eval/LVBench/video_chunks/videos_chunk_001.zip": bytes(damaged)}
+    fetching.annotate("idZkam9zqAs")
+    with served(CopiesHub, tmp_path / "hub") as hub:
+        result = fetching.run("--annotations", str(fetching.annotations), "--copies", **hub)
+    assert (result.returncode, fetching.videos()) == (3, {})
+    assert "1/1 idZkam9zqAs: reported as gone from YouTube; not in a copy on the hub; " in result.stdout
+
+
+def test_without_the_hub_copies_are_missed_in_one_line(fetching, tmp_path):
+    fetching.annotate("idZkam9zqAs", "Cm73ma6Ibcs")
+    result = fetching.run(
+        "--annotations", str(fetching.annotations), "--copies", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hub")
+    )
+    assert (result.returncode, list(fetching.videos())) == (3, ["Cm73ma6Ibcs.mp4"])
+    assert (
+        "1/2 idZkam9zqAs: reported as gone from YouTube; not in a copy on the hub; lmms-eval/LVBench: " in result.stdout
+    )
+
+
+def test_annotations_come_from_the_hub_and_once(fetching, tmp_path):
+    with served(Hub, tmp_path / "hub") as hub:
+        result = fetching.run(**hub)
     assert result.returncode == 0, result.stderr
     assert (fetching.folder / "video_info.meta.jsonl").read_bytes() == Hub.content
     assert fetching.run(HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "empty")).returncode == 0
