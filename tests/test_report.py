@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from lvqa.config import to_yaml
-from lvqa.evaluation import load_run_config
-from lvqa.evaluation.rows import to_line
+from lvqa.evaluation import load_run_config, settings_of
+from lvqa.evaluation.rows import NEW_KEYS, to_line
 from lvqa.records import LvqaError
 from lvqa.report import write_report
 from lvqa.report.conditions import conditions_of, read_runs
@@ -44,6 +44,7 @@ def row(arm: str, budget: int, question: int, *, is_correct: bool = False, video
         "counts": {"frames_decoded": 2 * budget, "pairs_encoded": budget, "tokens_prefilled": 1000 + 10 * budget},
         "index": None,
         "seconds": {"decode": 0.25, "answer": 1.0},
+        **NEW_KEYS,
         "error": None,
     } | changes
 
@@ -272,6 +273,55 @@ def test_an_empty_run_has_a_report(run, tmp_path):
     assert (tmp_path / "r.csv").read_text() == "run,arm,budget,ability\n"
 
 
+# --- methods and LaTeX -----------------------------------------------------------------------------------------------
+
+
+def test_the_methods_name_every_setting(run):
+    folder = run(
+        "r", two_arms(), [UNIFORM, {"name": "short", "settings": {"video.clip_seconds": 8}}], model_revision="ab"
+    )
+    methods = section(write_report([folder]), "Methods")
+    assert "Qwen/Qwen2.5-VL-7B-Instruct (ab) answered 12 questions about 6 videos of lvbench" in methods
+    assert "chosen by uniform and short at 16 frames" in methods and "lvqa 0.1.0" in methods
+    assert "- arm short: video.clip_seconds 8\n" in methods
+    places = {"workers", "ray_address", "gpus_per_worker", "allow_missing", "arms"}
+    for key in {
+        key.rpartition(".")[2] for key in settings_of(load_run_config()) if not key.startswith("store.")
+    } - places:
+        assert key == "folder" or f"{key} " in methods, key
+
+
+def test_latex_has_every_table_with_its_fields_and_no_character_that_it_would_read(run, tmp_path):
+    arms = [UNIFORM, {"name": r"50% & a_b #1 $x {y} \\z ~^", "method": "freeret"}]
+    rows = [
+        row(arm.get("name", "uniform"), 16, i, is_correct=i % 2 == 0, video=f"v{i // 2}")
+        for i in range(12)
+        for arm in arms
+    ]
+    markdown = write_report([run("r", rows, arms)], latex=tmp_path / "r.tex")
+    latex = (tmp_path / "r.tex").read_text()
+    bodies = re.findall(r"\\toprule\n(.*?)\\bottomrule", latex, re.DOTALL)
+    tables = [block for block in re.split(r"\n\n", markdown) if block.startswith("| ")]
+    assert len(bodies) == len(tables) == latex.count(r"\begin{table}") == latex.count(r"\end{table}")
+    for body, table in zip(bodies, tables, strict=True):
+        lines = body.replace("\\midrule\n", "").strip().splitlines()
+        assert len(lines) == len(table.splitlines()) - 1
+        assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {table.splitlines()[1].count("|") - 2}
+    assert r"50\% \& a\_b \#1 \$x \{y\} \textbackslash{}" in latex
+    assert latex.count("{") - latex.count(r"\{") == latex.count("}") - latex.count(r"\}")
+    assert r"\paragraph{Methods.}" in latex and r"\label{tab:accuracy}" in latex
+
+
+@pytest.mark.slow
+def test_every_plot_is_a_file_in_three_formats(run, tmp_path):
+    write_report([run("r", two_arms(), [UNIFORM, FREERET])], figures=tmp_path / "figures")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
+    names = {name.partition(".")[0] for name in files}
+    assert {"accuracy", "paired-difference-to-uniform-frames", "cost"} <= names and len(files) == 3 * len(names)
+    signs = {"pdf": b"%PDF-", "svg": b"<?xml", "png": b"\x89PNG"}
+    assert all(content.startswith(signs[name.partition(".")[2]]) for name, content in files.items())
+
+
 # --- published figures -----------------------------------------------------------------------------------------------
 
 
@@ -318,6 +368,46 @@ def test_a_run_without_uniform_frames_is_measured_against_another_of_its_benchma
     with_uniform = run("a", [row("uniform", 16, 0)], [UNIFORM])
     without = run("b", [row("freeret", 16, 0, is_correct=True)], [FREERET], f"benchmark.name={benchmark}")
     assert ("Paired difference" in write_report([with_uniform, without])) == is_compared
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (["model.name=other/model"], "model Qwen/Qwen2.5-VL-7B-Instruct and other/model"),
+        (["model.max_pixels=1000"], "model.max_pixels null and 1000"),
+        (["answer.mode=text"], "answer.mode null and 'text'"),
+        (["benchmark.name=mlvu"], "benchmark lvbench and mlvu"),
+    ],
+)
+def test_runs_that_answer_in_another_way_are_not_compared_and_it_is_explained(run, changes, reason):
+    first = run("a", [row("uniform", 16, 0)], [UNIFORM])
+    second = run("b", [row("freeret", 16, 0, is_correct=True)], [FREERET], *changes)
+    markdown = write_report([first, second])
+    assert "Paired difference" not in markdown
+    assert f"- a and b: {reason}\n" in section(markdown, "Not compared")
+
+
+def test_another_revision_of_a_model_is_another_model(run):
+    first = run("a", [row("uniform", 16, 0)], [UNIFORM], model_revision="1" * 40)
+    second = run("b", [row("freeret", 16, 0)], [FREERET], model_revision="2" * 40)
+    assert "Paired difference" not in (markdown := write_report([first, second]))
+    assert f"({'1' * 40}) and" in section(markdown, "Not compared")
+
+
+def test_questions_that_were_changed_are_not_compared(run):
+    first = run("a", [row("uniform", 16, 0), row("uniform", 16, 1)], [UNIFORM])
+    second = run("b", [row("freeret", 16, 0, target="B"), row("freeret", 16, 1)], [FREERET])
+    markdown = write_report([first, second])
+    assert "- a and b: 1 question with other words, options or another target\n" in section(markdown, "Not compared")
+    assert "Paired difference" not in markdown
+
+
+def test_published_figures_share_axes_with_their_own_model_only(run):
+    qwen, tiny = "Qwen/Qwen2.5-VL-7B-Instruct", "tiny"
+    for model, is_drawn in ((qwen, True), (tiny, False)):
+        markdown = write_report([run(model, two_arms(), [UNIFORM, FREERET], f"model.name={model}")])
+        assert ("Hollow markers" in markdown) == is_drawn
+        assert "FreeRet paper" in section(markdown, "Published figures")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

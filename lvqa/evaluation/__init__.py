@@ -13,6 +13,7 @@ from lvqa.evaluation.settings import (
     join_runs,
     load_run_config,
     resolve_arms,
+    settings_of,
 )
 from lvqa.evaluation.statistics import (
     Comparison,
@@ -53,4 +54,5 @@ __all__ = [
     "official_accuracy",
     "read_run",
     "resolve_arms",
+    "settings_of",
 ]

@@ -239,17 +239,27 @@ def published_table(runs: Sequence[NamedRun]) -> Table | None:
 
 def failures(runs: Sequence[NamedRun]) -> list[str]:
     """Return a line for each error of a video: how many answers failed, and to which questions."""
-    rows_by_error: dict[tuple[str, str, str], list[Row]] = {}
+    return _lines_by_video(runs, lambda row: [] if row["error"] is None else [row["error"]])
+
+
+def warnings(runs: Sequence[NamedRun]) -> list[str]:
+    """Return a line for each warning about a video: how many answers it concerns, and to which questions."""
+    return _lines_by_video(runs, lambda row: row["warnings"])
+
+
+def _lines_by_video(runs: Sequence[NamedRun], texts_of: Callable[[Row], Sequence[str]]) -> list[str]:
+    """Return a line for each text that rows of a video have; MAX_FAILURES lines at most."""
+    rows_by_text: dict[tuple[str, str, str], list[Row]] = {}
     for named in runs:
         for row in named.run.rows:
-            if row["error"] is not None:
-                rows_by_error.setdefault((named.name, row["video_id"], row["error"]), []).append(row)
+            for text in texts_of(row):
+                rows_by_text.setdefault((named.name, row["video_id"], text), []).append(row)
     lines = []
-    for (run, video, error), rows in rows_by_error.items():
+    for (run, video, text), rows in rows_by_text.items():
         questions = list(dict.fromkeys(row["question_id"] for row in rows))
         subject = f"question {questions[0]}" if len(questions) == 1 else f"{len(questions)} questions"
         prefix = f"{run}: " if len(runs) > 1 else ""
-        lines.append(clean(f"{prefix}{video}, {subject}, {counted(len(rows), 'answer')}: {error}"))
+        lines.append(clean(f"{prefix}{video}, {subject}, {counted(len(rows), 'answer')}: {text}"))
     num_more = len(lines) - MAX_FAILURES
     return lines if num_more <= 0 else [*lines[:MAX_FAILURES], f"and {num_more} more of this kind"]
 
