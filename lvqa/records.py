@@ -129,7 +129,8 @@ class Question:
     video_id: str = ""
     """The benchmark's id of the video."""
     answer: str | None = None
-    """The letter of the correct option, where it is known."""
+    """The letter of the correct option, where it is known; "" where no option is correct. Of a free question, the text
+    that is expected."""
     tags: tuple[str, ...] = ()
     """The abilities that the question tests, as the benchmark names them."""
     evidence_seconds: tuple[float, float] | None = None

@@ -84,7 +84,7 @@ ARROWS = {
     },
     "lmms": {"datasets", "config", "pipeline", "records"},
     "diagnostics": MODEL | {"pipeline", "rerank", "session"},
-    "report": {"evaluation", "files", "image", "diagnostics", "records", "video"},
+    "report": {"datasets", "evaluation", "files", "image", "diagnostics", "records", "video"},
     "profiling": SESSION | {"answering", "rerank", "startup"},
     "synthetic": {"records"},
     "lvqa": {"pipeline", "records"},
