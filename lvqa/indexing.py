@@ -58,6 +58,8 @@ class Indexed:
     """The index of the VideoIndexer whose settings it is for."""
     index: ClipIndex | None = field(default=None, repr=False)
     """The index, if there is one."""
+    cause: LvqaError | None = field(default=None, repr=False)
+    """What was raised as the index was saved."""
 
 
 @dataclass(slots=True)
@@ -210,7 +212,7 @@ class IndexBuilder:
     def _finish(self, task: _Task, error: str | None) -> Iterator[Indexed]:
         """Save what is whole, and yield it."""
         task.is_over = True
-        use = index = None
+        use = index = cause = None
         if error is None:
             try:
                 vectors = np.concatenate([task.vectors[start] for start in sorted(task.vectors)])
@@ -218,11 +220,12 @@ class IndexBuilder:
                 index = self._store.save(index, task.video)
                 use = IndexUse(False, len(index.clips), index.path)
             except LvqaError as unsaved:
-                error = str(unsaved)
+                error, cause = str(unsaved), unsaved
         task.clips, task.vectors = {}, {}
         for path in task.paths:
             seconds = time.perf_counter() - task.started
-            yield _indexed(path, use, error, seconds, setting=task.setting, index=index)
+            indexed = _indexed(path, use, error, seconds, setting=task.setting, index=index)
+            yield dataclasses.replace(indexed, cause=cause)
             use = use and dataclasses.replace(use, reused=True)  # by the same video under its other names
 
 
@@ -277,7 +280,7 @@ def build_here(
         with meter.stage("index"), own.stage("index"):
             for indexed in builder.build([video.path]):
                 if indexed.index is None or indexed.use is None:
-                    raise LvqaError(indexed.error)
+                    raise LvqaError(indexed.error) from indexed.cause
                 spec = list(lacking)[indexed.setting]
                 sessions[spec].add_index(spec, indexed.index)
                 built |= set() if indexed.use.reused else {spec}

@@ -1,11 +1,12 @@
 """A cluster of several Ray nodes on this machine: each with its own home, working folder, PATH and mounts.
 
-A node is a `ray start --block` in a session of its own, so that it can be killed or stopped as a machine would be. Where
-the kernel allows, it has a mount namespace, in which folders can be hidden and disks made small.
+A node is a `ray start --block` in a session of its own, so that it can be killed or stopped as a machine would be.
+Where the kernel allows, it has a mount namespace, in which folders can be hidden and disks made small.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ import pytest
 from processes import descendants, is_alive, wait_until
 
 STORE_BYTES = 80_000_000
+DRIVERS_OWN = {"OMP_NUM_THREADS", "RAY_ADDRESS", "RAY_AUTH_TOKEN"}
 ROOT = Path(__file__).parents[1]
 CAN_MOUNT = (
     shutil.which("unshare") is not None
@@ -77,9 +79,13 @@ class Cluster:
         time.sleep(2)
 
     def add(self, name: str, cores: int, **options: object) -> ClusterNode:
-        """Start a node. See `_start`."""
-        self.nodes[name] = self._start(name, cores, ["--address", self.address], **options)  # type: ignore[arg-type]
-        return self.nodes[name]
+        """Start a node, and wait until it has joined, since two that start at once are in each other's way."""
+        node = self._start(name, cores, ["--address", self.address], **options)  # type: ignore[arg-type]
+        log = self.folder / f"{name}.log"
+        wait_until(lambda: b"runtime started" in log.read_bytes() or node.process.poll() is not None, 180)
+        assert node.process.poll() is None, log.read_text()
+        self.nodes[name] = node
+        return node
 
     def _start(
         self,
@@ -109,6 +115,7 @@ class Cluster:
             "PYTHONPATH": python_path,
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": "180",  # where the machine is busy
             **(environment or {}),
         }
         command = [str(Path(sys.executable).parent / "ray"), "start", *arguments, "--block", "--disable-usage-stats"]
@@ -132,16 +139,14 @@ class Cluster:
 
     def environment(self) -> dict[str, str]:
         """Return the variables of a driver."""
-        names = {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-        return {**os.environ, **names}
+        own = {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+        return {**{name: os.environ[name] for name in os.environ if name not in DRIVERS_OWN}, **own}
 
 
 def send(pid: int, signum: int) -> None:
     """Send a signal to a process that may have ended."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signum)
-    except ProcessLookupError:
-        pass
 
 
 def free_port() -> int:

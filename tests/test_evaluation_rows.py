@@ -64,6 +64,8 @@ BAD = {
     "counts": [{}, {"frames_decoded": 1, "pairs_encoded": 1}, None],
     "index": [{}, {"reused": 1}, 3],
     "seconds": [{"open": "x"}, [1]],
+    "node": [3],
+    "by_place": [None, 1, "x"],
     "error": [3],
 }
 

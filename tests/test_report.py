@@ -44,6 +44,8 @@ def row(arm: str, budget: int, question: int, *, is_correct: bool = False, video
         "counts": {"frames_decoded": 2 * budget, "pairs_encoded": budget, "tokens_prefilled": 1000 + 10 * budget},
         "index": None,
         "seconds": {"decode": 0.25, "answer": 1.0},
+        "node": None,
+        "by_place": False,
         "error": None,
     } | changes
 

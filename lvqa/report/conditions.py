@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvqa.evaluation import NO_BUDGET, Arm, Row, Run, read_run, resolve_arms
-from lvqa.records import LvqaError
+from lvqa.records import LvqaError, counted
 
 BASELINE = "uniform"
 """The method of the baseline, if a run does not name an arm as its baseline."""
@@ -88,6 +88,17 @@ def read_runs(folders: Sequence[Path]) -> list[NamedRun]:
         NamedRun(clean(folder.resolve().name if counts[folder.resolve().name] == 1 else str(folder)), read_run(folder))
         for folder in folders
     ]
+
+
+def failed_share(runs: Sequence[NamedRun]) -> str:
+    """Return the share of answers that have failed in each run, and how many of them by the machines."""
+    shares = []
+    for named in runs:
+        num_failed, total, by_place = named.run.num_failed, len(named.run.rows), named.run.num_failed_by_place
+        share = f"{num_failed} of {counted(total, 'answer')} ({100 * num_failed / max(1, total):.1f}%)"
+        share += f", {by_place} by what the machines did" if by_place else ""
+        shares.append(f"{named.name}: {share}" if len(runs) > 1 else share)
+    return f"Failed, and counted as wrong: {'; '.join(shares)}."
 
 
 _Key = tuple[str, str, int]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lvqa.evaluation import Comparison
 from lvqa.records import counted
 from lvqa.report import plots, tables
-from lvqa.report.conditions import PUBLISHED_RESULTS, Condition, NamedRun, clean, conditions_of, read_runs
+from lvqa.report.conditions import PUBLISHED_RESULTS, Condition, NamedRun, clean, conditions_of, failed_share, read_runs
 from lvqa.report.page import data_url, render_page, write_file
 from lvqa.report.tables import Table, to_markdown
 
@@ -56,7 +56,12 @@ def _sections(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list
         sections += [_recall(conditions), _paired(conditions)]
         sections += [_cost(runs, conditions), _official(runs, conditions)]
     sections.append(_failures(runs))
-    return [section for section in sections if section.tables or section.lines]
+    share = failed_share(runs)
+    return [
+        replace(section, text=f"{section.text} {share}") if section.tables else section
+        for section in sections
+        if section.tables or section.lines
+    ]
 
 
 def _overview(conditions: Sequence[Condition]) -> Section:

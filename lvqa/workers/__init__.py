@@ -12,9 +12,21 @@ worker has one item at a time, and the next is taken from `items` only when a wo
 death costs only the item that caused it.
 """
 
+from lvqa.workers.failures import is_of_the_place
 from lvqa.workers.nodes import NodeFacts, Probe
-from lvqa.workers.pool import Outcome, Pool, Prepare
+from lvqa.workers.pool import STALL_SECONDS, Outcome, Pool, Prepare
 from lvqa.workers.ray_cluster import ClusterError, ClusterLostError
 from lvqa.workers.worker import report_progress
 
-__all__ = ["ClusterError", "ClusterLostError", "NodeFacts", "Outcome", "Pool", "Prepare", "Probe", "report_progress"]
+__all__ = [
+    "STALL_SECONDS",
+    "ClusterError",
+    "ClusterLostError",
+    "NodeFacts",
+    "Outcome",
+    "Pool",
+    "Prepare",
+    "Probe",
+    "is_of_the_place",
+    "report_progress",
+]

@@ -46,6 +46,8 @@ class Node:
     is_alive: bool = True
     strikes: int = 0
     """How many tries have failed here, one after the other."""
+    last_failure: str = ""
+    """Why the last of them failed."""
     bench_reason: str | None = None
     """Why the node is left out, if it is."""
 

@@ -71,6 +71,7 @@ class Pool(Generic[Item, Value]):
         stall_seconds: How long a worker may give no sign of progress while it has an item.
         item_seconds: Returns how much longer that may be for an item.
         probe: Tries a node before it works. What it says must equal what it says here.
+        identity: What the handler's `identity` must be; by default what the first worker's is.
         status: Called every minute with a line on the workers.
         log_folder: Where tracebacks, and what workers on Ray print, are kept.
 
@@ -89,6 +90,7 @@ class Pool(Generic[Item, Value]):
         stall_seconds: float = STALL_SECONDS,
         item_seconds: Callable[[Item], float] = lambda _: 0.0,
         probe: Probe | None = None,
+        identity: str | None = None,
         status: Callable[[str], None] = lambda _: None,
         log_folder: Path | None = None,
     ) -> None:
@@ -98,6 +100,7 @@ class Pool(Generic[Item, Value]):
         require(stall_seconds > 0, "stall_seconds", stall_seconds, "more than 0")
         self._workers, self._address, self._gpus_per_worker = workers, address, gpus_per_worker
         self._runtime_env, self._probe, self._item_seconds = runtime_env, probe, item_seconds
+        self._identity = identity
         self._status, self._logs = status, LogFolder(log_folder)
         self._spec = WorkerSpec(pickle.dumps(make), stall_seconds=stall_seconds)
         self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
@@ -170,6 +173,7 @@ class Pool(Generic[Item, Value]):
             gpus_per_worker=self._gpus_per_worker,
             runtime_env=self._runtime_env,
             probe=self._probe,
+            identity=self._identity,
             item_seconds=self._item_seconds,
         )
         return RayBackend(self._spec, options, self._logs, self._on_wait)

@@ -22,15 +22,13 @@ from lvqa.workers.log_folder import LogFolder
 from lvqa.workers.nodes import STRIKES, Node, NodeFacts, Nodes, Probe
 from lvqa.workers.queue import Queue, Result
 from lvqa.workers.ray_cluster import ClusterError, ClusterLostError, RayCluster
-from lvqa.workers.ray_worker import NODE_IS_GONE, ActorSpec, RayWorker, reason_of_loss
+from lvqa.workers.ray_worker import NODE_IS_GONE, PING_SECONDS, ActorSpec, RayWorker, describe_workers, reason_of_loss
 from lvqa.workers.worker import StartLostError, WorkerSpec
 
 _log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 """How often nodes and workers are looked at."""
-PING_SECONDS = 5.0
-"""How often a worker is asked for a sign."""
 SILENCE_SECONDS = 60.0
 """How long a worker may give no sign before it counts as lost. It only supervises, so it is never busy."""
 ROOM_SECONDS = 60.0
@@ -49,6 +47,7 @@ class RayOptions:
     gpus_per_worker: float
     runtime_env: Mapping[str, Any] | None
     probe: Probe | None
+    identity: str | None
     item_seconds: Callable[[Any], float]
 
 
@@ -65,7 +64,7 @@ class RayBackend:
         self._idle: list[RayWorker] = []
         self._results: deque[Result] = deque()
         self._queue = Queue(())
-        self._identity: tuple[str, str] | None = None
+        self._identity = (options.identity, "where the run was begun") if options.identity else None
         self._start_errors: dict[str, Exception] = {}
         self._expected: NodeFacts | None = None
         self._num_ready = self._next_tick = self._worked_at = 0.0
@@ -143,7 +142,7 @@ class RayBackend:
         self._strike(node, failure.reason)
         final = attempts.verdict(self._nodes_at_work())
         if final is None:
-            if failure.blame in (Blame.ITEM, Blame.PLACE):
+            if failure.blame in (Blame.ITEM, Blame.PLACE) and node.strikes <= STRIKES:
                 _log.warning("node %s: %s; it is tried again", node.name, failure.reason)
             self._queue.put_back(attempts)
             return
@@ -222,13 +221,15 @@ class RayBackend:
         name = worker.node.name
         self._logs.append(f"worker-{name}.log", log)
         if identity is not None:
-            first, where = self._identity = self._identity or (identity, name)
+            first, where = self._identity = self._identity or (identity, f"on {name}")
             if identity != first:
-                self._bench(worker.node, LvqaError(f"the model is {identity} there, and {first} on {where}"))
+                self._bench(worker.node, LvqaError(f"the model is {identity} there, and {first} {where}"))
                 return
         worker.is_ready = True
         self._idle.append(worker)
         self._tell_starts()
+        for node in self._nodes.usable:
+            self._judge(node)
 
     def _after_handle(self, worker: RayWorker, reply: tuple[bytes, Failure | None, bytes]) -> None:
         value, failure, log = reply
@@ -294,13 +295,18 @@ class RayBackend:
     # --- nodes -------------------------------------------------------------------------------------------------------
 
     def _strike(self, node: Node, reason: str) -> None:
-        """Note a failure on a node; leave the node out if they go on, and another node does better."""
-        node.strikes += 1
-        num_workers = max(1, sum(worker.node is node for worker in self._workers))
-        here_work = any(worker.is_ready and worker.node is node for worker in self._workers)
+        """Note a failure on a node."""
+        node.strikes, node.last_failure = node.strikes + 1, reason
+        self._judge(node)
+
+    def _judge(self, node: Node) -> None:
+        """Leave a node out if all tries fail there, and another node does better."""
+        here = [worker for worker in self._workers if worker.node is node]
         others_work = any(worker.is_ready and worker.node is not node for worker in self._workers)
-        if node.is_usable and node.strikes >= STRIKES * num_workers and (others_work or not here_work):
-            self._bench(node, LvqaError(f"{node.strikes} tries have failed one after the other; the last: {reason}"))
+        has_started = any(worker.is_ready for worker in here)
+        if node.is_usable and node.strikes >= STRIKES * max(1, len(here)) and (others_work or not has_started):
+            many = f"{node.strikes} tries have failed one after the other"
+            self._bench(node, LvqaError(f"{many}; the last: {node.last_failure}"))
 
     def _bench(self, node: Node, error: Exception) -> None:
         """Leave a node out: its workers end, and their items go to others."""
@@ -330,23 +336,8 @@ class RayBackend:
             raise ClusterLostError(f"no node has had room for a worker for {self._patience_seconds:g} s")
 
     def _look_for_silence(self) -> None:
-        """Ask every worker for a sign; one that gives none for too long is lost."""
-        import ray
-
-        now = time.monotonic()
-        pings = [worker.ping for worker in self._workers if worker.ping is not None]
-        answered = set(ray.wait(pings, num_returns=len(pings), timeout=0)[0]) if pings else set()
         for worker in [worker for worker in self._workers if worker.is_alive]:
-            try:
-                if worker.ping in answered:
-                    ray.get(worker.ping)
-                    worker.ping = None
-                if worker.ping is None:
-                    if now - worker.pinged_at >= PING_SECONDS:
-                        worker.ping, worker.pinged_at = worker.actor.ping.remote(), now
-                elif now - worker.pinged_at > self._silence_seconds:
-                    raise TimeoutError(f"it gave no sign for {now - worker.pinged_at:.0f} s")
-            except (ray.exceptions.RayError, ConnectionError, TimeoutError) as error:
+            if (error := worker.look_for_sign(self._silence_seconds)) is not None:
                 self._lose(worker, error)
 
     def _raise_no_node(self) -> None:
@@ -369,21 +360,14 @@ class RayBackend:
             _log.warning("Ray has %g GPUs, but with gpus_per_worker 0 the workers compute on CPUs", num_gpus)
 
     def _describe_workers(self) -> str:
-        """Return "3 of 4 workers: n1 2, n2 1"."""
-        ready: dict[str, int] = {}
-        for worker in self._workers:
-            if worker.is_ready:
-                ready[worker.node.name] = ready.get(worker.node.name, 0) + 1
-        target = self._options.workers or self._nodes.num_rooms
-        by_node = ": " + ", ".join(f"{name} {number}" for name, number in ready.items()) if ready else ""
-        return f"{sum(ready.values())} of {target} workers{by_node}"
+        return describe_workers(self._workers, self._options.workers or self._nodes.num_rooms)
 
     def _tell_starts(self) -> None:
         """Say how many workers there are when the first one has started, and when all have."""
         num_ready = sum(worker.is_ready for worker in self._workers)
         target = self._options.workers or self._nodes.num_rooms
         if num_ready > self._num_ready and (num_ready == target or not self._num_ready):
-            _log.info("%s", self._describe_workers().replace(" workers", " workers started", 1))
+            _log.info("%s", self._describe_workers().replace(":", " started:", 1))
         self._num_ready = max(num_ready, self._num_ready)
 
     def _stop_actors(self) -> None:

@@ -7,9 +7,12 @@ import pickle
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lvqa.records import counted
 from lvqa.startup import num_cores
 from lvqa.workers.failures import Attempts, Failure, one_line
 from lvqa.workers.nodes import Node, NodeFacts
@@ -18,6 +21,8 @@ from lvqa.workers.worker import StartLostError, Worker, WorkerSpec
 MAX_LOG_BYTES = 1 << 16
 """So much of what a child has printed is sent along with a reply; more is left out."""
 
+PING_SECONDS = 5.0
+"""How often a worker is asked for a sign."""
 NODE_IS_GONE = ("its node is gone", "it can't be reached")
 """Reasons of a loss that all workers of a node share."""
 
@@ -74,6 +79,23 @@ class RayWorker:
         )
         return cls(node, actor.remote(spec), time.monotonic())
 
+    def look_for_sign(self, silence_seconds: float) -> Exception | None:
+        """Ask the actor for a sign now and then. Returns an error if it has ended, or is silent for too long."""
+        import ray
+
+        silent_for = time.monotonic() - self.pinged_at
+        try:
+            if self.ping is not None and ray.wait([self.ping], timeout=0)[0]:
+                ray.get(self.ping)
+                self.ping = None
+            if self.ping is None and silent_for >= PING_SECONDS:
+                self.ping, self.pinged_at = self.actor.ping.remote(), time.monotonic()
+            elif self.ping is not None and silent_for > silence_seconds:
+                return TimeoutError(f"it gave no sign for {silent_for:.0f} s")
+        except (ray.exceptions.RayError, ConnectionError) as error:
+            return error
+        return None
+
     def kill(self) -> None:
         """End the actor and its child."""
         import ray
@@ -121,6 +143,13 @@ class _Actor:
         size = os.fstat(self._log.fileno()).st_size
         start, self._log_end = max(self._log_end, size - MAX_LOG_BYTES), size
         return os.pread(self._log.fileno(), size - start, start)
+
+
+def describe_workers(workers: Sequence[RayWorker], target: int) -> str:
+    """Return "3 of 4 workers: n1 2, n2 1": how many have started, and where."""
+    ready = Counter(worker.node.name for worker in workers if worker.is_ready)
+    by_node = ": " + ", ".join(f"{name} {number}" for name, number in ready.items()) if ready else ""
+    return f"{ready.total()} of {counted(target, 'worker')}{by_node}"
 
 
 def reason_of_loss(error: Exception) -> str:
