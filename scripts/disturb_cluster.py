@@ -8,9 +8,11 @@ disturbances, drawn from a seed, one after the other to one run. It needs Linux;
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -298,7 +300,7 @@ class Storm:
 
     def fill_disk(self) -> None:
         """Take all room in the store, a disk of its own, for some seconds."""
-        filler = self.folder / "store" / "filler"
+        filler = self.rehearsal.folder / "store" / "filler"
         try:
             with filler.open("wb") as file:
                 while True:
@@ -314,7 +316,9 @@ class Storm:
 
 
 STORM = ("kill_actor", "stop_actor", "kill_child", "stop_child", "terminate_child", "kill_node", "terminate_node")
-STORM += ("freeze_node", "kill_driver", "terminate_driver")
+STORM += ("freeze_node", "kill_driver", "terminate_driver", "fill_disk")
+UNSHARED = "LVQA_DISTURB_UNSHARED"
+STORE_SIZE = "600m"
 
 
 def random_disturbances(rehearsal: Rehearsal, folder: Path, seed: int, number: int) -> None:
@@ -353,7 +357,13 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=30, help="how many random disturbances there are")
     arguments = parser.parse_args()
     folder = arguments.folder.absolute()
+    if UNSHARED not in os.environ:  # mounts are for this process and its children alone
+        os.environ[UNSHARED] = "1"
+        os.execvp("unshare", ["unshare", "-m", sys.executable, *sys.argv])
     shutil.rmtree(folder, ignore_errors=True)
+    (folder / "store").mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={STORE_SIZE}", "none", str(folder / "store")]
+    subprocess.run(mount, check=True)
     before = set(Path("/dev/shm").iterdir())
     rehearsal = Rehearsal(folder, videos=arguments.videos, minutes=arguments.minutes, questions=arguments.questions)
     failed = []

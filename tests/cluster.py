@@ -45,9 +45,10 @@ class ClusterNode:
         """Return the processes of its actors."""
         return [pid for pid, command in descendants(self.process.pid).items() if "ray::_Actor" in command]
 
-    def children(self) -> list[int]:
-        """Return the processes that compute."""
-        return [pid for pid, command in descendants(self.process.pid).items() if "spawn_main" in command]
+    def children(self, actor: int | None = None) -> list[int]:
+        """Return the processes that compute, of one actor or of all."""
+        family = descendants(actor or self.process.pid)
+        return [pid for pid, command in family.items() if "spawn_main" in command]
 
     def signal(self, signum: int) -> None:
         """Send a signal to all its processes at once, as when the machine is lost or frozen."""

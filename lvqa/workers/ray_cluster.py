@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
 from lvqa.records import LvqaError
@@ -23,8 +24,12 @@ OBJECT_STORE_BYTES = 256 << 20
 """The size of the object store of a Ray that is started here; only paths and small results pass through it."""
 CONNECT_TIMEOUT_SECONDS = 5.0
 """How long a cluster may take to accept a connection."""
+JOIN_TIMEOUT_SECONDS = 60.0
+"""How long Ray may take to join a cluster."""
 WATCH_SECONDS = 2.0
 """How often the cluster is asked which nodes it has."""
+HEAD_RESTART_SECONDS = 10.0
+"""How long the head may be gone: where it is kept by an operator, it comes back."""
 HEAD_TIMEOUT_SECONDS = 40.0
 """How long the head may take to answer that, before the cluster counts as gone. Ray would end the process at 60."""
 EXPECTED = "expected host:port of a cluster (ray start --head), auto, ray://host:10001, or none for this machine alone"
@@ -87,6 +92,8 @@ class RayCluster:
         Raises:
             ClusterLostError: The head does not answer any more.
         """
+        if self._watch.age_seconds > HEAD_RESTART_SECONDS:
+            self.require_head()
         if self._watch.age_seconds > HEAD_TIMEOUT_SECONDS:
             raise ClusterLostError(f"the head of the cluster at {self.address} gives no sign any more")
         return self._watch.nodes
@@ -124,7 +131,8 @@ class _Watch:
         self.nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         self._answered_at = time.monotonic()
         self._ended = threading.Event()
-        threading.Thread(target=self._run, name="lvqa-ray-nodes", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="lvqa-ray-nodes", daemon=True)
+        self._thread.start()
 
     @property
     def age_seconds(self) -> float:
@@ -132,6 +140,7 @@ class _Watch:
 
     def stop(self) -> None:
         self._ended.set()
+        self._thread.join(WATCH_SECONDS)  # not for ever: the head may never answer
 
     def _run(self) -> None:
         import ray
@@ -189,9 +198,10 @@ def _join_cluster(address: str, runtime_env: Mapping[str, Any] | None) -> None:
 
     if address.startswith(("http://", "https://")):
         raise ClusterError(f"{address!r} is where jobs are submitted (ray job submit); {EXPECTED}")
-    if address != "auto":
+    target = _address_of_this_machine() if address == "auto" else address
+    if target is not None:
         try:  # Ray itself would try for many minutes
-            socket.create_connection(_host_and_port(address), timeout=CONNECT_TIMEOUT_SECONDS).close()
+            socket.create_connection(_host_and_port(target), timeout=CONNECT_TIMEOUT_SECONDS).close()
         except (OSError, ValueError, OverflowError) as error:
             raise ClusterError(f"no Ray answers at {address!r} ({error}); {EXPECTED}") from error
     if address.startswith("ray://") and importlib.util.find_spec("grpc") is None:
@@ -201,10 +211,39 @@ def _join_cluster(address: str, runtime_env: Mapping[str, Any] | None) -> None:
     options: dict[str, Any] = {"runtime_env": dict(runtime_env)} if runtime_env else {}
     try:
         with _quiet_stderr():  # the reasons are in the error
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
+            _within(
+                JOIN_TIMEOUT_SECONDS,
+                lambda: ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options),
+            )
     except Exception as error:  # Ray raises many kinds
         reason = _join_failure(error)
         raise ClusterError(f"cannot join Ray at {address!r}: {reason}") from error
+
+
+def _address_of_this_machine() -> str | None:
+    """Return the address of the cluster that this machine is part of, as Ray has noted it; it may have ended."""
+    noted = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return noted.read_text().strip() or None
+    return None
+
+
+def _within(seconds: float, action: Callable[[], object]) -> None:
+    """Call a function that may never return, off the main thread; after so many seconds raise TimeoutError."""
+    ended, errors = threading.Event(), list[BaseException]()
+
+    def run() -> None:
+        try:
+            action()
+        except BaseException as error:
+            errors.append(error)
+        ended.set()
+
+    threading.Thread(target=run, name="lvqa-ray-join", daemon=True).start()
+    if not ended.wait(seconds):
+        raise TimeoutError(f"it has not answered as Ray does for {seconds:g} s")
+    for error in errors:
+        raise error
 
 
 def _join_failure(error: Exception) -> str:

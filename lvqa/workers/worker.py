@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -76,7 +77,12 @@ class Worker:
             RuntimeError: `make` raised anything else.
         """
         with self._lock, self._kill_child_on_error():
-            return self._running_child().identity
+            try:
+                return self._running_child().identity
+            except LvqaError:
+                if self._stopped:  # nobody waits for it any more
+                    return None
+                raise
 
     def handle(
         self, item: bytes, item_seconds: float = 0, on_wait: Callable[[], None] = lambda: None
@@ -191,7 +197,7 @@ class _Child:
             stopped_at = (stopped_at or now) if self._is_stopped() else None
             if stopped_at is not None and now - stopped_at >= min(STOPPED_SECONDS, stall_seconds):
                 raise self._killed(f"was stopped for {now - stopped_at:.0f} s", Blame.LOST)
-            if now - sign_at >= stall_seconds:
+            if now - sign_at >= stall_seconds and stopped_at is None:
                 raise self._killed(f"gave no result for {stall_seconds:g} s", Blame.CRASH)
 
     def kill(self) -> None:
@@ -282,6 +288,7 @@ def _serve(connection: Connection, make: bytes, log: int | None) -> None:
     global _connection
     _connection = connection
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    _die_with_parent()
     if log is not None:
         sys.stdout.flush()
         for stream in (1, 2):
@@ -299,6 +306,13 @@ def _serve(connection: Connection, make: bytes, log: int | None) -> None:
     with suppress(EOFError):
         while True:
             connection.send_bytes(pickle.dumps(_outcome(handler, connection.recv_bytes())))
+
+
+def _die_with_parent() -> None:
+    """Have the system kill this process when its parent ends, even if it is stopped then; only Linux can."""
+    set_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
 
 
 def _exit_with_parent() -> None:
