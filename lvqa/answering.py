@@ -63,7 +63,9 @@ class Answerer:
         ]
         new = {
             key: AnswerRequest(
-                question, pairs_of_frames(map(session.grid.frame_at, seconds)), session.query_media(question)
+                question,
+                pairs_of_frames(map(session.grid.frame_at, seconds), session.grid),
+                session.query_media(question),
             )
             for key, question, seconds in zip(keys, questions, times, strict=True)
             if key not in session.outputs
@@ -110,7 +112,7 @@ class Answerer:
         if self.time_encoding != "text":
             start_seconds = 0.0 if self.time_encoding == "mrope" else None
             return [tokens.clip_tokens(pairs, next(tokens.stream([pairs])), start_seconds=start_seconds)]
-        runs = runs_of_pairs(pairs)
+        runs = runs_of_pairs(pairs, tokens.grid)
         parts: list[Part] = []
         for run, clip in zip(runs, tokens.clips(runs), strict=True):
             parts += [prompts.timestamp(tokens.grid.seconds_of(run[0][0])), clip]

@@ -70,9 +70,9 @@ class VideoConfig(Section):
     sampling: Text = "exact"
     """A name in video.SAMPLINGS: frames at an even step, or the video's own key frames, which are quick to skim."""
     frames_per_second: PositiveFloat = 1.0
-    """The grid has so many frames of a second; of the key frames it has so many at most."""
+    """The grid has the frames on screen at so many times a second, each once; of the key frames so many at most."""
     clip_seconds: PositiveFloat = 16.0
-    """A clip is so long; the last one may be shorter."""
+    """A clip is so long; the last one may be shorter, and those of a video with few pictures are longer."""
     scene_cuts: bool = False
     """Cut clips at scene changes too."""
     threads: PositiveInt | None = None

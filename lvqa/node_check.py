@@ -13,16 +13,14 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import lvqa
+from lvqa.provenance import versions
 from lvqa.records import LvqaError
 from lvqa.video.identity import FileState, identify
 from lvqa.workers import NodeFacts, Probe
 
-PACKAGES = ("torch", "transformers", "av", "numpy", "faiss-cpu")
-"""The packages that must be of one version on all nodes, whatever hardware they were built for."""
 MIN_FREE_DISK_BYTES = 256 << 20
 MIN_FREE_MEMORY_BYTES = 512 << 20
 
@@ -61,8 +59,9 @@ def probe_node(store: Path, marker: Path | None, video: Path | None, files: Sequ
     Raises:
         LvqaError: The machine can't work: a path is not there, or it has too little memory or disk.
     """
-    equal = {"Python": platform.python_version(), "lvqa": lvqa.__version__, "lvqa's code": _code_digest()}
-    equal |= {package: _installed(package).partition("+")[0] for package in PACKAGES}
+    installed = versions()
+    equal = {name: version.partition("+")[0] for name, version in installed.items()}  # +cpu, +cu130: hardware
+    equal["lvqa's code"] = _code_digest()
     if video is not None:
         equal[f"the content of {video}"] = _content(video)
     equal |= {f"the content of {path}": _content(path) for path in files}
@@ -79,7 +78,7 @@ def probe_node(store: Path, marker: Path | None, video: Path | None, files: Sequ
     own_store = f"the store {store} is not that of the machine where the run was started: indexes are made again"
     notes = {
         "host": platform.node(),
-        "torch": _installed("torch"),
+        "torch": installed.get("torch"),
         "free_disk_bytes": free_disk,
         "free_memory_bytes": free_memory,
     }
@@ -95,13 +94,6 @@ def _code_digest() -> str:
         if path.is_file() and "__pycache__" not in path.parts:
             digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "missing"
 
 
 def _content(path: Path) -> str:

@@ -105,6 +105,7 @@ class Retriever:
             budget,
             scores=of_frames.scores,
             clip_ids=of_frames.clip_ids,
+            pair_ids=session.grid.pair_ids,
             features=features,
             query=ranking.query if ranking and features is not None else None,
             video_id=session.video.id,

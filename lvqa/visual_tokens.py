@@ -1,7 +1,8 @@
 """The visual tokens of one video: every frame pair is decoded and encoded once, and kept for all stages.
 
-A pair is named by its two grid frames, (2p, 2p + 1). A frame without its partner is the pair (k, k), as Qwen encodes an
-image. The vision tower attends only inside a pair, so its tokens are the same in every prompt.
+A pair is named by its two grid frames, (k, k + 1). A frame without its partner is the pair (k, k), as Qwen encodes an
+image: it is one frame, and is decoded and counted as one. The vision tower attends only inside a pair, so its tokens
+are the same in every prompt.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, pairwise, takewhile
+from itertools import chain, compress, groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,33 +34,27 @@ if TYPE_CHECKING:
 Pair = tuple[int, int]
 """The grid frames of a pair; twice the same frame if it has no partner."""
 
-TOKENS_FORMAT = 2
+TOKENS_FORMAT = 3
 """The format number of token files. Raise it when their layout changes, or the computation that makes the tokens."""
 
 
 def pairs_of_clip(clip: Clip, grid: FrameGrid) -> list[Pair]:
-    """Return the pairs that lie in a clip; the last pair of an odd grid has its frame twice."""
-    first = grid.frame_at(clip.start_seconds)
-    firsts = takewhile(lambda k: grid.seconds_of(k) < clip.end_seconds, range(first, grid.num_frames, 2))
-    return [(k, min(k + 1, grid.num_frames - 1)) for k in firsts]
+    """Return the pairs that lie in a clip."""
+    inside = slice(*np.searchsorted(grid.times_seconds, [clip.start_seconds, clip.end_seconds]))
+    return [grid.pair(pair_id) for pair_id in np.unique(grid.pair_ids[inside]).tolist()]
 
 
-def pairs_of_frames(frames: Iterable[int]) -> list[Pair]:
+def pairs_of_frames(frames: Iterable[int], grid: FrameGrid) -> list[Pair]:
     """Return grid frames as pairs: both frames of a pair together, a frame without its partner twice."""
-    ascending = sorted(set(frames))
-    partners = set(ascending)
-    return [
-        (k, k + 1) if k % 2 == 0 and k + 1 in partners else (k, k)
-        for k in ascending
-        if not (k % 2 == 1 and k - 1 in partners)
-    ]
+    by_pair = (list(group) for _, group in groupby(sorted(set(frames)), key=grid.pair_ids.__getitem__))
+    return [(group[0], group[-1]) for group in by_pair]
 
 
-def runs_of_pairs(pairs: Sequence[Pair]) -> list[list[Pair]]:
+def runs_of_pairs(pairs: Sequence[Pair], grid: FrameGrid) -> list[list[Pair]]:
     """Return the runs of pairs that follow each other on the grid; a run is presented as one clip."""
     runs: list[list[Pair]] = [[pairs[0]]] if pairs else []
     for before, pair in pairwise(pairs):
-        if pair[0] == before[1] + 1:
+        if grid.are_neighbours(before[1], pair[0]):
             runs[-1].append(pair)
         else:
             runs.append([pair])
@@ -189,8 +184,8 @@ class VisualTokens:
         """
         self.video, self.grid = video, grid
         self.height, self.width = model.frame_size(video.height, video.width, max_pixels=max_pixels or model.max_pixels)
-        self.frames_substituted = 0
-        """How many decoded frames were damaged and replaced by another one so far."""
+        self.substituted: set[int] = set()
+        """The grid frames read so far that are damaged: another frame stands in for each of them."""
         self.on_pairs: Callable[[int], None] = lambda _: None
         """Called with a number of pairs as they become ready."""
         self._model = model
@@ -285,9 +280,9 @@ class VisualTokens:
         size = self.height, self.width
         return _PixelReader(self.video, frames, times, size=size, options=self._decode_options, on_batch=self._count)
 
-    def _count(self, num_frames: int, num_substituted: int) -> None:
-        self.counts.frames_decoded += num_frames
-        self.frames_substituted += num_substituted
+    def _count(self, frames: Sequence[int], substituted: np.ndarray) -> None:
+        self.counts.frames_decoded += len(frames)
+        self.substituted.update(compress(frames, substituted))
 
     def _encode(self, pairs: Sequence[Pair], pixels: _PixelReader) -> dict[Pair, Tensor]:
         import torch
@@ -297,9 +292,9 @@ class VisualTokens:
         stack = np.stack([np.stack([pixels.frame(frame) for frame in pair]) for pair in pairs])
         encoded = self._model.encode_pairs(stack)
         if self._file is not None and self._file.has_room(encoded[0].nbytes):
-            data = encoded.cpu().flatten(1).view(torch.uint8).numpy()
-            slots = map(self._slot, pairs)
-            self._file.write({slot: row.tobytes() for slot, row in zip(slots, data, strict=True) if slot is not None})
+            rows = encoded.cpu().flatten(1).view(torch.uint8).numpy()
+            data = {self._slot(pair): row.tobytes() + self._flags(pair) for pair, row in zip(pairs, rows, strict=True)}
+            self._file.write({slot: pair_data for slot, pair_data in data.items() if slot is not None})
         return dict(zip(pairs, encoded.unbind(0), strict=True))
 
     def _is_known(self, pair: Pair) -> bool:
@@ -324,14 +319,19 @@ class VisualTokens:
         data = None if self._file is None or slot is None else self._file.read(slot)
         if data is None:
             return None
+        flags = data.pop()
+        self.substituted.update(frame for bit, frame in enumerate(pair) if flags >> bit & 1)
         cells = math.prod(self._model.token_grid(self.height, self.width))
         return torch.frombuffer(data, dtype=self._model.dtype).view(cells, -1)
 
+    def _flags(self, pair: Pair) -> bytes:
+        """Return the byte behind a pair's tokens in the file: a bit for each frame, set where another one stands in."""
+        return bytes([sum((frame in self.substituted) << bit for bit, frame in enumerate(pair))])
+
     def _slot(self, pair: Pair) -> int | None:
         """Return which of the grid's pairs this is; None for a frame without its partner."""
-        first, second = pair
-        is_whole = first % 2 == 0 and second == min(first + 1, self.grid.num_frames - 1)
-        return first // 2 if is_whole else None
+        pair_id = int(self.grid.pair_ids[pair[0]])
+        return pair_id if self.grid.pair(pair_id) == pair else None
 
 
 def _batches(groups: Sequence[Sequence[Pair]], max_pairs: int) -> Iterator[slice]:
@@ -357,9 +357,9 @@ class _PixelReader:
         *,
         size: tuple[int, int],
         options: DecodeOptions,
-        on_batch: Callable[[int, int], None],
+        on_batch: Callable[[Sequence[int], np.ndarray], None],
     ) -> None:
-        """Prepare to read; `on_batch` is called with the numbers of decoded and of substituted frames."""
+        """Prepare to read; `on_batch` is called with frames that were decoded, and which of them are substitutes."""
         height, width = size
         self._frames = frames
         self._batches = read_frames(
@@ -384,7 +384,7 @@ class _PixelReader:
             # The batch before stays: a pair may lie across two.
             before = dict(list(self._recent.items())[-len(frames) :])
             self._recent = before | dict(zip(frames, batch.pixels, strict=True))
-            self._on_batch(len(frames), int(batch.substituted.sum()))
+            self._on_batch(frames, batch.substituted)
         return self._recent[frame]
 
     def close(self) -> None:

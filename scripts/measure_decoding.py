@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from lvqa.video import FrameGrid, inspect_video, read_frames
+from lvqa.video.display import SCALING
 
 HEIGHT, WIDTH = 252, 448
 SIZE = {"height": HEIGHT, "width": WIDTH}
@@ -117,7 +118,7 @@ def full_decode_and_scale(path: Path) -> Work:
         num_scaled = 0
         for frame in decode(path):
             if frame.time is not None and frame.time >= num_scaled - 1e-6:
-                reformatter.reformat(frame, WIDTH, HEIGHT, "rgb24", interpolation="BILINEAR").to_ndarray()
+                reformatter.reformat(frame, WIDTH, HEIGHT, "rgb24", interpolation=SCALING).to_ndarray()
                 num_scaled += 1
         return num_scaled
 
@@ -237,7 +238,7 @@ def scattered_lower_bound(path: Path) -> Work:
                     codec.skip_frame = "DEFAULT" if packet.pts in wanted or packet.is_keyframe else "NONREF"
                 for frame in codec.decode(packet):
                     if frame.pts in wanted:
-                        reformatter.reformat(frame, WIDTH, HEIGHT, "rgb24", interpolation="BILINEAR").to_ndarray()
+                        reformatter.reformat(frame, WIDTH, HEIGHT, "rgb24", interpolation=SCALING).to_ndarray()
                         num_scaled += 1
         return num_scaled
 
@@ -273,8 +274,8 @@ METHODS: dict[str, Callable[[Path], Work]] = {
     "full decode and scale": full_decode_and_scale,
     "decord": decord_batches,
     "opencv": opencv_loop,
-    "exact": frame_grid(FrameGrid.of),
-    "exact, 2 threads": frame_grid(FrameGrid.of, threads=2),
+    "exact": frame_grid(FrameGrid.exact),
+    "exact, 2 threads": frame_grid(FrameGrid.exact, threads=2),
     "keyframes": frame_grid(FrameGrid.keyframes),
     "keyframes, 2 threads": frame_grid(FrameGrid.keyframes, threads=2),
     "64 scattered, lower bound": scattered_lower_bound,

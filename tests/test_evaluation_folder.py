@@ -86,6 +86,13 @@ def test_a_run_of_lvqa_0_1_is_read_under_todays_names(old_run):
     assert (second["question_id"], second["question"], second["prediction"]) == ("700-1", "", "A")
 
 
+def test_rows_of_format_2_are_read(run, tmp_path):
+    (before, *_) = run.rows
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps({key: value for key, value in before.items() if key not in NEW_KEYS}) + "\n")
+    assert list(read_rows(path)) == [before | NEW_KEYS]
+
+
 def test_a_run_of_lvqa_0_1_is_reported(old_run):
     report = write_report([old_run])
     assert "answers 2, failed 0" in report and "lvqa 0.1.0" in report
@@ -100,7 +107,7 @@ def test_a_bad_row_of_lvqa_0_1_is_refused_under_todays_names(old_run):
 
 def test_a_run_of_lvqa_0_1_is_not_added_to(old_run):
     before = {path.name: path.read_bytes() for path in old_run.iterdir()}
-    message = f"{old_run} was begun by lvqa 0.1, which had other rows; take another folder"
+    message = f"{old_run} was begun by an older lvqa, which had other rows; take another folder"
     with pytest.raises(LvqaError) as caught, open_run(old_run, load_run_config(None, ["model.name=tiny"])):
         pass
     assert str(caught.value) == message

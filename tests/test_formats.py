@@ -149,6 +149,7 @@ def frames_output(material: Material) -> Output:
         "clips": _clip_spans(cut_clips(video, grid, 16.0)),
         "clips_of_5_s": _clip_spans(cut_clips(video, grid, 5.0)),
         "clips_at_scene_cuts": _clip_spans(cut_clips(video, grid, 16.0, changes)),
+        "clips_of_slides": _clip_spans(cut_clips(video, FrameGrid(np.r_[np.arange(9.0), 50.0, 55.0], 1.0), 16.0)),
         "clips_of_keyframes": _clip_spans(cut_clips(video, keyframes, 16.0)),
         "quarters": quarters.round(1).tolist(),
         "sharpness": np.abs(np.diff(frames, axis=2)).mean(axis=(1, 2, 3)).round(2).tolist(),
@@ -199,7 +200,8 @@ def tokens_output(material: Material) -> Output:
     return {
         "small_file": path.read_bytes().hex(),
         "pair_bytes": [len(pair) for pair in pairs],
-        "first_tokens": [_rounded(np.frombuffer(pair, np.float32)[:NUM_VALUES]) for pair in pairs],
+        "first_tokens": [_rounded(np.frombuffer(pair[:-1], np.float32)[:NUM_VALUES]) for pair in pairs],
+        "flags": [pair[-1:].hex() for pair in pairs],
     }
 
 

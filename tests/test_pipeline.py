@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import small_models
+import video_files
 from pipelines import FRAMES_IN_VIDEO, MINUTES, SEED, make_pipeline
 
 from lvqa.components import CONTROLS, METHODS
@@ -118,6 +119,17 @@ def test_the_oracle_sees_the_evidence_and_nothing_else(shared, video, question):
     assert all(start <= seconds < end for seconds in answer.frames)
     firsts, seconds = answer.frames[::2], answer.frames[1::2]
     assert all(first % 2 == 0 and second == first + 1 for first, second in zip(firsts, seconds, strict=True)), "pairs"
+
+
+@pytest.mark.slow
+def test_a_budget_shows_as_many_different_frames_as_there_are(make, tmp_path):
+    times = [0.0, 1.0, 2.0, 3.0, 60.0, 600.0, 603.0]
+    path = video_files.write_video(tmp_path / "slides.mp4", len(times), times=times)
+    for method in ("uniform", "freeret"):
+        answer = make().ask(path, "What happens?", frames=16, method=method)
+        assert list(answer.frames) == times
+        assert answer.counts.frames_decoded == len(times)
+    assert answer.counts.pairs_encoded == answer.index.clips + 1 == 4  # (0, 1), (2, 3), 60 alone, (600, 603)
 
 
 def test_the_oracle_needs_the_evidence(shared, video):

@@ -50,6 +50,35 @@ def test_uniform_is_distinct_for_every_size(uniform):
             assert len(selector.select(SelectorInput(np.arange(n), m)).times_seconds) == min(n, m)
 
 
+UNEVEN = [*range(100), *range(1000, 1101)]
+"""The seconds of frames between which one stays for 15 minutes."""
+
+
+@pytest.mark.parametrize(
+    ("uniform", "times", "m", "expected"),
+    [
+        ("midpoint", [0, 1, 2, 3, 600], 2, [2, 3]),  # the fourth is on screen nearly all of the time
+        ("midpoint", [0, 1, 2, 3, 600], 5, [0, 1, 2, 3, 600]),
+        ("midpoint", [0, 1, 2, 10, 18, 26], 3, [2, 10, 26]),  # on screen at 5.7, 17 and 28.3 s
+        ("midpoint", UNEVEN, 4, [33, 99, 1001, 1067]),  # what the long stay takes, the others get
+        ("linspace", [0, 10, 11, 12, 13, 14, 20], 3, [0, 12, 20]),
+        ("interior", [0, 10, 11, 12, 13, 14, 20], 1, [10]),
+    ],
+)
+def test_uniform_spreads_over_time_and_not_over_frames(uniform, times, m, expected):
+    selection = UniformSelector(uniform=uniform).select(SelectorInput(np.array(times), m))
+    assert list(selection.times_seconds) == expected
+
+
+@pytest.mark.parametrize("uniform", ["midpoint", "linspace", "interior"])
+def test_uniform_is_distinct_on_every_grid(uniform):
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        n = int(rng.integers(1, 40))
+        inputs = SelectorInput(np.cumsum(rng.choice([0.1, 1.0, 7.3, 900.0], n)), int(rng.integers(1, 45)))
+        assert inputs.find_problem(UniformSelector(uniform=uniform).select(inputs)) is None
+
+
 def test_uniform_refuses_another_spacing():
     with pytest.raises(LvqaError, match="midpoint, linspace, interior, got 'middle'"):
         UniformSelector(uniform="middle")  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ import lvqa.video
 from lvqa.records import Video
 from lvqa.video import FrameGrid, inspect_video, store_metadata
 from lvqa.video.clock import continue_clock, join_fields
-from lvqa.video.display import FieldMerger
+from lvqa.video.display import SCALING, FieldMerger
 from lvqa.video.metadata import timeline_of
 
 DATA = Path(__file__).parent / "data" / "video_faults"
@@ -40,7 +40,7 @@ def decode_sequentially(path: Path, stream_index: int = 0) -> list[np.ndarray]:
                 break
     fields = FieldMerger()
     return [
-        fields.merge(frame).reformat(frame.width, frame.height, format="rgb24", interpolation="BILINEAR").to_ndarray()
+        fields.merge(frame).reformat(frame.width, frame.height, format="rgb24", interpolation=SCALING).to_ndarray()
         for frame in frames
     ]
 

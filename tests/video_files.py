@@ -15,6 +15,7 @@ import numpy as np
 
 from lvqa.records import Video
 from lvqa.video import read_frames
+from lvqa.video.display import SCALING
 
 HEIGHT, WIDTH, CELLS, STRIP = 96, 160, 16, 16
 
@@ -206,7 +207,7 @@ def decode_fully(path: Path) -> tuple[list[float], list[np.ndarray]]:
         tick_seconds = float(stream.time_base) if has_times else 1 / 25
     pixels = [
         np.rot90(
-            frame.reformat(frame.width, frame.height, format="rgb24", interpolation="BILINEAR").to_ndarray(),
+            frame.reformat(frame.width, frame.height, format="rgb24", interpolation=SCALING).to_ndarray(),
             frame.rotation // 90,
         )
         for frame in frames

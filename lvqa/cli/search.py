@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.ask import candidate_json, candidate_line, inspect_for_question
+from lvqa.cli.ask import candidate_json, candidate_line, caveats_json, inspect_for_question, video_json
 from lvqa.cli.main import CommonOptions, common_options
-from lvqa.cli.terminal import one_line, print_json
+from lvqa.cli.terminal import echo_warnings, one_line, print_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
@@ -44,25 +44,44 @@ def search(
     config = common.config()
     check_count(top, name="top")
     path = None if library else Path(video_and_query[0])
-    hits = _search(common, config, path, Question(query, image=image), top)
+    request = Question(query, image=image)
+    if path is not None:
+        _search_video(common, config, path, request, top, as_json=as_json)
+        return
+    hits = _search_library(common, config, request, top)
     if as_json:
         results = [{"path": None if path is None else str(path), **candidate_json(hit)} for path, hit in hits]
         print_json({"query": query, "model": config.model.name, "results": results})
         return
     for path, hit in hits:
-        click.echo(candidate_line(hit) + (f"  {one_line(path)}" if library else ""))
+        click.echo(f"{candidate_line(hit)}  {one_line(path)}")
 
 
-def _search(
-    common: CommonOptions, config: Config, path: Path | None, query: Question, top: int
-) -> list[tuple[Path | None, Candidate]]:
-    """Return the best moments of the video at `path`, or of the library, each with the path of its video."""
-    from lvqa.validation import check_question
+def _search_video(
+    common: CommonOptions, config: Config, path: Path, query: Question, top: int, *, as_json: bool
+) -> None:
+    """Print the best moments of a video."""
+    from lvqa.provenance import provenance
 
-    if path is None:
-        check_question(query, is_search=True)
-        with common.load_pipeline(config) as qa:
-            return [(index.video_path, candidate) for index, candidate in qa.search_library(query, top=top)]
     video = inspect_for_question(path, query, config, is_search=True)
     with common.load_pipeline(config) as qa:
-        return [(video.path, candidate) for candidate in qa.search(video.path, query, top=top)]
+        result = qa.search_video(video.path, query, top=top)
+        made_with = provenance(config, model_revision=qa.model.revision)
+    if as_json:
+        results = [{"path": str(video.path), **candidate_json(hit)} for hit in result.candidates]
+        head = {"query": query.text, "results": results, **caveats_json(result.caveats)}
+        print_json({**head, "video": video_json(video), **made_with})
+    else:
+        click.echo("\n".join(map(candidate_line, result.candidates)))
+    echo_warnings(video.path, result.caveats.warnings)
+
+
+def _search_library(
+    common: CommonOptions, config: Config, query: Question, top: int
+) -> list[tuple[Path | None, Candidate]]:
+    """Return the best moments of the library, each with the path of its video."""
+    from lvqa.validation import check_question
+
+    check_question(query, is_search=True)
+    with common.load_pipeline(config) as qa:
+        return [(index.video_path, candidate) for index, candidate in qa.search_library(query, top=top)]

@@ -21,7 +21,15 @@ ROWS_FORMAT = 3
 OLD_KEYS = {"video": "video_id", "question": "question_id", "right": "target", "letter": "prediction"}
 """The keys of format 1, and what they are called now. It had neither the question's text nor its options."""
 
-NEW_KEYS: Mapping[str, Any] = {"node": None, "by_place": False}
+NEW_KEYS: Mapping[str, Any] = {
+    "video_path": None,
+    "content_id": None,
+    "duration_seconds": None,
+    "warnings": [],
+    "frames_substituted": None,
+    "node": None,
+    "by_place": False,
+}
 """The keys that formats 1 and 2 lack, and what stands in their place."""
 
 Key = tuple[str, str, str, int]
@@ -57,6 +65,12 @@ class Row(TypedDict):
 
     video_id: str
     """The dataset's key of the video."""
+    video_path: str | None
+    """The video's file; null if it could not be opened, and in rows of before format 3."""
+    content_id: str | None
+    """What tells the content of the video's file from all others, as `Video.id`; null as in `video_path`."""
+    duration_seconds: FiniteFloat | None
+    """How long the video is; null as in `video_path`."""
     question_id: str
     """The dataset's id of the question."""
     question: str
@@ -93,6 +107,13 @@ class Row(TypedDict):
     """What the index cost; null in an arm that needs none."""
     seconds: dict[str, FiniteFloat]
     """What each stage of the answer took."""
+    warnings: list[str]
+    """What a reader must know of the answer: what is wrong with the video, the model or the evidence, one line each."""
+    frames_substituted: NonNegativeInt | None
+    """How many frames are damaged: of the whole frame grid in an arm that searches, else of those that the model saw.
+
+    Null without an answer, and in rows of before format 3.
+    """
     node: str | None
     """The machine that gave the answer, or failed to; null in rows of before format 3."""
     by_place: bool

@@ -166,12 +166,20 @@ def _make_runner(config: RunConfig, prepare: Prepare | None) -> Runner:
 
 
 class _Report:
-    """Says how a run goes."""
+    """Says how a run goes, and what is wrong with its videos."""
 
     def __init__(self, schedule: Schedule, progress: Progress, status: Status) -> None:
         self._schedule, self._progress, self._status = schedule, progress, status
         self._total, self.num_failed, self._started = schedule.num_left, 0, time.monotonic()
+        self._warned: set[tuple[str, str]] = set()
         progress("answer", 0, self._total)
+
+    def warn(self, video_id: str, rows: Sequence[Row]) -> None:
+        """Log the warnings of rows, each once for a video."""
+        for warning in dict.fromkeys(text for row in rows for text in row["warnings"]):
+            if (video_id, warning) not in self._warned:
+                self._warned.add((video_id, warning))
+                _log.warning("video %s: %s", video_id, warning)
 
     def update(self) -> None:
         """Report how many answers there are now."""
@@ -230,6 +238,7 @@ def _answer_all(pool: Pool[WorkItem, WorkResult], run: RunFolder, schedule: Sche
                 report.num_failed += _note_failure(outcome, run, schedule)
             else:
                 _append_answers(outcome.value, outcome, run)
+                report.warn(outcome.item.video_id, outcome.value.rows)
                 schedule.requeue(outcome.item)
             report.update()
 

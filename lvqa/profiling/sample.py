@@ -47,7 +47,7 @@ class Sample:
             LvqaError: The video has fewer whole clips.
         """
         source = video or Video(Path("noise"), "noise", CLIP_SECONDS * num_clips, 360, 640, 25.0)
-        grid = FrameGrid.exact(source, 1.0)
+        grid = FrameGrid.exact(video, 1.0) if video else FrameGrid(np.arange(source.duration_seconds))
         tokens = VisualTokens(source, grid, model, max_pixels=max_pixels, memory_bytes=4 << 30)
         clips = _whole_clips(source, grid, num_clips)
         times = [grid.seconds_of(k) for k in range(grid.num_frames) if grid.seconds_of(k) < minutes * 60]

@@ -226,7 +226,8 @@ class StageTasks:
 
     def _answer(self) -> Task:
         model, language, tokens = self._model, self._language, self._sample.tokens
-        pairs = pairs_of_frames(range(min(self._num_frames, 2 * CLIP_PAIRS * len(self._sample.clips))))
+        num_frames = min(self._num_frames, 2 * CLIP_PAIRS * len(self._sample.clips))
+        pairs = pairs_of_frames(range(num_frames), tokens.grid)
         frames = self._answerer.frame_parts(pairs, tokens)
         lengths = [len(model.encode_prompt((*frames, prompts.answer(question)))) for question in self._questions]
         requests = [AnswerRequest(question, pairs) for question in self._questions]

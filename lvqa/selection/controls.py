@@ -30,8 +30,8 @@ class OracleSelector:
             raise LvqaError(
                 f"method 'oracle' needs the time of the evidence, and question {inputs.question_id!r} has none"
             )
-        times = evidence_times(inputs.times_seconds, inputs.evidence_seconds, inputs.num_frames)
-        return FrameSelection(inputs.video_id, tuple(times.tolist()))
+        frames = _evidence_frames(inputs, *inputs.evidence_seconds)
+        return FrameSelection(inputs.video_id, tuple(inputs.times_seconds[frames].tolist()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +46,15 @@ class BlindSelector:
         return FrameSelection(inputs.video_id, ())
 
 
-def evidence_times(times: np.ndarray, evidence_seconds: tuple[float, float], num_frames: int) -> np.ndarray:
-    """Return the times that the oracle chooses of `times` (n,): `num_frames` or fewer inside [start, end)."""
-    start, end = evidence_seconds
+def _evidence_frames(inputs: SelectorInput, start: float, end: float) -> np.ndarray:
+    """Return the frames that the oracle chooses: as many as wanted or fewer, of those inside [start, end)."""
+    times, num_frames = inputs.times_seconds, inputs.num_frames
     inside = np.flatnonzero((times >= start) & (times < end))
     if not len(inside):
-        return times[[max(0, int(np.searchsorted(times, start, side="right")) - 1)]]
-    firsts = inside[:-1][inside[:-1] % 2 == 0]  # of the pairs that lie inside
+        return np.array([max(0, int(np.searchsorted(times, start, side="right")) - 1)])
+    pair_ids = inputs.pair_ids[inside]
+    firsts = inside[:-1][pair_ids[:-1] == pair_ids[1:]]  # of the pairs that lie inside
     if num_frames % 2 == 0 and num_frames // 2 <= len(firsts) <= 2 * num_frames:
         firsts = firsts[evenly_spaced(len(firsts), num_frames // 2)]
         inside = np.stack([firsts, firsts + 1], 1).ravel()
-    return np.asarray(times[inside[evenly_spaced(len(inside), num_frames)]])
+    return np.asarray(inside[evenly_spaced(len(inside), num_frames)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 
 from lvqa.records import FrameSelection
 from lvqa.selection.protocol import ScoreBased, SelectorInput, evenly_spaced
@@ -13,8 +14,8 @@ from lvqa.validation import is_whole, require
 class FreeRetSelector(ScoreBased):
     """Frames of the best clips, best clip first, until the budget is full.
 
-    A clip gives `frames_per_clip` frames, as whole pairs (2p, 2p + 1) at the middles of equal parts of it: the model
-    encodes two frames at the price of one. Where the clips run out before the budget, they are visited again, best
+    A clip gives `frames_per_clip` frames, as whole pairs at the middles of equal parts of it: the model encodes two
+    frames at the price of one. Where the clips run out before the budget, they are visited again, best
     first, for the pairs that are left. An odd budget ends with the first frame of a pair.
     """
 
@@ -28,7 +29,7 @@ class FreeRetSelector(ScoreBased):
         require(is_valid, "frames_per_clip", value, "an even number, 2 or more")
 
     def select(self, inputs: SelectorInput) -> FrameSelection:
-        clips = [_pairs_of(frames) for frames in _clips_best_first(inputs)]
+        clips = [_pairs_of(frames, inputs) for frames in _clips_best_first(inputs)]
         frames_per_clip = self.frames_per_clip or max(4, 2 * (inputs.num_frames // 8))
         chosen: list[int] = []
         while len(chosen) < inputs.budget:
@@ -48,9 +49,6 @@ def _clips_best_first(inputs: SelectorInput) -> list[list[int]]:
     return list(clips.values())
 
 
-def _pairs_of(frames: list[int]) -> list[list[int]]:
-    """Return a clip's frames as pairs of the frame grid: [4, 5, 6] -> [[4, 5], [6]]."""
-    pairs: dict[int, list[int]] = {}
-    for frame in frames:
-        pairs.setdefault(frame // 2, []).append(frame)
-    return list(pairs.values())
+def _pairs_of(frames: list[int], inputs: SelectorInput) -> list[list[int]]:
+    """Return a clip's frames as pairs: [4, 5, 6] -> [[4, 5], [6]]."""
+    return [list(pair) for _, pair in groupby(frames, key=inputs.pair_ids.__getitem__)]

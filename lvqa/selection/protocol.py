@@ -28,6 +28,9 @@ class SelectorInput:
     """(n,) float64: how well each frame fits the question. NaN counts as -inf. All are 0 if unknown."""
     clip_ids: np.ndarray
     """(n,) integers: the same for all frames of a clip, -1 for a frame in none. All are 0 if unknown."""
+    pair_ids: np.ndarray
+    """(n,) integers, ascending: the same for two frames that the model encodes together. By default each frame at an
+    even index and the next one are a pair."""
     features: np.ndarray | None
     """(n, d) a unit vector per frame (or the zero vector), if known. An index has one per clip, so they repeat."""
     query: np.ndarray | None
@@ -48,6 +51,7 @@ class SelectorInput:
         *,
         scores: np.ndarray | None = None,
         clip_ids: np.ndarray | None = None,
+        pair_ids: np.ndarray | None = None,
         features: np.ndarray | None = None,
         query: np.ndarray | None = None,
         video_id: str = "",
@@ -70,8 +74,10 @@ class SelectorInput:
             raise ValueError("the grid's times must be at least one, finite, sorted and distinct")
         scores = np.zeros(n) if scores is None else nan_to_lowest(np.asarray(scores, dtype=np.float64))
         clip_ids = np.zeros(n, dtype=np.int64) if clip_ids is None else np.asarray(clip_ids)
-        if scores.shape != (n,) or clip_ids.shape != (n,):
-            raise ValueError(f"{n} times, scores of shape {scores.shape}, clip_ids of shape {clip_ids.shape}")
+        pair_ids = np.arange(n) // 2 if pair_ids is None else np.asarray(pair_ids)
+        shapes = scores.shape, clip_ids.shape, pair_ids.shape
+        if shapes != ((n,),) * 3:
+            raise ValueError(f"{n} times, scores, clip_ids and pair_ids of shapes {shapes}")
         if features is not None:
             features = np.asarray(features)
             if features.ndim != 2 or len(features) != n or not np.isfinite(features).all():
@@ -85,6 +91,7 @@ class SelectorInput:
             "num_frames": int(num_frames),
             "scores": _read_only(scores),
             "clip_ids": _read_only(clip_ids),
+            "pair_ids": _read_only(pair_ids),
             "features": None if features is None else _read_only(features),
             "query": None if query is None else _read_only(query),
             "video_id": video_id,
@@ -148,8 +155,33 @@ class SelectorInput:
         return FrameSelection(self.video_id, tuple(self.times_seconds[chosen].tolist()))
 
     def evenly_spaced(self) -> FrameSelection:
-        """Return a selection of evenly spaced frames: the fallback where the scores say nothing."""
-        return self.selection(evenly_spaced(len(self), self.budget))
+        """Return a selection of frames at even distances in time: the fallback where the scores say nothing."""
+        parts = 2 * np.arange(self.budget) + 1
+        return self.on_screen(parts * self.screen_times()[-1] / (2 * self.budget))
+
+    def screen_times(self) -> np.ndarray:
+        """Return when each frame appears, (n,), and when the last one ends: together (n + 1,), from 0.
+
+        The unit is the usual step, so an even grid has the whole numbers from 0 to n. A frame that stays longer than
+        one part of `budget` equal ones counts as long as a part, so that what it takes is left to others.
+        """
+        steps = np.diff(self.times_seconds)
+        usual = np.median(steps) if len(steps) else 1.0
+        lengths = np.r_[(steps / usual).round(6), 1.0]
+        ascending, longer = np.sort(lengths), np.arange(self.budget)
+        parts = np.cumsum(ascending)[::-1][longer] / (self.budget - longer)  # if so many frames are longer than a part
+        part = parts[np.argmax(ascending[::-1][longer] <= parts)]
+        times: np.ndarray = np.cumsum(np.r_[0.0, np.minimum(lengths, part)])
+        return times
+
+    def on_screen(self, times: np.ndarray) -> FrameSelection:
+        """Return a selection of the frames that are on screen at some times (budget,), ascending, by `screen_times`.
+
+        Where one is on screen at several of them, frames after it take its place, so that all are distinct.
+        """
+        frames, order = np.searchsorted(self.screen_times()[:-1], times, side="right") - 1, np.arange(len(times))
+        distinct = np.maximum.accumulate(frames - order) + order
+        return self.selection(np.minimum(distinct, len(self) - len(times) + order))
 
     def fill_budget(self, frames: Iterable[int]) -> FrameSelection:
         """Return a selection of these frames, each once, and of the best others until the budget is full."""

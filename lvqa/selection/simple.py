@@ -8,16 +8,16 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from lvqa.records import FrameSelection
-from lvqa.selection.protocol import ScoreBased, SelectorInput, argsort_descending, evenly_spaced, seeded_rng
+from lvqa.selection.protocol import ScoreBased, SelectorInput, argsort_descending, seeded_rng
 from lvqa.validation import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UniformSelector:
-    """Evenly spaced frames.
+    """Frames at even distances in time.
 
-    midpoint: the middles of M equal parts, frame floor((i + 1/2) n / M). linspace: from the first frame to the last,
-    floor(i (n - 1) / (M - 1)), for M = 1 the middle one. interior: the inner ends of M + 1 equal parts,
+    midpoint: the middles of M equal parts, of an even grid frame floor((i + 1/2) n / M). linspace: from the first frame
+    to the last, floor(i (n - 1) / (M - 1)), for M = 1 the middle one. interior: the inner ends of M + 1 equal parts,
     floor((i + 1) n / (M + 1)). Of n = 16 and M = 4: [2, 6, 10, 14], [0, 5, 10, 15], [3, 6, 9, 12].
     """
 
@@ -30,10 +30,12 @@ class UniformSelector:
         require(self.uniform in allowed, "uniform", self.uniform, f"one of {', '.join(allowed)}")
 
     def select(self, inputs: SelectorInput) -> FrameSelection:
-        n, m, i = len(inputs), inputs.budget, np.arange(inputs.budget)
+        m, i, times = inputs.budget, np.arange(inputs.budget), inputs.screen_times()
         if self.uniform == "midpoint" or (self.uniform == "linspace" and m == 1):
-            return inputs.selection(evenly_spaced(n, m))
-        return inputs.selection(i * (n - 1) // (m - 1) if self.uniform == "linspace" else (i + 1) * n // (m + 1))
+            return inputs.evenly_spaced()
+        if self.uniform == "linspace":
+            return inputs.on_screen(i * times[-2] / (m - 1))
+        return inputs.on_screen((i + 1) * times[-1] / (m + 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

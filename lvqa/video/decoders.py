@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from lvqa.records import LvqaError, Video
 from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream
-from lvqa.video.display import FieldMerger, orientation_of
+from lvqa.video.display import make_renderer
 from lvqa.video.frame_reader import FrameReader, FrameState, open_reader
-from lvqa.video.metadata import first_frame, timeline_of
-from lvqa.video.timeline import TOLERANCE_SECONDS
+from lvqa.video.metadata import timeline_of
 
 if TYPE_CHECKING:
     import av
@@ -22,6 +21,16 @@ if TYPE_CHECKING:
 
 MAX_PACKETS_BEFORE = 1024
 """How many packets before a frame are searched for a true keyframe: no more, since of damage there may be no end."""
+
+
+MAX_DIFFERENCE = 1.0
+"""By how much decord's frame may differ from PyAV's on average, of 255; right ones are equal, or rounded otherwise."""
+
+_DECORD_SCALING = 0x2
+"""FFmpeg's SWS_BILINEAR, with which decord turns a frame into RGB."""
+
+_DECORD_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+_DECORD_CODECS = ("h264", "hevc", "mpeg4", "vp8", "vp9")
 
 
 class Decoder(Protocol):
@@ -79,24 +88,17 @@ class PyAVDecoder:
         self, video: Video, chunks: Iterable[np.ndarray], *, height: int, width: int
     ) -> Iterator[tuple[np.ndarray, bool]]:
         """Yield the frame at each time, and whether it is a substitute."""
-        with convert_errors(video.path):
-            timeline = timeline_of(video.path)
-            render = _make_renderer(height=height, width=width)
-            with open_reader(video.path, timeline) as reader:
-                for times in chunks:
-                    frames = _frames_at(reader, timeline.ticks_at(times))
-                    for seconds, (frame, is_substitute) in zip(times, frames, strict=True):
-                        if frame is None:
-                            raise VideoError(f"{video.path}: no frame up to {seconds:g} s can be decoded")
-                        yield render(frame), is_substitute
+        render = make_renderer(height=height, width=width)
+        for frame, is_substitute in _decode(video, chunks):
+            yield render(frame), is_substitute
 
 
 class DecordDecoder:
-    """decord 0.6, for comparison: right for most mp4, mkv and webm files of constant or variable rate.
+    """decord 0.6, for comparison, on the files that it reads right: all others are refused by name.
 
-    It reads neither AV1 nor GIF, gives up at damage, returns wrong frames for edit lists, open groups of pictures and
-    MPEG streams, and hangs on some MPEG-TS files, which `read_frames` notices. It mirrors no picture: files that ask
-    for that are refused.
+    Of many files it returns wrong frames without a word: edit lists, open groups of pictures, keyframes that are none,
+    fields, mirrored pictures, MPEG streams, damage. So each frame is checked against PyAV's, which also finds what is
+    damaged. It hangs on some files, which `read_frames` notices.
     """
 
     batch_size = 8
@@ -109,29 +111,55 @@ class DecordDecoder:
     def frames(
         self, video: Video, chunks: Iterable[np.ndarray], *, height: int, width: int
     ) -> Iterator[tuple[np.ndarray, bool]]:
-        """Yield the frame at each time; none is ever a substitute."""
-        times = np.concatenate(list(chunks))
+        """Yield the frame at each time; none is ever a substitute.
+
+        Raises:
+            VideoError: decord fails, or gives a frame other than PyAV, or PyAV finds a frame damaged.
+        """
+        import av
+
+        times, render = np.concatenate(list(chunks)), make_renderer(height=height, width=width)
+        expected = _decode(video, PyAVDecoder().split_times(video, times))
+        for seconds, pixels, (frame, is_substitute) in zip(times, self._pixels(video, times), expected, strict=True):
+            whole = make_renderer(height=pixels.shape[0], width=pixels.shape[1], scaling=_DECORD_SCALING)(frame)
+            if is_substitute or np.abs(pixels.astype(np.float32) - whole).mean() > MAX_DIFFERENCE:
+                raise _decord_error(video, f"the frame at {seconds:g} s is {'damaged' if is_substitute else 'wrong'}")
+            yield render(av.VideoFrame.from_ndarray(pixels, format="rgb24")), False
+
+    def _pixels(self, video: Video, times: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the frame at each time in its full size, since decord would scale with another filter than PyAV."""
         try:
             import decord
         except ImportError as error:
             raise LvqaError(f"decoder 'decord' is not installed here; available: pyav ({error})") from error
         decord.logging.set_level(decord.logging.QUIET)
-        with convert_errors(video.path):
-            orientation = first_frame(video.path).orientation
-        if orientation.is_reflection:
-            raise VideoError(f"{video.path}: decord does not show pictures mirrored; decoder 'pyav' reads this file")
+        _refuse_unknown_streams(video)
+        timeline = timeline_of(video.path)
+        indices = np.searchsorted(timeline.frame_ticks, timeline.ticks_at(times))
         try:
-            reader = decord.VideoReader(str(video.path), width=width, height=height, num_threads=1)
-            starts = reader.get_frame_timestamp(list(range(len(reader))))[:, 0].astype(np.float64)
-            # Its timestamps are float32, accurate to 0.25 ms at one hour.
-            tolerance = TOLERANCE_SECONDS + np.spacing(times.astype(np.float32))
-            indices = np.searchsorted(starts - starts[0], times + tolerance, side="right") - 1
+            reader = decord.VideoReader(str(video.path), num_threads=1)
+            if len(reader) != len(timeline.frame_ticks):
+                raise _decord_error(video, f"it has {len(reader)} frames of {len(timeline.frame_ticks)}")
             for first in range(0, len(indices), self.batch_size):
-                for pixels in reader.get_batch(indices[first : first + self.batch_size].tolist()).asnumpy():
-                    yield pixels, False
+                yield from reader.get_batch(indices[first : first + self.batch_size].tolist()).asnumpy()
         except (decord.DECORDError, RuntimeError) as error:
             reason = re.sub(r".*\.cc:\d+: ", "", str(error).partition("\n")[0])  # without its own source line
-            raise VideoError(f"{video.path}: decord fails: {reason}; decoder 'pyav' reads more files") from error
+            raise _decord_error(video, reason) from error
+
+
+def _refuse_unknown_streams(video: Video) -> None:
+    """Raise VideoError for containers and codecs on which decord is known to hang or to fail."""
+    with convert_errors(video.path), open_stream(video.path) as stream:
+        container, codec = stream.container.format.name, stream.codec_context.name
+        num_streams = len(stream.container.streams.video)
+    if container not in _DECORD_CONTAINERS or codec not in _DECORD_CODECS:
+        raise _decord_error(video, f"{codec} in {container}, and not {', '.join(_DECORD_CODECS)} in mp4, mkv or webm")
+    if num_streams > 1:
+        raise _decord_error(video, f"there are {num_streams} video streams, covers included")
+
+
+def _decord_error(video: Video, reason: str) -> VideoError:
+    return VideoError(f"{video.path}: decord does not read this file right ({reason}); video.decoder: pyav reads it")
 
 
 DECODERS: dict[str, type[Decoder]] = {"pyav": PyAVDecoder, "decord": DecordDecoder}
@@ -151,6 +179,19 @@ def decode_all(video: Video, until_seconds: float = math.inf) -> int:
             if num_frames > until_seconds * video.frames_per_second:
                 break
     return num_frames
+
+
+def _decode(video: Video, chunks: Iterable[np.ndarray]) -> Iterator[tuple[av.VideoFrame, bool]]:
+    """Yield the stored frame at each time of some chunks, and whether it is a substitute."""
+    with convert_errors(video.path):
+        timeline = timeline_of(video.path)
+        with open_reader(video.path, timeline) as reader:
+            for times in chunks:
+                frames = _frames_at(reader, timeline.ticks_at(times))
+                for seconds, (frame, is_substitute) in zip(times, frames, strict=True):
+                    if frame is None:
+                        raise VideoError(f"{video.path}: no frame up to {seconds:g} s can be decoded")
+                    yield frame, is_substitute
 
 
 def _frames_at(reader: FrameReader, ticks: np.ndarray) -> Iterator[tuple[av.VideoFrame | None, bool]]:
@@ -214,23 +255,3 @@ def _match_frames(
     while num_done < len(targets):
         yield good, lost_state()
         num_done += 1
-
-
-def _make_renderer(*, height: int, width: int) -> Callable[[av.VideoFrame], np.ndarray]:
-    """Return a function that scales a frame straight to the target size, so that no whole frame becomes RGB."""
-    import av
-    from av.video.reformatter import VideoReformatter
-
-    reformatter, fields = VideoReformatter(), FieldMerger()
-    options: dict[str, Any] = {"format": "rgb24", "interpolation": "BILINEAR"}
-    if int(av.__version__.partition(".")[0]) >= 17:
-        # The scaler's own threads would not survive a fork, and readers work in parallel already.
-        options["threads"] = 1
-
-    def render(frame: av.VideoFrame) -> np.ndarray:
-        orientation = orientation_of(frame)
-        rows, columns = orientation.swap(height, width)
-        scaled = reformatter.reformat(fields.merge(frame), height=rows, width=columns, **options)
-        return np.ascontiguousarray(orientation.apply(scaled.to_ndarray()))
-
-    return render

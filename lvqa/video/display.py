@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, cast
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 MAX_PIXEL_ASPECT = 16
 """One side of a pixel may be so many times the other at most. Real ones stay below 4: a larger ratio is damage."""
+
+SCALING = 0x4 | 0x2000
+"""FFmpeg's SWS_BICUBIC, as Qwen's processor scales, and SWS_FULL_CHR_H_INT, without which the colours of a scaled frame
+lose every second column. A frame in its own size becomes RGB as FFmpeg does it by default."""
 
 _HDR_CURVES = {16: "PQ", 18: "HLG"}
 """FFmpeg's number of a transfer curve for bright screens -> its name."""
@@ -125,3 +130,23 @@ def _make_graph(frame: av.VideoFrame) -> Graph:
     )
     graph.link_nodes(source, graph.add("setfield", "prog"), graph.add("buffersink")).configure()
     return graph
+
+
+def make_renderer(*, height: int, width: int, scaling: int = SCALING) -> Callable[[av.VideoFrame], np.ndarray]:
+    """Return a function that scales a frame straight to the target size, so that no whole frame becomes RGB."""
+    import av
+    from av.video.reformatter import VideoReformatter
+
+    reformatter, fields = VideoReformatter(), FieldMerger()
+    options: dict[str, Any] = {"format": "rgb24", "interpolation": scaling}
+    if int(av.__version__.partition(".")[0]) >= 17:
+        # The scaler's own threads would not survive a fork, and readers work in parallel already.
+        options["threads"] = 1
+
+    def render(frame: av.VideoFrame) -> np.ndarray:
+        orientation = orientation_of(frame)
+        rows, columns = orientation.swap(height, width)
+        scaled = reformatter.reformat(fields.merge(frame), height=rows, width=columns, **options)
+        return np.ascontiguousarray(orientation.apply(scaled.to_ndarray()))
+
+    return render

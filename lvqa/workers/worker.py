@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import multiprocessing
 import os
 import pickle
@@ -289,6 +290,8 @@ def _serve(connection: Connection, make: bytes, log: int | None) -> None:
     _connection = connection
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     _die_with_parent()
+    # What is wrong with an item is in its value: a line of this process would have no name, and on Ray no reader.
+    logging.getLogger("lvqa").addHandler(logging.NullHandler())
     if log is not None:
         sys.stdout.flush()
         for stream in (1, 2):
