@@ -79,6 +79,9 @@ class Indexed:
         damage = () if use is None else describe_damage(use.frames, use.frames_substituted)
         return (*(() if video is None else video.warnings), *damage)
 
+    cause: LvqaError | None = field(default=None, repr=False)
+    """What was raised as the index was saved."""
+
 
 @dataclass(slots=True)
 class _Task:
@@ -233,17 +236,18 @@ class IndexBuilder:
     def _finish(self, task: _Task, error: str | None) -> Iterator[Indexed]:
         """Save what is whole, and yield it."""
         task.is_over = True
-        use = index = None
+        use = index = cause = None
         if error is None:
             try:
                 index, unsaved = self._save(_assemble(task), task.video)
                 use = dataclasses.replace(_use_of(index, reused=False), unsaved=unsaved)
             except LvqaError as unsaved:
-                error = str(unsaved)
+                error, cause = str(unsaved), unsaved
         task.clips, task.results = {}, {}
         for path in task.paths:
             seconds = time.perf_counter() - task.started
-            yield _indexed(path, use, error, seconds, setting=task.setting, index=index, video=task.video)
+            indexed = _indexed(path, use, error, seconds, setting=task.setting, index=index, video=task.video)
+            yield dataclasses.replace(indexed, cause=cause)
             use = use and dataclasses.replace(use, reused=True)  # by the same video under its other names
 
     def _save(self, index: ClipIndex, video: Video) -> tuple[ClipIndex, str | None]:
@@ -341,7 +345,7 @@ def build_here(
         with meter.stage("index"), own.stage("index"):
             for indexed in builder.build([video.path]):
                 if indexed.index is None or indexed.use is None:
-                    raise LvqaError(indexed.error)
+                    raise LvqaError(indexed.error) from indexed.cause
                 spec = list(lacking)[indexed.setting]
                 sessions[spec].add_index(spec, indexed.index)
                 built |= {} if indexed.use.reused else {spec: indexed.use.unsaved}

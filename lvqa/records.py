@@ -60,6 +60,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def clock_time(seconds: float) -> str:
+    """Return a time as "0:05", "12:30" or "2:05:00"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
 @dataclass(frozen=True, slots=True)
 class Video:
     """A video file that was inspected. It holds no handle and no pixels, so it is cheap to send to a worker."""
