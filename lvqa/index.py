@@ -1,8 +1,8 @@
 """Keep the clips' vectors of a video, on disk and in faiss. An index is used only under what made it, its spec.
 
 One Parquet file an index, a row a clip: start_seconds, end_seconds, embedding (float16). Its metadata hold the video's
-id and the *spec* of all that made the vectors (`lvqa`), the video's name and path (`lvqa.video`) and a digest of all of
-it (`lvqa.digest`). A file in the store may be anyone's: nothing in it is believed before it is checked.
+id and the *spec* of all that made the vectors (`lvqa`), names of video and model (`lvqa.video`) and a digest of all
+this (`lvqa.digest`). A file in the store may be anyone's: nothing in it is believed before it is checked.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lvqa.records import Candidate, Clip, LvqaError, Video
 
 _log = logging.getLogger(__name__)
 
-INDEX_FORMAT = 2
+INDEX_FORMAT = 3
 """Raise this number when the layout of an index's file changes, or the clips that a video is split into: it is in every
 index's fingerprint. Format 1 is that of lvqa 0.1."""
 
@@ -69,14 +69,18 @@ class ClipIndex:
     """The fingerprint of the video's bytes."""
     spec: dict[str, Any]
     """All else that made the vectors, as JSON holds it: see `session.IndexSpec`."""
+    model: str = ""
+    """What the model was called that made the vectors; which one it was, the spec says."""
     path: Path | None = None
     """The index's file, if it has one."""
     video_path: Path | None = None
-    """Where the video lay when the index was saved."""
+    """Where the video lay when the index was saved; the record of the video knows where it was seen last."""
     _searcher: list[Any] = field(default_factory=list, init=False, repr=False)
 
     @classmethod
-    def of(cls, clips: Sequence[Clip], vectors: np.ndarray, *, video_id: str, spec: Mapping[str, Any]) -> Self:
+    def of(
+        cls, clips: Sequence[Clip], vectors: np.ndarray, *, video_id: str, spec: Mapping[str, Any], model: str = ""
+    ) -> Self:
         """Make an index at the precision of the store: a saved and reloaded one gives the same results.
 
         Args:
@@ -84,6 +88,7 @@ class ClipIndex:
             vectors: (clips, dim), of any length but zero.
             video_id: The fingerprint of the video's bytes.
             spec: All else that made the vectors; what JSON can hold.
+            model: The model's name.
         """
         own_spec: dict[str, Any] = json.loads(_canonical(spec))
         _check_video_id(video_id)
@@ -99,12 +104,7 @@ class ClipIndex:
         if any(a >= b for a, b in itertools.pairwise(starts)):
             raise ValueError("clips must be in the order of time")
         halves = (vectors / lengths).astype(np.float16)
-        return cls(clips=tuple(clips), vectors=_unit(halves), halves=halves, video_id=video_id, spec=own_spec)
-
-    @property
-    def fingerprint(self) -> str:
-        """The fingerprint of the spec: indexes that share it can be searched together."""
-        return fingerprint(self.spec)
+        return cls(tuple(clips), _unit(halves), halves, video_id, own_spec, model)
 
     def search(self, query: np.ndarray, k: int | None = None) -> list[Candidate]:
         """Find the clips nearest to a query by cosine.
@@ -230,9 +230,9 @@ class Store:
         own = self.path_of(video_id, spec)
         return [path for path in self.paths() if path.name.startswith(f"{video_id}-") and path != own]
 
-    def all(self) -> Iterator[ClipIndex]:
-        """Read every index of the store, of any spec. One that can't be used is logged as a warning and left out."""
-        for path in self.paths():
+    def all(self, spec: Mapping[str, Any]) -> Iterator[ClipIndex]:
+        """Read the indexes of all videos under a spec. One that can't be used is logged as a warning and left out."""
+        for path in sorted(self.folder.glob(f"*-{fingerprint(spec)}.parquet")):
             try:
                 yield self.read(path)
             except IndexFileError as error:
@@ -298,7 +298,7 @@ def _to_parquet(index: ClipIndex, video_path: Path) -> bytes:
     import pyarrow
     import pyarrow.parquet
 
-    video = json.dumps({"name": video_path.name, "path": str(video_path)}).encode("ascii")
+    video = json.dumps({"name": video_path.name, "path": str(video_path), "model": index.model}).encode("ascii")
     embedding = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(index.halves.ravel()), index.halves.shape[1])
     columns = {
         "start_seconds": pyarrow.array([clip.start_seconds for clip in index.clips], pyarrow.float64()),
@@ -369,7 +369,7 @@ def _table(content: bytes) -> Any:
 def _checked(table: Any) -> ClipIndex:
     metadata = table.schema.metadata or {}
     made_by, video = json.loads(metadata[_SPEC]), json.loads(metadata[_VIDEO])
-    if not isinstance(made_by, dict) or not isinstance(video, dict) or not isinstance(video.get("path"), str):
+    if not isinstance(made_by, dict) or not isinstance(video, dict):
         raise ValueError("its metadata are not mappings")
     spec = made_by.get("spec")
     if not isinstance(spec, dict):
@@ -384,8 +384,8 @@ def _checked(table: Any) -> ClipIndex:
         raise ValueError("its vectors are not of unit length")
     video_id = _check_video_id(made_by.get("video"))
     clips = tuple(Clip(video_id, float(a), float(b)) for a, b in zip(starts, ends, strict=True))
-    path = Path(video["path"])
-    index = ClipIndex(clips=clips, vectors=_unit(halves), halves=halves, video_id=video_id, spec=spec, video_path=path)
+    path, model = Path(video["path"]), str(video["model"])
+    index = ClipIndex(clips, _unit(halves), halves, video_id, spec, model, video_path=path)
     if metadata[_DIGEST] != _digest(index, metadata[_VIDEO]):
         raise ValueError("its digest does not fit its contents")
     return index

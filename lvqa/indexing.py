@@ -18,7 +18,7 @@ import numpy as np
 
 from lvqa.costs import CostMeter
 from lvqa.index import ClipIndex, Store, fingerprint
-from lvqa.index_steps import EmbedStep, OnPairs, PlanStep, SplitStep, Step, VideoIndexer, run_step, segments
+from lvqa.index_steps import EmbedStep, IndexPlan, OnPairs, PlanStep, SplitStep, Step, VideoIndexer, run_step, segments
 from lvqa.records import Clip, Cost, IndexUse, LvqaError, Video
 from lvqa.session import IndexSpec
 from lvqa.video import store_metadata
@@ -69,6 +69,7 @@ class _Task:
     setting: int
     video: Video
     spec: dict[str, Any]
+    model: str
     clips: dict[Clip, int] = field(default_factory=dict)
     """The clips in the order of time, and how many pairs each has."""
     vectors: dict[float, np.ndarray] = field(default_factory=dict)
@@ -132,7 +133,7 @@ class IndexBuilder:
             index = None
             if plan is not None:
                 try:
-                    index = self._load_or_add(step, *plan)
+                    index = self._load_or_add(step, plan)
                 except LvqaError as unusable:
                     error = str(unusable)
             self._progress("plan", num_done, total)
@@ -141,8 +142,9 @@ class IndexBuilder:
                 use = None if index is None else IndexUse(True, len(index.clips), index.path)
                 yield _indexed(step.path, use, error, seconds, setting=step.setting, index=index)
 
-    def _load_or_add(self, step: PlanStep, video: Video, spec: dict[str, Any]) -> ClipIndex | None:
+    def _load_or_add(self, step: PlanStep, plan: IndexPlan) -> ClipIndex | None:
         """Return the index that is in the store; None if it has to be built, which is then a task."""
+        video, spec = plan.video, plan.spec
         index_path = self._store.path_of(video.id, spec)
         if index_path in self._tasks:
             self._tasks[index_path].paths.append(step.path)
@@ -152,7 +154,7 @@ class IndexBuilder:
                 return index
             if self._store.others(video.id, spec):
                 _log.info("%s: index rebuilt because settings, model or lvqa's version changed", video.path)
-        self._tasks[index_path] = _Task([step.path], step.setting, video, spec)
+        self._tasks[index_path] = _Task([step.path], step.setting, video, spec, plan.model)
         return None
 
     def _split(self) -> Iterator[Indexed]:
@@ -214,7 +216,9 @@ class IndexBuilder:
         if error is None:
             try:
                 vectors = np.concatenate([task.vectors[start] for start in sorted(task.vectors)])
-                index = ClipIndex.of(list(task.clips), vectors, video_id=task.video.id, spec=task.spec)
+                index = ClipIndex.of(
+                    list(task.clips), vectors, video_id=task.video.id, spec=task.spec, model=task.model
+                )
                 index = self._store.save(index, task.video)
                 use = IndexUse(False, len(index.clips), index.path)
             except LvqaError as unsaved:

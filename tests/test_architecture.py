@@ -75,7 +75,10 @@ ARROWS = {
     "indexing": SESSION | {"index_steps"},
     "components": {"config", "plugins", "records", "rerank", "selection", "validation", "video"},
     "pipeline": SESSION | {"answering", "components", "index_steps", "indexing", "platforms", "retrieval"},
-    "library": {"components", "config", "index", "index_steps", "indexing", "pipeline", "records", "workers"},
+    "library": {
+        *("components", "config", "index", "index_steps", "indexing", "pipeline", "records", "rerank", "session"),
+        *("validation", "video", "workers"),
+    },
     "evaluation": {
         *("components", "config", "costs", "datasets", "files", "indexing", "pipeline", "plugins", "records"),
         *("validation", "workers"),

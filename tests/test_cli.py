@@ -100,7 +100,7 @@ def files_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
 
 
-KNOWN_OF_FILES = (".identity.json", ".metadata.npz")
+KNOWN_OF_FILES = (".identity.json", ".metadata.npz", ".video.json")
 """The endings of what is known of video files: it is whole, and may stay where a command fails."""
 
 

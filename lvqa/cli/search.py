@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.ask import candidate_json, candidate_line, inspect_for_question
+from lvqa.cli.ask import candidate_json, candidate_line, hit_json, hit_line, inspect_for_question
 from lvqa.cli.main import CommonOptions, common_options
-from lvqa.cli.terminal import one_line, print_json
+from lvqa.cli.terminal import echo_message, print_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
+    from lvqa.library import LibraryRanking
     from lvqa.records import Candidate, Question
 
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 @click.argument("video_and_query", nargs=-1, metavar="[VIDEO] [QUERY]")
 @click.option("--image", type=click.Path(path_type=Path), help="Search for this picture, with QUERY or without.")
 @click.option("--library", is_flag=True, help="Search all videos that were indexed with this model and these settings.")
+@click.option("--no-rerank", is_flag=True, help="Rank by embedding alone, which is faster and less exact.")
 @click.option("--top", type=int, default=5, show_default=True, help="Number of moments to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @common_options
@@ -29,10 +32,14 @@ def search(
     video_and_query: tuple[str, ...],
     image: Path | None,
     library: bool,
+    no_rerank: bool,
     top: int,
     as_json: bool,
 ) -> None:
-    """Find the moments of VIDEO or the library that match QUERY."""
+    """Find the moments of VIDEO or the library that match QUERY.
+
+    The best by embedding are reranked: the model looks at them again, next to the query.
+    """
     num_videos, num_words = (0 if library else 1), len(video_and_query)
     if num_words != num_videos + 1 and not (image and num_words == num_videos):
         hint = f"got {num_words} word{'' if num_words == 1 else 's'}; quote a long query"
@@ -41,28 +48,44 @@ def search(
     from lvqa.validation import check_count
 
     query = "".join(video_and_query[num_videos:])
-    config = common.config()
+    config = _without_reranking(common.config()) if no_rerank else common.config()
     check_count(top, name="top")
-    path = None if library else Path(video_and_query[0])
-    hits = _search(common, config, path, Question(query, image=image), top)
+    request, reranks = Question(query, image=image), config.rerank.pool != 0 and config.rerank.name != "none"
+    head: dict[str, object] = {"query": query, "model": config.model.name, "reranked": reranks}
+    if library:
+        ranking = _search_library(common, config, request, top)
+        results = [hit_json(hit) for hit in ranking.hits]
+        head["warnings"] = list(ranking.warnings)
+        lines = [hit_line(hit) for hit in ranking.hits]
+    else:
+        path = Path(video_and_query[0])
+        candidates = _search_video(common, config, path, request, top)
+        results = [{"path": str(path), **candidate_json(candidate)} for candidate in candidates]
+        lines = [candidate_line(candidate) for candidate in candidates]
     if as_json:
-        results = [{"path": None if path is None else str(path), **candidate_json(hit)} for path, hit in hits]
-        print_json({"query": query, "model": config.model.name, "results": results})
+        print_json({**head, "results": results})
         return
-    for path, hit in hits:
-        click.echo(candidate_line(hit) + (f"  {one_line(path)}" if library else ""))
+    click.echo("\n".join(lines))
+    if not reranks and not common.quiet:
+        echo_message("ranked by embedding alone")
 
 
-def _search(
-    common: CommonOptions, config: Config, path: Path | None, query: Question, top: int
-) -> list[tuple[Path | None, Candidate]]:
-    """Return the best moments of the video at `path`, or of the library, each with the path of its video."""
-    from lvqa.validation import check_question
+def _without_reranking(config: Config) -> Config:
+    return dataclasses.replace(config, rerank=dataclasses.replace(config.rerank, pool=0))
 
-    if path is None:
-        check_question(query, is_search=True)
-        with common.load_pipeline(config) as qa:
-            return [(index.video_path, candidate) for index, candidate in qa.search_library(query, top=top)]
+
+def _search_video(common: CommonOptions, config: Config, path: Path, query: Question, top: int) -> list[Candidate]:
+    """Return the best moments of one video."""
     video = inspect_for_question(path, query, config, is_search=True)
     with common.load_pipeline(config) as qa:
-        return [(video.path, candidate) for candidate in qa.search(video.path, query, top=top)]
+        return qa.search(video.path, query, top=top)
+
+
+def _search_library(common: CommonOptions, config: Config, query: Question, top: int) -> LibraryRanking:
+    """Return the best moments of all videos in the store."""
+    from lvqa.library import search_library
+    from lvqa.validation import check_question
+
+    check_question(query, is_search=True)
+    with common.load_pipeline(config) as qa:
+        return search_library(qa, query, top=top)

@@ -41,6 +41,7 @@ STAGES = {
     "plan": ("videos", 1),
     "index": ("frames", 2),
     "rerank": ("frames", 2),
+    "rerank library": ("videos", 1),
     "make videos": ("s", 1),
     "answer": ("answers", 1),
 }
