@@ -6,6 +6,7 @@ image. The vision tower attends only inside a pair, so its tokens are the same i
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import struct
@@ -115,11 +116,12 @@ class TokenFile:
             try:
                 for slot, data in slots.items():
                     size = _CHECKSUM.size + len(data)
-                    os.pwrite(file, _HEADER.pack(size, self._width), 0)
-                    os.pwrite(file, self._checksum(slot, data) + data, _HEADER.size + slot * size)
+                    _write(file, _HEADER.pack(size, self._width), 0)
+                    _write(file, self._checksum(slot, data) + data, _HEADER.size + slot * size)
             finally:
                 os.close(file)
         except OSError:  # no folder, no room
+            self._max_bytes = 0  # the room that this makes must not tempt to keep a part
             with suppress(OSError):
                 self._path.unlink()
 
@@ -144,6 +146,12 @@ class TokenFile:
 
     def _checksum(self, slot: int, data: bytes | bytearray) -> bytes:
         return _CHECKSUM.pack(zlib.crc32(data, zlib.crc32(_HEADER.pack(slot, self._width))))
+
+
+def _write(file: int, data: bytes, offset: int) -> None:
+    """Write all of the data; a disk that gets full takes a part of it without a word."""
+    if os.pwrite(file, data, offset) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 _HEADER, _CHECKSUM = struct.Struct("<QQ"), struct.Struct("<I")

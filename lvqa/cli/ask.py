@@ -221,6 +221,7 @@ def candidate_line(candidate: Candidate) -> str:
 
 def _answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
     from lvqa.report import clock
+    from lvqa.selection import SELECTORS
 
     text = one_line(answer.text) or "(the model gave an empty answer)"
     lines = [text if answer.option is None else f"{answer.option}. {text}"]
@@ -229,8 +230,9 @@ def _answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
         lines += ["", "options   " + "  ".join(f"{letter} {score:.2f}" for letter, score in scores)]
     for i, candidate in enumerate(evidence[:EVIDENCE_LINES]):
         lines += [("evidence  " if i == 0 else " " * 10) + candidate_line(candidate)]
-    is_short_video = 0 < len(answer.frames) < answer.frames_budget
-    num_frames = f"{len(answer.frames)} (the video has no more)" if is_short_video else str(len(answer.frames))
+    num_frames = str(len(answer.frames))
+    if 0 < len(answer.frames) < answer.frames_budget:
+        num_frames += " (the video has no more)" if answer.method in SELECTORS else " (the method chose no more)"
     lines += [f"frames    {num_frames}: " + " ".join(map(clock, answer.frames)), f"cost      {_cost_text(answer)}"]
     return "\n".join(lines)
 

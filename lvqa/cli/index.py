@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvqa.cli.main import CommonOptions, common_options, inspect_video, silence_libraries
-from lvqa.cli.terminal import Progress, echo_message, one_line, print_json
+from lvqa.cli.terminal import Progress, echo_message, echo_result, one_line, print_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
@@ -179,4 +179,4 @@ def _print_result(result: Indexed, *, as_json: bool) -> None:
         print_json({**index, "seconds": round(result.seconds, 4), "error": None})
     else:
         outcome = "already indexed" if use.reused else f"indexed in {result.seconds:.1f} s"
-        click.echo(f"{one_line(result.path)}: {counted(use.clips, 'clip')}, {outcome}")
+        echo_result(f"{one_line(result.path)}: {counted(use.clips, 'clip')}, {outcome}")

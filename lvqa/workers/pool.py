@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from lvqa.validation import require
+from lvqa.workers import main_guard
 from lvqa.workers.worker import Worker, WorkerSpec
 
 Item = TypeVar("Item")
@@ -77,6 +78,7 @@ class Pool(Generic[Item, Value]):
         Raises:
             LvqaError: Ray can't be joined, or has no room for so many workers.
         """
+        main_guard.exit_in_worker()
         self._terminated = False
         self._previous_sigterm = self._set_sigterm(self._terminate)
         try:

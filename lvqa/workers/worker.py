@@ -17,8 +17,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from lvqa.records import LvqaError
 from lvqa.startup import paused_gc
+from lvqa.workers import main_guard
 
 EXIT_TIMEOUT_SECONDS = 10.0
 """How long a child may take to exit after its connection has closed; it takes longer if it dumps core."""
@@ -118,7 +121,9 @@ class _Child:
     def __init__(self, make: bytes) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, self._child_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(self._child_end, make), name="lvqa-worker", daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(self._child_end, make), name=main_guard.WORKER_NAME, daemon=True
+        )
 
     @property
     def is_alive(self) -> bool:
@@ -158,6 +163,7 @@ class _Child:
         self._process.join(EXIT_TIMEOUT_SECONDS)  # the connection closes a little before the process ends
         code = self._process.exitcode
         self.kill()
+        main_guard.check_exit(code)
         if code is None:
             return "closed its connection"
         if code >= 0:
@@ -184,6 +190,7 @@ def _sigint_blocked() -> Iterator[None]:
 def _serve(connection: Connection, make: bytes) -> None:
     """Make the handler, report that it is ready, and answer requests until the connection closes."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    tqdm.set_lock(threading.RLock())  # its own one is a semaphore, which nobody removes when this process is killed
     try:
         with paused_gc():
             handler = pickle.loads(make)()
