@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from lvqa.config import Config
-from lvqa.rerank import Reranker, make_reranker
+from lvqa.rerank import RERANKERS, Reranker, make_reranker
 from lvqa.selection import CONTROLS, SELECTORS, Selector, make_selector
 from lvqa.validation import require_one_of
 from lvqa.video import DECODERS, SAMPLINGS
 
-__all__ = ["CONTROLS", "METHODS", "check_settings", "reranker_of", "selector_of"]
+__all__ = ["CONTROLS", "METHODS", "check_settings", "has_probabilities", "reranker_of", "selector_of"]
 
 METHODS = tuple(SELECTORS)
 """The names of all built-in ways to choose frames."""
@@ -39,6 +39,11 @@ def selector_of(config: Config, method: str | None = None) -> Selector:
     s = config.selection
     shared = {"frames_per_clip": s.frames_per_clip, "uniform": s.uniform, "seed": config.seed}
     return make_selector(method or config.method, s.options, scores=s.scores, **shared)
+
+
+def has_probabilities(config: Config) -> bool:
+    """Return whether the scores of the reranker that the settings name are probabilities that a clip matches."""
+    return config.rerank.name in RERANKERS and config.rerank.probability == "options"
 
 
 def reranker_of(config: Config, *, layout: str = "question_first") -> Reranker:

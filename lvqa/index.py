@@ -75,6 +75,10 @@ class ClipIndex:
     """The index's file, if it has one."""
     video_path: Path | None = None
     """Where the video lay when the index was saved; the record of the video knows where it was seen last."""
+    frames: int = 0
+    """How many frames of the video it was made from."""
+    frames_substituted: int = 0
+    """How many of them are damaged, so that others stood in for them."""
     _searcher: list[Any] = field(default_factory=list, init=False, repr=False)
 
     @classmethod
@@ -107,14 +111,11 @@ class ClipIndex:
         return cls(tuple(clips), _unit(halves), halves, video_id, own_spec, model)
 
     def search(self, query: np.ndarray, k: int | None = None) -> list[Candidate]:
-        """Find the clips nearest to a query by cosine.
+        """Return the clips nearest to a query by cosine, the best first; of equal ones the earlier.
 
         Args:
             query: (dim,) of any length but zero.
             k: How many to return; None: all.
-
-        Returns:
-            The best first; of equal ones the earlier.
         """
         if k is not None and k < 1:
             raise LvqaError(f"how many clips to find must be 1 or more, got {k}")
@@ -178,10 +179,7 @@ class Store:
         return self.path_of(video_id, spec).with_suffix(".tokens")
 
     def load(self, video_id: str, spec: Mapping[str, Any]) -> ClipIndex | None:
-        """Read the video's index under exactly this spec.
-
-        Returns:
-            None if there is none.
+        """Return the video's index under exactly this spec, or None if there is none.
 
         Raises:
             IndexFileError: The file is damaged, or holds another index.
@@ -298,7 +296,8 @@ def _to_parquet(index: ClipIndex, video_path: Path) -> bytes:
     import pyarrow
     import pyarrow.parquet
 
-    video = json.dumps({"name": video_path.name, "path": str(video_path), "model": index.model}).encode("ascii")
+    counts = {"frames": index.frames, "frames_substituted": index.frames_substituted, "model": index.model}
+    video = json.dumps({"name": video_path.name, "path": str(video_path), **counts}).encode("ascii")
     embedding = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(index.halves.ravel()), index.halves.shape[1])
     columns = {
         "start_seconds": pyarrow.array([clip.start_seconds for clip in index.clips], pyarrow.float64()),
@@ -384,8 +383,8 @@ def _checked(table: Any) -> ClipIndex:
         raise ValueError("its vectors are not of unit length")
     video_id = _check_video_id(made_by.get("video"))
     clips = tuple(Clip(video_id, float(a), float(b)) for a, b in zip(starts, ends, strict=True))
-    path, model = Path(video["path"]), str(video["model"])
-    index = ClipIndex(clips, _unit(halves), halves, video_id, spec, model, video_path=path)
+    model, path, counts = str(video["model"]), Path(video["path"]), (video["frames"], video["frames_substituted"])
+    index = ClipIndex(clips, _unit(halves), halves, video_id, spec, model, None, path, *map(int, counts))
     if metadata[_DIGEST] != _digest(index, metadata[_VIDEO]):
         raise ValueError("its digest does not fit its contents")
     return index

@@ -62,6 +62,18 @@ class EmbedStep:
     """The fingerprint of the index's spec; a worker whose model was updated on the hub has another one."""
 
 
+@dataclass(frozen=True, slots=True)
+class SegmentResult:
+    """What embedding a segment gives."""
+
+    vectors: np.ndarray
+    """(clips, dim) float32, of unit length."""
+    frames: int
+    """How many frames were read."""
+    frames_substituted: int
+    """How many of them are damaged, so that others stood in for them."""
+
+
 Step = PlanStep | SplitStep | EmbedStep
 OnPairs = Callable[[int], None]
 """Called with a number of pairs as they are embedded."""
@@ -111,8 +123,8 @@ class VideoIndexer:
             self._model.counts.frames_decoded += session.grid.num_frames
         return cut_clips(session.video, session.grid, self.spec.clip_seconds, cuts)
 
-    def embed_segment(self, video: Video, clips: Sequence[Clip], on_pairs: OnPairs = lambda _: None) -> np.ndarray:
-        """Return (clips, dim) float32 vectors of unit length."""
+    def embed_segment(self, video: Video, clips: Sequence[Clip], on_pairs: OnPairs = lambda _: None) -> SegmentResult:
+        """Embed clips that follow each other."""
         num_done = 0
 
         def on_progress(num_pairs: int, _: int) -> None:
@@ -120,8 +132,10 @@ class VideoIndexer:
             on_pairs(num_pairs - num_done)
             num_done = num_pairs
 
-        reader = self._reopen(video).clip_reader(on_pairs=on_progress)
-        return self.spec.embedder.clips(self._model, reader.read(clips))
+        session = self._reopen(video)
+        vectors = self.spec.embedder.clips(self._model, session.clip_reader(on_pairs=on_progress).read(clips))
+        frames = {frame for clip in clips for pair in pairs_of_clip(clip, session.grid) for frame in pair}
+        return SegmentResult(vectors, len(frames), len(frames & session.tokens.substituted))
 
     def _reopen(self, video: Video) -> VideoSession:
         session = self.open(video.path)

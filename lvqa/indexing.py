@@ -16,9 +16,21 @@ from typing import Any
 
 import numpy as np
 
+from lvqa.caveats import describe_damage
 from lvqa.costs import CostMeter
 from lvqa.index import ClipIndex, Store, fingerprint
-from lvqa.index_steps import EmbedStep, IndexPlan, OnPairs, PlanStep, SplitStep, Step, VideoIndexer, run_step, segments
+from lvqa.index_steps import (
+    EmbedStep,
+    IndexPlan,
+    OnPairs,
+    PlanStep,
+    SegmentResult,
+    SplitStep,
+    Step,
+    VideoIndexer,
+    run_step,
+    segments,
+)
 from lvqa.records import Clip, Cost, IndexUse, LvqaError, Video
 from lvqa.session import IndexSpec
 from lvqa.video import store_metadata
@@ -58,6 +70,15 @@ class Indexed:
     """The index of the VideoIndexer whose settings it is for."""
     index: ClipIndex | None = field(default=None, repr=False)
     """The index, if there is one."""
+    video: Video | None = None
+    """The file, if it could be inspected."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with the file, in one line each."""
+        use, video = self.use, self.video
+        damage = () if use is None else describe_damage(use.frames, use.frames_substituted)
+        return (*(() if video is None else video.warnings), *damage)
 
 
 @dataclass(slots=True)
@@ -72,8 +93,8 @@ class _Task:
     model: str
     clips: dict[Clip, int] = field(default_factory=dict)
     """The clips in the order of time, and how many pairs each has."""
-    vectors: dict[float, np.ndarray] = field(default_factory=dict)
-    """Where a segment starts -> its clips' vectors."""
+    results: dict[float, SegmentResult] = field(default_factory=dict)
+    """Where a segment starts -> what embedding it gave."""
     pairs_left: int = 0
     started: float = 0.0
     is_over: bool = False
@@ -130,8 +151,9 @@ class IndexBuilder:
         total = len(paths) * self._num_settings
         for num_done, (step, plan, error) in enumerate(self._execute(steps(), lambda _: None), 1):
             assert isinstance(step, PlanStep)
-            index = None
+            index = video = None
             if plan is not None:
+                video = plan.video
                 try:
                     index = self._load_or_add(step, plan)
                 except LvqaError as unusable:
@@ -139,8 +161,8 @@ class IndexBuilder:
             self._progress("plan", num_done, total)
             if index or error:
                 seconds = time.perf_counter() - started[step.path]
-                use = None if index is None else IndexUse(True, len(index.clips), index.path)
-                yield _indexed(step.path, use, error, seconds, setting=step.setting, index=index)
+                use = None if index is None else _use_of(index, reused=True)
+                yield _indexed(step.path, use, error, seconds, setting=step.setting, index=index, video=video)
 
     def _load_or_add(self, step: PlanStep, plan: IndexPlan) -> ClipIndex | None:
         """Return the index that is in the store; None if it has to be built, which is then a task."""
@@ -176,18 +198,18 @@ class IndexBuilder:
             self._progress("index", num_done + num_running, total)
 
         tasks = {(task.setting, task.video): task for task in self._tasks.values()}
-        for step, vectors, error in self._execute(self._segments(), on_pairs):
+        for step, result, error in self._execute(self._segments(), on_pairs):
             assert isinstance(step, EmbedStep)
             task = tasks[step.setting, step.video]
             if task.is_over:
                 continue
-            num_pairs = task.pairs_left if vectors is None else sum(task.clips[clip] for clip in step.clips)
+            num_pairs = task.pairs_left if result is None else sum(task.clips[clip] for clip in step.clips)
             task.pairs_left, num_done = task.pairs_left - num_pairs, num_done + num_pairs
             if num_running != num_pairs:
                 self._progress("index", num_done, total)
             num_running = 0
-            if vectors is not None:
-                task.vectors[step.clips[0].start_seconds] = vectors
+            if result is not None:
+                task.results[step.clips[0].start_seconds] = result
             if not task.pairs_left:
                 yield from self._finish(task, error)
 
@@ -215,28 +237,48 @@ class IndexBuilder:
         use = index = None
         if error is None:
             try:
-                vectors = np.concatenate([task.vectors[start] for start in sorted(task.vectors)])
-                index = ClipIndex.of(
-                    list(task.clips), vectors, video_id=task.video.id, spec=task.spec, model=task.model
-                )
-                index = self._store.save(index, task.video)
-                use = IndexUse(False, len(index.clips), index.path)
+                index = self._store.save(_assemble(task), task.video)
+                use = _use_of(index, reused=False)
             except LvqaError as unsaved:
                 error = str(unsaved)
-        task.clips, task.vectors = {}, {}
+        task.clips, task.results = {}, {}
         for path in task.paths:
             seconds = time.perf_counter() - task.started
-            yield _indexed(path, use, error, seconds, setting=task.setting, index=index)
+            yield _indexed(path, use, error, seconds, setting=task.setting, index=index, video=task.video)
             use = use and dataclasses.replace(use, reused=True)  # by the same video under its other names
 
 
+def _assemble(task: _Task) -> ClipIndex:
+    """Join the segments of a video in the order of time."""
+    results = [task.results[start] for start in sorted(task.results)]
+    vectors = np.concatenate([result.vectors for result in results])
+    index = ClipIndex.of(list(task.clips), vectors, video_id=task.video.id, spec=task.spec, model=task.model)
+    return dataclasses.replace(
+        index,
+        frames=sum(result.frames for result in results),
+        frames_substituted=sum(result.frames_substituted for result in results),
+    )
+
+
+def _use_of(index: ClipIndex, *, reused: bool, cost: Cost | None = None) -> IndexUse:
+    """Return what a result says of the index that it was made with."""
+    return IndexUse(reused, len(index.clips), index.path, index.frames, index.frames_substituted, cost or Cost())
+
+
 def _indexed(
-    path: Path, use: IndexUse | None, error: str | None, seconds: float, *, setting: int, index: ClipIndex | None
+    path: Path,
+    use: IndexUse | None,
+    error: str | None,
+    seconds: float,
+    *,
+    setting: int,
+    index: ClipIndex | None,
+    video: Video | None,
 ) -> Indexed:
     """Return what became of a video; an error that does not name the file gets its name."""
     if error is not None and path.name not in error:
         error = f"{path}: {error}"
-    return Indexed(path, use, error, seconds, setting, index)
+    return Indexed(path, use, error, seconds, setting, index, video)
 
 
 def build_here(
@@ -289,7 +331,7 @@ def build_here(
     uses = []
     for indexer in indexers:
         index, is_new = sessions[indexer.spec].indexes[indexer.spec], indexer.spec in built
-        uses.append(IndexUse(not is_new, len(index.clips), index.path, own.cost if is_new else Cost()))
+        uses.append(_use_of(index, reused=not is_new, cost=own.cost if is_new else None))
     return uses
 
 

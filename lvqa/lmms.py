@@ -94,6 +94,8 @@ class Lvqa(lmms):  # type: ignore[misc]
                 return [reply for question in questions for reply in self._replies(path, [question])]
             _log.error("no answer to %s: %s", shorten(questions[0].text), error)
             return [""]
+        for warning in dict.fromkeys(warning for answer in answers for warning in answer.caveats.warnings):
+            _log.warning("%s: %s", path, warning)
         return [answer.option or answer.text for answer in answers]
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:

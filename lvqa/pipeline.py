@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lvqa.answering import Answerer
-from lvqa.components import check_settings, reranker_of, selector_of
+from lvqa.caveats import find_caveats
+from lvqa.components import check_settings, has_probabilities, reranker_of, selector_of
 from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.costs import CostMeter
 from lvqa.index import Store
@@ -17,7 +19,7 @@ from lvqa.index_steps import VideoIndexer
 from lvqa.indexing import Progress, build_here
 from lvqa.models import Model, load_model
 from lvqa.platforms import require_unix
-from lvqa.records import Answer, Candidate, Counts, IndexUse, Question, Ranking, Video
+from lvqa.records import Answer, Candidate, Counts, IndexUse, Question, Ranking, SearchResult, Video
 from lvqa.retrieval import Retriever
 from lvqa.session import IndexSpec, SessionCache, VideoSession
 from lvqa.validation import check_count, check_question, option_texts
@@ -53,6 +55,7 @@ class LongVideoQA:
         self.spec = IndexSpec.of(model, config)
         self.indexer = VideoIndexer(model, self.spec, config.video, self.open)
         self.retriever = Retriever(model, reranker_of(config, layout=model.rerank_layout), config, self.spec)
+        self._find_caveats = partial(find_caveats, model, has_probabilities=has_probabilities(config))
         self._answerer = Answerer(
             time_encoding=config.answer.time_encoding or model.time_encoding,
             mode=config.answer.mode or model.answer_mode,
@@ -178,9 +181,8 @@ class LongVideoQA:
             session = self.open(path)
             for question in questions:
                 session.query_media(question)  # what can't be seen or heard is refused before the video is indexed
-        use: IndexUse | None = None
-        if selector.needs_scores or selector.needs_features:
-            use = self._index(session, meter)
+        is_searched = selector.needs_scores or selector.needs_features
+        use = self._index(session, meter) if is_searched else None
         rankings: Sequence[Ranking | None] = [None for _ in questions]
         if selector.needs_scores:
             rankings = self._rank(session, questions, meter)
@@ -191,13 +193,14 @@ class LongVideoQA:
             ]
         with meter.stage("answer"):
             outputs = self._answerer.answer(self.model, session, questions, [s.times_seconds for s in selections])
+        caveats = [self._find_caveats(session, use, *pair) for pair in zip(rankings, selections, strict=True)]
         call: dict[str, Any] = {"model": self.model.name, "method": method, "frames_budget": budget, "index": use}
-        costs: list[dict[str, Any]] = [{"counts": Counts(), "seconds": {}} for _ in questions]
-        costs[0] = {"counts": meter.counts, "seconds": meter.seconds}
+        first: dict[str, Any] = {"counts": meter.counts, "seconds": meter.seconds}
+        costs = [first, *({"counts": Counts(), "seconds": {}} for _ in questions[1:])]
         return [
-            Answer.of(question, output, selected, ranking, **call, **cost)
-            for question, output, selected, ranking, cost in zip(
-                questions, outputs, selections, rankings, costs, strict=True
+            Answer.of(question, output, selected, ranking, caveat, **call, **cost)
+            for question, output, selected, ranking, caveat, cost in zip(
+                questions, outputs, selections, rankings, caveats, costs, strict=True
             )
         ]
 
@@ -221,15 +224,18 @@ class LongVideoQA:
             image: A picture's file.
             top: How many clips to return, best first.
         """
-        question = _question(query, image)
+        return list(self.search_video(path, _question(query, image), top=top).candidates)
+
+    def search_video(self, path: str | Path | Video, question: Question, *, top: int = 5) -> SearchResult:
+        """Search as `search` does. Returns what it finds with what a reader must know of it."""
         check_question(question, is_search=True)
         check_count(top, name="top")
         session = self.open(path)
         session.query_media(question)
         meter = CostMeter(self.model.counts)
-        self._index(session, meter)
+        use = self._index(session, meter)
         (ranking,) = self._rank(session, [question], meter)
-        return list(ranking.candidates[:top])
+        return SearchResult(ranking.candidates[:top], self._find_caveats(session, use, ranking))
 
     # --- the stages -------------------------------------------------------------------------------------------------
 

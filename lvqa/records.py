@@ -18,6 +18,9 @@ VIDEO_SUFFIXES = (
 MAX_ASPECT = 200
 """One side of a picture may be so many times the other at most, as in Qwen's own preprocessing."""
 
+SYNTHETIC_TAG = "lvqa synthetic video"
+"""The comment in the container of a video that `lvqa make-videos` made."""
+
 LETTERS = "ABCDEFGHIJKLMNOPQRST"
 """The letters of options; a question has at most this many."""
 
@@ -75,6 +78,8 @@ class Video:
     """The average rate of the file's own frames; it may vary."""
     warnings: tuple[str, ...] = ()
     """What is wrong with the file, and what was made of it, in one line each."""
+    is_synthetic: bool = False
+    """Whether `lvqa make-videos` made it, as a tag in the file says."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -234,8 +239,33 @@ class IndexUse:
     reused: bool
     clips: int
     path: Path | None
+    frames: int = 0
+    """How many frames of the video the index was made from: its whole frame grid."""
+    frames_substituted: int = 0
+    """How many of them are damaged, so that the nearest good ones stand in for them."""
     cost: Cost = field(default_factory=Cost, compare=False)
     """What building it cost, with all indexes that were built together; nothing if it was reused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caveats:
+    """What a reader must know of a result."""
+
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the video, the model or the evidence, one line each."""
+    frames_substituted: int = 0
+    """How many frames are damaged: of the whole frame grid where there is an index, else of the answer's frames."""
+    substituted_seconds: tuple[float, ...] = ()
+    """The times of those frames of the answer that are damaged, so that the model saw the nearest good ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The clips of one video that match a query best."""
+
+    candidates: tuple[Candidate, ...]
+    """The best first."""
+    caveats: Caveats
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +295,11 @@ class Answer:
     """What ranking the clips cost when it was done, in this call or an earlier one; None without a ranking."""
     answer_cost: Cost = field(default_factory=Cost)
     """What answering from these frames cost when it was done, in this call or an earlier one."""
+    caveats: Caveats = Caveats()
+
+    def frames_of(self, candidate: Candidate) -> tuple[float, ...]:
+        """Return the times of those frames that lie in a clip; without any, the model saw nothing of it."""
+        return tuple(t for t in self.frames if candidate.start_seconds <= t < candidate.end_seconds)
 
     def __repr__(self) -> str:
         """Return what matters of the answer on one short line."""
@@ -275,7 +310,13 @@ class Answer:
 
     @classmethod
     def of(
-        cls, question: Question, output: ModelOutput, selection: FrameSelection, ranking: Ranking | None, **call: Any
+        cls,
+        question: Question,
+        output: ModelOutput,
+        selection: FrameSelection,
+        ranking: Ranking | None,
+        caveats: Caveats,
+        **call: Any,
     ) -> Self:
         """Return the answer that these make; `call` are the fields that all answers of one call share."""
         return cls(
@@ -287,5 +328,6 @@ class Answer:
             evidence=ranking.candidates if ranking else (),
             ranking_cost=ranking.cost if ranking else None,
             answer_cost=output.cost,
+            caveats=caveats,
             **call,
         )

@@ -6,7 +6,6 @@ image. The vision tower attends only inside a pair, so its tokens are the same i
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import struct
@@ -14,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, pairwise, takewhile
+from itertools import chain, compress, pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 Pair = tuple[int, int]
 """The grid frames of a pair; twice the same frame if it has no partner."""
 
-TOKENS_FORMAT = 2
+TOKENS_FORMAT = 3
 """The format number of token files. Raise it when their layout changes, or the computation that makes the tokens."""
 
 
@@ -115,9 +114,10 @@ class TokenFile:
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
             try:
                 for slot, data in slots.items():
-                    size = _CHECKSUM.size + len(data)
-                    _write(file, _HEADER.pack(size, self._width), 0)
-                    _write(file, self._checksum(slot, data) + data, _HEADER.size + slot * size)
+                    content = self._checksum(slot, data) + data
+                    parts = {0: _HEADER.pack(len(content), self._width), _HEADER.size + slot * len(content): content}
+                    if any(os.pwrite(file, part, offset) < len(part) for offset, part in parts.items()):
+                        raise OSError  # a disk that gets full takes a part of it without a word
             finally:
                 os.close(file)
         except OSError:  # no folder, no room
@@ -146,12 +146,6 @@ class TokenFile:
 
     def _checksum(self, slot: int, data: bytes | bytearray) -> bytes:
         return _CHECKSUM.pack(zlib.crc32(data, zlib.crc32(_HEADER.pack(slot, self._width))))
-
-
-def _write(file: int, data: bytes, offset: int) -> None:
-    """Write all of the data; a disk that gets full takes a part of it without a word."""
-    if os.pwrite(file, data, offset) < len(data):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 _HEADER, _CHECKSUM = struct.Struct("<QQ"), struct.Struct("<I")
@@ -197,8 +191,8 @@ class VisualTokens:
         """
         self.video, self.grid = video, grid
         self.height, self.width = model.frame_size(video.height, video.width, max_pixels=max_pixels or model.max_pixels)
-        self.frames_substituted = 0
-        """How many decoded frames were damaged and replaced by another one so far."""
+        self.substituted: set[int] = set()
+        """The grid frames read so far that are damaged: another frame stands in for each of them."""
         self.on_pairs: Callable[[int], None] = lambda _: None
         """Called with a number of pairs as they become ready."""
         self._model = model
@@ -293,9 +287,9 @@ class VisualTokens:
         size = self.height, self.width
         return _PixelReader(self.video, frames, times, size=size, options=self._decode_options, on_batch=self._count)
 
-    def _count(self, num_frames: int, num_substituted: int) -> None:
-        self.counts.frames_decoded += num_frames
-        self.frames_substituted += num_substituted
+    def _count(self, frames: Sequence[int], substituted: np.ndarray) -> None:
+        self.counts.frames_decoded += len(frames)
+        self.substituted.update(compress(frames, substituted))
 
     def _encode(self, pairs: Sequence[Pair], pixels: _PixelReader) -> dict[Pair, Tensor]:
         import torch
@@ -305,9 +299,9 @@ class VisualTokens:
         stack = np.stack([np.stack([pixels.frame(frame) for frame in pair]) for pair in pairs])
         encoded = self._model.encode_pairs(stack)
         if self._file is not None and self._file.has_room(encoded[0].nbytes):
-            data = encoded.cpu().flatten(1).view(torch.uint8).numpy()
-            slots = map(self._slot, pairs)
-            self._file.write({slot: row.tobytes() for slot, row in zip(slots, data, strict=True) if slot is not None})
+            rows = encoded.cpu().flatten(1).view(torch.uint8).numpy()
+            data = {self._slot(pair): row.tobytes() + self._flags(pair) for pair, row in zip(pairs, rows, strict=True)}
+            self._file.write({slot: pair_data for slot, pair_data in data.items() if slot is not None})
         return dict(zip(pairs, encoded.unbind(0), strict=True))
 
     def _is_known(self, pair: Pair) -> bool:
@@ -332,8 +326,14 @@ class VisualTokens:
         data = None if self._file is None or slot is None else self._file.read(slot)
         if data is None:
             return None
+        flags = data.pop()
+        self.substituted.update(frame for bit, frame in enumerate(pair) if flags >> bit & 1)
         cells = math.prod(self._model.token_grid(self.height, self.width))
         return torch.frombuffer(data, dtype=self._model.dtype).view(cells, -1)
+
+    def _flags(self, pair: Pair) -> bytes:
+        """Return the byte behind a pair's tokens in the file: a bit for each frame, set where another one stands in."""
+        return bytes([sum((frame in self.substituted) << bit for bit, frame in enumerate(pair))])
 
     def _slot(self, pair: Pair) -> int | None:
         """Return which of the grid's pairs this is; None for a frame without its partner."""
@@ -365,9 +365,9 @@ class _PixelReader:
         *,
         size: tuple[int, int],
         options: DecodeOptions,
-        on_batch: Callable[[int, int], None],
+        on_batch: Callable[[Sequence[int], np.ndarray], None],
     ) -> None:
-        """Prepare to read; `on_batch` is called with the numbers of decoded and of substituted frames."""
+        """Prepare to read; `on_batch` is called with frames that were decoded, and which of them are substitutes."""
         height, width = size
         self._frames = frames
         self._batches = read_frames(
@@ -392,7 +392,7 @@ class _PixelReader:
             # The batch before stays: a pair may lie across two.
             before = dict(list(self._recent.items())[-len(frames) :])
             self._recent = before | dict(zip(frames, batch.pixels, strict=True))
-            self._on_batch(len(frames), int(batch.substituted.sum()))
+            self._on_batch(frames, batch.substituted)
         return self._recent[frame]
 
     def close(self) -> None:

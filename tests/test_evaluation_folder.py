@@ -10,7 +10,7 @@ import pytest
 
 from lvqa.evaluation import load_run_config, read_run
 from lvqa.evaluation.folder import open_run
-from lvqa.evaluation.rows import ROWS_FORMAT, read_rows
+from lvqa.evaluation.rows import NEW_KEYS, ROWS_FORMAT, read_rows
 from lvqa.records import LvqaError
 from lvqa.report import write_report
 
@@ -80,10 +80,17 @@ def test_a_run_of_lvqa_0_1_is_read_under_todays_names(old_run):
     assert run.num_questions == 2 and run.about["model_revision"] == "d27c49fac73db455"
     first, second = run.rows
     renamed = {"video_id": "film000700-20min", "question_id": "700-0", "target": "A", "prediction": "B"}
-    added = {"question": "", "options": []}
+    added = {"question": "", "options": [], **NEW_KEYS}
     same = {key: value for key, value in OLD_ROW.items() if key not in ("video", "question", "right", "letter")}
     assert json.loads(json.dumps(first)) == renamed | added | same
     assert (second["question_id"], second["question"], second["prediction"]) == ("700-1", "", "A")
+
+
+def test_rows_of_format_2_are_read(run, tmp_path):
+    (before, *_) = run.rows
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps({key: value for key, value in before.items() if key not in NEW_KEYS}) + "\n")
+    assert list(read_rows(path)) == [before | NEW_KEYS]
 
 
 def test_a_run_of_lvqa_0_1_is_reported(old_run):
@@ -100,7 +107,7 @@ def test_a_bad_row_of_lvqa_0_1_is_refused_under_todays_names(old_run):
 
 def test_a_run_of_lvqa_0_1_is_not_added_to(old_run):
     before = {path.name: path.read_bytes() for path in old_run.iterdir()}
-    message = f"{old_run} was begun by lvqa 0.1, which had other rows; take another folder"
+    message = f"{old_run} was begun by an older lvqa, which had other rows; take another folder"
     with pytest.raises(LvqaError) as caught, open_run(old_run, load_run_config(None, ["model.name=tiny"])):
         pass
     assert str(caught.value) == message
@@ -113,15 +120,15 @@ def test_a_run_of_lvqa_0_1_is_not_added_to(old_run):
 def test_a_new_run_has_the_format_of_its_rows(tmp_path):
     with open_run(tmp_path / "run", load_run_config()):
         pass
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["rows_format"] == ROWS_FORMAT == 2
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["rows_format"] == ROWS_FORMAT == 3
 
 
 def test_rows_of_a_later_format_are_refused(tmp_path):
     with open_run(tmp_path / "run", load_run_config()):
         pass
     path = tmp_path / "run" / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"rows_format": 3}))
-    with pytest.raises(LvqaError, match=r"^rows_format must be one of 1, 2, got 3 \(.*run\.json;"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rows_format": 4}))
+    with pytest.raises(LvqaError, match=r"^rows_format must be one of 1, 2, 3, got 4 \(.*run\.json;"):
         read_run(tmp_path / "run")
 
 

@@ -64,6 +64,11 @@ BAD = {
     "counts": [{}, {"frames_decoded": 1, "pairs_encoded": 1}, None],
     "index": [{}, {"reused": 1}, 3],
     "seconds": [{"open": "x"}, [1]],
+    "video_path": [3],
+    "content_id": [3],
+    "duration_seconds": ["1"],
+    "warnings": ["a line", [3], None],
+    "frames_substituted": [-1, 1.5],
     "error": [3],
 }
 

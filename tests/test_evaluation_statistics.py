@@ -1,13 +1,13 @@
 """The statistics of rows, against scipy, values worked out by hand, and figures that follow by symmetry."""
 
+import dataclasses
 import math
 
-import numpy as np
 import pytest
 from scipy import stats
 
 from lvqa.evaluation import accuracy, by_ability, compare, cost, evidence_recall, index_cost, official_accuracy
-from lvqa.evaluation.statistics import Share, clustered_interval, official_letter
+from lvqa.evaluation.statistics import Share, correct, official_letter
 
 
 def row(prediction="A", target="A", **fields):
@@ -48,7 +48,7 @@ def test_wilsons_interval_is_its_formula(hits, n):
 
 def test_the_accuracy_of_no_rows_is_unknown():
     share = accuracy([])
-    assert share.n == 0 and math.isnan(share.value) and (share.low, share.high) == (0, 1)
+    assert share.n == 0 and all(map(math.isnan, (share.value, share.low, share.high)))
 
 
 def test_a_failure_is_wrong_and_left_out_of_the_official_figure():
@@ -152,21 +152,24 @@ def test_mcnemars_exact_test_by_hand():
     arm, other = [1] * 10 + [0] * 2 + [1] * 5 + [0] * 3, [0] * 10 + [1] * 2 + [1] * 5 + [0] * 3
     result = compare(rows_of(arm), rows_of(other))
     assert (result.n, result.gained, result.lost) == (20, 10, 2)
-    assert result.p_value == pytest.approx(2 * (1 + 12 + 66) / 2**12)
+    assert result.mcnemar_p == pytest.approx(2 * (1 + 12 + 66) / 2**12)
     assert result.difference == pytest.approx(8 / 20)
-    assert compare(rows_of(other), rows_of(arm)).p_value == pytest.approx(result.p_value)
+    assert compare(rows_of(other), rows_of(arm)).mcnemar_p == pytest.approx(result.mcnemar_p)
 
 
 def test_arms_that_agree_do_not_differ():
     result = compare(rows_of([1, 0, 1]), rows_of([1, 0, 1]))
-    assert (result.difference, result.p_value) == (0, 1) and math.isnan(result.low)
+    assert (result.difference, result.mcnemar_p) == (0, 1) and math.isnan(result.low)
+    videos = [rows_of([1, 0] * 6, lambda i: str(i // 2)) for _ in range(2)]
+    result = compare(*videos)
+    assert (result.low, result.high, result.p_value) == (0, 0, 1)
 
 
 def test_only_questions_that_both_were_asked_are_compared():
     result = compare(rows_of([1, 1, 1]), [*rows_of([0]), row("A", question_id="another")])
     assert (result.n, result.gained) == (1, 1)
     empty = compare([], rows_of([1]))
-    assert empty.n == 0 and math.isnan(empty.difference) and empty.p_value == 1
+    assert empty.n == 0 and math.isnan(empty.difference) and empty.mcnemar_p == 1
 
 
 def test_the_same_question_id_in_two_videos_is_two_questions():
@@ -174,27 +177,22 @@ def test_the_same_question_id_in_two_videos_is_two_questions():
     assert compare(rows, [row("B", video_id="v"), row("A", video_id="w")]).n == 2
 
 
-def test_the_bootstrap_samples_videos_and_not_questions():
-    """Two videos that go opposite ways: a mean of 0, 1/2 or 1 with chances 1/4, 1/2, 1/4, however many questions."""
-    assert clustered_interval([("v", 1.0)] * 500 + [("w", 0.0)] * 500) == (0, 1)
-    assert clustered_interval([(str(i), 0.25) for i in range(9)]) == (0.25, 0.25)
-    assert all(map(math.isnan, clustered_interval([("v", 1.0)] * 500)))
+def test_fewer_than_five_videos_have_no_interval():
+    """What differs between videos can't be told from so few."""
+    for num_videos, is_known in ((1, False), (4, False), (5, True)):
+        arm, other = (rows_of(hits, lambda i, n=num_videos: str(i % n)) for hits in ([1, 1, 0, 1] * 5, [1, 0] * 10))
+        paired, share = compare(arm, other), accuracy(arm)
+        figures = (paired.low, paired.high, paired.p_value, paired.detectable, share.low, share.high)
+        assert [not math.isnan(figure) for figure in figures] == [is_known] * 6
+        assert paired.num_videos == share.num_videos == num_videos and paired.difference == 0.25
 
 
-def test_the_bootstrap_agrees_with_scipys_where_clusters_are_equal():
-    rng = np.random.default_rng(5)
-    means = rng.integers(-10, 11, size=30) / 10
-    values = [(str(video), float(mean + step)) for video, mean in enumerate(means) for step in (-0.5, 0.5)]
-    expected = stats.bootstrap((means,), np.mean, method="percentile", n_resamples=20_000, rng=1).confidence_interval
-    assert clustered_interval(values) == pytest.approx((expected.low, expected.high), abs=0.02)
-    assert clustered_interval(values[::-1]) == clustered_interval(values)
-
-
-def test_larger_videos_weigh_more():
-    """A video of 3 wins and one of 1 loss: the mean over questions is 1/2, and not the mean of means, 0."""
-    arm, other = (rows_of(correct, lambda i: str(i // 3)) for correct in ([1, 1, 1, 0], [0, 0, 0, 1]))
-    result = compare(arm, other)
-    assert (result.difference, result.low, result.high) == (0.5, -1, 1)
+def test_comparisons_of_a_table_are_corrected_by_holms_method():
+    """Worked out by hand: 4 x 0.005, 3 x 0.01, then 2 x 0.03, and never less than the one before."""
+    base = compare(rows_of([1]), rows_of([0]))
+    p_values = [0.03, 0.005, math.nan, 0.01, 0.04]
+    table = correct([dataclasses.replace(base, p_value=p) for p in p_values])
+    assert [c.holm_p for c in table] == pytest.approx([0.06, 0.02, math.nan, 0.03, 0.06], nan_ok=True)
 
 
 # --- cost ------------------------------------------------------------------------------------------------------------

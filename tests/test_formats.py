@@ -214,7 +214,8 @@ def tokens_output(material: Material) -> Output:
     return {
         "small_file": path.read_bytes().hex(),
         "pair_bytes": [len(pair) for pair in pairs],
-        "first_tokens": [_rounded(np.frombuffer(pair, np.float32)[:NUM_VALUES]) for pair in pairs],
+        "first_tokens": [_rounded(np.frombuffer(pair[:-1], np.float32)[:NUM_VALUES]) for pair in pairs],
+        "flags": [pair[-1:].hex() for pair in pairs],
     }
 
 

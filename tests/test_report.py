@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from lvqa.config import to_yaml
-from lvqa.evaluation import load_run_config
-from lvqa.evaluation.rows import to_line
+from lvqa.evaluation import load_run_config, settings_of
+from lvqa.evaluation.rows import NEW_KEYS, to_line
 from lvqa.records import LvqaError
 from lvqa.report import write_report
 from lvqa.report.conditions import conditions_of, read_runs
@@ -44,6 +44,7 @@ def row(arm: str, budget: int, question: int, *, is_correct: bool = False, video
         "counts": {"frames_decoded": 2 * budget, "pairs_encoded": budget, "tokens_prefilled": 1000 + 10 * budget},
         "index": None,
         "seconds": {"decode": 0.25, "answer": 1.0},
+        **NEW_KEYS,
         "error": None,
     } | changes
 
@@ -78,10 +79,10 @@ def run(tmp_path):
 
 
 def two_arms() -> list[dict]:
-    """Return rows of 12 questions on 3 videos at 16 frames. uniform: 3 correct; freeret: 9, 7 gained and 1 lost."""
+    """Return rows of 12 questions on 6 videos at 16 frames. uniform: 3 correct; freeret: 9, 7 gained and 1 lost."""
     rows = []
     for i in range(12):
-        video = f"v{i // 4}"
+        video = f"v{i // 2}"
         rows.append(row("uniform", 16, i, is_correct=i < 3, video=video))
         rows.append(row("freeret", 16, i, is_correct=0 < i < 10, video=video))
     return rows
@@ -107,9 +108,20 @@ def test_accuracy_is_of_all_questions_and_the_official_figure_of_those_answered(
     rows = [row("uniform", 16, i, is_correct=i < 5) for i in range(8)]
     rows += [failed("uniform", 16, i, "out of memory") for i in (8, 9)]
     markdown = write_report([run("r", rows, [UNIFORM])])
-    assert fields_of(markdown, "Accuracy", "uniform") == ["50.0 (23.7-76.3; n 10)"]  # Wilson's interval of 5 of 10
-    assert fields_of(markdown, "LVBench's official figure", "uniform") == ["62.5 (30.6-86.3; n 8)"]
+    assert fields_of(markdown, "Accuracy", "uniform") == ["50.0 (1 video; n 10)"]
+    assert fields_of(markdown, "LVBench's official figure", "uniform") == ["62.5 (1 video; n 8)"]
     assert "answers 10, failed 2" in markdown
+
+
+def test_an_accuracys_interval_has_videos_for_samples(run):
+    """Five videos with 1 to 5 of 5 correct: Wilson's interval of 12 answers, at t of 4 degrees.
+
+    Their variance is 0.1 / 5, as that of 0.6 x 0.4 / 0.02 = 12 independent answers.
+    """
+    rows = [row("uniform", 16, i, is_correct=i % 5 <= i // 5, video=f"v{i // 5}") for i in range(25)]
+    markdown = write_report([run("r", rows, [UNIFORM])])
+    assert fields_of(markdown, "Accuracy", "uniform") == ["60.0 (25.2-87.0; n 25)"]
+    assert "with videos as samples; fewer than 5 videos have none" in markdown
 
 
 def test_arms_stand_in_the_order_of_the_configuration_and_budgets_ascend(run):
@@ -147,7 +159,7 @@ def test_evidence_is_recalled_by_stage(run):
     clip_lines, frame_lines = map(lines_of, text.split("Among the selected frames"))
     recall = dict(zip(clip_lines[0], clip_lines[2], strict=True))
     # Two questions, though there are four rows: the budgets of an arm share one ranking.
-    assert recall["embedding top 1"] == "0.0 (0.0-65.8; n 2)"
+    assert recall["embedding top 1"] == "0.0 (1 video; n 2)"
     assert [recall[f"embedding top {k}"].split()[0] for k in (10, 50)] == ["50.0", "100.0"]
     assert [recall[f"reranked top {k}"].split()[0] for k in (1, 10)] == ["50.0", "100.0"]
     assert [field.split()[0] for field in frame_lines[2]] == ["freeret", "0.0", "100.0"]
@@ -157,14 +169,18 @@ def test_a_ranking_is_counted_where_only_the_first_budget_failed(run):
     clips = [[96.0, 112.0, 0.9]]
     rows = [failed("freeret", 16, 0, "out of memory"), row("freeret", 64, 0, embedded=clips)]
     markdown = write_report([run("r", rows, [FREERET], frames=(16, 64))])
-    assert fields_of(markdown, "Evidence recall by stage", "freeret", "100.0 (20.7-100.0; n 1)")
+    assert fields_of(markdown, "Evidence recall by stage", "freeret", "100.0 (1 video; n 1)")
 
 
 def test_arms_are_paired_with_uniform_frames_at_the_same_budget(run):
     markdown = write_report([run("r", two_arms(), [UNIFORM, FREERET])])
-    difference, gained, lost, p, n = fields_of(markdown, "Paired difference to uniform frames", "freeret", "16")
+    difference, gained, lost, p, by_holm, mcnemar, n = fields_of(
+        markdown, "Paired difference to uniform frames", "freeret", "16"
+    )
     assert difference.startswith("+50.0 (") and (gained, lost, n) == ("7", "1", "12")
-    assert p == "0.07"  # 2 (1 + 8) / 2^8
+    assert mcnemar == "0.07"  # 2 (1 + 8) / 2^8
+    assert p == by_holm == "0.11"  # the t test of the videos' differences: 0, 1, 1, 1, 0.5, -0.5
+    assert "With 6 videos a difference of 90.1 points is found in 80% of runs." in markdown
     assert (
         len(lines_of(section(markdown, "Paired difference to uniform frames"))) == 3
     )  # uniform is not set against itself
@@ -179,7 +195,7 @@ def test_arms_are_paired_with_the_arm_that_the_run_names(run):
 
 
 def test_an_arm_may_name_its_own_baseline(run):
-    rows = [*two_arms(), *(row("oracle", 16, i, is_correct=True, video=f"v{i // 4}") for i in range(12))]
+    rows = [*two_arms(), *(row("oracle", 16, i, is_correct=True, video=f"v{i // 2}") for i in range(12))]
     arms = [UNIFORM, FREERET, {"method": "oracle", "baseline": "freeret"}]
     markdown = write_report([run("r", rows, arms)])
     assert [(line[0], line[5].partition(" ")[0], line[6]) for line in lines_of(section(markdown, "Overview"))[2:]] == [
@@ -193,7 +209,7 @@ def test_the_overview_has_a_line_for_each_condition(run):
     rows = [row("uniform", 16, 0, is_correct=True), row("uniform", 16, 1), row("blind", 0, 0)]
     markdown = write_report([run("r", rows, [UNIFORM, BLIND])])
     accuracy, evidence, tokens, difference, to = fields_of(markdown, "Overview", "uniform", "16")
-    assert (accuracy, difference, to) == ("50.0 (9.5-90.5; n 2)", "", "")
+    assert (accuracy, difference, to) == ("50.0 (1 video; n 2)", "", "")
     assert evidence.endswith("n 2)") and tokens == "1,160"
     assert fields_of(markdown, "Overview", "blind", "none")[1] == "-"
 
@@ -215,10 +231,7 @@ def test_nothing_is_compared_without_a_uniform_arm_at_the_budget(run, rows):
 def test_one_video_gives_a_difference_without_an_interval(run, tmp_path):
     rows = [row("uniform", 16, 0), row("freeret", 16, 0, is_correct=True)]
     markdown = write_report([run("r", rows, [UNIFORM, FREERET])], html=tmp_path / "r.html")
-    assert (
-        fields_of(markdown, "Paired difference to uniform frames", "freeret", "16")[0]
-        == "+100.0 (one video: no interval)"
-    )
+    assert fields_of(markdown, "Paired difference to uniform frames", "freeret", "16")[0] == "+100.0 (1 video)"
 
 
 def test_cost_is_the_mean_of_an_answered_question(run):
@@ -260,6 +273,55 @@ def test_an_empty_run_has_a_report(run, tmp_path):
     assert (tmp_path / "r.csv").read_text() == "run,arm,budget,ability\n"
 
 
+# --- methods and LaTeX -----------------------------------------------------------------------------------------------
+
+
+def test_the_methods_name_every_setting(run):
+    folder = run(
+        "r", two_arms(), [UNIFORM, {"name": "short", "settings": {"video.clip_seconds": 8}}], model_revision="ab"
+    )
+    methods = section(write_report([folder]), "Methods")
+    assert "Qwen/Qwen2.5-VL-7B-Instruct (ab) answered 12 questions about 6 videos of lvbench" in methods
+    assert "chosen by uniform and short at 16 frames" in methods and "lvqa 0.1.0" in methods
+    assert "- arm short: video.clip_seconds 8\n" in methods
+    places = {"workers", "ray_address", "gpus_per_worker", "allow_missing", "arms"}
+    for key in {
+        key.rpartition(".")[2] for key in settings_of(load_run_config()) if not key.startswith("store.")
+    } - places:
+        assert key == "folder" or f"{key} " in methods, key
+
+
+def test_latex_has_every_table_with_its_fields_and_no_character_that_it_would_read(run, tmp_path):
+    arms = [UNIFORM, {"name": r"50% & a_b #1 $x {y} \\z ~^", "method": "freeret"}]
+    rows = [
+        row(arm.get("name", "uniform"), 16, i, is_correct=i % 2 == 0, video=f"v{i // 2}")
+        for i in range(12)
+        for arm in arms
+    ]
+    markdown = write_report([run("r", rows, arms)], latex=tmp_path / "r.tex")
+    latex = (tmp_path / "r.tex").read_text()
+    bodies = re.findall(r"\\toprule\n(.*?)\\bottomrule", latex, re.DOTALL)
+    tables = [block for block in re.split(r"\n\n", markdown) if block.startswith("| ")]
+    assert len(bodies) == len(tables) == latex.count(r"\begin{table}") == latex.count(r"\end{table}")
+    for body, table in zip(bodies, tables, strict=True):
+        lines = body.replace("\\midrule\n", "").strip().splitlines()
+        assert len(lines) == len(table.splitlines()) - 1
+        assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {table.splitlines()[1].count("|") - 2}
+    assert r"50\% \& a\_b \#1 \$x \{y\} \textbackslash{}" in latex
+    assert latex.count("{") - latex.count(r"\{") == latex.count("}") - latex.count(r"\}")
+    assert r"\paragraph{Methods.}" in latex and r"\label{tab:accuracy}" in latex
+
+
+@pytest.mark.slow
+def test_every_plot_is_a_file_in_three_formats(run, tmp_path):
+    write_report([run("r", two_arms(), [UNIFORM, FREERET])], figures=tmp_path / "figures")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
+    names = {name.partition(".")[0] for name in files}
+    assert {"accuracy", "paired-difference-to-uniform-frames", "cost"} <= names and len(files) == 3 * len(names)
+    signs = {"pdf": b"%PDF-", "svg": b"<?xml", "png": b"\x89PNG"}
+    assert all(content.startswith(signs[name.partition(".")[2]]) for name, content in files.items())
+
+
 # --- published figures -----------------------------------------------------------------------------------------------
 
 
@@ -275,7 +337,7 @@ def test_published_figures_stand_under_the_name_of_their_source(run):
 
 
 def test_they_are_not_compared_with_synthetic_videos_nor_with_another_benchmark(run):
-    markdown = write_report([run("synthetic", two_arms(), [UNIFORM, FREERET], "benchmark.make={videos: 3}")])
+    markdown = write_report([run("synthetic", two_arms(), [UNIFORM, FREERET], "benchmark.make={videos: 6}")])
     assert "synthetic videos in lvbench's layout" in markdown
     assert "cannot be compared with this report's synthetic videos" in section(markdown, "Published figures")
     assert "Hollow" not in markdown
@@ -306,6 +368,46 @@ def test_a_run_without_uniform_frames_is_measured_against_another_of_its_benchma
     with_uniform = run("a", [row("uniform", 16, 0)], [UNIFORM])
     without = run("b", [row("freeret", 16, 0, is_correct=True)], [FREERET], f"benchmark.name={benchmark}")
     assert ("Paired difference" in write_report([with_uniform, without])) == is_compared
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (["model.name=other/model"], "model Qwen/Qwen2.5-VL-7B-Instruct and other/model"),
+        (["model.max_pixels=1000"], "model.max_pixels null and 1000"),
+        (["answer.mode=text"], "answer.mode null and 'text'"),
+        (["benchmark.name=mlvu"], "benchmark lvbench and mlvu"),
+    ],
+)
+def test_runs_that_answer_in_another_way_are_not_compared_and_it_is_explained(run, changes, reason):
+    first = run("a", [row("uniform", 16, 0)], [UNIFORM])
+    second = run("b", [row("freeret", 16, 0, is_correct=True)], [FREERET], *changes)
+    markdown = write_report([first, second])
+    assert "Paired difference" not in markdown
+    assert f"- a and b: {reason}\n" in section(markdown, "Not compared")
+
+
+def test_another_revision_of_a_model_is_another_model(run):
+    first = run("a", [row("uniform", 16, 0)], [UNIFORM], model_revision="1" * 40)
+    second = run("b", [row("freeret", 16, 0)], [FREERET], model_revision="2" * 40)
+    assert "Paired difference" not in (markdown := write_report([first, second]))
+    assert f"({'1' * 40}) and" in section(markdown, "Not compared")
+
+
+def test_questions_that_were_changed_are_not_compared(run):
+    first = run("a", [row("uniform", 16, 0), row("uniform", 16, 1)], [UNIFORM])
+    second = run("b", [row("freeret", 16, 0, target="B"), row("freeret", 16, 1)], [FREERET])
+    markdown = write_report([first, second])
+    assert "- a and b: 1 question with other words, options or another target\n" in section(markdown, "Not compared")
+    assert "Paired difference" not in markdown
+
+
+def test_published_figures_share_axes_with_their_own_model_only(run):
+    qwen, tiny = "Qwen/Qwen2.5-VL-7B-Instruct", "tiny"
+    for model, is_drawn in ((qwen, True), (tiny, False)):
+        markdown = write_report([run(model, two_arms(), [UNIFORM, FREERET], f"model.name={model}")])
+        assert ("Hollow markers" in markdown) == is_drawn
+        assert "FreeRet paper" in section(markdown, "Published figures")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -54,11 +54,8 @@ def test_anyone_can_read_the_file(tmp_path):
     assert table["start_seconds"].to_pylist() == [clip.start_seconds for clip in index.clips]
     assert np.array(table["embedding"].to_pylist(), np.float16).tobytes() == index.halves.tobytes()
     assert json.loads(table.schema.metadata[b"lvqa"]) == {"video": VIDEO.id, "spec": SPEC}
-    assert json.loads(table.schema.metadata[b"lvqa.video"]) == {
-        "name": "a video.mp4",
-        "path": "/videos/a video.mp4",
-        "model": "tiny",
-    }
+    names = {"name": "a video.mp4", "path": "/videos/a video.mp4", "model": "tiny"}
+    assert json.loads(table.schema.metadata[b"lvqa.video"]) == {**names, "frames": 0, "frames_substituted": 0}
 
 
 def test_another_spec_is_another_index_and_never_used_silently(tmp_path):

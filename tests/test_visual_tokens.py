@@ -285,7 +285,7 @@ def test_pairs_are_reported_as_they_become_ready(store):
 def test_a_damaged_video_is_read_and_its_damage_counted(video, model, tmp_path):
     store = make_store(inspect_video(video_files.damaged(video.path, tmp_path / "damaged.mp4")), model)
     (group,) = read(store, [pairs(*range(0, 80, 2))])
-    assert store.frames_substituted > 0
+    assert store.substituted
     assert group[:5] == pairs(0, 2, 4, 6, 8)
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from lvqa.cli.main import CommonOptions, common_options, inspect_video
-from lvqa.cli.terminal import one_line, print_json
+from lvqa.cli.terminal import echo_warnings, one_line, print_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
     from lvqa.library import LibraryAnswer, LibraryHit
     from lvqa.pipeline import LongVideoQA
-    from lvqa.records import Answer, Candidate, Question, Video
+    from lvqa.records import Answer, Candidate, Caveats, Question, Video
 
 EVIDENCE_LINES = 5
 NUM_RUNNERS_UP = 4
@@ -72,6 +72,7 @@ def ask(
 
     The evidence is when the answer is seen, with what confidence, and in which frames.
     """
+    from lvqa.provenance import provenance
     from lvqa.records import Question
 
     path, question = _path_and_question(video_and_question, library=library, has_voice=voice is not None)
@@ -82,16 +83,19 @@ def ask(
     with common.load_pipeline(config) as qa:
         load_seconds = time.perf_counter() - started
         answer, video, choice = _answer(qa, path, video, request)
+        made_with = provenance(config, model_revision=qa.model.revision)
     answer = dataclasses.replace(answer, seconds={"load": load_seconds, **answer.seconds})
     evidence = _evidence_to_print(answer, config)
-    if report is not None:
-        from lvqa.report import write_page
-
-        write_page(report, answer, video, evidence=evidence)
     if as_json:
-        print_json({**_answer_json(answer, evidence), **({} if choice is None else _choice_json(choice))})
+        chosen = {} if choice is None else _choice_json(choice)
+        print_json({**_answer_json(answer, evidence), "video": video_json(video), **chosen, **made_with})
     else:
         click.echo("\n".join([_answer_text(answer, evidence), *([] if choice is None else _choice_lines(choice))]))
+    echo_warnings(video.path, answer.caveats.warnings)
+    if report is not None:  # last, since it may fail
+        from lvqa.report import write_page
+
+        write_page(report, answer, video, evidence=evidence, made_with=made_with)
 
 
 def _path_and_question(words: tuple[str, ...], *, library: bool, has_voice: bool) -> tuple[Path | None, str]:
@@ -189,6 +193,16 @@ def candidate_json(candidate: Candidate) -> dict[str, object]:
     }
 
 
+def video_json(video: Video) -> dict[str, object]:
+    """Return the video as an object of the JSON that commands print."""
+    return {"path": str(video.path), "id": video.id, "duration_seconds": video.duration_seconds}
+
+
+def caveats_json(caveats: Caveats) -> dict[str, object]:
+    """Return what a reader must know of a result, as keys of the JSON that commands print."""
+    return {"warnings": caveats.warnings, "frames_substituted": caveats.frames_substituted}
+
+
 def _answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, object]:
     use = answer.index
     index = use and {"reused": use.reused, "clips": use.clips, "path": None if use.path is None else str(use.path)}
@@ -197,14 +211,18 @@ def _answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, obj
         "question": answer.question.text,
         "image": None if image is None else str(image),
         "voice": None if voice is None else str(voice),
+        "options": answer.question.options,
         "answer": answer.text,
         "option": answer.option,
         "option_scores": answer.option_scores,
-        "model": answer.model,
         "method": answer.method,
         "frames_budget": answer.frames_budget,
-        "frames": [{"time_seconds": seconds} for seconds in answer.frames],
-        "evidence": [candidate_json(candidate) for candidate in evidence],
+        "frames": [
+            {"time_seconds": seconds, "substituted": seconds in answer.caveats.substituted_seconds}
+            for seconds in answer.frames
+        ],
+        "evidence": [{**candidate_json(clip), "frames": answer.frames_of(clip)} for clip in evidence],
+        **caveats_json(answer.caveats),
         "index": index,
         "counts": dataclasses.asdict(answer.counts),
         "seconds": {stage: round(seconds, 4) for stage, seconds in answer.seconds.items()},
@@ -220,6 +238,7 @@ def candidate_line(candidate: Candidate) -> str:
 
 
 def _answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
+    from lvqa.records import counted
     from lvqa.report import clock
     from lvqa.selection import SELECTORS
 
@@ -229,11 +248,13 @@ def _answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
         scores = zip(answer.question.letters, answer.option_scores, strict=True)
         lines += ["", "options   " + "  ".join(f"{letter} {score:.2f}" for letter, score in scores)]
     for i, candidate in enumerate(evidence[:EVIDENCE_LINES]):
-        lines += [("evidence  " if i == 0 else " " * 10) + candidate_line(candidate)]
-    num_frames = str(len(answer.frames))
+        num_frames = len(answer.frames_of(candidate))
+        seen = f"  {counted(num_frames, 'frame')} shown" if num_frames else "  not shown"
+        lines += [("evidence  " if i == 0 else " " * 10) + candidate_line(candidate) + seen]
+    frames = str(len(answer.frames))
     if 0 < len(answer.frames) < answer.frames_budget:
-        num_frames += " (the video has no more)" if answer.method in SELECTORS else " (the method chose no more)"
-    lines += [f"frames    {num_frames}: " + " ".join(map(clock, answer.frames)), f"cost      {_cost_text(answer)}"]
+        frames += " (the video has no more)" if answer.method in SELECTORS else " (the method chose no more)"
+    lines += [f"frames    {frames}: " + " ".join(map(clock, answer.frames)), f"cost      {_cost_text(answer)}"]
     return "\n".join(lines)
 
 

@@ -66,14 +66,16 @@ def bench(
     if compiled:
         loaded.compile()
     report = measure(loaded, inspected, checked_settings, progress=(lambda _: None) if quiet else echo_message)
-    if save is not None:
-        save.write_text(json.dumps(report.as_json()), encoding="utf-8")
     if as_json:
         print_json(report.as_json())
-        return
-    click.echo(table(report))
-    if shape is not None and not checked_settings.only:
-        click.echo("\n" + whole_benchmark(report, shape))
+    else:
+        click.echo(table(report))
+        if shape is not None and not checked_settings.only:
+            click.echo("\n" + whole_benchmark(report, shape))
+    if save is not None:  # last, since it may fail
+        from lvqa.report.page import write_file
+
+        write_file(save, json.dumps(report.as_json()).encode())
 
 
 def _load(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lvqa.cli.main import CommonOptions, common_options, inspect_video
-from lvqa.cli.terminal import one_line
+from lvqa.cli.terminal import echo_warnings, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +47,7 @@ def diagnose(
     framing.png: with --questions, how well the model judges under each pair of labels. diagnostics.json: all of it in
     numbers.
     """
+    from lvqa.caveats import describe_model
     from lvqa.diagnostics import diagnose_model
     from lvqa.records import Question
     from lvqa.report import write_diagnostics
@@ -56,12 +57,13 @@ def diagnose(
     if query is not None:
         check_question(Question(query))
     config = common.config()
-    path = inspect_video(video, config).path
-    annotated = () if questions is None else _questions_on(path, questions)
+    inspected = inspect_video(video, config)
+    annotated = () if questions is None else _questions_on(inspected.path, questions)
     with common.load_pipeline(config) as qa:
-        diagnostics = diagnose_model(qa, path, query=query, num_clips=clips, questions=annotated)
+        diagnostics = diagnose_model(qa, inspected.path, query=query, num_clips=clips, questions=annotated)
     for line in _diagnostics_lines(diagnostics):
         click.echo(line)
+    echo_warnings(inspected.path, describe_model(qa.model, inspected))
     click.echo(f"written   {' '.join(one_line(path) for path in write_diagnostics(diagnostics, out))}")
 
 

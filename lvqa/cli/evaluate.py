@@ -144,23 +144,54 @@ def _summary(run: Run, num_failed: int) -> str:
     "--html",
     metavar="F.html",
     type=click.Path(path_type=Path),
-    help="Write the page to this file.  [default: report.html in the first RUN]",
+    help="Write the page to this file.  [default: report.html in RUN; beside the first of several]",
 )
 @click.option(
     "--csv",
     metavar="F.csv",
     type=click.Path(path_type=Path),
-    help="Write the figures to this file.  [default: report.csv in the first RUN]",
+    help="Write the figures to this file.  [default: as the page, .csv]",
+)
+@click.option(
+    "--latex",
+    metavar="F.tex",
+    type=click.Path(path_type=Path),
+    help="Write the tables and a methods paragraph in LaTeX, for the package booktabs.",
+)
+@click.option(
+    "--figures",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Write every plot into this folder as PDF, SVG and PNG.",
 )
 @click.option("--quiet", is_flag=True, help="Print no remarks.")
-def report(*, runs: tuple[Path, ...], html: Path | None, csv: Path | None, quiet: bool) -> None:
+def report(
+    *,
+    runs: tuple[Path, ...],
+    html: Path | None,
+    csv: Path | None,
+    latex: Path | None,
+    figures: Path | None,
+    quiet: bool,
+) -> None:
     """Report the results of run folders: tables and plots.
 
     The tables are printed in Markdown. A page with the tables and plots, and a CSV file, are written as well.
     """
-    from lvqa.report import write_report
+    from lvqa.report import Report
 
-    html, csv = html or runs[0] / "report.html", csv or runs[0] / "report.csv"
-    click.echo(write_report(runs, html=html, csv=csv), nl=False)
+    html = html or _default_page(runs)
+    csv = csv or html.with_suffix(".csv")
+    result = Report(runs)
+    click.echo(result.to_markdown(), nl=False)  # first, since a file may not be written
+    result.write(html=html, csv=csv, latex=latex, figures=figures)
     if not quiet:
-        echo_message(f"written: {html}, {csv}")
+        echo_message(f"written: {', '.join(str(path) for path in (html, csv, latex, figures) if path is not None)}")
+
+
+def _default_page(runs: Sequence[Path]) -> Path:
+    """Return where the page of these runs is written: a report of several runs never replaces that of one."""
+    if len(runs) == 1:
+        return runs[0] / "report.html"
+    names = "-".join(run.resolve().name for run in runs)[:100]
+    return runs[0].resolve().parent / f"report-{names}.html"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvqa.cli.main import CommonOptions, common_options, inspect_video, silence_libraries
-from lvqa.cli.terminal import Progress, echo_message, echo_result, one_line, print_json
+from lvqa.cli.terminal import Progress, echo_message, echo_result, echo_warnings, one_line, print_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
@@ -144,7 +144,7 @@ def _videos_by_folder(path: Path, unreadable: list[OSError]) -> Iterator[list[Pa
 
 
 def _index_here(common: CommonOptions, config: Config, path: Path, *, rebuild: bool) -> Generator[Indexed]:
-    inspect_video(path, config)
+    video = inspect_video(path, config)
     from lvqa.library import Indexed
     from lvqa.records import LvqaError
 
@@ -153,9 +153,9 @@ def _index_here(common: CommonOptions, config: Config, path: Path, *, rebuild: b
         try:
             use = qa.index(path, rebuild=rebuild)
         except LvqaError as error:
-            yield Indexed(path, None, str(error), time.perf_counter() - started)
+            yield Indexed(path, None, str(error), time.perf_counter() - started, video=video)
         else:
-            yield Indexed(path, use, None, time.perf_counter() - started)
+            yield Indexed(path, use, None, time.perf_counter() - started, video=video)
 
 
 def _index_in_workers(
@@ -172,11 +172,14 @@ def _index_in_workers(
 def _print_result(result: Indexed, *, as_json: bool) -> None:
     from lvqa.records import counted
 
-    use = result.use
-    assert use is not None
+    use, video = result.use, result.video
+    assert use is not None and video is not None
     if as_json:
         index = {"path": str(result.path), "reused": use.reused, "clips": use.clips, "index": str(use.path)}
-        print_json({**index, "seconds": round(result.seconds, 4), "error": None})
+        file = {"id": video.id, "duration_seconds": video.duration_seconds, "warnings": result.warnings}
+        damage = {"frames": use.frames, "frames_substituted": use.frames_substituted}
+        print_json({**index, "seconds": round(result.seconds, 4), **file, **damage, "error": None})
     else:
         outcome = "already indexed" if use.reused else f"indexed in {result.seconds:.1f} s"
         echo_result(f"{one_line(result.path)}: {counted(use.clips, 'clip')}, {outcome}")
+    echo_warnings(video.path, result.warnings)

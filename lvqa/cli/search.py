@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.ask import candidate_json, candidate_line, hit_json, hit_line, inspect_for_question
+from lvqa.cli.ask import (
+    candidate_json,
+    candidate_line,
+    caveats_json,
+    hit_json,
+    hit_line,
+    inspect_for_question,
+    video_json,
+)
 from lvqa.cli.main import CommonOptions, common_options
-from lvqa.cli.terminal import echo_message, print_json
+from lvqa.cli.terminal import echo_message, echo_warnings, print_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
-    from lvqa.library import LibraryRanking
-    from lvqa.records import Candidate, Question
+    from lvqa.records import Question
 
 
 @click.command()
@@ -50,20 +57,14 @@ def search(
     query = "".join(video_and_query[num_videos:])
     config = _without_reranking(common.config()) if no_rerank else common.config()
     check_count(top, name="top")
-    request, reranks = Question(query, image=image), config.rerank.pool != 0 and config.rerank.name != "none"
-    head: dict[str, object] = {"query": query, "model": config.model.name, "reranked": reranks}
+    request = Question(query, image=image)
     if library:
-        ranking = _search_library(common, config, request, top)
-        results = [hit_json(hit) for hit in ranking.hits]
-        head["warnings"] = list(ranking.warnings)
-        lines = [hit_line(hit) for hit in ranking.hits]
+        output, lines = _search_library(common, config, request, top)
     else:
-        path = Path(video_and_query[0])
-        candidates = _search_video(common, config, path, request, top)
-        results = [{"path": str(path), **candidate_json(candidate)} for candidate in candidates]
-        lines = [candidate_line(candidate) for candidate in candidates]
+        output, lines = _search_video(common, config, Path(video_and_query[0]), request, top)
+    reranks = config.rerank.pool != 0 and config.rerank.name != "none"
     if as_json:
-        print_json({**head, "results": results})
+        print_json({"query": query, "reranked": reranks, **output})
         return
     click.echo("\n".join(lines))
     if not reranks and not common.quiet:
@@ -74,18 +75,33 @@ def _without_reranking(config: Config) -> Config:
     return dataclasses.replace(config, rerank=dataclasses.replace(config.rerank, pool=0))
 
 
-def _search_video(common: CommonOptions, config: Config, path: Path, query: Question, top: int) -> list[Candidate]:
-    """Return the best moments of one video."""
+def _search_video(
+    common: CommonOptions, config: Config, path: Path, query: Question, top: int
+) -> tuple[dict[str, object], list[str]]:
+    """Return the best moments of one video, as JSON and as lines."""
+    from lvqa.provenance import provenance
+
     video = inspect_for_question(path, query, config, is_search=True)
     with common.load_pipeline(config) as qa:
-        return qa.search(video.path, query, top=top)
+        result = qa.search_video(video.path, query, top=top)
+        made_with = provenance(config, model_revision=qa.model.revision)
+    echo_warnings(video.path, result.caveats.warnings)
+    results = [{"path": str(video.path), **candidate_json(hit)} for hit in result.candidates]
+    output = {"results": results, **caveats_json(result.caveats), "video": video_json(video), **made_with}
+    return output, list(map(candidate_line, result.candidates))
 
 
-def _search_library(common: CommonOptions, config: Config, query: Question, top: int) -> LibraryRanking:
-    """Return the best moments of all videos in the store."""
+def _search_library(
+    common: CommonOptions, config: Config, query: Question, top: int
+) -> tuple[dict[str, object], list[str]]:
+    """Return the best moments of all videos in the store, as JSON and as lines."""
     from lvqa.library import search_library
+    from lvqa.provenance import provenance
     from lvqa.validation import check_question
 
     check_question(query, is_search=True)
     with common.load_pipeline(config) as qa:
-        return search_library(qa, query, top=top)
+        ranking = search_library(qa, query, top=top)
+        made_with = provenance(config, model_revision=qa.model.revision)
+    results = [hit_json(hit) for hit in ranking.hits]
+    return {"results": results, "warnings": ranking.warnings, **made_with}, list(map(hit_line, ranking.hits))

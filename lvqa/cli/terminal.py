@@ -9,10 +9,12 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
+
+_log = logging.getLogger(__name__)
 
 
 def one_line(text: object) -> str:
@@ -164,9 +166,24 @@ def _minutes(seconds: float) -> str:
     return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
+def echo_warnings(path: object, warnings: Iterable[str]) -> None:
+    """Print what is wrong with a file or its result, one line each; a line that was printed before is left out."""
+    for warning in warnings:
+        _log.warning("%s: %s", path, warning)
+
+
 class MessageHandler(logging.Handler):
-    """Print what the modules log in the same form as the messages of the commands."""
+    """Print what the modules log in the same form as the messages of the commands, each warning once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._warnings: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
-        echo_message(record.getMessage())
+        message = record.getMessage()
+        if record.levelno == logging.WARNING:
+            if message in self._warnings:
+                return
+            self._warnings.add(message)
+        echo_message(message)

@@ -12,6 +12,7 @@ from lvqa.evaluation.settings import (
     join_runs,
     load_run_config,
     resolve_arms,
+    settings_of,
 )
 from lvqa.evaluation.statistics import (
     Comparison,
@@ -20,6 +21,7 @@ from lvqa.evaluation.statistics import (
     accuracy,
     by_ability,
     compare,
+    correct,
     cost,
     evidence_recall,
     index_cost,
@@ -42,6 +44,7 @@ __all__ = [
     "accuracy",
     "by_ability",
     "compare",
+    "correct",
     "cost",
     "evidence_recall",
     "index_cost",
@@ -51,4 +54,5 @@ __all__ = [
     "official_accuracy",
     "read_run",
     "resolve_arms",
+    "settings_of",
 ]

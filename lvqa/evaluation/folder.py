@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import importlib.metadata
 import json
 import logging
 import os
@@ -21,11 +20,11 @@ from typing import IO, Any, Literal, NotRequired, TypedDict, cast
 
 from filelock import FileLock, Timeout
 
-import lvqa
 from lvqa.config import flat, to_dict, to_yaml
 from lvqa.evaluation.rows import ROWS_FORMAT, Key, Row, key_of, read_rows, to_line, whole_bytes
 from lvqa.evaluation.settings import RunConfig, load_run_config
 from lvqa.files import write_atomically
+from lvqa.provenance import provenance
 from lvqa.records import LvqaError
 from lvqa.validation import NonNegativeInt, decode_json, in_yaml
 
@@ -46,8 +45,6 @@ CHANGEABLE_SETTINGS = (
     "rerank.memory_mib",
 )
 """Settings that may differ when a run goes on: they change no answer, or how many. "store" is all keys below it."""
-PACKAGES = ("torch", "transformers", "av", "numpy", "faiss-cpu", "ray")
-"""The packages whose versions are noted."""
 
 
 class Session(TypedDict):
@@ -56,7 +53,7 @@ class Session(TypedDict):
     started: str
     """The time in ISO 8601, UTC."""
     versions: dict[str, str]
-    """The version of lvqa, of Python and of each of PACKAGES."""
+    """The versions of lvqa, of Python and of the packages that compute."""
     machine: NotRequired[dict[str, Any]]
     """The system, its number of processors, and the number of workers."""
 
@@ -64,8 +61,12 @@ class Session(TypedDict):
 class RunInfo(Session):
     """What run.json holds: the first session, and what is known of the whole run."""
 
-    rows_format: NotRequired[Literal[1, 2]]
+    rows_format: NotRequired[Literal[1, 2, 3]]
     """The format of the rows; lvqa 0.1 wrote none, and its rows are of format 1."""
+    model: NotRequired[str]
+    """The name of the model."""
+    settings: NotRequired[dict[str, Any]]
+    """All settings, those of the arms among them, as the first session had them."""
     seed: NotRequired[int]
     """The seed of the run's random generators."""
     resumed: list[Session]
@@ -203,7 +204,7 @@ def _lock(folder: Path) -> Iterator[None]:
 def _check_format(folder: Path) -> None:
     info = _read_info(folder)
     if info is not None and info.get("rows_format") != ROWS_FORMAT:
-        raise LvqaError(f"{folder} was begun by lvqa 0.1, which had other rows; take another folder")
+        raise LvqaError(f"{folder} was begun by an older lvqa, which had other rows; take another folder")
 
 
 def _check_same(folder: Path, config: RunConfig) -> None:
@@ -222,7 +223,8 @@ def _may_change(key: str) -> bool:
 
 def _note_session(folder: Path, config: RunConfig) -> None:
     """Note where and with what the run is worked on: the first time for itself, later ones in a list."""
-    versions = _versions()
+    made_with = provenance(config, model_revision=None)
+    versions = made_with["versions"]
     session: Session = {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions,
@@ -231,21 +233,13 @@ def _note_session(folder: Path, config: RunConfig) -> None:
     info = _read_info(folder)
     content: Mapping[str, object]
     if info is None:
-        content = {**session, "rows_format": ROWS_FORMAT, "seed": config.seed, "resumed": []}
+        content = {**made_with, **session, "rows_format": ROWS_FORMAT, "seed": config.seed, "resumed": []}
     else:
         changed = [name for name, version in versions.items() if info["versions"].get(name) != version]
         if changed:
             _log.warning("%s goes on with other versions than it was begun with: %s", folder, ", ".join(changed))
         content = {**info, "resumed": [*info["resumed"], session]}
     _write(folder / RUN_INFO, json.dumps(content, indent=1) + "\n")
-
-
-def _versions() -> dict[str, str]:
-    versions = {"lvqa": lvqa.__version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
 
 
 def _read_info(folder: Path) -> RunInfo | None:

@@ -15,11 +15,20 @@ from typing import Any, Literal, TypedDict
 from lvqa.records import LvqaError
 from lvqa.validation import FiniteFloat, NonNegativeInt, convert, decode_json, parse_json
 
-ROWS_FORMAT = 2
-"""The format of the rows that are written here; those of lvqa 0.1 are format 1."""
+ROWS_FORMAT = 3
+"""The format of the rows that are written here. Those of lvqa 0.1 are format 1; format 2 has no keys of NEW_KEYS."""
 
 OLD_KEYS = {"video": "video_id", "question": "question_id", "right": "target", "letter": "prediction"}
 """The keys of format 1, and what they are called now. It had neither the question's text nor its options."""
+
+NEW_KEYS: Mapping[str, Any] = {
+    "video_path": None,
+    "content_id": None,
+    "duration_seconds": None,
+    "warnings": [],
+    "frames_substituted": None,
+}
+"""The keys that formats 1 and 2 lack, and what stands in their place."""
 
 Key = tuple[str, str, str, int]
 """What tells a row from all others: video, question, arm and budget."""
@@ -54,6 +63,12 @@ class Row(TypedDict):
 
     video_id: str
     """The dataset's key of the video."""
+    video_path: str | None
+    """The video's file; null if it could not be opened, and in rows of before format 3."""
+    content_id: str | None
+    """What tells the content of the video's file from all others, as `Video.id`; null as in `video_path`."""
+    duration_seconds: FiniteFloat | None
+    """How long the video is; null as in `video_path`."""
     question_id: str
     """The dataset's id of the question."""
     question: str
@@ -90,6 +105,13 @@ class Row(TypedDict):
     """What the index cost; null in an arm that needs none."""
     seconds: dict[str, FiniteFloat]
     """What each stage of the answer took."""
+    warnings: list[str]
+    """What a reader must know of the answer: what is wrong with the video, the model or the evidence, one line each."""
+    frames_substituted: NonNegativeInt | None
+    """How many frames are damaged: of the whole frame grid in an arm that searches, else of those that the model saw.
+
+    Null without an answer, and in rows of before format 3.
+    """
     error: str | None
     """Why there is no answer; null if there is one."""
 
@@ -113,7 +135,7 @@ def to_line(row: Mapping[str, Any]) -> str:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file, those of format 1 with the keys of today.
+    """Yield the rows of a file, those of older formats with the keys of today.
 
     A last line without its end was being written when the process was killed, or still is: it is left out.
 
@@ -149,7 +171,8 @@ def _row(line: bytes, origin: str) -> Row:
         return decode_json(line, Row, origin=origin)
     except LvqaError:
         tree = parse_json(line, origin=origin)
-        if not isinstance(tree, dict) or "video_id" in tree or not OLD_KEYS.keys() <= tree.keys():
+        if not isinstance(tree, dict) or NEW_KEYS.keys() & tree.keys():
             raise
-    renamed = {OLD_KEYS.get(key, key): value for key, value in tree.items()}
-    return convert({**renamed, "question": "", "options": []}, Row, origin=origin)
+    if "video_id" not in tree and OLD_KEYS.keys() <= tree.keys():
+        tree = {OLD_KEYS.get(key, key): value for key, value in tree.items()} | {"question": "", "options": []}
+    return convert({**tree, **NEW_KEYS}, Row, origin=origin)

@@ -125,6 +125,7 @@ def _answer_all(
     config: RunConfig, run: RunFolder, schedule: Schedule, progress: Progress, make: Callable[[], Runner]
 ) -> None:
     total, gpus = schedule.num_left, config.gpus_per_worker
+    warned: set[tuple[str, str]] = set()
     if run.answered:
         _log.info("%s: %d answers are there, %d are lacking", run.folder, len(run.answered), total)
     progress("answer", 0, total)
@@ -142,6 +143,10 @@ def _answer_all(
                 else:
                     run.check_revision(result.revision)
                     run.append(result.rows)
+                    for warning in dict.fromkeys(text for row in result.rows for text in row["warnings"]):
+                        if (item.video_id, warning) not in warned:
+                            warned.add((item.video_id, warning))
+                            _log.warning("video %s: %s", item.video_id, warning)
                     for error in dict.fromkeys(row["error"] for row in result.rows if row["error"] is not None):
                         _log.warning("question %s: %s", item.question.id, error)
                     schedule.requeue(item)

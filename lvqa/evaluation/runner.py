@@ -60,7 +60,7 @@ class Runner:
         for arm in self._arms:
             qa = self._pipelines[arm.before_selection]
             for budget in (budget for name, budget in item.conditions if name == arm.name):
-                row: Row = {**blank_row(item, arm.name, budget), "index": indexes.get(arm.name)}
+                row: Row = {**_row_of_video(item, video, arm.name, budget), "index": indexes.get(arm.name)}
                 try:
                     answer = qa.answer(
                         video,
@@ -98,6 +98,9 @@ def blank_row(item: WorkItem, arm: str, budget: int) -> Row:
     question = item.question
     return {
         "video_id": item.video_id,
+        "video_path": None,
+        "content_id": None,
+        "duration_seconds": None,
         "question_id": question.id,
         "question": question.text,
         "options": list(question.options),
@@ -116,7 +119,20 @@ def blank_row(item: WorkItem, arm: str, budget: int) -> Row:
         "counts": _row_counts(Counts()),
         "index": None,
         "seconds": {},
+        "warnings": [],
+        "frames_substituted": None,
         "error": None,
+    }
+
+
+def _row_of_video(item: WorkItem, video: Video, arm: str, budget: int) -> Row:
+    """Return what a row holds of its question and of the file, without an answer."""
+    return {
+        **blank_row(item, arm, budget),
+        "video_path": str(video.path),
+        "content_id": video.id,
+        "duration_seconds": round(video.duration_seconds, DECIMALS),
+        "warnings": list(video.warnings),
     }
 
 
@@ -142,6 +158,8 @@ def _with_answer(row: Row, answer: Answer, arm: Arm) -> Row:
         "embedded": [_clip(candidate, candidate.embed_score) for candidate in by_embedding],
         "reranked": [_clip(candidate, candidate.rerank_score) for candidate in reranked],
         "num_clips": len(answer.evidence),
+        "warnings": list(answer.caveats.warnings),
+        "frames_substituted": answer.caveats.frames_substituted,
         "counts": _row_counts(counts),
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
     }

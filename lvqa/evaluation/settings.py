@@ -144,6 +144,11 @@ class Arm:
         return dataclasses.replace(self.config, selection=SelectionConfig())
 
 
+def settings_of(config: RunConfig) -> dict[str, str]:
+    """Return every setting by its dotted key, as YAML writes its value: {"video.clip_seconds": "16.0"}."""
+    return {key: in_yaml(value) for key, value in flat(to_dict(config)).items()}
+
+
 def load_run_config(path: Path | None = None, overrides: Sequence[str] = (), *, accept_old: bool = False) -> RunConfig:
     """Return the defaults, changed by the file, then by each override ("arms=[{method: uniform}]") in turn.
 

@@ -5,6 +5,7 @@ All functions take the rows of one condition (an arm at a budget), or of two. Sh
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -14,9 +15,9 @@ from typing import Literal
 import numpy as np
 
 from lvqa.datasets import padded
+from lvqa.evaluation.intervals import CONFIDENCE, ClusteredMean, holm
 from lvqa.evaluation.rows import COUNTED, Row, RowCounts, ScoredClip
 
-BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED = 10_000, 0
 EMBEDDED_TOP, RERANKED_TOP = (1, 5, 10, 50), (1, 5, 10)
 """Evidence recall is computed among so many of the best clips."""
 
@@ -31,19 +32,40 @@ class Share:
     """The share is NaN if n is 0."""
     low: float
     high: float
-    """Wilson's interval goes from `low` to `high`: from 0 to 1 if n is 0."""
+    """The interval goes from `low` to `high`; NaN where there is none."""
+    num_videos: int = 0
+    """How many videos the interval counts as samples; 0 if it counts the values themselves."""
 
     @classmethod
     def of(cls, hits: Iterable[bool]) -> Share:
-        """Return the share of the values that are true."""
+        """Return the share of the values that are true, with Wilson's interval: the values are independent."""
         from scipy.stats import binomtest
 
         hits = list(hits)
         count, n = sum(hits), len(hits)
         if not n:
-            return cls(0, 0, math.nan, 0.0, 1.0)
-        interval = binomtest(count, n).proportion_ci(method="wilson")
+            return cls(0, 0, math.nan, math.nan, math.nan)
+        interval = binomtest(count, n).proportion_ci(CONFIDENCE, method="wilson")
         return cls(count, n, count / n, float(interval.low), float(interval.high))
+
+    @classmethod
+    def by_video(cls, hits: Iterable[tuple[str, bool]]) -> Share:
+        """Return the share of pairs (video, hit) that are hits; its interval takes videos for the samples.
+
+        There is none for fewer than `intervals.MIN_CLUSTERS` videos.
+        """
+        hits = list(hits)
+        count, n, num_videos = sum(hit for _, hit in hits), len(hits), len({video for video, _ in hits})
+        low, high = _interval(ClusteredMean.of(hits), 0.0, 1.0)
+        return cls(count, n, count / n if n else math.nan, low, high, num_videos)
+
+
+def _interval(mean: ClusteredMean | None, low: float, high: float) -> tuple[float, float]:
+    """Return the interval of a mean of values in [low, high]; NaN if there is none."""
+    if mean is None:
+        return math.nan, math.nan
+    bounds = mean.interval(low, high)
+    return float(bounds[0]), float(bounds[1])
 
 
 # --- accuracy --------------------------------------------------------------------------------------------------------
@@ -56,7 +78,7 @@ def is_correct(row: Row) -> bool:
 
 def accuracy(rows: Iterable[Row]) -> Share:
     """Return the share of correct answers among all questions; one without an answer is wrong."""
-    return Share.of(map(is_correct, rows))
+    return Share.by_video((row["video_id"], is_correct(row)) for row in rows)
 
 
 def by_ability(rows: Iterable[Row], measure: Callable[[list[Row]], Share] = accuracy) -> dict[str, Share]:
@@ -73,8 +95,8 @@ def official_accuracy(rows: Iterable[Row]) -> Share:
 
     A question without an answer is left out, so an arm that fails often may look too good; `n` is how many count.
     """
-    letters = [(official_letter(row), row["target"]) for row in rows]
-    return Share.of(letter == target for letter, target in letters if letter)
+    letters = [(row["video_id"], official_letter(row), row["target"]) for row in rows]
+    return Share.by_video((video, letter == target) for video, letter, target in letters if letter)
 
 
 def official_letter(row: Row) -> str:
@@ -117,7 +139,8 @@ def evidence_recall(rows: Iterable[Row]) -> dict[str, Share]:
         stages["selection"] = [
             _any_frame_inside(row["times_seconds"], span) for row, span in zip(rows, spans, strict=True)
         ]
-    return {stage: Share.of(hits) for stage, hits in stages.items()}
+    videos = [row["video_id"] for row in rows]
+    return {stage: Share.by_video(zip(videos, hits, strict=True)) for stage, hits in stages.items()}
 
 
 def _any_clip_overlaps(clips: Sequence[ScoredClip], span: tuple[float, float]) -> bool:
@@ -136,6 +159,7 @@ class Comparison:
     """The comparison of one condition with another, on the questions that both were asked."""
 
     n: int
+    num_videos: int
     gained: int
     """How many questions are correct here and wrong in the other condition."""
     lost: int
@@ -144,10 +168,15 @@ class Comparison:
     """The difference of the accuracies is NaN if n is 0."""
     low: float
     high: float
-    """The interval is by a bootstrap that samples whole videos, since questions on one video are alike. NaN if there
-    is one video only."""
+    """The interval takes videos for the samples, since questions on one video are alike. NaN for too few videos."""
     p_value: float
-    """McNemar's exact test, two-sided, has this p: were gains and losses equally likely?"""
+    """The p of the difference, two-sided, by the same standard error; NaN for too few videos."""
+    mcnemar_p: float
+    """The p of McNemar's exact test, two-sided: were gains and losses equally likely? Its samples are questions."""
+    detectable: float
+    """The difference that would be found in 80% of runs like this one; NaN for too few videos."""
+    holm_p: float = math.nan
+    """`p_value` by Holm's method, among all comparisons of a table; see `correct`."""
 
 
 def compare(rows: Iterable[Row], others: Iterable[Row]) -> Comparison:
@@ -158,37 +187,27 @@ def compare(rows: Iterable[Row], others: Iterable[Row]) -> Comparison:
     first = {(row["video_id"], row["question_id"]): is_correct(row) for row in rows}
     pairs = [(key[0], first[key], second[key]) for key in first.keys() & second.keys()]
     gained, lost = sum(a and not b for _, a, b in pairs), sum(b and not a for _, a, b in pairs)
-    low, high = clustered_interval([(video, int(a) - int(b)) for video, a, b in pairs])
+    mean = ClusteredMean.of((video, int(a) - int(b)) for video, a, b in pairs)
+    # Where no answer differs there is nothing to estimate: the interval is the difference itself.
+    low, high = _interval(mean, -1.0, 1.0) if gained + lost or mean is None else (0.0, 0.0)
     return Comparison(
         n=len(pairs),
+        num_videos=len({video for video, _, _ in pairs}),
         gained=gained,
         lost=lost,
         difference=(gained - lost) / len(pairs) if pairs else math.nan,
         low=low,
         high=high,
-        p_value=float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
+        p_value=math.nan if mean is None else float(mean.p_value),
+        mcnemar_p=float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
+        detectable=math.nan if mean is None else float(mean.detectable),
     )
 
 
-def clustered_interval(values: Sequence[tuple[str, float]]) -> tuple[float, float]:
-    """Return the 95% interval of the mean, by a bootstrap that samples whole clusters with replacement.
-
-    Args:
-        values: Pairs (cluster, value).
-
-    Returns:
-        The 2.5th and the 97.5th percentile, the same every time; NaN for fewer than two clusters.
-    """
-    values_by_cluster: dict[str, list[float]] = defaultdict(list)
-    for cluster, value in values:
-        values_by_cluster[cluster].append(value)
-    if len(values_by_cluster) < 2:
-        return math.nan, math.nan
-    clusters = [values_by_cluster[name] for name in sorted(values_by_cluster)]
-    sums, sizes = np.array([sum(cluster) for cluster in clusters]), np.array([len(cluster) for cluster in clusters])
-    samples = np.random.default_rng(BOOTSTRAP_SEED).integers(len(sums), size=(BOOTSTRAP_SAMPLES, len(sums)))
-    low, high = np.percentile(sums[samples].sum(1) / sizes[samples].sum(1), [2.5, 97.5])
-    return float(low), float(high)
+def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return the comparisons of one table with their `holm_p`."""
+    p_values = holm([comparison.p_value for comparison in comparisons])
+    return [dataclasses.replace(comparison, holm_p=p) for comparison, p in zip(comparisons, p_values, strict=True)]
 
 
 # --- cost ------------------------------------------------------------------------------------------------------------

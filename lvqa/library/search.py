@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lvqa.caveats import describe_damage, describe_evidence, describe_model
+from lvqa.components import has_probabilities
+from lvqa.index import ClipIndex
 from lvqa.library.catalog import Library, Location
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import Answer, Candidate, LvqaError, Question, Video, counted
@@ -29,6 +32,8 @@ class LibraryHit:
     location: Location
     """Where the file of its video lies."""
     candidate: Candidate
+    index: ClipIndex
+    """The index of its video."""
 
     @property
     def video_id(self) -> str:
@@ -43,7 +48,7 @@ class LibraryRanking:
     hits: tuple[LibraryHit, ...]
     """Those that were reranked, best first, then the rest in the embedding's order."""
     warnings: tuple[str, ...]
-    """What could not be judged, in one line each."""
+    """What a reader must know: what could not be judged, and what is wrong with a video, the model or the evidence."""
 
     def best_of_videos(self) -> list[LibraryHit]:
         """Return the best clip of each video, the best video first."""
@@ -89,7 +94,11 @@ def search_library(
     check_question(question, is_search=True)
     check_count(top, name="top")
     ranking = _rank(qa, question, top)
-    return dataclasses.replace(ranking, hits=ranking.hits[:top])
+    hits = ranking.hits[:top]
+    warnings = (*ranking.warnings, *_caveats(qa, hits))
+    for warning in warnings:
+        _log.warning("%s", warning)
+    return LibraryRanking(hits, warnings)
 
 
 def ask_library(qa: LongVideoQA, question: Question, **options: Any) -> LibraryAnswer:
@@ -113,6 +122,8 @@ def ask_library(qa: LongVideoQA, question: Question, **options: Any) -> LibraryA
             f"no file of the {counted(len(best), 'video')} that match can be read: {first.path} is {first.state}; "
             "`lvqa library list` names all"
         )
+    for warning in ranking.warnings:
+        _log.warning("%s", warning)
     video = qa.inspect_video(chosen.location.path)
     answer = qa.answer(video, question, **options)
     return LibraryAnswer(answer, video, chosen, tuple(hit for hit in best if hit is not chosen), ranking.warnings)
@@ -134,20 +145,21 @@ def _rank(qa: LongVideoQA, question: Question, top: int) -> LibraryRanking:
         video_id: library.locate(video_id, indexes[video_id].video_path)
         for video_id in dict.fromkeys(candidate.clip.video_id for candidate in candidates)
     }
-    reranked = _rerank(qa, question, candidates[:pool], locations)
+    reranked, errors = _rerank(qa, question, candidates[:pool], locations)
     judged = {candidate.clip for candidate in reranked}
     rest = [candidate for candidate in candidates if candidate.clip not in judged]
-    hits = tuple(LibraryHit(locations[candidate.clip.video_id], candidate) for candidate in (*reranked, *rest))
-    unjudged = dict.fromkeys(candidate.clip.video_id for candidate in candidates[:pool])
-    warning = _warning([locations[video_id] for video_id in unjudged if not locations[video_id].is_there])
-    if warning:
-        _log.warning("%s", warning)
-    return LibraryRanking(hits, (warning,) if warning else ())
+    hits = tuple(
+        LibraryHit(locations[candidate.clip.video_id], candidate, indexes[candidate.clip.video_id])
+        for candidate in (*reranked, *rest)
+    )
+    in_pool = dict.fromkeys(candidate.clip.video_id for candidate in candidates[:pool])
+    lost = [locations[video_id] for video_id in in_pool if not locations[video_id].is_there]
+    return LibraryRanking(hits, (*errors, *_describe_lost(lost)))
 
 
 def _rerank(
     qa: LongVideoQA, question: Question, candidates: Sequence[Candidate], locations: dict[str, Location]
-) -> list[Candidate]:
+) -> tuple[list[Candidate], list[str]]:
     """Rerank candidates, video by video.
 
     Args:
@@ -157,12 +169,12 @@ def _rerank(
         locations: Where each video lies. One that can't be read after all becomes `unreadable`.
 
     Returns:
-        Those that the reranker has judged, best first.
+        Those that the reranker has judged, best first; and why a video can't be read after all, in one line each.
     """
     by_video: dict[str, list[Candidate]] = {}
     for candidate in candidates:
         by_video.setdefault(candidate.clip.video_id, []).append(candidate)
-    judged: list[Candidate] = []
+    judged, errors = list[Candidate](), list[str]()
     for num_done, (video_id, of_video) in enumerate(by_video.items(), 1):
         location = locations[video_id]
         if location.is_there and location.path is not None:
@@ -170,18 +182,30 @@ def _rerank(
                 judged += qa.retriever.rerank(qa.open(location.path), question, of_video)
             except VideoError as error:
                 locations[video_id] = dataclasses.replace(location, state="unreadable")
-                _log.warning("%s", error)
+                errors.append(str(error))
         qa.progress("rerank library", num_done, len(by_video))
-    return best_first(candidate for candidate in judged if candidate.rerank_score is not None)
+    return best_first(candidate for candidate in judged if candidate.rerank_score is not None), errors
 
 
-def _warning(locations: Sequence[Location]) -> str | None:
-    """Return in one line which videos could not be judged, if there are any."""
+def _caveats(qa: LongVideoQA, hits: Sequence[LibraryHit]) -> Iterator[str]:
+    """Yield what a reader of these hits must know of their videos, the model and the evidence."""
+    for hit in {hit.video_id: hit for hit in hits}.values():
+        if hit.location.is_there and hit.location.path is not None:
+            video = qa.inspect_video(hit.location.path)
+            damage = describe_damage(hit.index.frames, hit.index.frames_substituted)
+            lines = (*video.warnings, *damage, *describe_model(qa.model, video))
+            yield from (f"{video.path}: {line}" for line in lines)
+    if has_probabilities(qa.config):
+        yield from describe_evidence([hit.candidate for hit in hits])
+
+
+def _describe_lost(locations: Sequence[Location]) -> Iterator[str]:
+    """Yield in one line which videos could not be judged, if there are any."""
     if not locations:
-        return None
+        return
     names = ", ".join(f"{location.path} ({location.state})" for location in locations[:MAX_NAMES])
     more = f" and {len(locations) - MAX_NAMES} more" if len(locations) > MAX_NAMES else ""
-    return (
+    yield (
         f"{counted(len(locations), 'video')} of the library can't be read now, so that what matches there is ranked "
         f"by embedding alone, after all others: {names}{more}"
     )

@@ -36,6 +36,8 @@ class Model(Protocol):
     """The layout of reranking prompts that suits the model best, as `rerank.layout` names it."""
     answer_mode: str
     """The way to answer multiple choice that suits the model best, as `answer.mode` names it."""
+    is_for_synthetic: bool
+    """Whether the model knows the videos of `lvqa make-videos` alone, as its config.json says."""
     time_encoding: str
     """The encoding of a frame's time that suits the model best, as `answer.time_encoding` names it."""
 

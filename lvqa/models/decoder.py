@@ -69,6 +69,7 @@ class Decoder(ABC):
         """The width of the states."""
         self.rerank_layout = str(getattr(library.config, "rerank_layout", "question_first"))
         self.answer_mode = str(getattr(library.config, "answer_mode", "logits"))
+        self.is_for_synthetic = getattr(library.config, "synthetic_videos_only", False) is True
         text_model = library.model.language_model
         self.lm_head = LMHead(text_model.norm, library.lm_head.weight, tokenizer)
         self._forward = ForwardPasses(text_model, embedding_rows=self.embedding_rows, position_axes=self.position_axes)

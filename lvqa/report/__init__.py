@@ -4,9 +4,10 @@ from lvqa.report.answer_page import write_page
 from lvqa.report.answers import clock, is_correct, num_inside, span_text
 from lvqa.report.contact_sheet import write_contact_sheet
 from lvqa.report.diagnostics import write_diagnostics
-from lvqa.report.runs import write_report
+from lvqa.report.runs import Report, write_report
 
 __all__ = [
+    "Report",
     "clock",
     "is_correct",
     "num_inside",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,17 +27,25 @@ PLOTS = (
 """(media query, theme, width in inches) of each plot; the first one whose query fits the screen is shown."""
 
 
-def write_page(path: Path, answer: Answer, video: Video, *, evidence: Sequence[Candidate]) -> None:
+def write_page(
+    path: Path,
+    answer: Answer,
+    video: Video,
+    *,
+    evidence: Sequence[Candidate],
+    made_with: Mapping[str, Any] | None = None,
+) -> None:
     """Write an answer as one HTML file that needs no other file.
 
-    It contains the question with its picture, the answer, the options, the scores over time, the selected frames by
-    clip, the clips that were found and not used, and the cost.
+    It contains the question with its picture, the answer, what a reader must know of it, the options, the scores over
+    time, the selected frames by clip, the clips that were found and not used, the cost, and what it was made with.
 
     Args:
         path: Where the page is written.
         answer: The answer.
         video: The video that the question is about; its frames are decoded again.
         evidence: The candidates to list, best first.
+        made_with: The model, the settings and the versions, as `provenance` returns them.
 
     Raises:
         LvqaError: If the frames or the picture of the question cannot be read, or the page cannot be written.
@@ -60,6 +70,8 @@ def write_page(path: Path, answer: Answer, video: Video, *, evidence: Sequence[C
         span=span_text,
         scores=scores_text,
         seconds=sum(answer.seconds.values()),
+        made_with=made_with,
+        settings=json.dumps(made_with["settings"], indent=1) if made_with else "",
     )
     write_file(path, html)
 
@@ -98,9 +110,9 @@ _PAGE = """<!doctype html>
 <title>{{ answer.question.text|truncate(80) }}</title>
 <style>
  :root { color-scheme: light dark; --back: #fff; --text: #1f2328; --muted: #59636e; --line: #d1d9e0;
-  --accent: #2563a8; --tint: #eef4fb; --inside: #1f7a45; }
+  --accent: #2563a8; --tint: #eef4fb; --inside: #1f7a45; --warn: #b35900; }
  @media (prefers-color-scheme: dark) { :root { --back: #0d1117; --text: #e6edf3; --muted: #9198a1; --line: #3d444d;
-  --accent: #5aa2ee; --tint: #14243a; --inside: #4cc27c; } }
+  --accent: #5aa2ee; --tint: #14243a; --inside: #4cc27c; --warn: #e8963c; } }
  * { box-sizing: border-box; }
  body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 62rem;
   margin: 2rem auto; padding: 0 1rem; }
@@ -110,6 +122,7 @@ _PAGE = """<!doctype html>
  h3 small { display: block; font-weight: normal; color: var(--muted); }
  .answer { font-size: 1.35rem; padding: .7rem 1rem; background: var(--tint); border-left: .3rem solid var(--accent); }
  .answer { overflow-wrap: anywhere; }
+ .warning { padding: .4rem 1rem; border-left: .3rem solid var(--warn); overflow-wrap: anywhere; }
  .small { color: var(--muted); font-size: .875rem; overflow-wrap: anywhere; }
  table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
  th, td { text-align: left; padding: .25rem 1.2rem .25rem 0; border-bottom: 1px solid var(--line); }
@@ -146,6 +159,9 @@ _PAGE = """<!doctype html>
  &middot; {{ video.width }}x{{ video.height }}
  &middot; model {{ answer.model }} &middot; method {{ answer.method }}</p>
 <p class="answer">{% if answer.option %}{{ answer.option }}. {% endif %}{{ answer.text }}</p>
+{% for warning in answer.caveats.warnings %}
+<p class="warning">{{ warning }}</p>
+{% endfor %}
 {% if options %}
 <h2>Options</h2>
 <table class="options">{% for letter, text, score in options %}
@@ -179,6 +195,7 @@ _PAGE = """<!doctype html>
 <button type="button" class="frame{{ " inside" if inside }}" aria-haspopup="dialog"
 ><img src="{{ pictures[seconds] }}" alt="frame at {{ clock(seconds) }}">{{ clock(seconds) }}
 {%- if truth and not inside %} outside the evidence{% endif %}
+{%- if seconds in answer.caveats.substituted_seconds %} damaged, another one is shown{% endif %}
 </button>
 {% endfor %}</div>
 </section>
@@ -203,6 +220,14 @@ _PAGE = """<!doctype html>
  {% if answer.index %}
  Index of {{ counted(answer.index.clips, "clip") }}, {{ "reused" if answer.index.reused else "built now" }}.
  {% endif %}</p>
+{% if made_with %}
+<h2>Made with</h2>
+<p class="small">video {{ video.id }}; model {{ made_with.model }}, revision {{ made_with.model_revision }};
+ {% for name, version in made_with.versions.items() %}
+{{ name }} {{ version }}{{ ", " if not loop.last }}
+{%- endfor %}.</p>
+<details class="small"><summary>all settings</summary><pre>{{ settings }}</pre></details>
+{% endif %}
 <dialog aria-label="an enlarged frame"><img alt="">
 <form method="dialog"><button type="button" aria-label="previous frame">&larr;</button><output></output>
 <button type="button" aria-label="next frame">&rarr;</button><button autofocus>Close</button></form></dialog>

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvqa.evaluation import NO_BUDGET, Arm, Row, Run, read_run, resolve_arms
-from lvqa.records import LvqaError
+from lvqa.evaluation import NO_BUDGET, Arm, Row, Run, read_run, resolve_arms, settings_of
+from lvqa.records import LvqaError, counted
 
+ANSWERING_SETTINGS = ("model.dtype", "model.max_pixels")
+"""What must be equal in runs that are compared, beside the model and the settings of its answers."""
 BASELINE = "uniform"
 """The method of the baseline, if a run does not name an arm as its baseline."""
 
@@ -47,6 +49,12 @@ class NamedRun:
         return settings.name if settings.make is None else f"synthetic videos in {settings.name}'s layout"
 
     @property
+    def model(self) -> str:
+        """The model's name and, where it is known, the revision that answered."""
+        revision = self.run.about.get("model_revision")
+        return self.run.config.model.name + (f" ({revision})" if revision else "")
+
+    @property
     def num_missing_answers(self) -> int:
         """The number of rows that the run still lacks."""
         num_conditions = sum(len(arm.budgets) for arm in resolve_arms(self.run.config))
@@ -66,7 +74,7 @@ class Condition:
     rows: tuple[Row, ...]
     baseline: tuple[Row, ...] | None
     """The rows of the baseline at the same budget: of the arm that this arm or its run names as the baseline, or else
-    of the uniform arm of its run, or of another run of the same benchmark.
+    of the uniform arm of its run, or of another run that can be compared with it (see `why_not_comparable`).
 
     None if there is no such arm, in an arm without frames, and in the baseline itself.
     """
@@ -104,13 +112,13 @@ def conditions_of(runs: Sequence[NamedRun]) -> list[Condition]:
             rows.setdefault((named.name, row["arm"], row["budget"]), []).append(row)
     ranks = {key: i for i, key in enumerate(arms)}
     keys = sorted(rows, key=lambda key: (ranks.get(key[:2], len(ranks)), key[2]))
-    benchmarks = {named.name: named.benchmark for named in runs}
+    comparable = {(a.name, b.name) for a in runs for b in runs if not why_not_comparable(a, b)}
 
     def display_name(run: str, arm: str) -> str:
         return clean(arm) if counts[arm] < 2 else f"{run}: {clean(arm)}"
 
     def condition(key: _Key) -> Condition:
-        baseline = _baseline(key, keys, arms, benchmarks)
+        baseline = _baseline(key, keys, arms, comparable)
         is_uniform = baseline is not None and _method(baseline, arms) == BASELINE
         return Condition(
             run=key[0],
@@ -132,7 +140,7 @@ def _method(key: _Key, arms: Mapping[tuple[str, str], Arm]) -> str:
 
 
 def _baseline(
-    key: _Key, keys: Sequence[_Key], arms: Mapping[tuple[str, str], Arm], benchmarks: Mapping[str, str]
+    key: _Key, keys: Sequence[_Key], arms: Mapping[tuple[str, str], Arm], comparable: Set[tuple[str, str]]
 ) -> _Key | None:
     """Return the condition with which this one is compared, preferably of the same run."""
     run, _, budget = key
@@ -142,9 +150,44 @@ def _baseline(
         candidates = [other for other in candidates if other[:2] == (run, arm.baseline)]
     else:
         candidates = [other for other in candidates if _method(other, arms) == BASELINE]
-        candidates = [other for other in candidates if benchmarks[other[0]] == benchmarks[run]]
+        candidates = [other for other in candidates if (run, other[0]) in comparable]
     best = min(candidates, key=lambda other: other[0] != run, default=key)
     return None if best == key else best
+
+
+def why_not_comparable(one: NamedRun, other: NamedRun) -> str:
+    """Return in what two runs differ, so that their answers can't be compared; "" if they can.
+
+    Arms may select frames in any way. What must be equal is who answers from the frames, how, and what is asked.
+    """
+    if one.name == other.name:
+        return ""
+    if one.benchmark != other.benchmark:
+        return f"benchmark {one.benchmark} and {other.benchmark}"
+    if one.model != other.model:
+        return f"model {one.model} and {other.model}"
+    ours, theirs = _answering(one), _answering(other)
+    differing = [key for key in ours if ours[key] != theirs[key]]
+    if differing:
+        return ", ".join(f"{key} {ours[key]} and {theirs[key]}" for key in differing)
+    questions, others = _questions(one), _questions(other)
+    shared = questions.keys() & others.keys()
+    if not shared:
+        return "no question was put in both"
+    changed = sum(questions[key] != others[key] for key in shared)
+    return f"{counted(changed, 'question')} with other words, options or another target" if changed else ""
+
+
+def _answering(named: NamedRun) -> dict[str, str]:
+    """Return the settings that decide what the model answers from given frames."""
+    settings = settings_of(named.run.config)
+    return {key: settings[key] for key in settings if key.startswith("answer.") or key in ANSWERING_SETTINGS}
+
+
+def _questions(named: NamedRun) -> dict[tuple[str, str], tuple[object, ...]]:
+    """Return what was put to the model; a row of lvqa 0.1 has only the target."""
+    rows = named.run.rows
+    return {(row["video_id"], row["question_id"]): (row["question"], *row["options"], row["target"]) for row in rows}
 
 
 def by_arm(conditions: Sequence[Condition]) -> dict[str, list[Condition]]:

@@ -23,10 +23,11 @@ def render_page(template: str, **values: object) -> bytes:
 
 
 def render_figure(figure: Figure, format: str) -> bytes:
-    """Return the figure as a file of this format: "png" or "svg"."""
+    """Return the figure as a file of this format: "png", "svg" or "pdf"."""
     buffer = io.BytesIO()
     # Without the date: the same figure is the same file.
-    figure.savefig(buffer, format=format, dpi=110, metadata={"Date": None} if format == "svg" else None)
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    figure.savefig(buffer, format=format, dpi=110, metadata=metadata.get(format))
     return buffer.getvalue()
 
 

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def accuracy_figure(conditions: Sequence[Condition], published: Sequence[PublishedResult] = ()) -> bytes:
+def accuracy_figure(
+    conditions: Sequence[Condition], published: Sequence[PublishedResult] = (), *, format: str = "svg"
+) -> bytes:
     """Plot accuracy with its interval.
 
     The plot has a curve for each arm over the budgets, or a panel for each budget if there are many arms. With one
@@ -51,13 +53,13 @@ def accuracy_figure(conditions: Sequence[Condition], published: Sequence[Publish
     styles = styles_of(conditions)
     if len(budgets) > 1:
         draw = _accuracy_by_budget if len(styles) <= len(COLOURS) else _accuracy_in_panels
-        return draw(conditions, styles, budgets, published)
+        return draw(conditions, styles, budgets, published, format)
     with new_figure(height=0.9 + 0.3 * (len(conditions) + len(published))) as figure:
         axes = figure.subplots()
         for y, condition in enumerate(conditions):
             share = accuracy(condition.rows)
             _draw_share(axes, y, share, styles[condition.arm])
-            annotate_value(axes, 100 * share.high, y, percent(share.value))
+            annotate_value(axes, 100 * _right_end(share), y, percent(share.value))
         for y, result in enumerate(published, len(conditions)):
             value = result.accuracy[budgets[0]]
             axes.plot([value], [y], **_published_style(result, conditions, styles))
@@ -66,7 +68,7 @@ def accuracy_figure(conditions: Sequence[Condition], published: Sequence[Publish
         label_rows(axes, names + [f"{_published_label(result)}, {frames_text(budgets[0])}" for result in published])
         axes.margins(x=0.08)
         axes.set_xlabel("accuracy, percent (95% interval)")
-        return render_figure(figure, "svg")
+        return render_figure(figure, format)
 
 
 def _accuracy_in_panels(
@@ -74,6 +76,7 @@ def _accuracy_in_panels(
     styles: dict[str, Style],
     budgets: Sequence[int],
     published: Sequence[PublishedResult],
+    format: str,
 ) -> bytes:
     """Plot a panel for each budget with a row for each arm. Arms without frames are in every panel."""
     arms = list(styles)
@@ -84,13 +87,13 @@ def _accuracy_in_panels(
             for condition in (condition for condition in conditions if condition.budget in (0, budget)):
                 share, y = accuracy(condition.rows), arms.index(condition.arm)
                 _draw_share(axes, y, share, styles[condition.arm])
-                annotate_value(axes, 100 * share.high, y, percent(share.value))
+                annotate_value(axes, 100 * _right_end(share), y, percent(share.value))
                 for result in (p for p in published if p.method == condition.method and budget in p.accuracy):
                     axes.plot([result.accuracy[budget]], [y], **_published_style(result, conditions, styles))
             label_rows(axes, [styles[arm].label for arm in arms])
             axes.margins(x=0.12)
         figure.supxlabel("accuracy, percent (95% interval)", fontsize=9, color=TEXT_COLOUR)
-        return render_figure(figure, "svg")
+        return render_figure(figure, format)
 
 
 def _accuracy_by_budget(
@@ -98,6 +101,7 @@ def _accuracy_by_budget(
     styles: dict[str, Style],
     budgets: Sequence[int],
     published: Sequence[PublishedResult],
+    format: str,
 ) -> bytes:
     arms = by_arm(conditions)
     step = min(0.06, 0.5 * min(np.diff(np.log2(budgets))) / len(arms))
@@ -107,9 +111,10 @@ def _accuracy_by_budget(
         for i, (arm, of_arm) in enumerate(arms.items()):
             style = styles[arm]
             shares = [accuracy(condition.rows) for condition in of_arm]
-            values = np.array([[100 * s.value, 100 * s.low, 100 * s.high] for s in shares]).T
+            values = 100 * np.array([[s.value, s.low, s.high] for s in shares]).T
             if not of_arm[0].budget:
-                axes.axhspan(values[1, 0], values[2, 0], color=style.colour, alpha=0.08, lw=0)
+                if not np.isnan(values[1, 0]):
+                    axes.axhspan(values[1, 0], values[2, 0], color=style.colour, alpha=0.08, lw=0)
                 axes.axhline(values[0, 0], color=style.colour, lw=1.2, ls=(0, (5, 3)))
                 labels.append((budgets[-1], values[0, 0], Style(style.colour, "", f"{style.label} (no frames)")))
                 continue
@@ -129,7 +134,7 @@ def _accuracy_by_budget(
         axes.grid(axis="y")
         axes.set(xlabel="budget, frames", ylabel="accuracy, percent (95% interval)")
         label_at_right(figure, axes, labels)
-        return render_figure(figure, "svg")
+        return render_figure(figure, format)
 
 
 def _published_style(
@@ -146,7 +151,7 @@ def _published_label(result: PublishedResult) -> str:
     return abbreviate(f"{result.method} ({result.source.partition(',')[0]})")
 
 
-def ability_figure(conditions: Sequence[Condition]) -> bytes:
+def ability_figure(conditions: Sequence[Condition], *, format: str = "svg") -> bytes:
     """Plot accuracy by ability, a panel for each budget. Arms without frames are in every panel."""
     styles = styles_of(conditions)
     budgets = sorted({condition.budget for condition in conditions if condition.budget}) or [0]
@@ -173,10 +178,10 @@ def ability_figure(conditions: Sequence[Condition]) -> bytes:
             label_rows(axes, names)
         figure.supxlabel("accuracy, percent (95% interval)", fontsize=9, color=TEXT_COLOUR)
         add_legend(figure, styles)
-        return render_figure(figure, "svg")
+        return render_figure(figure, format)
 
 
-def recall_figure(conditions: Sequence[Condition]) -> bytes | None:
+def recall_figure(conditions: Sequence[Condition], *, format: str = "svg") -> bytes | None:
     """Plot how often the annotated time is hit, stage by stage; return None if there is no stage."""
     styles = styles_of(conditions)
     ranked = recall_by_stage(conditions)
@@ -200,10 +205,10 @@ def recall_figure(conditions: Sequence[Condition]) -> bytes | None:
         axes.set_xlim(-2, 102)
         axes.set_xlabel("annotated time hit, percent of questions (95% interval)")
         add_legend(figure, present)
-        return render_figure(figure, "svg")
+        return render_figure(figure, format)
 
 
-def cost_figure(conditions: Sequence[Condition]) -> bytes:
+def cost_figure(conditions: Sequence[Condition], *, format: str = "svg") -> bytes:
     """Plot accuracy over the tokens and over the seconds of a question; the marker grows with the budget."""
     styles = styles_of(conditions)
     budgets = sorted({condition.budget for condition in conditions})
@@ -232,10 +237,12 @@ def cost_figure(conditions: Sequence[Condition]) -> bytes:
             axes.set_xlabel(name)
         panels[0].set_ylabel("accuracy, percent")
         label_at_right(figure, panels[1], [(*markers[-1][:2], styles[arm]) for arm, markers in by_arm_name.items()])
-        return render_figure(figure, "svg")
+        return render_figure(figure, format)
 
 
-def comparison_figure(comparisons: Sequence[tuple[Condition, Comparison]], conditions: Sequence[Condition]) -> bytes:
+def comparison_figure(
+    comparisons: Sequence[tuple[Condition, Comparison]], conditions: Sequence[Condition], *, format: str = "svg"
+) -> bytes:
     """Plot the difference of each condition to its baseline, with its interval: a forest plot."""
     styles = styles_of(conditions)
     with new_figure(height=1.0 + 0.27 * len(comparisons)) as figure:
@@ -245,7 +252,7 @@ def comparison_figure(comparisons: Sequence[tuple[Condition, Comparison]], condi
         for y, (condition, paired) in enumerate(comparisons):
             draw_interval(axes, y, paired.difference, (paired.low, paired.high), styles[condition.arm])
             text = (
-                f"{points(paired.difference)}   {paired.gained} gained, {paired.lost} lost, p {p_text(paired.p_value)}"
+                f"{points(paired.difference)}   {paired.gained} gained, {paired.lost} lost, p {p_text(paired.holm_p)}"
             )
             axes.annotate(
                 text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=TEXT_COLOUR
@@ -254,11 +261,16 @@ def comparison_figure(comparisons: Sequence[tuple[Condition, Comparison]], condi
             axes, [f"{styles[condition.arm].label}, {frames_text(condition.budget)}" for condition, _ in comparisons]
         )
         axes.set_xlabel(f"difference to {baseline_names(comparisons)} at the same budget, points (95% interval)")
-        return render_figure(figure, "svg")
+        return render_figure(figure, format)
 
 
 def _draw_share(axes: Axes, y: float, share: Share, style: Style) -> None:
     draw_interval(axes, y, share.value, (share.low, share.high), style)
+
+
+def _right_end(share: Share) -> float:
+    """Return where a share's mark ends: at its interval's end, or at the share itself if there is no interval."""
+    return share.value if math.isnan(share.high) else share.high
 
 
 def _cost_axis(axes: Axes, values: Sequence[float]) -> None:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lvqa.evaluation import Comparison
+from lvqa.evaluation.intervals import MIN_CLUSTERS
 from lvqa.records import counted
 from lvqa.report import plots, tables
-from lvqa.report.conditions import PUBLISHED_RESULTS, Condition, NamedRun, clean, conditions_of, read_runs
+from lvqa.report.conditions import (
+    PUBLISHED_RESULTS,
+    Condition,
+    NamedRun,
+    clean,
+    conditions_of,
+    read_runs,
+    why_not_comparable,
+)
+from lvqa.report.latex import escape_latex, to_latex
+from lvqa.report.methods import methods_paragraph, settings_lines
 from lvqa.report.page import data_url, render_page, write_file
 from lvqa.report.tables import Table, to_markdown
+
+FIGURE_FORMATS = ("pdf", "svg", "png")
+_INTERVALS = f"Intervals are 95%, with videos as samples; fewer than {MIN_CLUSTERS} videos have none."
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,29 +39,66 @@ class Section:
     tables: Sequence[Table] = ()
     lines: Sequence[str] = ()
     """The items of a list under the tables."""
-    plot: Callable[[], bytes | None] = lambda: None
-    """The function draws the plot as SVG, and returns None if there is nothing to draw."""
+    plot: Callable[[str], bytes | None] = lambda _: None
+    """The function draws the plot in a format (svg, pdf, png), and returns None if there is nothing to draw."""
+
+    @property
+    def file_name(self) -> str:
+        """What its files and its tables' labels are called: "accuracy-by-ability"."""
+        return re.sub(r"[^a-z]+", "-", self.title.lower()).strip("-")
 
 
-def write_report(runs: Sequence[Path], html: Path | None = None, csv: Path | None = None) -> str:
-    """Return the report of the runs in these folders as Markdown, and write it as a page and as CSV.
+class Report:
+    """The report of some runs."""
 
-    Args:
-        runs: The run folders. Their arms stand side by side.
-        html: Where the page is written.
-        csv: Where the figures are written.
+    def __init__(self, runs: Sequence[Path]) -> None:
+        """Read the runs in these folders, whose arms stand side by side. LvqaError if a folder is not a run folder."""
+        self._runs = read_runs(runs)
+        self._conditions = conditions_of(self._runs)
+        self._sections = _sections(self._runs, self._conditions)
+
+    def to_markdown(self) -> str:
+        """Return the report as Markdown."""
+        return _markdown(self._runs, self._sections)
+
+    def write(
+        self,
+        *,
+        html: Path | None = None,
+        csv: Path | None = None,
+        latex: Path | None = None,
+        figures: Path | None = None,
+    ) -> None:
+        """Write the report in other forms.
+
+        Args:
+            html: Where the page is written.
+            csv: Where the figures are written as numbers.
+            latex: Where the tables and the methods paragraph are written in LaTeX, for the package booktabs.
+            figures: A folder for the plots, each as PDF, SVG and PNG.
+
+        Raises:
+            LvqaError: A file can't be written.
+        """
+        if csv is not None:
+            write_file(csv, tables.to_csv(self._conditions).encode("utf-8", errors="backslashreplace"))
+        if latex is not None:
+            write_file(latex, _latex(self._runs, self._sections).encode("utf-8", errors="backslashreplace"))
+        if figures is not None:
+            _write_figures(figures, self._sections)
+        if html is not None:
+            write_file(html, _page(self._runs, self._sections))
+
+
+def write_report(runs: Sequence[Path], **files: Path | None) -> str:
+    """Return the report of the runs in these folders as Markdown, and write it into files as `Report.write` does.
 
     Raises:
         LvqaError: If a folder is not a run folder, before anything is written; or if a file cannot be written.
     """
-    named = read_runs(runs)
-    conditions = conditions_of(named)
-    sections = _sections(named, conditions)
-    if csv is not None:
-        write_file(csv, tables.to_csv(conditions).encode("utf-8", errors="backslashreplace"))
-    if html is not None:
-        write_file(html, _page(named, sections))
-    return _markdown(named, sections)
+    report = Report(runs)
+    report.write(**files)
+    return report.to_markdown()
 
 
 def _sections(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list[Section]:
@@ -53,9 +106,8 @@ def _sections(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list
     sections = []
     if conditions:
         sections = [_overview(conditions), _accuracy(runs, conditions), _published(runs), _abilities(conditions)]
-        sections += [_recall(conditions), _paired(conditions)]
-        sections += [_cost(runs, conditions), _official(runs, conditions)]
-    sections.append(_failures(runs))
+        sections += [_recall(conditions), _paired(conditions), _cost(runs, conditions), _official(runs, conditions)]
+    sections += [_not_compared(runs), _failures(runs), _warnings(runs), _methods(runs)]
     return [section for section in sections if section.tables or section.lines]
 
 
@@ -71,14 +123,16 @@ def _overview(conditions: Sequence[Condition]) -> Section:
 
 def _accuracy(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Section:
     benchmarks, budgets = {run.benchmark for run in runs}, {condition.budget for condition in conditions}
-    comparable = [p for p in PUBLISHED_RESULTS if p.benchmark in benchmarks and budgets & {*p.accuracy}]
+    # A figure of another model shares no axes with these.
+    of_model = [p for p in PUBLISHED_RESULTS if all(p.model in run.run.config.model.name for run in runs)]
+    comparable = [p for p in of_model if p.benchmark in benchmarks and budgets & {*p.accuracy}]
     models = dict.fromkeys(p.model for p in comparable)
     return Section(
         "Accuracy",
-        "Percent of all questions, with the 95% interval by Wilson; a failed answer is counted as wrong."
+        f"Percent of all questions; a failed answer is counted as wrong. {_INTERVALS}"
         + (f" Hollow markers: published for {', '.join(models)}, not run here." if comparable else ""),
         [tables.accuracy_table(conditions)],
-        plot=lambda: plots.accuracy_figure(conditions, comparable),
+        plot=lambda format: plots.accuracy_figure(conditions, comparable, format=format),
     )
 
 
@@ -93,9 +147,9 @@ def _published(runs: Sequence[NamedRun]) -> Section:
 def _abilities(conditions: Sequence[Condition]) -> Section:
     return Section(
         "Accuracy by ability",
-        "Percent with the 95% interval by Wilson. A question with several abilities counts once in each.",
+        f"Percent. A question with several abilities counts once in each. {_INTERVALS}",
         tables.ability_tables(conditions),
-        plot=lambda: plots.ability_figure(conditions),
+        plot=lambda format: plots.ability_figure(conditions, format=format),
     )
 
 
@@ -103,9 +157,9 @@ def _recall(conditions: Sequence[Condition]) -> Section:
     return Section(
         "Evidence recall by stage",
         "Percent of the questions with an annotated time whose time overlaps one of the best clips, or contains a "
-        "selected frame (95% interval by Wilson).",
+        f"selected frame. {_INTERVALS}",
         tables.recall_tables(conditions),
-        plot=lambda: plots.recall_figure(conditions),
+        plot=lambda format: plots.recall_figure(conditions, format=format),
     )
 
 
@@ -114,10 +168,13 @@ def _paired(conditions: Sequence[Condition]) -> Section:
     names = tables.baseline_names(comparisons)
     return Section(
         f"Paired difference to {names}",
-        "On the same questions at the same budget, in points of accuracy; the 95% interval is from a bootstrap over "
-        f"videos. Gained: correct here and wrong with {names}; lost: wrong here and correct with {names}.",
+        "On the same questions at the same budget, in points of accuracy. "
+        f"{_INTERVALS} p is of the difference, by the same standard error; p by Holm is corrected for all lines of "
+        "the table. McNemar's test takes questions for independent samples, and so finds too much. "
+        f"Gained: correct here and wrong with {names}; lost: wrong here and correct with {names}. "
+        f"{tables.power_text(comparisons)}".strip(),
         [tables.comparison_table(comparisons)] if comparisons else [],
-        plot=lambda: plots.comparison_figure(comparisons, conditions),
+        plot=lambda format: plots.comparison_figure(comparisons, conditions, format=format),
     )
 
 
@@ -129,7 +186,7 @@ def _cost(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Section:
         "memory cost nothing, so their numbers depend on the questions before. The larger the budget, the larger the "
         "marker.",
         [tables.cost_table(conditions), *([index] if index else [])],
-        plot=lambda: plots.cost_figure(conditions) if len(conditions) > 1 else None,
+        plot=lambda format: plots.cost_figure(conditions, format=format) if len(conditions) > 1 else None,
     )
 
 
@@ -144,8 +201,28 @@ def _official(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Sect
     )
 
 
+def _not_compared(runs: Sequence[NamedRun]) -> Section:
+    lines = []
+    for one, other in itertools.combinations(runs, 2):
+        if reason := why_not_comparable(one, other):
+            lines.append(clean(f"{one.name} and {other.name}: {reason}"))
+    return Section("Not compared", "Arms of these runs are not measured against each other.", lines=lines)
+
+
+def _methods(runs: Sequence[NamedRun]) -> Section:
+    with_answers = [named for named in runs if named.run.rows]
+    several = len(with_answers) > 1
+    lines = [f"{named.name}, {line}" if several else line for named in with_answers for line in settings_lines(named)]
+    return Section("Methods", " ".join(map(methods_paragraph, with_answers)), lines=lines)
+
+
 def _failures(runs: Sequence[NamedRun]) -> Section:
     return Section("Failures", "Each of these answers counts as wrong.", lines=tables.failures(runs))
+
+
+def _warnings(runs: Sequence[NamedRun]) -> Section:
+    text = "These answers count as they are; what is wrong with their video, the model or the evidence."
+    return Section("Warnings", text, lines=tables.warnings(runs))
 
 
 def _about(named: NamedRun) -> list[str]:
@@ -181,8 +258,27 @@ def _markdown(runs: Sequence[NamedRun], sections: Sequence[Section]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def _latex(runs: Sequence[NamedRun], sections: Sequence[Section]) -> str:
+    """Return each section as its tables, with its text for the caption; the methods as a paragraph."""
+    blocks = ["% Made by lvqa report. It needs \\usepackage{booktabs} and \\usepackage{graphicx}.\n"]
+    for section in sections:
+        for i, table in enumerate(section.tables, start=1):
+            title = f"{section.title}, {table.caption}" if table.caption else section.title
+            label = f"tab:{section.file_name}" + (f"-{i}" if len(section.tables) > 1 else "")
+            blocks.append(to_latex(table, caption=f"{title}. {section.text}", label=label))
+    blocks += [f"\\paragraph{{Methods.}} {escape_latex(methods_paragraph(run))}\n" for run in runs if run.run.rows]
+    return "\n".join(blocks)
+
+
+def _write_figures(folder: Path, sections: Sequence[Section]) -> None:
+    for section in sections:
+        for format in FIGURE_FORMATS:
+            if plot := section.plot(format):
+                write_file(folder / f"{section.file_name}.{format}", plot)
+
+
 def _page(runs: Sequence[NamedRun], sections: Sequence[Section]) -> bytes:
-    plots_by_section = [(section, section.plot()) for section in sections]
+    plots_by_section = [(section, section.plot("svg")) for section in sections]
     return render_page(
         _PAGE,
         title=f"Report: {', '.join(run.name for run in runs)}",

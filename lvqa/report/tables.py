@@ -17,11 +17,13 @@ from lvqa.evaluation import (
     accuracy,
     by_ability,
     compare,
+    correct,
     cost,
     evidence_recall,
     index_cost,
     official_accuracy,
 )
+from lvqa.evaluation.intervals import POWER
 from lvqa.records import counted
 from lvqa.report.conditions import PUBLISHED_RESULTS, Condition, NamedRun, by_arm, clean
 
@@ -142,12 +144,25 @@ def recall_tables(conditions: Sequence[Condition]) -> list[Table]:
 
 
 def compare_to_baselines(conditions: Sequence[Condition]) -> list[tuple[Condition, Comparison]]:
-    """Return every condition that has a baseline at its budget, with the comparison to it."""
-    return [
+    """Return every condition that has a baseline at its budget, with the comparison to it, corrected for them all."""
+    paired = [
         (condition, compare(condition.rows, condition.baseline))
         for condition in conditions
         if condition.baseline is not None
     ]
+    corrected = correct([comparison for _, comparison in paired])
+    return [(condition, comparison) for (condition, _), comparison in zip(paired, corrected, strict=True)]
+
+
+def power_text(comparisons: Sequence[tuple[Condition, Comparison]]) -> str:
+    """Return how large a difference is found in most runs like this one, as a sentence; "" if it is not known."""
+    paired = [comparison for _, comparison in comparisons if comparison.detectable > 0]
+    if not paired:
+        return ""
+    smallest, largest = (percent(pick(comparison.detectable for comparison in paired)) for pick in (min, max))
+    size = smallest if smallest == largest else f"{smallest} to {largest} (by line)"
+    num_videos = counted(max(comparison.num_videos for comparison in paired), "video")
+    return f"With {num_videos} a difference of {size} points is found in {POWER:.0%} of runs."
 
 
 def baseline_names(comparisons: Sequence[tuple[Condition, Comparison]]) -> str:
@@ -158,7 +173,7 @@ def baseline_names(comparisons: Sequence[tuple[Condition, Comparison]]) -> str:
 
 def comparison_table(comparisons: Sequence[tuple[Condition, Comparison]]) -> Table:
     """Return a line for each condition: the difference to its baseline, and whether it may be due to chance."""
-    head = ("arm", "frames", "difference, points", "gained", "lost", "McNemar's exact p", "n")
+    head = ("arm", "frames", "difference, points", "gained", "lost", "p", "p by Holm", "McNemar's exact p", "n")
     lines = [
         (
             Entry(condition.arm),
@@ -166,7 +181,7 @@ def comparison_table(comparisons: Sequence[tuple[Condition, Comparison]]) -> Tab
             Entry(points(paired.difference), _interval(paired)),
             Entry(str(paired.gained)),
             Entry(str(paired.lost)),
-            Entry(p_text(paired.p_value)),
+            *(Entry(p_text(p)) for p in (paired.p_value, paired.holm_p, paired.mcnemar_p)),
             Entry(str(paired.n)),
         )
         for condition, paired in comparisons
@@ -229,17 +244,27 @@ def published_table(runs: Sequence[NamedRun]) -> Table | None:
 
 def failures(runs: Sequence[NamedRun]) -> list[str]:
     """Return a line for each error of a video: how many answers failed, and to which questions."""
-    rows_by_error: dict[tuple[str, str, str], list[Row]] = {}
+    return _lines_by_video(runs, lambda row: [] if row["error"] is None else [row["error"]])
+
+
+def warnings(runs: Sequence[NamedRun]) -> list[str]:
+    """Return a line for each warning about a video: how many answers it concerns, and to which questions."""
+    return _lines_by_video(runs, lambda row: row["warnings"])
+
+
+def _lines_by_video(runs: Sequence[NamedRun], texts_of: Callable[[Row], Sequence[str]]) -> list[str]:
+    """Return a line for each text that rows of a video have; MAX_FAILURES lines at most."""
+    rows_by_text: dict[tuple[str, str, str], list[Row]] = {}
     for named in runs:
         for row in named.run.rows:
-            if row["error"] is not None:
-                rows_by_error.setdefault((named.name, row["video_id"], row["error"]), []).append(row)
+            for text in texts_of(row):
+                rows_by_text.setdefault((named.name, row["video_id"], text), []).append(row)
     lines = []
-    for (run, video, error), rows in rows_by_error.items():
+    for (run, video, text), rows in rows_by_text.items():
         questions = list(dict.fromkeys(row["question_id"] for row in rows))
         subject = f"question {questions[0]}" if len(questions) == 1 else f"{len(questions)} questions"
         prefix = f"{run}: " if len(runs) > 1 else ""
-        lines.append(clean(f"{prefix}{video}, {subject}, {counted(len(rows), 'answer')}: {error}"))
+        lines.append(clean(f"{prefix}{video}, {subject}, {counted(len(rows), 'answer')}: {text}"))
     num_more = len(lines) - MAX_FAILURES
     return lines if num_more <= 0 else [*lines[:MAX_FAILURES], f"and {num_more} more of this kind"]
 
@@ -263,6 +288,8 @@ def share_entry(share: Share | None) -> Entry:
     """Return a share in percent, with its interval: "52.1" and "45.8-58.3; n 240"."""
     if share is None or not share.n:
         return Entry("-")
+    if math.isnan(share.low):
+        return Entry(percent(share.value), f"{counted(share.num_videos, 'video')}; n {share.n}")
     return Entry(percent(share.value), f"{percent(share.low)}-{percent(share.high)}; n {share.n}")
 
 
@@ -278,6 +305,8 @@ def points(value: float) -> str:
 
 def p_text(value: float) -> str:
     """Return a p-value with two digits: 0.0123 -> "0.012"."""
+    if math.isnan(value):
+        return "-"
     return "<0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
@@ -298,7 +327,7 @@ def frames_text(budget: int) -> str:
 
 def _interval(paired: Comparison) -> str:
     if math.isnan(paired.low):
-        return "one video: no interval" if paired.n else ""
+        return counted(paired.num_videos, "video") if paired.n else ""
     return f"{points(paired.low)} to {points(paired.high)}"
 
 
@@ -340,7 +369,8 @@ def _csv_line(
     if baseline is not None:
         paired = compare(rows, baseline)
         line |= {"difference": paired.difference, "difference_low": paired.low, "difference_high": paired.high}
-        line |= {"gained": paired.gained, "lost": paired.lost, "mcnemar_p": paired.p_value, "pairs": paired.n}
+        line |= {"gained": paired.gained, "lost": paired.lost, "pairs": paired.n, "p": paired.p_value}
+        line |= {"mcnemar_p": paired.mcnemar_p, "detectable": paired.detectable, "videos": paired.num_videos}
     mean = cost(rows)
     line |= {name: getattr(mean, name) for name in ("frames_decoded", "pairs_encoded", "tokens_prefilled")}
     line |= {f"seconds_{clean(stage).replace(' ', '_')}": seconds for stage, seconds in mean.seconds.items()}
@@ -348,8 +378,7 @@ def _csv_line(
 
 
 def _share_fields(name: str, share: Share) -> dict[str, object]:
-    low, high = (share.low, share.high) if share.n else (math.nan, math.nan)
-    return {name: share.value, f"{name}_low": low, f"{name}_high": high, f"{name}_n": share.n}
+    return {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high, f"{name}_n": share.n}
 
 
 def escape_markdown(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lvqa.records import LETTERS, LvqaError, Question
+from lvqa.records import LETTERS, SYNTHETIC_TAG, LvqaError, Question
 from lvqa.synthetic.questions import HELD_OUT_SEEDS, ask_about, clock
 from lvqa.synthetic.script import FRAMES_PER_SECOND, VideoScript, iter_frames, write_script
 from lvqa.synthetic.world import HEIGHT, WIDTH
@@ -32,6 +32,7 @@ def write_video(script: VideoScript, path: Path, on_second: Callable[[], None] =
     tmp_path = path.with_name(f".{path.name}.part")
     try:
         with av.open(str(tmp_path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+            container.metadata["comment"] = SYNTHETIC_TAG
             stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND)
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
             stream.options = {"preset": "veryfast", "crf": "27", "g": "80"}

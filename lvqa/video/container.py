@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from lvqa.records import LvqaError
 
@@ -101,8 +101,8 @@ def demux(stream: av.VideoStream, max_failures: int = 100) -> Iterator[av.Packet
 
 
 def _packets(
-    container: av.container.InputContainer, streams: list[av.VideoStream], max_failures: int = 100
-) -> Iterator[av.Packet[av.VideoStream]]:
+    container: av.container.InputContainer, streams: Sequence[Any], max_failures: int = 100
+) -> Iterator[av.Packet[Any]]:
     """Yield the packets of some streams as `demux` does."""
     import av
 
@@ -120,6 +120,12 @@ def _packets(
             return
         except av.error.FFmpegError:
             failures += 1
+
+
+def packets_of_all_streams(stream: av.VideoStream) -> Iterator[av.Packet[Any]]:
+    """Yield the packets of the stream's file, whatever stream they belong to, in the order of the file."""
+    container = cast("av.container.InputContainer", stream.container)
+    return _packets(container, list(container.streams))
 
 
 def decode(codec: av.VideoCodecContext, packet: av.Packet[av.VideoStream] | None) -> list[av.VideoFrame] | None:

@@ -22,6 +22,8 @@ from lvqa.files import write_atomically
 from lvqa.records import MAX_ASPECT, Video
 from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream
 from lvqa.video.display import Orientation, display_size, orientation_of, warnings_of
+from lvqa.video.header import read_header
+from lvqa.video.holes import describe_holes
 from lvqa.video.identity import FileState, identify, store_id
 from lvqa.video.record import VideoRecord, keep_record
 from lvqa.video.refusal import certain_refusal, likely_refusal, refusal_of_one_frame
@@ -29,7 +31,7 @@ from lvqa.video.timeline import Timeline, read_timeline
 
 _log = logging.getLogger(__name__)
 
-METADATA_FORMAT = 2
+METADATA_FORMAT = 3
 """The version of stored metadata. Raise it when what is stored, or how it is read from a video file, changes."""
 
 _OPTIONAL_COLUMNS = ("packet_ticks", "packet_sizes", "keyframe_positions")
@@ -72,6 +74,7 @@ def inspect_video(path: str | Path, *, metadata_folder: Path | None = None) -> V
         width=width,
         frames_per_second=len(timeline.frame_ticks) / timeline.duration_seconds,
         warnings=timeline.warnings,
+        is_synthetic=metadata.is_synthetic,
     )
 
 
@@ -109,6 +112,8 @@ class VideoMetadata:
     width: int
     """Pixels, as shown."""
     timeline: Timeline
+    is_synthetic: bool
+    """Whether `lvqa make-videos` made the file."""
     source_folder: Path | None = None
     """The folder from which the metadata were loaded; None if they were read from the file itself."""
 
@@ -161,9 +166,11 @@ def read_metadata(file: FileState) -> VideoMetadata:
             _log_warnings(file.path, stored.timeline)
             return stored
     timeline, first = _read_file(file.path)
-    timeline = dataclasses.replace(timeline, warnings=(*timeline.warnings, *first.warnings))
+    header = read_header(file.path, timeline)
+    warnings = (*timeline.warnings, *describe_holes(file.path, timeline), *header.warnings, *first.warnings)
+    timeline = dataclasses.replace(timeline, warnings=warnings)
     _log_warnings(file.path, timeline)
-    return VideoMetadata(first.height, first.width, timeline)
+    return VideoMetadata(first.height, first.width, timeline, header.is_synthetic)
 
 
 def _read_file(path: Path) -> tuple[Timeline, FirstFrame]:
@@ -187,7 +194,7 @@ def _refuse(path: Path, find_reason: Callable[[Path], str | None]) -> None:
 
 
 def _log_warnings(path: Path, timeline: Timeline) -> None:
-    """Tell the user what is wrong with the file's clock."""
+    """Tell the user what is wrong with the file."""
     for warning in timeline.warnings:
         _log.warning("%s: %s", path, warning)
 
@@ -254,6 +261,7 @@ def _encode_metadata(metadata: VideoMetadata, video_id: str, modified_ns: int) -
     columns: dict[str, Any] = {
         "fingerprint": np.array(_fingerprint(video_id, modified_ns)),
         "scalars": np.array([metadata.height, metadata.width, *ratios], dtype=np.int64),
+        "is_synthetic": np.array([metadata.is_synthetic]),
         "frame_ticks": timeline.frame_ticks,
         "warnings": np.array(timeline.warnings, dtype=str),
     }
@@ -275,6 +283,7 @@ def _load_metadata(metadata_folder: Path, video_id: str, modified_ns: int) -> Vi
             if unpacked_size > path.stat().st_size or file["fingerprint"] != _fingerprint(video_id, modified_ns):
                 return None
             height, width, *ratios = file["scalars"].tolist()
+            (is_synthetic,) = file["is_synthetic"].tolist()
             timeline = Timeline(
                 frame_ticks=file["frame_ticks"],
                 end_tick=Fraction(*ratios[:2]),
@@ -282,7 +291,7 @@ def _load_metadata(metadata_folder: Path, video_id: str, modified_ns: int) -> Vi
                 warnings=tuple(file["warnings"].tolist()),
                 **{name: file[name] for name in _OPTIONAL_COLUMNS if name in file},
             )
-            is_valid = timeline.is_valid() and height > 0 and width > 0
+            is_valid = timeline.is_valid() and height > 0 and width > 0 and isinstance(is_synthetic, bool)
     except Exception:  # no file, or one that is no metadata file in one of many ways
         return None
-    return VideoMetadata(height, width, timeline, source_folder=metadata_folder) if is_valid else None
+    return VideoMetadata(height, width, timeline, is_synthetic, metadata_folder) if is_valid else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import multiprocessing
 import os
 import pickle
@@ -191,6 +192,8 @@ def _serve(connection: Connection, make: bytes) -> None:
     """Make the handler, report that it is ready, and answer requests until the connection closes."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     tqdm.set_lock(threading.RLock())  # its own one is a semaphore, which nobody removes when this process is killed
+    # What is wrong with an item is in its value: a line of this process would have no name, and on Ray no reader.
+    logging.getLogger("lvqa").addHandler(logging.NullHandler())
     try:
         with paused_gc():
             handler = pickle.loads(make)()

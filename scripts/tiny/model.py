@@ -142,6 +142,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         rerank_layout="clip_first",
         answer_mode="likelihood",
         cpu_dtype="float32",
+        synthetic_videos_only=True,
     )
 
 

@@ -1,0 +1,38 @@
+"""What a result was made with: the model and its revision, all settings, and the versions of what computes."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import lvqa
+from lvqa.config import Config, to_dict
+
+PACKAGES = ("torch", "transformers", "av", "numpy", "faiss-cpu", "ray")
+"""The packages whose versions are noted."""
+
+
+def provenance(config: Config, *, model_revision: str | None) -> dict[str, Any]:
+    """Return what a result was made with, as JSON holds it: in the output of commands, on a page, in run.json.
+
+    Args:
+        config: The settings.
+        model_revision: The commit or the fingerprint of the model; None if no model is loaded yet.
+    """
+    return {
+        "model": config.model.name,
+        "model_revision": model_revision,
+        "settings": to_dict(config),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of lvqa, of Python, and of those of PACKAGES that are installed."""
+    installed = {"lvqa": lvqa.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            installed[package] = version(package)
+    return installed

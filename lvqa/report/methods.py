@@ -1,0 +1,54 @@
+"""What a paper's methods section must say of a run: a paragraph, and every setting."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from lvqa.evaluation import resolve_arms, settings_of
+from lvqa.records import counted
+from lvqa.report.conditions import NamedRun, clean
+
+PLACE = ("workers", "ray_address", "gpus_per_worker", "allow_missing", "store", "arms", "benchmark.folder")
+"""Settings that are no part of a method: they say where the work is done, or are described in words."""
+
+
+def methods_paragraph(named: NamedRun) -> str:
+    """Return what was compared, on what, by which model, as a paragraph."""
+    run, config = named.run, named.run.config
+    arms = resolve_arms(config)
+    num_videos = len({row["video_id"] for row in run.rows})
+    num_questions = len({(row["video_id"], row["question_id"]) for row in run.rows})
+    versions = run.about.get("versions", {})
+    packages = ", ".join(
+        f"{name} {versions[name]}" for name in ("lvqa", "torch", "transformers", "av") if name in versions
+    )
+    budgets = sorted({budget for arm in arms for budget in arm.budgets if budget})
+    frames = f" at {_listed([str(budget) for budget in budgets])} frames" if budgets else ""
+    names = _listed([arm.name for arm in arms])
+    return clean(
+        f"{named.name}: {named.model} answered {counted(num_questions, 'question')} about "
+        f"{counted(num_videos, 'video')} of {named.benchmark}. The frames were chosen by {names}{frames}. "
+        f"Accuracy counts all questions; intervals are 95%, cluster-robust with videos as clusters (CR2 with "
+        f"Satterthwaite degrees of freedom, Wilson's form); p-values are corrected by Holm's method. "
+        f"Seed {config.seed}; {packages or 'versions unknown'}."
+    )
+
+
+def settings_lines(named: NamedRun) -> list[str]:
+    """Return every setting of a run, a line for each section, and one for each arm that has settings of its own."""
+    sections: dict[str, list[str]] = defaultdict(list)
+    for key, value in settings_of(named.run.config).items():
+        if not any(key == place or key.startswith(f"{place}.") for place in PLACE):
+            section, _, name = key.rpartition(".")
+            sections[section].append(f"{name} {value}")
+    lines = [f"{section or 'run'}: {', '.join(settings)}" for section, settings in sections.items()]
+    for arm in named.run.config.arms:
+        if arm.settings:
+            settings = ", ".join(f"{key} {value}" for key, value in arm.settings.items())
+            lines.append(f"arm {arm.name or arm.method or named.run.config.method}: {settings}")
+    return [clean(line) for line in lines]
+
+
+def _listed(names: list[str]) -> str:
+    """Return names as in a sentence: "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
