@@ -172,13 +172,17 @@ def lvqa(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_commands_say_what_was_reranked_and_which_video_answered(lvqa, videos, tmp_path):
+def test_the_commands_say_what_was_reranked_and_which_video_answered(lvqa, videos, questions, tmp_path):
     lvqa("index", *videos, *TINY, "--quiet")
     search = ("search", "--library", "the red ball", *TINY, "--quiet")
     lines = lvqa(*search).stdout.splitlines()
     assert len(lines) == 5 and all("rerank " in line and any(str(path) in line for path in videos) for line in lines)
     output = json.loads(lvqa(*search, "--json").stdout)
-    assert output["reranked"] and output["warnings"] == []
+    assert output["reranked"] and [line[:13] for line in output["warnings"]] == ["weak evidence"], (
+        "there is no red ball"
+    )
+    words = ("search", "--library", questions[0][1].text, *TINY, "--quiet", "--json")
+    assert json.loads(lvqa(*words).stdout)["warnings"] == []
     assert {*output["results"][0]} >= {"path", "video_id", "state", "start_seconds", "embed_score", "rerank_score"}
     plain = lvqa("search", "--library", "the red ball", *TINY, "--no-rerank")
     assert "rerank " not in plain.stdout and "lvqa: ranked by embedding alone" in plain.stderr
