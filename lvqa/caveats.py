@@ -40,6 +40,7 @@ def find_caveats(
     if use is not None:
         num_frames, num_substituted = use.frames, max(use.frames_substituted, num_substituted)
     warnings = [*session.video.warnings, *describe_damage(num_frames, num_substituted)]
+    warnings += [] if use is None else _describe_unsaved(use)
     warnings += describe_model(model, session.video)
     if ranking is not None and has_probabilities:
         warnings += _describe_evidence(ranking.candidates)
@@ -52,6 +53,12 @@ def describe_damage(num_frames: int, num_substituted: int) -> Iterator[str]:
         yield f"1 of {counted(num_frames, 'frame')} is damaged; the nearest good one stands in for it"
     elif num_substituted:
         yield f"{num_substituted} of {num_frames} frames are damaged; the nearest good ones stand in for them"
+
+
+def _describe_unsaved(use: IndexUse) -> Iterator[str]:
+    """Yield a line if the index serves this process alone."""
+    if use.path is None:
+        yield f"its index is not kept: {use.unsaved or 'it could not be saved'}"
 
 
 def describe_model(model: Model, video: Video) -> Iterator[str]:

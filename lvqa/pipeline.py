@@ -211,7 +211,7 @@ class LongVideoQA:
             path: The video file.
             rebuild: Build it even if it is there.
         """
-        return self._index(self.open(path), CostMeter(self.model.counts), rebuild=rebuild)
+        return self._index(self.open(path), CostMeter(self.model.counts), rebuild=rebuild, must_save=True)
 
     def search(
         self, path: str | Path | Video, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
@@ -268,8 +268,8 @@ class LongVideoQA:
             ),
         )
 
-    def _index(self, session: VideoSession, meter: CostMeter, *, rebuild: bool = False) -> IndexUse:
-        (use,) = build_here(self.store, [self.indexer], session.video, meter, rebuild=rebuild, progress=self._progress)
+    def _index(self, session: VideoSession, meter: CostMeter, **options: bool) -> IndexUse:
+        (use,) = build_here(self.store, [self.indexer], session.video, meter, progress=self._progress, **options)
         return use
 
     def _rank(self, session: VideoSession, questions: Sequence[Question], meter: CostMeter) -> list[Ranking]:

@@ -89,6 +89,13 @@ class Progress:
         if num_done == total:
             self._close()
 
+    def status(self, line: str) -> None:
+        """Show a line on how the work goes: in the bar, or on a line of its own where there is none."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(line)
+        elif not self._quiet:
+            echo_message(line)
+
     def _begin(self, stage: str, total: int) -> None:
         self._close()
         self._stage, self._num_done = stage, 0
@@ -115,7 +122,9 @@ class Progress:
         if seconds >= MIN_RATE_SECONDS:  # a stage that is reported once, at its end, has no rate
             amount += f", {_rate(num_done * scale / seconds, unit)}"
             if num_done < total:
-                amount += f", {_minutes(seconds / num_done * (total - num_done))} left"
+                from lvqa.records import clock_time
+
+                amount += f", {clock_time(seconds / num_done * (total - num_done))} left"
         echo_message(f"{self._stage} {num_done * 100 // total}% ({amount})")
 
     def _close(self) -> None:
@@ -129,12 +138,6 @@ def _rate(rate: float, unit: str) -> str:
     if rate >= 10:
         return f"{rate:.0f} {unit}/s"
     return f"{rate:.1f} {unit}/s" if rate >= 1 else f"{rate * 60:.2g} {unit}/min"
-
-
-def _minutes(seconds: float) -> str:
-    """Return a time as "0:05", "12:30" or "2:05:00"."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def echo_warnings(path: object, warnings: Iterable[str]) -> None:
