@@ -229,7 +229,8 @@ def test_frames_are_scaled_as_pictures_are(decoder: str, channels: int, size: tu
     expected = read_image(tmp_path / "whole.png", size_of=lambda *_: size).astype(int)
     pixels = next(read_frames(video, [0.0], height=size[0], width=size[1], decoder=decoder)).pixels[0].astype(int)
     assert np.abs(pixels - expected).mean() < 3
-    assert np.abs(np.diff(pixels, axis=1)).mean() == pytest.approx(np.abs(np.diff(expected, axis=1)).mean(), rel=0.05)
+    # The scaler of FFmpeg 7 is off by 6%, that of FFmpeg 8 by less than 5%.
+    assert np.abs(np.diff(pixels, axis=1)).mean() == pytest.approx(np.abs(np.diff(expected, axis=1)).mean(), rel=0.07)
 
 
 @pytest.mark.parametrize(("curve", "name"), [("smpte2084", "PQ"), ("arib-std-b67", "HLG"), ("bt709", None)])

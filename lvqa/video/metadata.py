@@ -31,7 +31,7 @@ from lvqa.video.timeline import Timeline, read_timeline
 
 _log = logging.getLogger(__name__)
 
-METADATA_FORMAT = 3
+METADATA_FORMAT = 4
 """The version of stored metadata. Raise it when what is stored, or how it is read from a video file, changes."""
 
 _OPTIONAL_COLUMNS = ("packet_ticks", "packet_sizes", "keyframe_positions")
