@@ -43,7 +43,7 @@ def find_caveats(
     warnings += [] if use is None else _describe_unsaved(use)
     warnings += describe_model(model, session.video)
     if ranking is not None and has_probabilities:
-        warnings += _describe_evidence(ranking.candidates)
+        warnings += describe_evidence(ranking.candidates)
     return Caveats(tuple(warnings), num_substituted, substituted)
 
 
@@ -70,7 +70,7 @@ def describe_model(model: Model, video: Video) -> Iterator[str]:
         )
 
 
-def _describe_evidence(candidates: Sequence[Candidate]) -> Iterator[str]:
+def describe_evidence(candidates: Sequence[Candidate]) -> Iterator[str]:
     """Yield a line if the best of the reranked clips is below WEAK_EVIDENCE; none if nothing was reranked."""
     scores = [candidate.rerank_score for candidate in candidates if candidate.rerank_score is not None]
     if scores and max(scores) < WEAK_EVIDENCE:

@@ -21,6 +21,7 @@ from lvqa.costs import CostMeter
 from lvqa.index import ClipIndex, Store, StoreError, fingerprint
 from lvqa.index_steps import (
     EmbedStep,
+    IndexPlan,
     OnPairs,
     PlanStep,
     SegmentResult,
@@ -92,6 +93,7 @@ class _Task:
     setting: int
     video: Video
     spec: dict[str, Any]
+    model: str
     clips: dict[Clip, int] = field(default_factory=dict)
     """The clips in the order of time, and how many pairs each has."""
     results: dict[float, SegmentResult] = field(default_factory=dict)
@@ -156,9 +158,9 @@ class IndexBuilder:
             assert isinstance(step, PlanStep)
             index = video = None
             if plan is not None:
-                video = plan[0]
+                video = plan.video
                 try:
-                    index = self._load_or_add(step, *plan)
+                    index = self._load_or_add(step, plan)
                 except LvqaError as unusable:
                     error = str(unusable)
             self._progress("plan", num_done, total)
@@ -167,8 +169,9 @@ class IndexBuilder:
                 use = None if index is None else _use_of(index, reused=True)
                 yield _indexed(step.path, use, error, seconds, setting=step.setting, index=index, video=video)
 
-    def _load_or_add(self, step: PlanStep, video: Video, spec: dict[str, Any]) -> ClipIndex | None:
+    def _load_or_add(self, step: PlanStep, plan: IndexPlan) -> ClipIndex | None:
         """Return the index that is in the store; None if it has to be built, which is then a task."""
+        video, spec = plan.video, plan.spec
         index_path = self._store.path_of(video.id, spec)
         if index_path in self._tasks:
             self._tasks[index_path].paths.append(step.path)
@@ -178,7 +181,7 @@ class IndexBuilder:
                 return index
             if self._store.others(video.id, spec):
                 _log.info("%s: index rebuilt because settings, model or lvqa's version changed", video.path)
-        self._tasks[index_path] = _Task([step.path], step.setting, video, spec)
+        self._tasks[index_path] = _Task([step.path], step.setting, video, spec, plan.model)
         return None
 
     def _split(self) -> Iterator[Indexed]:
@@ -264,7 +267,7 @@ def _assemble(task: _Task) -> ClipIndex:
     """Join the segments of a video in the order of time."""
     results = [task.results[start] for start in sorted(task.results)]
     vectors = np.concatenate([result.vectors for result in results])
-    index = ClipIndex.of(list(task.clips), vectors, video_id=task.video.id, spec=task.spec)
+    index = ClipIndex.of(list(task.clips), vectors, video_id=task.video.id, spec=task.spec, model=task.model)
     return dataclasses.replace(
         index,
         frames=sum(result.frames for result in results),

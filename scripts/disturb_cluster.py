@@ -341,6 +341,8 @@ def random_disturbances(rehearsal: Rehearsal, folder: Path, seed: int, number: i
             storm.driver = storm.start()
         rehearsal.check(storm.driver)
     finally:
+        if storm.driver.process.poll() is None:
+            storm.driver.kill()
         storm.cluster.stop()
 
 

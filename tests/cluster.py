@@ -83,7 +83,7 @@ class Cluster:
         """Start a node, and wait until it has joined, since two that start at once are in each other's way."""
         node = self._start(name, cores, ["--address", self.address], **options)  # type: ignore[arg-type]
         log = self.folder / f"{name}.log"
-        wait_until(lambda: b"runtime started" in log.read_bytes() or node.process.poll() is not None, 180)
+        wait_until(lambda: b"runtime started" in log.read_bytes() or node.process.poll() is not None, 600)
         assert node.process.poll() is None, log.read_text()
         self.nodes[name] = node
         return node
@@ -116,7 +116,7 @@ class Cluster:
             "PYTHONPATH": python_path,
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_raylet_start_wait_time_s": "180",  # where the machine is busy
+            "RAY_raylet_start_wait_time_s": "600",  # where the machine is busy
             **(environment or {}),
         }
         command = [str(Path(sys.executable).parent / "ray"), "start", *arguments, "--block", "--disable-usage-stats"]

@@ -71,7 +71,7 @@ def test_a_video_may_have_any_common_suffix(name, tmp_path):
 
 
 def test_an_unknown_benchmark_is_refused_by_name(tmp_path):
-    with pytest.raises(LvqaError, match="no benchmark 'mvbench'; there are: own, lvbench, videomme, videomme_long, "):
+    with pytest.raises(LvqaError, match="no benchmark 'mvbench'; there are: lvbench, videomme, videomme_long, "):
         load_dataset("mvbench", tmp_path)
 
 

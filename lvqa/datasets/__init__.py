@@ -23,6 +23,7 @@ from lvqa.datasets.lvbench import LVBench
 from lvqa.datasets.mlvu import MLVU, MLVUTest
 from lvqa.datasets.nextqa import NExTQA, NExTQAVal
 from lvqa.datasets.own import Own
+from lvqa.datasets.subtitles import SubtitleFile
 from lvqa.datasets.videomme import VideoMME, VideoMMELong
 from lvqa.datasets.videomme_v2 import VideoMMEv2
 from lvqa.records import VIDEO_SUFFIXES, LvqaError, Question, counted, shorten
@@ -42,6 +43,8 @@ class VideoTask:
     path: Path
     """The video's file; `videos/KEY.mp4` if there is none."""
     questions: tuple[Question, ...]
+    subtitles: SubtitleFile | None = None
+    """The benchmark's own subtitles of the video, if their file is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,12 @@ def _load(reader: DatasetReader, folder: Path) -> Dataset:
     if not by_video:
         raise LvqaError(f"{folder}: the benchmark's annotations hold no question")
     tasks = (
-        VideoTask(key, of_video[0].path or _video_path(folder, key), tuple(entry.question for entry in of_video))
+        VideoTask(
+            key,
+            of_video[0].path or _video_path(folder, key),
+            tuple(entry.question for entry in of_video),
+            next((file for entry in of_video if (file := entry.subtitles) and file.path.is_file()), None),
+        )
         for key, of_video in by_video.items()
     )
     skipped = tuple(entry.skipped for entry in entries if entry.skipped)
@@ -135,7 +143,6 @@ def padded(span: tuple[float, float], least_seconds: float = 2.0) -> tuple[float
 
 
 DATASETS: dict[str, type[DatasetReader]] = {
-    "own": Own,
     "lvbench": LVBench,
     "videomme": VideoMME,
     "videomme_long": VideoMMELong,
@@ -150,6 +157,7 @@ DATASETS: dict[str, type[DatasetReader]] = {
     "egoschema": EgoSchema,
     "nextqa": NExTQA,
     "nextqa_val": NExTQAVal,
+    "own": Own,
 }
 """The reader of each dataset."""
 

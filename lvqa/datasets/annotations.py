@@ -13,6 +13,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 from msgspec import Meta
 
 from lvqa.datasets.headline import AnswerRow, Figure
+from lvqa.datasets.subtitles import SubtitleFile
 from lvqa.records import LETTERS, VIDEO_SUFFIXES, LvqaError, Question, shorten
 from lvqa.validation import FiniteFloat, convert, decode_json, parse_json, require
 
@@ -51,6 +52,8 @@ class Entry:
     """Why it can't be asked here, if it can't."""
     unread: tuple[str, ...] = ()
     """The keys beside it that nothing here reads."""
+    subtitles: SubtitleFile | None = None
+    """Where the subtitles of its video are, as published; the file may be missing."""
     path: Path | None = None
     """The video's file, where it does not lie under its key in `videos/`."""
 
@@ -159,14 +162,14 @@ def make_entry(text: str, options: tuple[str, ...], answer: str, origin: str, **
         answer: The letter of the correct option. Where there is no such option the question can never be right, and
             its answer is "".
         origin: Where it stands, for messages.
-        known: More fields of the Question, and of the Entry: `skipped`, `left_out`.
+        known: More fields of the Question, and of the Entry: `skipped`, `left_out`, `subtitles`.
 
     Raises:
         LvqaError: There are too few options, or too many, to ask the question.
     """
     if not 2 <= len(options) <= len(LETTERS):
         raise LvqaError(f"a question has 2 to {len(LETTERS)} options, got {len(options)} ({origin})")
-    skipped, left_out = known.pop("skipped", ""), known.pop("left_out", "")
+    own = {name: known.pop(name) for name in ("skipped", "left_out", "subtitles") if name in known}
     is_option = len(answer) == 1 and answer in LETTERS[: len(options)]
     question = Question(text=text.strip(), options=options, answer=answer if is_option else "", **known)
     oddities = {
@@ -175,7 +178,7 @@ def make_entry(text: str, options: tuple[str, ...], answer: str, origin: str, **
         "its answer is no option, so it is never right": not is_option,
     }
     odd = " and ".join(oddity for oddity, is_so in oddities.items() if is_so)
-    return Entry(question, origin, skipped=skipped, odd=odd, left_out=left_out)
+    return Entry(question, origin, odd=odd, **own)
 
 
 def without_letters(options: tuple[str, ...]) -> tuple[str, ...]:

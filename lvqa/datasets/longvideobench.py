@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from lvqa.datasets.annotations import (
     AnyText,
@@ -18,6 +18,8 @@ from lvqa.datasets.annotations import (
     video_key,
 )
 from lvqa.datasets.headline import AnswerRow, Figure, by_tag, overall, tag
+from lvqa.datasets.subtitles import SubtitleFile
+from lvqa.validation import FiniteFloat
 
 DURATIONS = {15: "8-15 s", 60: "15-60 s", 600: "180-600 s", 3600: "900-3600 s"}
 """The groups of videos by their length; a group's number in the file -> its name in the paper."""
@@ -33,13 +35,15 @@ class Row(TypedDict):
     correct_choice: int
     question_category: Text
     duration_group: Literal[15, 60, 600, 3600]
+    subtitle_path: NotRequired[Text | None]
+    starting_timestamp_for_subtitles: NotRequired[FiniteFloat]
 
 
 class LongVideoBench:
     """LongVideoBench (arXiv 2407.15754), its validation set: `lvb_val.json`, a list with a row a question.
 
     Two to five options; `correct_choice` counts from 0, and the test set has none. The field `position` looks like
-    evidence, but nowhere is it documented what it counts, so it is not used.
+    evidence, but nowhere is it documented what it counts, so it is not used. Subtitles lie in `subtitles/`.
     """
 
     title = "LongVideoBench"
@@ -60,8 +64,15 @@ class LongVideoBench:
                 origin,
                 id=row["id"],
                 video_id=video_key(row["video_path"], "video_path", origin),
+                subtitles=self._subtitles(row, origin),
                 tags=(tag("category", row["question_category"]), tag("duration", DURATIONS[row["duration_group"]])),
             )
+
+    def _subtitles(self, row: Row, origin: str) -> SubtitleFile | None:
+        if not (name := row.get("subtitle_path")):
+            return None
+        file = self.path.parent / "subtitles" / f"{video_key(name, 'subtitle_path', origin)}"
+        return SubtitleFile(file, "longvideobench", row.get("starting_timestamp_for_subtitles", 0.0))
 
     @staticmethod
     def headline(rows: Sequence[AnswerRow]) -> dict[str, Figure]:

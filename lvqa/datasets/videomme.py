@@ -19,6 +19,7 @@ from lvqa.datasets.annotations import (
     without_letters,
 )
 from lvqa.datasets.headline import AnswerRow, Figure, answered, by_tag, tag
+from lvqa.datasets.subtitles import SubtitleFile
 
 DURATIONS = ("short", "medium", "long")
 
@@ -40,7 +41,8 @@ class VideoMME:
     """Video-MME (arXiv 2405.21075): `videomme/test-00000-of-00001.parquet`, a row a question.
 
     `videomme.json`, a list of the same rows, is read where it lies. Videos go by `videoID`, the YouTube id, and not
-    by the running number `video_id`. The letter before each option ("A. ") is taken off.
+    by the running number `video_id`. The letter before each option ("A. ") is taken off. 744 of the videos have
+    subtitles, `subtitle/VIDEOID.srt`.
     """
 
     title = "Video-MME"
@@ -55,12 +57,13 @@ class VideoMME:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "videomme" / "test-00000-of-00001.parquet"
         self.as_json = folder / "videomme.json"
+        self.subtitles = folder / "subtitle"
 
     def entries(self) -> Iterator[Entry]:
         """Yield the questions."""
         for origin, row in json_list(self.as_json, Row) if self.as_json.exists() else parquet_rows(self.path, Row):
             if row["duration"] in self.durations:
-                yield _entry(row, origin)
+                yield _entry(row, origin, self.subtitles)
 
     @staticmethod
     def headline(rows: Sequence[AnswerRow]) -> dict[str, Figure]:
@@ -76,13 +79,15 @@ class VideoMMELong(VideoMME):
     durations = ("long",)
 
 
-def _entry(row: Row, origin: str) -> Entry:
+def _entry(row: Row, origin: str, subtitles: Path) -> Entry:
+    key = video_key(row["videoID"], "videoID", origin)
     return make_entry(
         row["question"],
         without_letters(texts(row["options"])),
         row["answer"],
         origin,
         id=row["question_id"],
-        video_id=video_key(row["videoID"], "videoID", origin),
+        video_id=key,
+        subtitles=SubtitleFile(subtitles / f"{key}.srt", "srt"),
         tags=(tag("task", row["task_type"]), tag("duration", row["duration"]), tag("domain", row["domain"])),
     )

@@ -10,6 +10,7 @@ from typing import Literal, TypedDict
 
 from lvqa.datasets.annotations import AnyText, Entry, Text, TextOrNumber, make_entry, parquet_rows, video_key
 from lvqa.datasets.headline import AnswerRow, Figure, is_correct, mean_of, overall, tag
+from lvqa.datasets.subtitles import SubtitleFile
 from lvqa.records import LETTERS, LvqaError, shorten
 
 GROUP_SIZE = 4
@@ -41,7 +42,8 @@ class VideoMMEv2:
     The file is that of huggingface.co/datasets/MME-Benchmarks/Video-MME-v2. Eight options stand in one text, a line
     each. The four questions about a video are scored together, as in evaluation/test_video_mme_v2.py of
     github.com/MME-Benchmarks/Video-MME-v2: of a group "relevance" the square of the share that is right, of a group
-    "logic" how far its chain was right from its beginning. The level is that of the group's last question.
+    "logic" how far its chain was right from its beginning. The level is that of the group's last question. Every video
+    has subtitles word by word, `subtitle/VIDEO_ID.jsonl`.
     """
 
     title = "Video-MME-v2"
@@ -56,13 +58,15 @@ class VideoMMEv2:
     def entries(self) -> Iterator[Entry]:
         """Yield the questions."""
         for origin, row in parquet_rows(self.path, Row):
+            key = video_key(row["video_id"], "video_id", origin)
             yield make_entry(
                 row["question"],
                 split_lettered(row["options"], origin),
                 row["answer"],
                 origin,
                 id=row["question_id"],
-                video_id=video_key(row["video_id"], "video_id", origin),
+                video_id=key,
+                subtitles=SubtitleFile(self.path.parent / "subtitle" / f"{key}.jsonl", "words"),
                 tags=(
                     tag("group", row["group_type"]),
                     tag("structure", row["group_structure"] or "none"),
