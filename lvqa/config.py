@@ -272,6 +272,14 @@ def _read(path: Path) -> object:
     return {} if tree is None else tree
 
 
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Return what a YAML file of another program holds. Raises ConfigError if it is no mapping."""
+    tree = _read(path)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping, keys with values")
+    return tree
+
+
 def _parse_override(override: str) -> object:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():

@@ -60,6 +60,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def clock_time(seconds: float) -> str:
+    """Return a time as "0:05", "12:30" or "2:05:00"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
 @dataclass(frozen=True, slots=True)
 class Video:
     """A video file that was inspected. It holds no handle and no pixels, so it is cheap to send to a worker."""
@@ -240,10 +246,13 @@ class IndexUse:
     reused: bool
     clips: int
     path: Path | None
+    """Its file; None if it could not be saved, and serves this process alone."""
     frames: int = 0
     """How many frames of the video the index was made from: its whole frame grid."""
     frames_substituted: int = 0
     """How many of them are damaged, so that the nearest good ones stand in for them."""
+    unsaved: str | None = None
+    """Why this call could not save it, in one line."""
     cost: Cost = field(default_factory=Cost, compare=False)
     """What building it cost, with all indexes that were built together; nothing if it was reused."""
 

@@ -186,7 +186,8 @@ def _allowed(info: inspect.Type) -> str:
     if isinstance(info, inspect.UnionType):
         return ", or ".join(map(_allowed, info.types))
     if isinstance(info, inspect.LiteralType):
-        return f"one of {', '.join(map(str, info.values))}"
+        values = ", ".join(map(str, info.values))
+        return values if len(info.values) == 1 else f"one of {values}"
     words = _WORDS[type(info)]
     if isinstance(info, inspect.ListType | inspect.VarTupleType):
         length = f" of {info.min_length} or more" if info.min_length else ""

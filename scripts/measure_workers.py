@@ -1,8 +1,9 @@
-"""Measure what workers gain and cost: `python scripts/measure_workers.py [speed] [overhead] [memory]`.
+"""Measure what workers gain and cost: `python scripts/measure_workers.py [speed] [overhead] [memory] [dispatch]`.
 
 speed     index videos with one worker and with two, each on one core
 overhead  index one video in a process alone and with one worker of Ray, both on one core
 memory    index two videos and ten with two workers: the peak of the proportional set sizes of all processes together
+dispatch  give 64 workers items that do nothing: how many the driver handles in a second
 
 Each run is a fresh process that is bound to as many cores as it has workers, with one thread each. "ready" is the time
 until all videos are inspected, when Ray has started and the embedded model is loaded; "index" is the time from there
@@ -19,10 +20,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lvqa.synthetic.videos import make_videos
+from lvqa.workers import Pool
 
 CHILD = "--index-these"
 
@@ -54,6 +57,7 @@ def main() -> None:
         help="the numbers of videos of `memory`",
     )
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--workers", type=int, default=64, help="the number of workers of `dispatch`")
     arguments = parser.parse_args()
 
     def videos(num: int, minutes: float) -> list[Path]:
@@ -72,6 +76,8 @@ def main() -> None:
         paths = videos(many, arguments.short_minutes)
         small, large = report(f"{few} videos", measure(2, paths[:few])), report(f"{many} videos", measure(2, paths))
         report_ratio(f"memory of {many} videos to {few}", large.peak_megabytes / small.peak_megabytes, "1.3 or less")
+    if "dispatch" in arguments.measurements:
+        report_ratio("empty items in a second", items_in_a_second(arguments.workers), "1000 or more")
 
 
 def report(name: str, run: Run) -> Run:
@@ -109,6 +115,11 @@ def measure(workers: int, paths: list[Path]) -> Run:
 
 def megabytes_of_family(pid: int) -> float:
     """Return the proportional set size of a process and all its descendants, in units of 10^6 bytes."""
+    return sum(map(megabytes_of, family_of(pid)))
+
+
+def family_of(pid: int) -> set[int]:
+    """Return a process and all its descendants."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -118,7 +129,7 @@ def megabytes_of_family(pid: int) -> float:
     family = {pid}
     while grown := {child for child, parent in parents.items() if parent in family} - family:
         family |= grown
-    return sum(map(megabytes_of, family))
+    return family
 
 
 def megabytes_of(pid: int) -> float:
@@ -127,6 +138,35 @@ def megabytes_of(pid: int) -> float:
     except OSError:
         return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
+
+
+def make_idle() -> Callable[[int], None]:
+    """Return a handler that does nothing."""
+    return lambda _: None
+
+
+def items_in_a_second(workers: int, num_items: int = 10_000) -> float:
+    """Return how many items without work pass through a pool in a second, once all its workers have started."""
+    with Pool(make_idle, workers=workers) as pool:
+        deadline, seen = time.monotonic() + 600, 0
+        while seen < workers and time.monotonic() < deadline:  # a worker that is slow to start gets no item
+            time.sleep(1)
+            list(pool.run(range(workers)))
+            seen = len(worker_children())
+        started = time.perf_counter()
+        assert sum(outcome.error is None for outcome in pool.run(range(num_items))) == num_items
+        return num_items / (time.perf_counter() - started)
+
+
+def worker_children() -> set[int]:
+    """Return the processes of this one's family that run a handler."""
+    commands = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            commands[int(folder.name)] = (folder / "cmdline").read_bytes()
+        except OSError:  # it has ended
+            continue
+    return {pid for pid in family_of(os.getpid()) if b"spawn_main" in commands.get(pid, b"")}
 
 
 def index_and_report(workers: int, paths: list[Path]) -> None:

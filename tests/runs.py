@@ -41,8 +41,8 @@ CONDITIONS = [
     ("generated", 4),
     ("blind", 0),
 ]
-COSTS = ("seconds", "counts", "index")
-"""The fields of a row that depend on what was in memory and in the store."""
+COSTS = ("seconds", "counts", "index", "node")
+"""The fields of a row that depend on where it was made, and on what was in memory and in the store."""
 
 
 @functools.cache

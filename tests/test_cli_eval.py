@@ -69,7 +69,7 @@ def test_a_run_from_videos_to_report(lvqa, config, folder, tmp_path):
 
     report = lvqa("report", run)
     assert all(arm in report.stdout for arm in ("uniform", "freeret", "blind"))
-    assert first.stdout.splitlines()[3] in report.stdout
+    assert first.stdout.splitlines()[5] in report.stdout
     assert report.stderr == f"lvqa: written: {run / 'report.html'}, {run / 'report.csv'}\n"
     assert (run / "report.html").read_text().startswith("<!doctype html>")
     assert len((run / "report.csv").read_text().splitlines()) > 3
@@ -87,9 +87,9 @@ def test_several_files_are_one_run_with_one_table(lvqa, config, tmp_path):
     }
     other.write_text(json.dumps(changed | {"baseline": "a"}))
     result = lvqa("eval", config, other, "--limit", 1)
-    arms = [line.split(" | ")[0].strip("| ") for line in result.stdout.splitlines()[2:7]]
+    arms = [line.split(" | ")[0].strip("| ") for line in result.stdout.splitlines()[4:9]]
     assert arms == ["small: uniform", "small: freeret", "small: blind", "other way: a", "other way: b"]
-    assert result.stdout.splitlines()[6].split(" | ")[-1].strip("| ") == "other way: a"
+    assert result.stdout.splitlines()[8].split(" | ")[-1].strip("| ") == "other way: a"
     assert len(read_run(tmp_path / "runs" / tmp_path.name).rows) == 5
     assert "named 'small' too" in lvqa("eval", config, config, code=1).stderr
 

@@ -1,6 +1,7 @@
 """Runs that go on: after their end, after a kill, with failing videos, and on Ray."""
 
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
@@ -235,3 +236,47 @@ def test_a_question_that_an_arm_cannot_answer_is_one_row(benchmark, settings, tm
 def test_two_workers_on_ray_give_the_same_rows(run, settings, tmp_path):
     config = load_run_config(settings, ["workers=2", f"store.folder={tmp_path / 'store'}"])
     assert results(evaluate(config, tmp_path / "run").rows) == results(run.rows)
+
+
+# --- what failed by the machines -------------------------------------------------------------------------------------
+
+
+def fail_some(folder: Path) -> int:
+    """Turn a row into one that failed by the place, and another into one that failed by itself."""
+    lines = (folder / "answers.jsonl").read_text().splitlines()
+    for i, by_place in ((1, True), (2, False)):
+        row = json.loads(lines[i])
+        lines[i] = json.dumps({**row, "prediction": None, "error": "it failed", "by_place": by_place})
+    (folder / "answers.jsonl").write_text("\n".join(lines) + "\n")
+    return len(lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("retry_failed", "num_failed"), [(False, 1), (True, 0)])
+def test_what_failed_by_the_machines_is_asked_again_and_all_if_told_so(
+    run, settings, tmp_path, retry_failed, num_failed
+):
+    folder = copy_of(run, tmp_path)
+    num_rows = fail_some(folder)
+    before = read_run(folder)
+    assert (before.num_failed, before.num_failed_by_place) == (2, 1)
+    again = evaluate(load_run_config(settings), folder, retry_failed=retry_failed)
+    assert (len(again.rows), again.num_failed, again.num_failed_by_place) == (num_rows, num_failed, 0)
+    if retry_failed:
+        assert results(again.rows) == results(run.rows)
+
+
+def test_a_file_system_without_locks_is_said_and_the_run_goes_on(settings, tmp_path, monkeypatch, caplog):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with open_run(tmp_path / "run", load_run_config(settings)) as folder:
+        assert folder.answered == set()
+    assert "its file system has no locks (No locks available)" in caplog.text
+
+
+def test_a_wrong_address_leaves_no_run_folder(settings, tmp_path):
+    config = load_run_config(settings, ["workers=1", "ray_address='127.0.0.1:1'"])
+    assert "no Ray answers at '127.0.0.1:1'" in refusal(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()

@@ -69,6 +69,8 @@ BAD = {
     "duration_seconds": ["1"],
     "warnings": ["a line", [3], None],
     "frames_substituted": [-1, 1.5],
+    "node": [3],
+    "by_place": [None, 1, "x"],
     "error": [3],
 }
 

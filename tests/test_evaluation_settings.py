@@ -110,7 +110,7 @@ def test_runs_that_differ_in_more_than_arms_are_not_joined(override, named):
         ("frames=[]", ("frames must be a list of 1 or more", "got []")),
         ("frames=16", ("frames must be a list of 1 or more, each item a whole number, 1 or more, got 16",)),
         ("frames=[16, true]", ("frames[1] must be a whole number, 1 or more, got true",)),
-        ("workers=-1", ("workers must be a whole number, 0 or more, got -1",)),
+        ("workers=-1", ("workers must be a whole number, 0 or more, or max, got -1",)),
         ("gpus_per_worker=-1", ("gpus_per_worker", "-1")),
         ("benchmark.limit=0", ("benchmark.limit must be a whole number, 1 or more, or null, got 0",)),
         ("benchmark.videos=0", ("benchmark.videos",)),

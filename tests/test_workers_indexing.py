@@ -27,7 +27,7 @@ from lvqa.index_steps import segments
 from lvqa.library import index_videos
 from lvqa.pipeline import LongVideoQA
 from lvqa.synthetic.videos import make_videos
-from lvqa.workers.ray_backend import start_ray
+from lvqa.workers.ray_cluster import start_ray
 
 SETTINGS = ["model.name=tiny", "model.device=cpu", "video.frames_per_second=2", "video.clip_seconds=1"]
 """Settings with a clip a second, so that a minute is two segments."""

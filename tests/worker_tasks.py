@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lvqa.records import LvqaError
+from lvqa.workers import NodeFacts
 
 Task = tuple[Any, ...]
 """The name of a function of this module, and its arguments."""
@@ -103,3 +104,64 @@ def install_crashing_decoder() -> None:
             return super().frames(video, *times, **size)
 
     DECODERS["pyav"] = CrashingDecoder
+
+
+# --- on a cluster, whose nodes have homes of their own ---------------------------------------------------------------
+
+
+def node() -> str:
+    """Return the name of the node that this process is on."""
+    return Path.home().name.removeprefix("home-")
+
+
+def fail_on(name: str, text: str, _: int = 0) -> str:
+    """Raise an error on one node, whatever the number is."""
+    if node() == name:
+        raise LvqaError(text)
+    return node()
+
+
+def lack_file_on(name: str, path: Path) -> str:
+    """Find no file on one node."""
+    if node() == name:
+        try:
+            Path("/nowhere", path).read_bytes()
+        except OSError as error:
+            raise LvqaError(f"{path}: {error.strerror}") from error
+    return node()
+
+
+def read_missing(path: str) -> None:
+    """Find no file on any node."""
+    lack_file_on(node(), Path(path))
+
+
+def fill_disk(folder: Path, _: int) -> str:
+    """Write to a disk that is full."""
+    try:
+        (folder / "filler").write_bytes(bytes(4 << 20))
+    except OSError as error:
+        raise LvqaError(f"cannot write {folder}: {error.strerror}") from error
+    return node()
+
+
+def make_failing_on(name: str) -> Callable[[Task], object]:
+    """Return what `make` returns, but not on one node."""
+    if node() == name:
+        raise LvqaError("the model can't be loaded")
+    return make()
+
+
+class Identified:
+    """A handler whose model is another one on one node."""
+
+    def __init__(self, name: str) -> None:
+        self.identity = "commit b" if node() == name else "commit a"
+
+    def __call__(self, task: Task) -> object:
+        return make()(task)
+
+
+def probe_of(differing: str) -> NodeFacts:
+    """Say that a node differs."""
+    return NodeFacts({"torch": "1" if node() == differing else "2"})

@@ -11,6 +11,7 @@ import click
 
 from lvqa.cli.main import CommonOptions, common_options, silence_libraries
 from lvqa.cli.make_videos import make_videos_with_progress
+from lvqa.cli.ray_options import RAY_ADDRESS_HELP, RUNTIME_ENV_HELP, WORKERS, WORKERS_HELP
 from lvqa.cli.terminal import Progress, echo_message, one_line
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from lvqa.evaluation import Run, RunConfig
 
 
+MAX_FAILED_SHARE = 0.01
+"""If more answers have failed, the command ends with exit code 3."""
 SYNTHETIC_MARKERS = ('"type": "synthetic video"', '"type": "made film"')
 """What the annotation of a synthetic video contains. lvqa 0.1 wrote the second one."""
 
@@ -32,14 +35,16 @@ SYNTHETIC_MARKERS = ('"type": "synthetic video"', '"type": "made film"')
     help="Write the run into this folder.  [default: runs/ and the name of CONFIG, or of the folder of several]",
 )
 @click.option("--limit", metavar="N", type=int, help="Ask only the first N questions about each video.")
-@click.option("--workers", metavar="N", type=int, help="Number of worker processes on Ray; 0: no Ray.")
-@click.option("--ray-address", metavar="HOST:PORT", help="Run the workers on this Ray cluster.")
+@click.option("--workers", metavar="N", type=WORKERS, help=WORKERS_HELP)
+@click.option("--ray-address", metavar="ADDRESS", help=RAY_ADDRESS_HELP)
 @click.option(
     "--gpus-per-worker",
     metavar="X",
     type=float,
-    help="Give each worker this share of GPUs; 0.5: two workers share one.",
+    help="Give each worker this share of a GPU, 1 at most; 0.5: two workers share one.",
 )
+@click.option("--runtime-env", metavar="FILE", type=click.Path(path_type=Path), help=RUNTIME_ENV_HELP)
+@click.option("--retry-failed", is_flag=True, help="Ask all questions again that failed.")
 @click.option("--allow-missing", is_flag=True, help="Leave out the videos that have no file.")
 @common_options
 def evaluate(
@@ -48,9 +53,11 @@ def evaluate(
     files: tuple[Path, ...],
     folder: Path | None,
     limit: int | None,
-    workers: int | None,
+    workers: int | str | None,
     ray_address: str | None,
     gpus_per_worker: float | None,
+    runtime_env: Path | None,
+    retry_failed: bool,
     allow_missing: bool,
 ) -> None:
     """Ask a benchmark's questions in the arms of CONFIG.
@@ -71,6 +78,7 @@ def evaluate(
         "workers": workers,
         "ray_address": ray_address,
         "gpus_per_worker": gpus_per_worker,
+        "runtime_env": runtime_env and str(runtime_env),
         "allow_missing": allow_missing or None,
         "model.name": common.model,
         "model.device": common.device,
@@ -83,11 +91,17 @@ def evaluate(
     prepare = functools.partial(silence_libraries, downloads=common.shows_downloads)
     name = files[0].stem if len(files) == 1 else files[0].absolute().parent.name
     with Progress(quiet=common.quiet) as progress:
-        run = run_benchmark(config, folder or Path("runs") / name, progress=progress, prepare=prepare)
-    num_failed = sum(row["error"] is not None for row in run.rows)
-    click.echo(_summary(run, num_failed))
-    if num_failed:
-        click.get_current_context().exit(1 if num_failed == len(run.rows) else 3)
+        run = run_benchmark(
+            config,
+            folder or Path("runs") / name,
+            progress=progress,
+            prepare=prepare,
+            status=progress.status,
+            retry_failed=retry_failed,
+        )
+    click.echo(_summary(run))
+    if run.num_failed:
+        _advise(run)
 
 
 def _run_config(files: Sequence[Path], overrides: Sequence[str]) -> RunConfig:
@@ -124,18 +138,36 @@ def _make_missing_videos(config: RunConfig, *, quiet: bool) -> None:
     )
 
 
-def _summary(run: Run, num_failed: int) -> str:
+def _advise(run: Run) -> None:
+    """Say what to do about the answers that failed, and end with exit code 3 if they are more than a few."""
+    from lvqa.records import counted
+
+    if run.num_failed_by_place:
+        echo_message(
+            f"{counted(run.num_failed_by_place, 'answer')} failed by what the machines did, not by a question or a "
+            "video: run the same command again, and they are asked again"
+        )
+    if run.num_failed > run.num_failed_by_place:
+        echo_message(f"look into {one_line(run.folder / 'logs')}; --retry-failed asks all failed questions again")
+    if run.num_failed == len(run.rows):
+        click.get_current_context().exit(1)
+    if run.num_failed_by_place or run.num_failed > MAX_FAILED_SHARE * len(run.rows):
+        click.get_current_context().exit(3)
+
+
+def _summary(run: Run) -> str:
     """Return the overview of the run, its numbers of answers, and the command for the full report."""
     from lvqa.records import counted
-    from lvqa.report.conditions import NamedRun, conditions_of
+    from lvqa.report.conditions import NamedRun, conditions_of, failed_share
     from lvqa.report.tables import overview_table, to_markdown
 
-    table = to_markdown(overview_table(conditions_of([NamedRun(run.folder.name, run)])))
+    named = NamedRun(run.folder.name, run)
+    table = to_markdown(overview_table(conditions_of([named])))
     numbers = f"{counted(run.num_questions, 'question')}, {counted(len(run.rows), 'answer')}, "
-    numbers += f"{num_failed} of them failed (counted as wrong)"
+    numbers += f"{run.num_failed} of them failed (counted as wrong)"
     if run.missing:
         numbers += f"; {counted(len(run.missing), 'video')} {'is' if len(run.missing) == 1 else 'are'} missing"
-    return f"{table}\n\n{numbers}; more: lvqa report {one_line(run.folder)}"
+    return f"{failed_share([named])}\n\n{table}\n\n{numbers}; more: lvqa report {one_line(run.folder)}"
 
 
 @click.command()

@@ -10,12 +10,13 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from lvqa.cli.main import CommonOptions, common_options, inspect_video, silence_libraries
-from lvqa.cli.terminal import Progress, echo_message, echo_warnings, one_line, print_json
+from lvqa.cli.ray_options import RAY_ADDRESS_HELP, RUNTIME_ENV_HELP, WORKERS, WORKERS_HELP
+from lvqa.cli.terminal import Progress, echo_message, echo_result, echo_warnings, one_line, print_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
@@ -28,15 +29,16 @@ _log = logging.getLogger(__name__)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH ...", type=click.Path(path_type=Path))
 @click.option("--recursive", is_flag=True, help="Index the videos in the subfolders of a folder, too.")
 @click.option("--rebuild", is_flag=True, help="Rebuild an index that exists, for example a damaged one.")
-@click.option("--workers", type=int, default=0, show_default=True, help="Number of worker processes on Ray; 0: no Ray.")
-@click.option("--ray-address", metavar="HOST:PORT", help="Run the workers on this Ray cluster.")
+@click.option("--workers", metavar="N", type=WORKERS, default=0, show_default=True, help=WORKERS_HELP)
+@click.option("--ray-address", metavar="ADDRESS", help=RAY_ADDRESS_HELP)
 @click.option(
     "--gpus-per-worker",
     type=float,
     default=0,
     show_default=True,
-    help="Give each worker this share of GPUs; 0.5: two workers share one.",
+    help="Give each worker this share of a GPU, 1 at most; 0.5: two workers share one.",
 )
+@click.option("--runtime-env", metavar="FILE", type=click.Path(path_type=Path), help=RUNTIME_ENV_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each file.")
 @common_options
 def index(
@@ -45,9 +47,10 @@ def index(
     paths: tuple[Path, ...],
     recursive: bool,
     rebuild: bool,
-    workers: int,
+    workers: int | Literal["max"],
     ray_address: str | None,
     gpus_per_worker: float,
+    runtime_env: Path | None,
     as_json: bool,
 ) -> None:
     """Index videos, so that later questions start at once.
@@ -71,6 +74,7 @@ def index(
             workers=workers,
             address=ray_address,
             gpus_per_worker=gpus_per_worker,
+            runtime_env=runtime_env,
         )
     with closing(results):
         for result in results:
@@ -166,7 +170,15 @@ def _index_in_workers(
 
         prepare = functools.partial(silence_libraries, downloads=common.shows_downloads)
         with Progress(quiet=common.quiet) as progress:
-            yield from index_videos(paths, config, rebuild=rebuild, progress=progress, prepare=prepare, **ray_options)
+            yield from index_videos(
+                paths,
+                config,
+                rebuild=rebuild,
+                progress=progress,
+                prepare=prepare,
+                status=progress.status,
+                **ray_options,
+            )
 
 
 def _print_result(result: Indexed, *, as_json: bool) -> None:
@@ -181,5 +193,5 @@ def _print_result(result: Indexed, *, as_json: bool) -> None:
         print_json({**index, "seconds": round(result.seconds, 4), **file, **damage, "error": None})
     else:
         outcome = "already indexed" if use.reused else f"indexed in {result.seconds:.1f} s"
-        click.echo(f"{one_line(result.path)}: {counted(use.clips, 'clip')}, {outcome}")
+        echo_result(f"{one_line(result.path)}: {counted(use.clips, 'clip')}, {outcome}")
     echo_warnings(video.path, result.warnings)

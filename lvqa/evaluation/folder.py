@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from lvqa.files import write_atomically
 from lvqa.provenance import provenance
 from lvqa.records import LvqaError
 from lvqa.validation import NonNegativeInt, decode_json, in_yaml
+from lvqa.workers import NodeFacts
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ CHANGEABLE_SETTINGS = (
     "workers",
     "ray_address",
     "gpus_per_worker",
+    "runtime_env",
+    "stall_seconds",
     "allow_missing",
     "benchmark.videos",
     "benchmark.limit",
@@ -45,6 +49,8 @@ CHANGEABLE_SETTINGS = (
     "rerank.memory_mib",
 )
 """Settings that may differ when a run goes on: they change no answer, or how many. "store" is all keys below it."""
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+"""The errors of file systems without locks, as network file systems can be."""
 
 
 class Session(TypedDict):
@@ -81,6 +87,8 @@ class RunInfo(Session):
     """A line for all annotations of a kind that are odd or left out, and for each time that can't be used."""
     model_revision: NotRequired[str | None]
     """The revision of the model that answered."""
+    nodes: NotRequired[dict[str, dict[str, Any]]]
+    """Machine of the cluster -> its versions, and what else was seen when it was tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,16 @@ class Run:
     def num_questions(self) -> int:
         """How many questions there are in all, those about missing videos not among them."""
         return self.about.get("questions") or 0
+
+    @property
+    def num_failed(self) -> int:
+        """How many answers have failed."""
+        return sum(row["error"] is not None for row in self.rows)
+
+    @property
+    def num_failed_by_place(self) -> int:
+        """How many of them have failed by what the machines did."""
+        return sum(row["by_place"] for row in self.rows)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -143,11 +161,22 @@ class RunFolder:
         """Note in run.json what the run is about, under keys of RunInfo."""
         _write(self.folder / RUN_INFO, json.dumps({**(_read_info(self.folder) or {}), **info}, indent=1) + "\n")
 
+    def note_nodes(self, facts: Mapping[str, NodeFacts]) -> None:
+        """Note in run.json what is known of the machines of the cluster."""
+        info = _read_info(self.folder)
+        known = info.get("nodes", {}) if info else {}
+        self.describe(nodes={**known, **{name: {**node.equal, **node.notes} for name, node in facts.items()}})
+
+    @property
+    def revision(self) -> str | None:
+        """The model's revision that the run was begun with, if it has any answer."""
+        info = _read_info(self.folder)
+        return info.get("model_revision") if info else None
+
     def check_revision(self, revision: str) -> None:
         """Note the model's revision, or raise LvqaError if the run was begun with another."""
         if self._revision is None:
-            info = _read_info(self.folder)
-            self._revision = (info and info.get("model_revision")) or revision
+            self._revision = self.revision or revision
             self.describe(model_revision=self._revision)
         if self._revision != revision:
             raise LvqaError(
@@ -157,8 +186,15 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def open_run(folder: Path, config: RunConfig) -> Iterator[RunFolder]:
+def open_run(folder: Path, config: RunConfig, *, retry_failed: bool = False) -> Iterator[RunFolder]:
     """Open a run folder to add to it, a new one or one to go on with; no other process can add to it meanwhile.
+
+    Answers that failed by what the machines did are taken out, so that they are asked again.
+
+    Args:
+        folder: The folder.
+        config: The settings of the run.
+        retry_failed: Take out all answers that failed.
 
     Raises:
         LvqaError: The run was begun with other settings (which are named) or by lvqa 0.1, another process is adding to
@@ -166,20 +202,32 @@ def open_run(folder: Path, config: RunConfig) -> Iterator[RunFolder]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        answers = (folder / ANSWERS).open("ab")
+        (folder / ANSWERS).touch()
     except OSError as error:
         raise LvqaError(f"cannot write the run folder {folder}: {error.strerror or error}") from error
-    with answers, _lock(folder):
+    with _lock(folder):
         if (folder / CONFIG).exists():
             _check_format(folder)
             _check_same(folder, config)
-        elif answers.tell():
+        elif (folder / ANSWERS).stat().st_size:
             raise LvqaError(f"{folder} has an {ANSWERS} but no {CONFIG}; take another folder")
         else:
             _write(folder / CONFIG, to_yaml(config))
         _note_session(folder, config)
-        answers.truncate(whole_bytes(folder / ANSWERS))
-        yield RunFolder(folder, answers, {key_of(row) for row in read_rows(folder / ANSWERS)})
+        rows = _take_out_failed(folder / ANSWERS, every=retry_failed)
+        with (folder / ANSWERS).open("ab") as answers:
+            answers.truncate(whole_bytes(folder / ANSWERS))
+            yield RunFolder(folder, answers, {key_of(row) for row in rows})
+
+
+def _take_out_failed(path: Path, *, every: bool) -> list[Row]:
+    """Take out the rows that failed by the place, or every row that failed. Returns those that stay."""
+    rows = list(read_rows(path))
+    kept = [row for row in rows if not (row["by_place"] or (every and row["error"] is not None))]
+    if len(kept) < len(rows):
+        _log.info("%s: %d answers that failed are asked again", path.parent, len(rows) - len(kept))
+        _write(path, "".join(map(to_line, kept)))
+    return kept
 
 
 @contextlib.contextmanager
@@ -190,8 +238,13 @@ def _lock(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise LvqaError(f"another process is adding to the run folder {folder}; wait for it, or end it") from None
-    except OSError as error:
-        raise LvqaError(f"cannot lock the run folder {folder}: {error.strerror or error}") from error
+    except (OSError, NotImplementedError) as error:  # the latter where an older filelock meets ENOSYS
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise LvqaError(f"cannot lock the run folder {folder}: {error.strerror or error}") from error
+        _log.warning(
+            "%s: its file system has no locks (%s); see to it that no other process adds to this run",
+            *(folder, getattr(error, "strerror", None) or error),
+        )
     try:
         yield
     finally:

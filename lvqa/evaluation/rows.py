@@ -27,6 +27,8 @@ NEW_KEYS: Mapping[str, Any] = {
     "duration_seconds": None,
     "warnings": [],
     "frames_substituted": None,
+    "node": None,
+    "by_place": False,
 }
 """The keys that formats 1 and 2 lack, and what stands in their place."""
 
@@ -112,6 +114,10 @@ class Row(TypedDict):
 
     Null without an answer, and in rows of before format 3.
     """
+    node: str | None
+    """The machine that gave the answer, or failed to; null in rows of before format 3."""
+    by_place: bool
+    """Whether the error is about the machines, and not about the question or its video: then it is asked again."""
     error: str | None
     """Why there is no answer; null if there is one."""
 

@@ -2,46 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
+import shutil
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lvqa.components import check_settings
-from lvqa.config import Config
+from lvqa.config import Config, load_yaml
 from lvqa.datasets import Dataset, VideoTask, load_dataset, named
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
-from lvqa.evaluation.rows import Key
-from lvqa.evaluation.runner import Condition, Runner, WorkItem, blank_row
+from lvqa.evaluation.rows import Key, Row
+from lvqa.evaluation.runner import Condition, Runner, WorkItem, WorkResult, blank_row
 from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
+from lvqa.index import Store
+from lvqa.node_check import node_check
 from lvqa.plugins import absolute
-from lvqa.records import LvqaError, counted
-from lvqa.workers import Pool, Prepare
+from lvqa.records import LvqaError, clock_time, counted
+from lvqa.workers import ClusterError, ClusterLostError, Outcome, Pool, Prepare
 
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called as work goes on: "answer", how many are done by this call, of how many."""
+Status = Callable[[str], None]
+"""Called now and then with a line on how the run goes."""
+
+
+BYTES_PER_SECOND = 125_000
+"""How fast a video is at least that is read through without a sign of progress: 1 Mbit/s."""
 
 
 def evaluate(
-    config: RunConfig, folder: Path, *, progress: Progress = lambda *_: None, prepare: Prepare | None = None
+    config: RunConfig,
+    folder: Path,
+    *,
+    progress: Progress = lambda *_: None,
+    prepare: Prepare | None = None,
+    status: Status = lambda line: _log.info("%s", line),
+    retry_failed: bool = False,
 ) -> Run:
     """Answer every question of the benchmark in every arm, and append the rows to the run folder.
 
     A run that is there goes on. A video that fails, or that kills the process decoding it, gives rows with its error.
+    What failed by the machines is asked again when the run goes on.
 
     Args:
         config: The benchmark, the arms and where the work is done.
         folder: The run folder.
         progress: Called as answers are done.
         prepare: Called in each worker before its model is loaded.
+        status: Called every minute with a line on how the run goes.
+        retry_failed: Ask all questions again that failed.
 
     Raises:
-        LvqaError: A setting is not known, or videos are missing and that is not allowed; raised before anything is
-            loaded or written.
+        LvqaError: A setting is not known, or videos are missing and that is not allowed, or there is no such cluster;
+            raised before anything is loaded or written. Or no machine is left that can work: the run goes on later.
     """
     check_run(config)
     dataset = chosen_tasks(config)
@@ -57,15 +77,25 @@ def evaluate(
     tasks = [task for task in dataset.tasks if task.video_id not in missing]
     if not tasks:
         raise LvqaError(f"none of the {len(dataset.tasks)} videos is in {_folder(config) / 'videos'}")
-    with open_run(folder, config) as run:
-        questions = sum(len(task.questions) for task in tasks)
-        run.describe(
-            videos=len(tasks), questions=questions, missing=missing, skipped=[*dataset.warnings, *dataset.skipped]
-        )
-        schedule = Schedule(tasks, resolve_arms(config), run.answered)
-        if schedule.num_left:
-            make = functools.partial(_make_runner, for_workers(config), prepare)
-            _answer_all(config, run, schedule, progress, make)
+    is_new = not folder.exists()
+    try:
+        with open_run(folder, config, retry_failed=retry_failed) as run:
+            questions = sum(len(task.questions) for task in tasks)
+            run.describe(
+                videos=len(tasks), questions=questions, missing=missing, skipped=[*dataset.warnings, *dataset.skipped]
+            )
+            schedule = Schedule(tasks, resolve_arms(config), run.answered)
+            if schedule.num_left:
+                if run.answered:
+                    _log.info("%s: %d answers are there, %d are lacking", folder, len(run.answered), schedule.num_left)
+                with _open_pool(config, run, tasks, prepare, report := _Report(schedule, progress, status)) as pool:
+                    _answer_all(pool, run, schedule, report)
+    except ClusterError:
+        if is_new:  # nothing has been asked
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    except ClusterLostError as error:
+        raise LvqaError(f"{error}; {folder} goes on from there with the same command and a cluster") from error
     return read_run(folder)
 
 
@@ -106,8 +136,7 @@ def _folder(config: RunConfig) -> Path:
 
 
 def for_workers(config: RunConfig) -> RunConfig:
-    """Return the same settings for another working directory, as a worker may have."""
-    folder = config.store.folder and config.store.folder.absolute()
+    """Return the same settings for another working directory and another home, as a worker may have."""
     arms = [
         dataclasses.replace(
             settings,
@@ -117,8 +146,12 @@ def for_workers(config: RunConfig) -> RunConfig:
         )
         for settings, arm in zip(config.arms, resolve_arms(config), strict=True)
     ]
-    store = dataclasses.replace(config.store, folder=folder)
+    store = dataclasses.replace(config.store, folder=_store_folder(config))
     return dataclasses.replace(config, store=store, arms=tuple(arms))
+
+
+def _store_folder(config: RunConfig) -> Path:
+    return Store(config.store.folder).folder.absolute()
 
 
 def _absolute_settings(config: Config) -> dict[str, str]:
@@ -128,6 +161,14 @@ def _absolute_settings(config: Config) -> dict[str, str]:
     return settings
 
 
+def _own_files(config: RunConfig) -> list[Path]:
+    """Return the files with the user's own code and scores, which must be the same on all nodes."""
+    names = [arm.method for arm in resolve_arms(config)]
+    for arm in resolve_arms(config):
+        names += _absolute_settings(arm.config).values()
+    return [path for path in dict.fromkeys(Path(absolute(name)) for name in names) if path.is_file()]
+
+
 def _make_runner(config: RunConfig, prepare: Prepare | None) -> Runner:
     """Load the model; this runs in a worker."""
     if prepare is not None:
@@ -135,36 +176,113 @@ def _make_runner(config: RunConfig, prepare: Prepare | None) -> Runner:
     return Runner(config)
 
 
-def _answer_all(
-    config: RunConfig, run: RunFolder, schedule: Schedule, progress: Progress, make: Callable[[], Runner]
-) -> None:
-    total, gpus = schedule.num_left, config.gpus_per_worker
-    warned: set[tuple[str, str]] = set()
-    if run.answered:
-        _log.info("%s: %d answers are there, %d are lacking", run.folder, len(run.answered), total)
-    progress("answer", 0, total)
-    with Pool(make, workers=config.workers, address=config.ray_address, gpus_per_worker=gpus) as pool:
-        while schedule.num_left:
-            for outcome in pool.run(schedule):
-                item, result = outcome.item, outcome.value
-                if result is None:
-                    error = outcome.error or "no answer"
-                    _log.warning("video %s: %s", item.video_id, error)
-                    for failed in schedule.abandon(item):
-                        run.append(
-                            [blank_row(failed, *condition) | {"error": error} for condition in failed.conditions]
-                        )
-                else:
-                    run.check_revision(result.revision)
-                    run.append(result.rows)
-                    for warning in dict.fromkeys(text for row in result.rows for text in row["warnings"]):
-                        if (item.video_id, warning) not in warned:
-                            warned.add((item.video_id, warning))
-                            _log.warning("video %s: %s", item.video_id, warning)
-                    for error in dict.fromkeys(row["error"] for row in result.rows if row["error"] is not None):
-                        _log.warning("question %s: %s", item.question.id, error)
-                    schedule.requeue(item)
-                progress("answer", total - schedule.num_left, total)
+# --- the work --------------------------------------------------------------------------------------------------------
+
+
+class _Report:
+    """Says how a run goes, and what is wrong with its videos."""
+
+    def __init__(self, schedule: Schedule, progress: Progress, status: Status) -> None:
+        self._schedule, self._progress, self._status = schedule, progress, status
+        self._total, self.num_failed, self._started = schedule.num_left, 0, time.monotonic()
+        self._warned: set[tuple[str, str]] = set()
+        progress("answer", 0, self._total)
+
+    def warn(self, video_id: str, rows: Sequence[Row]) -> None:
+        """Log the warnings of rows, each once for a video."""
+        for warning in dict.fromkeys(text for row in rows for text in row["warnings"]):
+            if (video_id, warning) not in self._warned:
+                self._warned.add((video_id, warning))
+                _log.warning("video %s: %s", video_id, warning)
+
+    def update(self) -> None:
+        """Report how many answers there are now."""
+        self._progress("answer", self._total - self._schedule.num_left, self._total)
+
+    def beat(self, workers: str) -> None:
+        """Say how it goes; `workers` says how they are."""
+        left = self._schedule.num_left
+        num_done, seconds = self._total - left, time.monotonic() - self._started
+        time_left = f", {clock_time(seconds / num_done * left)} left" if num_done else ""
+        self._status(f"{num_done} answers done, {self.num_failed} failed, {left} to come{time_left}; {workers}")
+
+
+@contextlib.contextmanager
+def _open_pool(
+    config: RunConfig, run: RunFolder, tasks: Sequence[VideoTask], prepare: Prepare | None, report: _Report
+) -> Iterator[Pool[WorkItem, WorkResult]]:
+    """Start the workers of a run."""
+    make = functools.partial(_make_runner, for_workers(config), prepare)
+    with contextlib.ExitStack() as stack:
+        probe = None
+        if config.workers != 0:
+            videos = [task.path.absolute() for task in tasks]
+            probe = stack.enter_context(node_check(_store_folder(config), videos, _own_files(config)))
+        pool = Pool[WorkItem, WorkResult](
+            make,
+            workers=config.workers,
+            address=config.ray_address,
+            gpus_per_worker=config.gpus_per_worker,
+            runtime_env=load_yaml(config.runtime_env) if config.runtime_env else None,
+            stall_seconds=config.stall_seconds,
+            item_seconds=_item_seconds,
+            probe=probe,
+            identity=run.revision,
+            status=report.beat,
+            log_folder=run.folder.absolute() / "logs",
+        )
+        yield stack.enter_context(pool)
+
+
+def _item_seconds(item: WorkItem) -> float:
+    """Return how long reading the video of an item may take without a sign of progress."""
+    with contextlib.suppress(OSError):
+        return item.path.stat().st_size / BYTES_PER_SECOND
+    return 0.0
+
+
+def _answer_all(pool: Pool[WorkItem, WorkResult], run: RunFolder, schedule: Schedule, report: _Report) -> None:
+    num_nodes = 0
+    while schedule.num_left:
+        for outcome in pool.run(schedule):
+            if len(pool.node_facts) > num_nodes:
+                num_nodes = len(pool.node_facts)
+                run.note_nodes(pool.node_facts)
+            if outcome.value is None:
+                report.num_failed += _note_failure(outcome, run, schedule)
+            else:
+                _append_answers(outcome.value, outcome, run)
+                report.warn(outcome.item.video_id, outcome.value.rows)
+                schedule.requeue(outcome.item)
+            report.update()
+
+
+def _append_answers(result: WorkResult, outcome: Outcome[WorkItem, WorkResult], run: RunFolder) -> None:
+    run.check_revision(result.revision)
+    run.append([{**row, "node": outcome.node} for row in result.rows])
+    for error in dict.fromkeys(row["error"] for row in result.rows if row["error"] is not None):
+        _log.warning("question %s: %s (on %s)", outcome.item.question.id, error, outcome.node)
+
+
+def _note_failure(outcome: Outcome[WorkItem, WorkResult], run: RunFolder, schedule: Schedule) -> int:
+    """Append rows with the error. Returns how many there are.
+
+    What failed by the machines costs this question alone. Else all that was to be asked about the video has failed.
+    """
+    error = outcome.error or "no answer"
+    _log.warning("video %s: %s (on %s)", outcome.item.video_id, error, outcome.node)
+    if outcome.by_place:
+        schedule.requeue(outcome.item)
+        failed = [outcome.item]
+    else:
+        failed = list(schedule.abandon(outcome.item))
+    rows: list[Row] = [
+        {**blank_row(item, *condition), "error": error, "node": outcome.node, "by_place": outcome.by_place}
+        for item in failed
+        for condition in item.conditions
+    ]
+    run.append(rows)
+    return len(rows)
 
 
 class Schedule(Iterator[WorkItem]):

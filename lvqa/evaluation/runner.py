@@ -14,6 +14,7 @@ from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
 from lvqa.indexing import build_here
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import Answer, Candidate, Counts, LvqaError, Question, Video
+from lvqa.workers import is_of_the_place, report_progress
 
 DECIMALS = 6
 """How many decimals the scores in rows have."""
@@ -46,13 +47,19 @@ class Runner:
     def __init__(self, config: RunConfig) -> None:
         """Load the model, once. Raises LvqaError for what is unknown."""
         self._arms = resolve_arms(config)
-        self._first = LongVideoQA.load(config=self._arms[0].complete)
+        self._first = LongVideoQA.load(config=self._arms[0].complete, progress=report_progress)
+        self.identity = self._first.model.revision
+        """What must be the same in all workers of a run."""
         # Arms that differ in their selection alone share a pipeline, and all share the video's sessions.
         self._pipelines = {arm.before_selection: self._first.with_config(arm.complete) for arm in self._arms}
 
     def __call__(self, item: WorkItem) -> WorkResult:
-        """Return the rows of one question. Raises LvqaError if the video can't be opened or indexed."""
-        return WorkResult(tuple(self._rows(item)), self._first.model.revision)
+        """Return the rows of one question.
+
+        Raises:
+            LvqaError: The video can't be opened or indexed, or the machine is to blame for an answer that failed.
+        """
+        return WorkResult(tuple(self._rows(item)), self.identity)
 
     def _rows(self, item: WorkItem) -> Iterator[Row]:
         video = self._first.inspect_video(item.path)
@@ -60,6 +67,7 @@ class Runner:
         for arm in self._arms:
             qa = self._pipelines[arm.before_selection]
             for budget in (budget for name, budget in item.conditions if name == arm.name):
+                report_progress()
                 row: Row = {**_row_of_video(item, video, arm.name, budget), "index": indexes.get(arm.name)}
                 try:
                     answer = qa.answer(
@@ -70,6 +78,8 @@ class Runner:
                         selection=arm.config.selection,
                     )
                 except LvqaError as error:
+                    if is_of_the_place(error):  # another worker may do better
+                        raise
                     yield {**row, "error": str(error)}
                 else:
                     yield _with_answer(row, answer, arm)
@@ -84,7 +94,8 @@ class Runner:
         selectors = {arm: selector_of(arm.config, arm.method) for arm in self._arms if arm.name in names}
         searching = [arm for arm, selector in selectors.items() if selector.needs_scores or selector.needs_features]
         indexers = [self._pipelines[arm.before_selection].indexer for arm in searching]
-        uses = build_here(self._first.store, indexers, video, CostMeter(self._first.model.counts))
+        meter = CostMeter(self._first.model.counts)
+        uses = build_here(self._first.store, indexers, video, meter, progress=report_progress)
         return {
             arm.name: RowIndex(
                 reused=use.reused, counts=_row_counts(use.cost.counts), seconds=round(use.cost.seconds, 4)
@@ -121,6 +132,8 @@ def blank_row(item: WorkItem, arm: str, budget: int) -> Row:
         "seconds": {},
         "warnings": [],
         "frames_substituted": None,
+        "node": None,
+        "by_place": False,
         "error": None,
     }
 

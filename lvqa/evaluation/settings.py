@@ -7,21 +7,22 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from lvqa.config import Config, Section, SelectionConfig, flat, load_config, to_dict, with_settings
 from lvqa.validation import (
     FiniteFloat,
-    NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     Text,
     check_fields,
     in_yaml,
     require,
 )
+from lvqa.workers import STALL_SECONDS
 
 BLIND = "blind"
 """The method that shows the model no frames, and so has no budget."""
@@ -29,7 +30,10 @@ NO_BUDGET = 0
 """What stands for the budget of such an arm."""
 FIXED_SETTINGS = ("method", "selection.frames", "model.name", "model.device", "model.dtype", "store.folder")
 """What an arm's settings can't change: it has keys of its own for the first two, and the model is loaded once."""
-RUN_SETTINGS = ("model", "store", "seed", "benchmark", "workers", "ray_address", "gpus_per_worker", "allow_missing")
+RUN_SETTINGS = (
+    *("model", "store", "seed", "benchmark", "workers", "ray_address", "gpus_per_worker", "runtime_env"),
+    *("stall_seconds", "allow_missing"),
+)
 """What runs must have in common to be joined."""
 
 Budgets = Annotated[tuple[PositiveInt, ...], Meta(min_length=1)]
@@ -96,12 +100,18 @@ class RunConfig(Config):
     """The arm that a report measures the others against if they name none; null takes one of uniform frames."""
     frames: Budgets = (16, 32, 64)
     """The budgets of every arm that names none."""
-    workers: NonNegativeInt = 0
-    """With 0 one process on this machine does the work, else so many Ray actors."""
+    workers: NonNegativeInt | Literal["max"] = 0
+    """With 0 one process on this machine does the work, else so many Ray actors; max takes as many as the cluster has
+    room for, and more when nodes join."""
     ray_address: Text | None = None
-    """The address of the cluster; null starts Ray on this machine."""
-    gpus_per_worker: NonNegativeFloat = 0.0
-    """So many GPUs are reserved for each Ray actor."""
+    """The address of the cluster: host:port, auto, or ray://host:port; null takes RAY_ADDRESS, and without it starts
+    Ray on this machine."""
+    gpus_per_worker: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """This share of a GPU is reserved for each Ray actor."""
+    runtime_env: Path | None = None
+    """A YAML file with a runtime_env of Ray: what the workers need that the nodes do not have."""
+    stall_seconds: PositiveFloat = STALL_SECONDS
+    """A worker that gives no sign of progress for so long, and a second for each 125 kB of its video, is replaced."""
     allow_missing: bool = False
     """Go on without the videos whose files are missing."""
 

@@ -98,6 +98,17 @@ def read_runs(folders: Sequence[Path]) -> list[NamedRun]:
     ]
 
 
+def failed_share(runs: Sequence[NamedRun]) -> str:
+    """Return the share of answers that have failed in each run, and how many of them by the machines."""
+    shares = []
+    for named in runs:
+        num_failed, total, by_place = named.run.num_failed, len(named.run.rows), named.run.num_failed_by_place
+        share = f"{num_failed} of {counted(total, 'answer')} ({100 * num_failed / max(1, total):.1f}%)"
+        share += f", {by_place} by what the machines did" if by_place else ""
+        shares.append(f"{named.name}: {share}" if len(runs) > 1 else share)
+    return f"Failed, and counted as wrong: {'; '.join(shares)}."
+
+
 _Key = tuple[str, str, int]
 """The name of a run, the name of an arm, and a budget identify a condition."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lvqa.evaluation import Comparison
@@ -18,6 +18,7 @@ from lvqa.report.conditions import (
     NamedRun,
     clean,
     conditions_of,
+    failed_share,
     read_runs,
     why_not_comparable,
 )
@@ -110,7 +111,12 @@ def _sections(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list
         sections += [_recall(conditions), _paired(conditions)]
         sections += [_cost(runs, conditions), *_headlines(runs, conditions)]
     sections += [_not_compared(runs), _failures(runs), _warnings(runs), _methods(runs)]
-    return [section for section in sections if section.tables or section.lines]
+    share = failed_share(runs)
+    return [
+        replace(section, text=f"{section.text} {share}") if section.tables else section
+        for section in sections
+        if section.tables or section.lines
+    ]
 
 
 def _overview(conditions: Sequence[Condition]) -> Section:

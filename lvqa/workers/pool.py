@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import signal
+import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 from lvqa.validation import require
+from lvqa.workers import main_guard
+from lvqa.workers.failures import Attempts, Failure
+from lvqa.workers.log_folder import LogFolder
+from lvqa.workers.nodes import NodeFacts, Probe
+from lvqa.workers.queue import Result
 from lvqa.workers.worker import Worker, WorkerSpec
+
+_log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 Prepare = Callable[[], None]
 """A function that each worker calls before it makes its handler: one of a module, or a `functools.partial` of one."""
+
+STALL_SECONDS = 600.0
+"""How long a worker may give no sign of progress, unless it is set."""
+HEARTBEAT_SECONDS = 60.0
+"""How often a pool says how its workers are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +43,38 @@ class Outcome(Generic[Item, Value]):
     item: Item
     value: Value | None
     error: str | None
+    node: str = field(default="", compare=False)
+    """The name of the machine that had the item last."""
+    by_place: bool = field(default=False, compare=False)
+    """Whether the error says nothing about the item: what the machines did is to blame, and it is to be tried again."""
 
 
 class Pool(Generic[Item, Value]):
     """Run a handler over items in worker processes, and outlive their deaths.
 
-    The pool starts with the `with` block, and leaves no process behind it. An item whose worker dies or stalls is tried
-    again in a fresh process. What a handler raises is the error of its item, and is not tried again.
+    The pool starts with the `with` block, and leaves no process behind it. What the place has done is never the item's
+    failure: an item whose worker is lost is given to another one, three times at most. What a handler raises is the
+    item's error if another node raises an error, too, or if there is no other one; so is a crash of its process that
+    happens twice.
 
     Args:
         make: Returns the handler. Each worker calls it once. It and the items are pickled, so it must be a function of
-            a module, or a `functools.partial` of one. An LvqaError that it raises ends the run: no worker could do
-            better.
+            a module, or a `functools.partial` of one. If it raises an error, the node is left out, and the run ends
+            when no other is left. The handler may have an `identity`: text that must be equal in all workers.
         workers: 0 starts one child of this process, without Ray; the child has all cores. N starts N actors, each with
-            its share of the cores as OMP_NUM_THREADS, unless that is set.
-        address: The Ray cluster to join. By default Ray is started on this machine. A Ray that this process has joined
-            already is used as it is, and left running.
+            its share of its node's cores as OMP_NUM_THREADS, unless that is set. "max" starts as many as there is room
+            for, and more when nodes join.
+        address: The Ray cluster to join: host:port, auto, or ray://host:port. By default that in RAY_ADDRESS, else Ray
+            is started on this machine. A Ray that this process has joined already is used as it is, and left running.
         gpus_per_worker: The GPUs that an actor sees: none at 0. At 0.5 two actors share one, so that one decodes while
             the other computes.
-        retries: How many more times an item is tried whose worker dies or stalls.
-        stall_seconds: How long a worker may take for one item. By default there is no limit.
+        runtime_env: Ray's settings for what workers need, as `ray.init` takes them.
+        stall_seconds: How long a worker may give no sign of progress while it has an item.
+        item_seconds: Returns how much longer that may be for an item.
+        probe: Tries a node before it works. What it says must equal what it says here.
+        identity: What the handler's `identity` must be; by default what the first worker's is.
+        status: Called every minute with a line on the workers.
+        log_folder: Where tracebacks, and what workers on Ray print, are kept.
 
     Raises:
         LvqaError: A number is not allowed.
@@ -56,27 +84,35 @@ class Pool(Generic[Item, Value]):
         self,
         make: Callable[[], Callable[[Item], Value]],
         *,
-        workers: int,
+        workers: int | Literal["max"],
         address: str | None = None,
         gpus_per_worker: float = 0,
-        retries: int = 1,
-        stall_seconds: float | None = None,
+        runtime_env: Mapping[str, Any] | None = None,
+        stall_seconds: float = STALL_SECONDS,
+        item_seconds: Callable[[Item], float] = lambda _: 0.0,
+        probe: Probe | None = None,
+        identity: str | None = None,
+        status: Callable[[str], None] = lambda _: None,
+        log_folder: Path | None = None,
     ) -> None:
-        require(workers >= 0, "workers", workers, "0 (no Ray) or more")
-        require(address is None or workers > 0, "workers", workers, "1 or more where the address of a Ray is given")
-        whole_or_share = 0 <= gpus_per_worker <= 1 or (gpus_per_worker > 1 and float(gpus_per_worker).is_integer())
-        require(whole_or_share, "gpus_per_worker", gpus_per_worker, "a share of one GPU, or a whole number")
-        require(retries >= 0, "retries", retries, "0 or more")
-        require(stall_seconds is None or stall_seconds > 0, "stall_seconds", stall_seconds, "more than 0, or null")
+        require(workers == "max" or workers >= 0, "workers", workers, "0 (no Ray) or more, or max")
+        require(address is None or workers != 0, "workers", workers, "1 or more where the address of a Ray is given")
+        require(0 <= gpus_per_worker <= 1, "gpus_per_worker", gpus_per_worker, "a share of one GPU, from 0 to 1")
+        require(stall_seconds > 0, "stall_seconds", stall_seconds, "more than 0")
         self._workers, self._address, self._gpus_per_worker = workers, address, gpus_per_worker
-        self._spec = WorkerSpec(pickle.dumps(make), retries=retries, stall_seconds=stall_seconds)
+        self._runtime_env, self._probe, self._item_seconds = runtime_env, probe, item_seconds
+        self._identity = identity
+        self._status, self._logs = status, LogFolder(log_folder)
+        self._spec = WorkerSpec(pickle.dumps(make), stall_seconds=stall_seconds)
+        self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
 
     def __enter__(self) -> Self:
         """Start the workers.
 
         Raises:
-            LvqaError: Ray can't be joined, or has no room for so many workers.
+            ClusterError: Ray can't be joined, or has no room for so many workers.
         """
+        main_guard.exit_in_worker()
         self._terminated = False
         self._previous_sigterm = self._set_sigterm(self._terminate)
         try:
@@ -94,6 +130,11 @@ class Pool(Generic[Item, Value]):
             self._set_sigterm(self._previous_sigterm)
         if self._terminated:
             raise SystemExit(128 + signal.SIGTERM)  # Ray may have turned the exit code into 1
+
+    @property
+    def node_facts(self) -> Mapping[str, NodeFacts]:
+        """What is known of the nodes that were tried, by their names."""
+        return self._backend.node_facts
 
     def _terminate(self, signum: int, _: FrameType | None) -> None:
         """Leave the `with` block on SIGTERM, which would otherwise end this process before the pool is closed."""
@@ -113,28 +154,45 @@ class Pool(Generic[Item, Value]):
         An item is taken from `items` when a worker is free. `run` may be called again while the pool is open.
 
         Raises:
-            LvqaError: `make` raised it, or a worker's process dies whenever it starts.
+            LvqaError: `make` raised it on every node, or a worker's process dies whenever it starts.
             RuntimeError: `make` raised anything else; the message holds its traceback.
+            ClusterLostError: The cluster has ended.
         """
-        for item, reply in self._backend.replies(items):
-            value, error = pickle.loads(reply)
-            yield Outcome(item, value, error)
+        for result in self._backend.results(items):
+            if result.failure is None:
+                yield Outcome(result.item, pickle.loads(result.value), None, result.node)
+            else:
+                yield Outcome(result.item, None, result.failure.reason, result.node, result.failure.is_places)
 
     def _start_backend(self) -> Backend:
-        if not self._workers:
-            return ProcessBackend(self._spec)
-        from lvqa.workers.ray_backend import RayBackend
+        if self._workers == 0:
+            return ProcessBackend(self._spec, self._item_seconds, self._logs, self._on_wait)
+        from lvqa.workers.ray_backend import RayBackend, RayOptions
 
-        return RayBackend(
-            self._spec, workers=self._workers, address=self._address, gpus_per_worker=self._gpus_per_worker
+        options = RayOptions(
+            workers=None if self._workers == "max" else self._workers,
+            address=self._address,
+            gpus_per_worker=self._gpus_per_worker,
+            runtime_env=self._runtime_env,
+            probe=self._probe,
+            identity=self._identity,
+            item_seconds=self._item_seconds,
         )
+        return RayBackend(self._spec, options, self._logs, self._on_wait)
+
+    def _on_wait(self, workers: str) -> None:
+        if time.monotonic() >= self._next_heartbeat:
+            self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
+            self._status(workers)
 
 
 class Backend(Protocol):
     """Workers, of any number and on any machine."""
 
-    def replies(self, items: Iterable[Item]) -> Iterator[tuple[Item, bytes]]:
-        """Yield each item with its pickled (value, error), in the order in which they are completed."""
+    node_facts: dict[str, NodeFacts]
+
+    def results(self, items: Iterable[Any]) -> Iterator[Result]:
+        """Yield the result of each item, in the order in which they are completed."""
         ...
 
     def stop(self) -> None:
@@ -145,14 +203,40 @@ class Backend(Protocol):
 class ProcessBackend:
     """One child of this process, without Ray."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        self._worker = Worker(spec)
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        item_seconds: Callable[[Any], float],
+        logs: LogFolder,
+        on_wait: Callable[[str], None],
+    ) -> None:
+        self._worker, self._item_seconds, self._logs, self._on_wait = Worker(spec), item_seconds, logs, on_wait
+        self._node = socket.gethostname()
+        self.node_facts: dict[str, NodeFacts] = {}
 
-    def replies(self, items: Iterable[Item]) -> Iterator[tuple[Item, bytes]]:
-        """Yield each item with its pickled (value, error), in order."""
+    def results(self, items: Iterable[Any]) -> Iterator[Result]:
+        """Yield the result of each item, in order."""
         for item in items:
-            yield item, self._worker.handle(pickle.dumps(item))
+            attempts = Attempts(item)
+            value, failure = self._try(item)
+            while failure is not None:
+                attempts.failures.append((self._node, failure))
+                final = attempts.verdict({self._node})
+                if final is not None:
+                    failure = final
+                    break
+                _log.warning("%s; it is tried again", failure.reason)
+                value, failure = self._try(item)
+            yield Result(item, value, failure, self._node)
 
     def stop(self) -> None:
         """End the child."""
         self._worker.stop()
+
+    def _try(self, item: Any) -> tuple[bytes, Failure | None]:
+        value, failure = self._worker.handle(
+            pickle.dumps(item), self._item_seconds(item), lambda: self._on_wait("1 worker")
+        )
+        if failure is not None and failure.details:
+            self._logs.note_failure(self._node, failure.reason, failure.details)
+        return value, failure

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
+from multiprocessing import reduction, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from lvqa.records import LvqaError
 from lvqa.startup import paused_gc
+from lvqa.workers import main_guard
+from lvqa.workers.failures import Blame, Failure, failure_of
 
 EXIT_TIMEOUT_SECONDS = 10.0
 """How long a child may take to exit after its connection has closed; it takes longer if it dumps core."""
+WAIT_SECONDS = 1.0
+"""How often a worker looks at a child that computes."""
+STOPPED_SECONDS = 30.0
+"""How long a child may be stopped (SIGSTOP) before it is replaced."""
+START_SECONDS = 3600.0
+"""How long a child may take to make its handler."""
+START_TRIES = 2
+"""So many children are started, if each dies as it starts, before the worker has failed."""
+SECONDS_BETWEEN_SIGNS = 1.0
+"""How often a child reports at most that its work goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,42 +48,65 @@ class WorkerSpec:
 
     make: bytes
     """The function that returns the handler; pickled, so that only the child imports what it needs."""
-    retries: int
-    """How many more times an item is tried, or a child is started, after a child is lost."""
-    stall_seconds: float | None
-    """How long a child may take for one item; None sets no limit."""
+    stall_seconds: float
+    """How long a child may compute without a sign of progress, beyond what the item itself may take."""
+
+
+class StartLostError(LvqaError):
+    """A worker could not start, because its processes were ended from outside."""
 
 
 class Worker:
-    """Run a handler in a child process, and in a new child whenever one dies or stalls."""
+    """Run a handler in a child process, and in a new child whenever one has died or was ended.
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        self._spec = spec
+    Args:
+        spec: The settings.
+        log: The descriptor of a file for what the child prints; None leaves it the streams of this process.
+    """
+
+    def __init__(self, spec: WorkerSpec, log: int | None = None) -> None:
+        self._spec, self._log = spec, log
         self._child: _Child | None = None
         self._stopped = False
         self._lock = threading.Lock()
 
-    def start(self) -> None:
+    def start(self) -> str | None:
         """Start a child and make its handler, unless there is one.
+
+        Returns:
+            The handler's `identity`, if it has one: what must be equal in all workers.
 
         Raises:
             LvqaError: `make` raised it, or each child died while it started.
             RuntimeError: `make` raised anything else.
         """
         with self._lock, self._kill_child_on_error():
-            self._running_child()
+            try:
+                return self._running_child().identity
+            except LvqaError:
+                if self._stopped:  # nobody waits for it any more
+                    return None
+                raise
 
-    def handle(self, item: bytes) -> bytes:
-        """Return the pickled (value, error) of a pickled item. Raises what `start` raises."""
-        end, tries = "", self._spec.retries + 1
+    def handle(
+        self, item: bytes, item_seconds: float = 0, on_wait: Callable[[], None] = lambda: None
+    ) -> tuple[bytes, Failure | None]:
+        """Have the child compute an item, once.
+
+        Args:
+            item: The item, pickled.
+            item_seconds: How much longer than `stall_seconds` it may take without a sign of progress.
+            on_wait: Called every WAIT_SECONDS while the child computes.
+
+        Returns:
+            The pickled value and no failure, or nothing and the failure. Raises what `start` raises.
+        """
         with self._lock, self._kill_child_on_error():
-            for _ in range(tries):
-                child = self._running_child()
-                try:
-                    return child.request(item, self._spec.stall_seconds)
-                except _ChildLostError as error:
-                    end = str(error)
-        return encode_error(f"its process {end} ({tries} {'try' if tries == 1 else 'tries'})")
+            child = self._running_child()
+            try:
+                return child.request(item, self._spec.stall_seconds + item_seconds, on_wait)
+            except _ChildLostError as error:
+                return b"", Failure(f"its process {error}", error.blame)
 
     def stop(self) -> None:
         """End the child, even while another thread waits in `handle`."""
@@ -75,20 +115,21 @@ class Worker:
             self._child.kill()
 
     def _running_child(self) -> _Child:
-        end = "was stopped"
-        for _ in range(self._spec.retries + 1):
+        end, blame = "was stopped", Blame.CRASH
+        for _ in range(START_TRIES):
             if self._stopped:
                 break
             if self._child is not None and self._child.is_alive:
                 return self._child
-            self._child = _Child(self._spec.make)
+            self._child = _Child(self._spec.make, self._log)
             try:
                 self._child.start()
             except _ChildLostError as error:
-                end = str(error)
+                end, blame = str(error), error.blame
             else:
                 return self._child
-        raise LvqaError(f"a worker could not start: its process {end}")
+        kind = StartLostError if blame is Blame.LOST else LvqaError
+        raise kind(f"a worker could not start: its process {end}")
 
     @contextmanager
     def _kill_child_on_error(self) -> Iterator[None]:
@@ -101,25 +142,27 @@ class Worker:
             raise
 
 
-def encode_error(reason: object) -> bytes:
-    """Return the pickled (None, error) whose error is the reason on one line."""
-    return pickle.dumps((None, " ".join(str(reason).split())))
-
-
 # --- the child, as its parent sees it --------------------------------------------------------------------------------
 
 
 class _ChildLostError(Exception):
     """The child has ended; the message says how."""
 
+    def __init__(self, end: str, blame: Blame) -> None:
+        super().__init__(end)
+        self.blame = blame
+
 
 class _Child:
     """A process and the connection to it. It never receives Ctrl-C, which a terminal sends to the whole group."""
 
-    def __init__(self, make: bytes) -> None:
+    identity: str | None = None
+
+    def __init__(self, make: bytes, log: int | None) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, self._child_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(self._child_end, make), name="lvqa-worker", daemon=True)
+        arguments = (self._child_end, make, None if log is None else _InheritedFile(log))
+        self._process = context.Process(target=_serve, args=arguments, name=main_guard.WORKER_NAME, daemon=True)
 
     @property
     def is_alive(self) -> bool:
@@ -130,24 +173,36 @@ class _Child:
         with _sigint_blocked():
             self._process.start()
         self._child_end.close()
-        try:
-            failure = self._connection.recv()
-        except (EOFError, OSError):
-            raise _ChildLostError(self._describe_end()) from None
+        failure, is_user_error, self.identity = self._receive(START_SECONDS, lambda: None)
         if failure:
-            is_user_error, text = failure
-            raise LvqaError(text) if is_user_error else RuntimeError(f"a worker could not start:\n{text}")
+            raise LvqaError(failure) if is_user_error else RuntimeError(f"a worker could not start:\n{failure}")
 
-    def request(self, item: bytes, stall_seconds: float | None) -> bytes:
+    def request(self, item: bytes, stall_seconds: float, on_wait: Callable[[], None]) -> tuple[bytes, Failure | None]:
         """Send an item and return the reply. Raises _ChildLostError."""
-        try:
+        with suppress(OSError):  # a child that has ended is noticed as its reply is read
             self._connection.send_bytes(item)
-            if self._connection.poll(stall_seconds):
-                return self._connection.recv_bytes()
-        except (EOFError, OSError):
-            raise _ChildLostError(self._describe_end()) from None
-        self.kill()
-        raise _ChildLostError(f"gave no result for {stall_seconds:g} s")
+        value, failure = self._receive(stall_seconds, on_wait)
+        return value, failure
+
+    def _receive(self, stall_seconds: float, on_wait: Callable[[], None]) -> Any:
+        """Wait for a reply, as long as the child makes progress and is not stopped."""
+        sign_at, stopped_at = time.monotonic(), None
+        while True:
+            try:
+                has_sent = self._connection.poll(min(WAIT_SECONDS, stall_seconds))
+                reply = pickle.loads(self._connection.recv_bytes()) if has_sent else None
+            except (EOFError, OSError):
+                raise self._lost() from None
+            if reply is not None:
+                return reply
+            on_wait()
+            now = time.monotonic()
+            sign_at = now if has_sent else sign_at
+            stopped_at = (stopped_at or now) if self._is_stopped() else None
+            if stopped_at is not None and now - stopped_at >= min(STOPPED_SECONDS, stall_seconds):
+                raise self._killed(f"was stopped for {now - stopped_at:.0f} s", Blame.LOST)
+            if now - sign_at >= stall_seconds and stopped_at is None:
+                raise self._killed(f"gave no result for {stall_seconds:g} s", Blame.CRASH)
 
     def kill(self) -> None:
         """Kill the process at once: it holds nothing that needs an orderly end, and may be unable to make one."""
@@ -155,17 +210,34 @@ class _Child:
             self._process.kill()
             self._process.join()
 
-    def _describe_end(self) -> str:
+    def _is_stopped(self) -> bool:
+        try:
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except OSError:  # it has ended; or this is a system without /proc, where a stopped process is one that stalls
+            return False
+        return stat.rpartition(")")[2].split()[0] in "Tt"
+
+    def _killed(self, end: str, blame: Blame) -> _ChildLostError:
+        self.kill()
+        return _ChildLostError(end, blame)
+
+    def _lost(self) -> _ChildLostError:
+        """Return how the process has ended; a signal that comes from outside is not the item's doing."""
         self._process.join(EXIT_TIMEOUT_SECONDS)  # the connection closes a little before the process ends
         code = self._process.exitcode
         self.kill()
+        main_guard.check_exit(code)
         if code is None:
-            return "closed its connection"
+            return _ChildLostError("closed its connection", Blame.CRASH)
         if code >= 0:
-            return f"ended with exit code {code}"
+            return _ChildLostError(f"ended with exit code {code}", Blame.CRASH)
         names = {member.value: member.name for member in signal.Signals}
         memory = ", as when memory runs out" if -code == signal.SIGKILL else ""
-        return f"was killed by {names.get(-code, f'signal {-code}')}{memory}"
+        blame = Blame.LOST if -code in _OUTSIDE_SIGNALS else Blame.CRASH
+        return _ChildLostError(f"was killed by {names.get(-code, f'signal {-code}')}{memory}", blame)
+
+
+_OUTSIDE_SIGNALS = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
 
 
 @contextmanager
@@ -179,26 +251,76 @@ def _sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
+class _InheritedFile:
+    """An open file that a spawned process gets, too."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _detach, (reduction.DupFd(self.descriptor),)
+
+
+def _detach(inherited: Any) -> int:
+    descriptor: int = inherited.detach()
+    return descriptor
+
+
 # --- in the child ----------------------------------------------------------------------------------------------------
 
 
-def _serve(connection: Connection, make: bytes) -> None:
+_connection: Connection | None = None
+"""In a child: the connection to its worker."""
+_last_sign = 0.0
+
+
+def report_progress(*_: object) -> None:
+    """Tell the worker that the work goes on, however long it takes; anywhere else than in its child, do nothing.
+
+    Whatever reports progress can call it with its own arguments.
+    """
+    global _last_sign
+    now = time.monotonic()
+    if _connection is None or threading.current_thread() is not threading.main_thread():  # it is the one that replies
+        return
+    if now - _last_sign >= SECONDS_BETWEEN_SIGNS:
+        _last_sign = now
+        _connection.send_bytes(pickle.dumps(None))
+
+
+def _serve(connection: Connection, make: bytes, log: int | None) -> None:
     """Make the handler, report that it is ready, and answer requests until the connection closes."""
+    global _connection
+    _connection = connection
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    _die_with_parent()
+    tqdm.set_lock(threading.RLock())  # its own one is a semaphore, which nobody removes when this process is killed
     # What is wrong with an item is in its value: a line of this process would have no name, and on Ray no reader.
     logging.getLogger("lvqa").addHandler(logging.NullHandler())
+    if log is not None:
+        sys.stdout.flush()
+        for stream in (1, 2):
+            os.dup2(log, stream)
     try:
         with paused_gc():
             handler = pickle.loads(make)()
             gc.collect()  # it may have done more than import
     except Exception as error:
         is_user_error = isinstance(error, LvqaError)
-        connection.send((is_user_error, str(error) if is_user_error else traceback.format_exc()))
+        text = str(error) if is_user_error else traceback.format_exc()
+        connection.send_bytes(pickle.dumps((text, is_user_error, None)))
         return
-    connection.send(None)
+    connection.send_bytes(pickle.dumps((None, False, getattr(handler, "identity", None))))
     with suppress(EOFError):
         while True:
-            connection.send_bytes(_encode_outcome(handler, connection.recv_bytes()))
+            connection.send_bytes(pickle.dumps(_outcome(handler, connection.recv_bytes())))
+
+
+def _die_with_parent() -> None:
+    """Have the system kill this process when its parent ends, even if it is stopped then; only Linux can."""
+    set_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
 
 
 def _exit_with_parent() -> None:
@@ -209,12 +331,9 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
-def _encode_outcome(handler: Callable[[Any], Any], item: bytes) -> bytes:
-    """Return (value, None) or (None, error), pickled."""
+def _outcome(handler: Callable[[Any], Any], item: bytes) -> tuple[bytes, Failure | None]:
+    """Return (pickled value, None) or (nothing, failure)."""
     try:
-        return pickle.dumps((handler(pickle.loads(item)), None))
-    except LvqaError as error:
-        return encode_error(error)
-    except Exception as error:  # a bug that one item triggers: report where it is, and go on with the others
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        return encode_error(f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})")
+        return pickle.dumps(handler(pickle.loads(item))), None
+    except Exception as error:
+        return b"", failure_of(error)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lvqa.components import check_settings
-from lvqa.config import Config
+from lvqa.config import Config, load_yaml
 from lvqa.index import Store
-from lvqa.index_steps import OnPairs, Step, run_step
+from lvqa.index_steps import OnPairs, PlanStep, Step, run_step
 from lvqa.indexing import IndexBuilder, Indexed, Progress
+from lvqa.node_check import node_check
 from lvqa.pipeline import LongVideoQA
-from lvqa.workers import Pool, Prepare
+from lvqa.workers import Pool, Prepare, report_progress
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["Indexed", "index_videos"]
 
@@ -23,12 +28,14 @@ def index_videos(
     paths: Iterable[Path],
     config: Config,
     *,
-    workers: int = 0,
+    workers: int | Literal["max"] = 0,
     address: str | None = None,
     gpus_per_worker: float = 0,
+    runtime_env: Path | None = None,
     rebuild: bool = False,
     progress: Progress | None = None,
     prepare: Prepare | None = None,
+    status: Callable[[str], None] = lambda line: _log.info("%s", line),
 ) -> Generator[Indexed]:
     """Index videos in workers, and yield each when it is done or has failed.
 
@@ -39,21 +46,44 @@ def index_videos(
     Args:
         paths: The video files.
         config: All settings.
-        workers: How many Ray actors; 0: one child of this process, as for `workers.Pool`.
+        workers: How many Ray actors, or "max"; 0: one child of this process, as for `workers.Pool`.
         address: A Ray cluster to work on.
-        gpus_per_worker: How many GPUs each actor has.
+        gpus_per_worker: The share of a GPU that each actor has.
+        runtime_env: A YAML file with a runtime_env of Ray.
         rebuild: Build indexes even where they are there.
         progress: Gets the stages "plan", in videos, and "index", in pairs of all videos to be indexed.
         prepare: Called in each worker before its model is loaded.
+        status: Called every minute with a line on the workers.
 
     Raises:
         LvqaError: What no video could do without is wrong: a setting, the model, the store, Ray.
     """
     check_settings(config)
-    make = partial(_make_worker, config, prepare)
-    with Pool(make, workers=workers, address=address, gpus_per_worker=gpus_per_worker) as pool:
-        builder = IndexBuilder(Store(config.store.folder), _execute_in(pool), rebuild=rebuild, progress=progress)
-        yield from builder.build(list(paths))
+    paths, store = list(paths), Store(config.store.folder).folder.absolute()
+    config = dataclasses.replace(config, store=dataclasses.replace(config.store, folder=store))
+    with contextlib.ExitStack() as stack:
+        is_local = workers == 0
+        absolute_paths = [path.absolute() for path in paths if path.is_file()]
+        probe = None if is_local else stack.enter_context(node_check(store, absolute_paths))
+        pool = Pool[Step, Any](
+            partial(_make_worker, config, prepare),
+            workers=workers,
+            address=address,
+            gpus_per_worker=gpus_per_worker,
+            runtime_env=load_yaml(runtime_env) if runtime_env else None,
+            item_seconds=_step_seconds,
+            probe=probe,
+            status=status,
+            log_folder=store / "logs",
+        )
+        execute = _execute_in(stack.enter_context(pool))
+        builder = IndexBuilder(Store(store), execute, rebuild=rebuild, progress=progress)
+        yield from builder.build(paths)
+
+
+def _step_seconds(step: Step) -> float:
+    """Return how long a step may take without a sign of progress: as long as its video, if that is known."""
+    return 0.0 if isinstance(step, PlanStep) else step.video.duration_seconds
 
 
 def _execute_in(pool: Pool[Step, Any]) -> Callable[..., Iterator[tuple[Step, Any, str | None]]]:
@@ -71,4 +101,4 @@ def _make_worker(config: Config, prepare: Prepare | None) -> Callable[[Step], An
         prepare()
     # No pair is needed twice, so none is kept in memory.
     qa = LongVideoQA.load(config=dataclasses.replace(config, store=dataclasses.replace(config.store, memory_mib=1)))
-    return partial(run_step, [qa.indexer])
+    return partial(run_step, [qa.indexer], on_pairs=report_progress)
