@@ -36,6 +36,11 @@ docs: .venv/docs-ready
 wheel:
 	PYTHON=$(PYTHON) scripts/check_wheel.sh
 
+# The quick tests with the oldest and with the newest releases that pyproject.toml allows.
+.PHONY: bounds
+bounds:
+	PYTHON=$(PYTHON) scripts/test_bounds.sh
+
 # The rules for Dockerfiles. The image is not built.
 .PHONY: lint-docker
 lint-docker: .venv/hadolint-ready

@@ -10,13 +10,14 @@ from lvqa import prompts
 from lvqa.costs import CostMeter
 from lvqa.letters import named_letter
 from lvqa.models import Model
-from lvqa.models.prompt import Part, Prompt
 from lvqa.records import ModelOutput, Question
 from lvqa.session import MediaKey, VideoSession
 from lvqa.visual_tokens import Pair, VisualTokens, pairs_of_frames, runs_of_pairs
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from lvqa.models.prompt import Part, Prompt
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,9 +40,10 @@ def find_caveats(
     if use is not None:
         num_frames, num_substituted = use.frames, max(use.frames_substituted, num_substituted)
     warnings = [*session.video.warnings, *describe_damage(num_frames, num_substituted)]
+    warnings += [] if use is None else _describe_unsaved(use)
     warnings += describe_model(model, session.video)
     if ranking is not None and has_probabilities:
-        warnings += _describe_evidence(ranking.candidates)
+        warnings += describe_evidence(ranking.candidates)
     return Caveats(tuple(warnings), num_substituted, substituted)
 
 
@@ -54,6 +55,12 @@ def describe_damage(num_frames: int, num_substituted: int) -> Iterator[str]:
         yield f"{num_substituted} of {num_frames} frames are damaged; the nearest good ones stand in for them"
 
 
+def _describe_unsaved(use: IndexUse) -> Iterator[str]:
+    """Yield a line if the index serves this process alone."""
+    if use.path is None:
+        yield f"its index is not kept: {use.unsaved or 'it could not be saved'}"
+
+
 def describe_model(model: Model, video: Video) -> Iterator[str]:
     """Yield a line if the model knows the synthetic videos alone, and this is another one."""
     if model.is_for_synthetic and not video.is_synthetic:
@@ -63,7 +70,7 @@ def describe_model(model: Model, video: Video) -> Iterator[str]:
         )
 
 
-def _describe_evidence(candidates: Sequence[Candidate]) -> Iterator[str]:
+def describe_evidence(candidates: Sequence[Candidate]) -> Iterator[str]:
     """Yield a line if the best of the reranked clips is below WEAK_EVIDENCE; none if nothing was reranked."""
     scores = [candidate.rerank_score for candidate in candidates if candidate.rerank_score is not None]
     if scores and max(scores) < WEAK_EVIDENCE:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lvqa import prompts
 from lvqa.models import Model
-from lvqa.models.prompt import ClipTokens, Prompt
+
+if TYPE_CHECKING:
+    from lvqa.models.prompt import ClipTokens, Prompt
 
 CLIPS_AT_ONCE = 16
 """How many clips or questions are embedded in one batch."""

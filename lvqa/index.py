@@ -1,8 +1,8 @@
 """Keep the clips' vectors of a video, on disk and in faiss. An index is used only under what made it, its spec.
 
 One Parquet file an index, a row a clip: start_seconds, end_seconds, embedding (float16). Its metadata hold the video's
-id and the *spec* of all that made the vectors (`lvqa`), the video's name and path (`lvqa.video`) and a digest of all of
-it (`lvqa.digest`). A file in the store may be anyone's: nothing in it is believed before it is checked.
+id and the *spec* of all that made the vectors (`lvqa`), names of video and model (`lvqa.video`) and a digest of all
+this (`lvqa.digest`). A file in the store may be anyone's: nothing in it is believed before it is checked.
 """
 
 from __future__ import annotations
@@ -69,10 +69,12 @@ class ClipIndex:
     """The fingerprint of the video's bytes."""
     spec: dict[str, Any]
     """All else that made the vectors, as JSON holds it: see `session.IndexSpec`."""
+    model: str = ""
+    """What the model was called that made the vectors; which one it was, the spec says."""
     path: Path | None = None
     """The index's file, if it has one."""
     video_path: Path | None = None
-    """Where the video lay when the index was saved."""
+    """Where the video lay when the index was saved; the record of the video knows where it was seen last."""
     frames: int = 0
     """How many frames of the video it was made from."""
     frames_substituted: int = 0
@@ -80,7 +82,9 @@ class ClipIndex:
     _searcher: list[Any] = field(default_factory=list, init=False, repr=False)
 
     @classmethod
-    def of(cls, clips: Sequence[Clip], vectors: np.ndarray, *, video_id: str, spec: Mapping[str, Any]) -> Self:
+    def of(
+        cls, clips: Sequence[Clip], vectors: np.ndarray, *, video_id: str, spec: Mapping[str, Any], model: str = ""
+    ) -> Self:
         """Make an index at the precision of the store: a saved and reloaded one gives the same results.
 
         Args:
@@ -88,6 +92,7 @@ class ClipIndex:
             vectors: (clips, dim), of any length but zero.
             video_id: The fingerprint of the video's bytes.
             spec: All else that made the vectors; what JSON can hold.
+            model: The model's name.
         """
         own_spec: dict[str, Any] = json.loads(_canonical(spec))
         _check_video_id(video_id)
@@ -103,12 +108,7 @@ class ClipIndex:
         if any(a >= b for a, b in itertools.pairwise(starts)):
             raise ValueError("clips must be in the order of time")
         halves = (vectors / lengths).astype(np.float16)
-        return cls(clips=tuple(clips), vectors=_unit(halves), halves=halves, video_id=video_id, spec=own_spec)
-
-    @property
-    def fingerprint(self) -> str:
-        """The fingerprint of the spec: indexes that share it can be searched together."""
-        return fingerprint(self.spec)
+        return cls(tuple(clips), _unit(halves), halves, video_id, own_spec, model)
 
     def search(self, query: np.ndarray, k: int | None = None) -> list[Candidate]:
         """Return the clips nearest to a query by cosine, the best first; of equal ones the earlier.
@@ -228,9 +228,9 @@ class Store:
         own = self.path_of(video_id, spec)
         return [path for path in self.paths() if path.name.startswith(f"{video_id}-") and path != own]
 
-    def all(self) -> Iterator[ClipIndex]:
-        """Read every index of the store, of any spec. One that can't be used is logged as a warning and left out."""
-        for path in self.paths():
+    def all(self, spec: Mapping[str, Any]) -> Iterator[ClipIndex]:
+        """Read the indexes of all videos under a spec. One that can't be used is logged as a warning and left out."""
+        for path in sorted(self.folder.glob(f"*-{fingerprint(spec)}.parquet")):
             try:
                 yield self.read(path)
             except IndexFileError as error:
@@ -296,7 +296,7 @@ def _to_parquet(index: ClipIndex, video_path: Path) -> bytes:
     import pyarrow
     import pyarrow.parquet
 
-    counts = {"frames": index.frames, "frames_substituted": index.frames_substituted}
+    counts = {"frames": index.frames, "frames_substituted": index.frames_substituted, "model": index.model}
     video = json.dumps({"name": video_path.name, "path": str(video_path), **counts}).encode("ascii")
     embedding = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(index.halves.ravel()), index.halves.shape[1])
     columns = {
@@ -368,7 +368,7 @@ def _table(content: bytes) -> Any:
 def _checked(table: Any) -> ClipIndex:
     metadata = table.schema.metadata or {}
     made_by, video = json.loads(metadata[_SPEC]), json.loads(metadata[_VIDEO])
-    if not isinstance(made_by, dict) or not isinstance(video, dict) or not isinstance(video.get("path"), str):
+    if not isinstance(made_by, dict) or not isinstance(video, dict):
         raise ValueError("its metadata are not mappings")
     spec = made_by.get("spec")
     if not isinstance(spec, dict):
@@ -383,9 +383,8 @@ def _checked(table: Any) -> ClipIndex:
         raise ValueError("its vectors are not of unit length")
     video_id = _check_video_id(made_by.get("video"))
     clips = tuple(Clip(video_id, float(a), float(b)) for a, b in zip(starts, ends, strict=True))
-    frames, substituted = int(video["frames"]), int(video["frames_substituted"])
-    vectors, path = _unit(halves), Path(video["path"])
-    index = ClipIndex(clips, vectors, halves, video_id, spec, None, path, frames, substituted)
+    model, path, counts = str(video["model"]), Path(video["path"]), (video["frames"], video["frames_substituted"])
+    index = ClipIndex(clips, _unit(halves), halves, video_id, spec, model, None, path, *map(int, counts))
     if metadata[_DIGEST] != _digest(index, metadata[_VIDEO]):
         raise ValueError("its digest does not fit its contents")
     return index

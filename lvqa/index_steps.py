@@ -33,6 +33,17 @@ class PlanStep:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexPlan:
+    """What a PlanStep finds out."""
+
+    video: Video
+    spec: dict[str, Any]
+    """The spec of its index."""
+    model: str
+    """The name of the model that makes it."""
+
+
+@dataclass(frozen=True, slots=True)
 class SplitStep:
     """Split a video into clips."""
 
@@ -89,9 +100,9 @@ class VideoIndexer:
         self.spec, self.open = spec, open_video
         self._model, self._settings = model, settings
 
-    def plan(self, path: Path) -> tuple[Video, dict[str, Any]]:
-        """Inspect the video. Returns it with the spec of its index."""
-        return self.open(path).video, self.spec.to_dict()
+    def plan(self, path: Path) -> IndexPlan:
+        """Inspect the video, and say what its index is known by."""
+        return IndexPlan(self.open(path).video, self.spec.to_dict(), self._model.name)
 
     def split(self, video: Video) -> dict[Clip, int]:
         """Split the video. Returns its clips in the order of time, and how many frame pairs each has."""

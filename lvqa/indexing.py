@@ -18,9 +18,10 @@ import numpy as np
 
 from lvqa.caveats import describe_damage
 from lvqa.costs import CostMeter
-from lvqa.index import ClipIndex, Store, fingerprint
+from lvqa.index import ClipIndex, Store, StoreError, fingerprint
 from lvqa.index_steps import (
     EmbedStep,
+    IndexPlan,
     OnPairs,
     PlanStep,
     SegmentResult,
@@ -92,6 +93,7 @@ class _Task:
     setting: int
     video: Video
     spec: dict[str, Any]
+    model: str
     clips: dict[Clip, int] = field(default_factory=dict)
     """The clips in the order of time, and how many pairs each has."""
     results: dict[float, SegmentResult] = field(default_factory=dict)
@@ -111,6 +113,7 @@ class IndexBuilder:
         *,
         num_settings: int = 1,
         rebuild: bool = False,
+        must_save: bool = True,
         progress: Progress | None = None,
     ) -> None:
         """Make a builder.
@@ -120,9 +123,10 @@ class IndexBuilder:
             execute: Has the steps done, here or in workers.
             num_settings: How many indexers there are; each video gets an index from each.
             rebuild: Build indexes even where they are there.
+            must_save: Whether an index that can't be saved is a failure; if not, it serves this process alone.
             progress: Gets the stages "plan", in videos, and "index", in pairs of all indexes to be built.
         """
-        self._store, self._execute, self._rebuild = store, execute, rebuild
+        self._store, self._execute, self._rebuild, self._must_save = store, execute, rebuild, must_save
         self._num_settings = num_settings
         self._progress = progress or (lambda *_: None)
         self._tasks: dict[Path, _Task] = {}  # by where the index will lie
@@ -154,9 +158,9 @@ class IndexBuilder:
             assert isinstance(step, PlanStep)
             index = video = None
             if plan is not None:
-                video = plan[0]
+                video = plan.video
                 try:
-                    index = self._load_or_add(step, *plan)
+                    index = self._load_or_add(step, plan)
                 except LvqaError as unusable:
                     error = str(unusable)
             self._progress("plan", num_done, total)
@@ -165,8 +169,9 @@ class IndexBuilder:
                 use = None if index is None else _use_of(index, reused=True)
                 yield _indexed(step.path, use, error, seconds, setting=step.setting, index=index, video=video)
 
-    def _load_or_add(self, step: PlanStep, video: Video, spec: dict[str, Any]) -> ClipIndex | None:
+    def _load_or_add(self, step: PlanStep, plan: IndexPlan) -> ClipIndex | None:
         """Return the index that is in the store; None if it has to be built, which is then a task."""
+        video, spec = plan.video, plan.spec
         index_path = self._store.path_of(video.id, spec)
         if index_path in self._tasks:
             self._tasks[index_path].paths.append(step.path)
@@ -176,7 +181,7 @@ class IndexBuilder:
                 return index
             if self._store.others(video.id, spec):
                 _log.info("%s: index rebuilt because settings, model or lvqa's version changed", video.path)
-        self._tasks[index_path] = _Task([step.path], step.setting, video, spec)
+        self._tasks[index_path] = _Task([step.path], step.setting, video, spec, plan.model)
         return None
 
     def _split(self) -> Iterator[Indexed]:
@@ -237,8 +242,8 @@ class IndexBuilder:
         use = index = cause = None
         if error is None:
             try:
-                index = self._store.save(_assemble(task), task.video)
-                use = _use_of(index, reused=False)
+                index, unsaved = self._save(_assemble(task), task.video)
+                use = dataclasses.replace(_use_of(index, reused=False), unsaved=unsaved)
             except LvqaError as unsaved:
                 error, cause = str(unsaved), unsaved
         task.clips, task.results = {}, {}
@@ -248,12 +253,21 @@ class IndexBuilder:
             yield dataclasses.replace(indexed, cause=cause)
             use = use and dataclasses.replace(use, reused=True)  # by the same video under its other names
 
+    def _save(self, index: ClipIndex, video: Video) -> tuple[ClipIndex, str | None]:
+        """Save an index. Returns it with its path; or without one, and why, if that is allowed."""
+        try:
+            return self._store.save(index, video), None
+        except StoreError as error:
+            if self._must_save:
+                raise
+            return index, str(error)
+
 
 def _assemble(task: _Task) -> ClipIndex:
     """Join the segments of a video in the order of time."""
     results = [task.results[start] for start in sorted(task.results)]
     vectors = np.concatenate([result.vectors for result in results])
-    index = ClipIndex.of(list(task.clips), vectors, video_id=task.video.id, spec=task.spec)
+    index = ClipIndex.of(list(task.clips), vectors, video_id=task.video.id, spec=task.spec, model=task.model)
     return dataclasses.replace(
         index,
         frames=sum(result.frames for result in results),
@@ -263,7 +277,14 @@ def _assemble(task: _Task) -> ClipIndex:
 
 def _use_of(index: ClipIndex, *, reused: bool, cost: Cost | None = None) -> IndexUse:
     """Return what a result says of the index that it was made with."""
-    return IndexUse(reused, len(index.clips), index.path, index.frames, index.frames_substituted, cost or Cost())
+    return IndexUse(
+        reused=reused,
+        clips=len(index.clips),
+        path=index.path,
+        frames=index.frames,
+        frames_substituted=index.frames_substituted,
+        cost=cost or Cost(),
+    )
 
 
 def _indexed(
@@ -289,6 +310,7 @@ def build_here(
     meter: CostMeter,
     *,
     rebuild: bool = False,
+    must_save: bool = False,
     progress: Progress | None = None,
 ) -> list[IndexUse]:
     """See to it that a video has the index of each indexer; those that are lacking are built in one reading of it.
@@ -299,6 +321,7 @@ def build_here(
         video: An inspected file.
         meter: Gets the stage "index", unless all indexes are in memory; measures what building costs.
         rebuild: Build all of them.
+        must_save: As for IndexBuilder.
         progress: As for IndexBuilder.
 
     Returns:
@@ -311,7 +334,7 @@ def build_here(
     lacking = {
         indexer.spec: indexer for indexer in indexers if rebuild or indexer.spec not in sessions[indexer.spec].indexes
     }
-    built = set[IndexSpec]()
+    built: dict[IndexSpec, str | None] = {}  # with why it could not be saved
     if lacking:
         own = CostMeter(meter.model_counts)
         builder = IndexBuilder(
@@ -319,6 +342,7 @@ def build_here(
             execute_here(list(lacking.values())),
             num_settings=len(lacking),
             rebuild=rebuild,
+            must_save=must_save,
             progress=_index_stage(progress),
         )
         with meter.stage("index"), own.stage("index"):
@@ -327,12 +351,13 @@ def build_here(
                     raise LvqaError(indexed.error) from indexed.cause
                 spec = list(lacking)[indexed.setting]
                 sessions[spec].add_index(spec, indexed.index)
-                built |= set() if indexed.use.reused else {spec}
+                built |= {} if indexed.use.reused else {spec: indexed.use.unsaved}
             store_metadata(video.path, store.folder)
     uses = []
     for indexer in indexers:
         index, is_new = sessions[indexer.spec].indexes[indexer.spec], indexer.spec in built
-        uses.append(_use_of(index, reused=not is_new, cost=own.cost if is_new else None))
+        use = _use_of(index, reused=not is_new, cost=own.cost if is_new else None)
+        uses.append(dataclasses.replace(use, unsaved=built.get(indexer.spec)))
     return uses
 
 

@@ -14,7 +14,7 @@ from lvqa.caveats import find_caveats
 from lvqa.components import check_settings, has_probabilities, reranker_of, selector_of
 from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.costs import CostMeter
-from lvqa.index import ClipIndex, Store
+from lvqa.index import Store
 from lvqa.index_steps import VideoIndexer
 from lvqa.indexing import Progress, build_here
 from lvqa.models import Model, load_model
@@ -50,11 +50,11 @@ class LongVideoQA:
         check_settings(config)
         self.model, self.config = model, config
         self.store = Store(config.store.folder)
-        self._progress = progress or (lambda *_: None)
+        self.progress = progress or (lambda *_: None)
         self._sessions = sessions or SessionCache()
         self.spec = IndexSpec.of(model, config)
         self.indexer = VideoIndexer(model, self.spec, config.video, self.open)
-        self._retriever = Retriever(model, reranker_of(config, layout=model.rerank_layout), config, self.spec)
+        self.retriever = Retriever(model, reranker_of(config, layout=model.rerank_layout), config, self.spec)
         self._find_caveats = partial(find_caveats, model, has_probabilities=has_probabilities(config))
         self._answerer = Answerer(
             time_encoding=config.answer.time_encoding or model.time_encoding,
@@ -100,7 +100,7 @@ class LongVideoQA:
         Where the two see a video alike, they share its session: many settings can be compared on one video, and each of
         its frame pairs is decoded and encoded once.
         """
-        return LongVideoQA(self.model, config, progress=self._progress, sessions=self._sessions)
+        return LongVideoQA(self.model, config, progress=self.progress, sessions=self._sessions)
 
     # --- what a user calls ------------------------------------------------------------------------------------------
 
@@ -188,7 +188,7 @@ class LongVideoQA:
             rankings = self._rank(session, questions, meter)
         with meter.stage("select"):
             selections = [
-                selector.select(self._retriever.selector_input(session, question, ranking, selector, budget))
+                selector.select(self.retriever.selector_input(session, question, ranking, selector, budget))
                 for question, ranking in zip(questions, rankings, strict=True)
             ]
         with meter.stage("answer"):
@@ -211,7 +211,7 @@ class LongVideoQA:
             path: The video file.
             rebuild: Build it even if it is there.
         """
-        return self._index(self.open(path), CostMeter(self.model.counts), rebuild=rebuild)
+        return self._index(self.open(path), CostMeter(self.model.counts), rebuild=rebuild, must_save=True)
 
     def search(
         self, path: str | Path | Video, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
@@ -237,18 +237,6 @@ class LongVideoQA:
         (ranking,) = self._rank(session, [question], meter)
         return SearchResult(ranking.candidates[:top], self._find_caveats(session, use, ranking))
 
-    def search_library(
-        self, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
-    ) -> list[tuple[ClipIndex, Candidate]]:
-        """Find the clips that match a query best in all videos indexed under this model and these settings.
-
-        They are ranked by embedding alone. Arguments as for `search`. LvqaError if there is no such index.
-        """
-        question = _question(query, image)
-        check_question(question, is_search=True)
-        check_count(top, name="top")
-        return self._retriever.search_store(self.store, question, top)
-
     # --- the stages -------------------------------------------------------------------------------------------------
 
     def inspect_video(self, path: str | Path) -> Video:
@@ -268,15 +256,15 @@ class LongVideoQA:
             ),
         )
 
-    def _index(self, session: VideoSession, meter: CostMeter, *, rebuild: bool = False) -> IndexUse:
-        (use,) = build_here(self.store, [self.indexer], session.video, meter, rebuild=rebuild, progress=self._progress)
+    def _index(self, session: VideoSession, meter: CostMeter, **options: bool) -> IndexUse:
+        (use,) = build_here(self.store, [self.indexer], session.video, meter, progress=self.progress, **options)
         return use
 
     def _rank(self, session: VideoSession, questions: Sequence[Question], meter: CostMeter) -> list[Ranking]:
         def on_pairs(num_done: int, total: int) -> None:
-            self._progress("rerank", num_done, total)
+            self.progress("rerank", num_done, total)
 
-        return self._retriever.rank(session, questions, meter=meter, on_pairs=on_pairs)
+        return self.retriever.rank(session, questions, meter=meter, on_pairs=on_pairs)
 
 
 def _question(query: str | Question, image: str | Path | None) -> Question:

@@ -135,7 +135,8 @@ class Question:
     video_id: str = ""
     """The benchmark's id of the video."""
     answer: str | None = None
-    """The letter of the correct option, where it is known."""
+    """The letter of the correct option, where it is known; "" where no option is correct. Of a free question, the text
+    that is expected."""
     tags: tuple[str, ...] = ()
     """The abilities that the question tests, as the benchmark names them."""
     evidence_seconds: tuple[float, float] | None = None
@@ -245,10 +246,13 @@ class IndexUse:
     reused: bool
     clips: int
     path: Path | None
+    """Its file; None if it could not be saved, and serves this process alone."""
     frames: int = 0
     """How many frames of the video the index was made from: its whole frame grid."""
     frames_substituted: int = 0
     """How many of them are damaged, so that the nearest good ones stand in for them."""
+    unsaved: str | None = None
+    """Why this call could not save it, in one line."""
     cost: Cost = field(default_factory=Cost, compare=False)
     """What building it cost, with all indexes that were built together; nothing if it was reused."""
 

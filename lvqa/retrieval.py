@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lvqa import prompts
 from lvqa.config import Config
 from lvqa.costs import CostMeter
-from lvqa.index import ClipIndex, Store
+from lvqa.index import ClipIndex
 from lvqa.models import Model
-from lvqa.models.prompt import Prompt
-from lvqa.records import Candidate, Cost, LvqaError, Question, Ranking
+from lvqa.records import Candidate, Cost, Question, Ranking
 from lvqa.rerank import Reranker, RerankRequest
 from lvqa.selection import Selector, SelectorInput, frame_features, frame_scores
 from lvqa.session import IndexSpec, MediaKey, OnPairs, VideoSession, query_media
+
+if TYPE_CHECKING:
+    from lvqa.models.prompt import Prompt
 
 
 class Retriever:
@@ -48,7 +51,7 @@ class Retriever:
             meter: Gets the stages "search" and "rerank".
             on_pairs: Called as clips are reranked.
         """
-        texts = [prompts.query(question, with_options=self._settings.embedding.with_options) for question in questions]
+        texts = [self._text(question) for question in questions]
         keys = [(self._settings, text, MediaKey.of(q)) for text, q in zip(texts, questions, strict=True)]
         new = {
             key: (text, session.query_media(question))
@@ -60,28 +63,27 @@ class Retriever:
             session.rankings.update(zip(new, rankings, strict=True))
         return [session.rankings[key] for key in keys]
 
-    def search_store(self, store: Store, question: Question, top: int) -> list[tuple[ClipIndex, Candidate]]:
-        """Find the clips that match a question best in all indexes of a store under the retriever's spec.
+    def search(self, indexes: Sequence[ClipIndex], question: Question, k: int | None = None) -> list[Candidate]:
+        """Find the clips that match a question best by embedding, in the indexes of several videos.
 
         Args:
-            store: Where the indexes lie.
-            question: What is searched for, by embedding alone.
-            top: How many clips to return, best first.
+            indexes: All made under the retriever's spec.
+            question: What is searched for.
+            k: How many clips to return; None: all.
 
-        Raises:
-            LvqaError: The store has no such index.
+        Returns:
+            The best first. Their scores are those of a search in one video.
         """
         media = query_media(question, self._model, max_pixels=self._spec.frames.max_pixels)
-        vector = self._spec.embedder.queries(self._model, [(prompts.query(question), media)])[0]
-        indexes = list(store.all())
-        matching = [index for index in indexes if index.fingerprint == self._spec.fingerprint()]
-        if not matching:
-            raise LvqaError(
-                f"no index in {store.folder} was made with {self._model.name} and these settings "
-                f"({len(indexes)} with others); index some videos first: lvqa index PATH ..."
-            )
-        hits = [(index, candidate) for index in matching for candidate in index.search(vector, top)]
-        return sorted(hits, key=lambda hit: -hit[1].embed_score)[:top]
+        (vector,) = self._spec.embedder.queries(self._model, [(self._text(question), media)])
+        hits = [candidate for index in indexes for candidate in self._centred(index).search(vector, k)]
+        return sorted(hits, key=lambda candidate: -candidate.embed_score)[:k]
+
+    def rerank(self, session: VideoSession, question: Question, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Return some candidates of an open video in the reranker's order; one that was not judged has no score."""
+        reader = session.clip_reader(session.prefix_cache(self._settings.rerank))
+        request = RerankRequest(self._text(question), candidates, reader, session.query_media(question))
+        return self._reranker.rerank(self._model, [request])[0]
 
     def selector_input(
         self, session: VideoSession, question: Question, ranking: Ranking | None, selector: Selector, budget: int
@@ -115,9 +117,16 @@ class Retriever:
             evidence_seconds=question.evidence_seconds,
         )
 
+    def _text(self, question: Question) -> str:
+        """Return the text that is searched for."""
+        return prompts.query(question, with_options=self._settings.embedding.with_options)
+
     def _searched_index(self, session: VideoSession) -> ClipIndex:
-        """Return the session's index as it is searched: centred, if the settings say so."""
-        index = session.indexes[self._spec]
+        """Return the session's index as it is searched."""
+        return self._centred(session.indexes[self._spec])
+
+    def _centred(self, index: ClipIndex) -> ClipIndex:
+        """Return an index as it is searched: centred, if the settings say so."""
         return index.centred() if self._settings.embedding.centre else index
 
     def _rank_together(

@@ -8,7 +8,7 @@ memory by the specs themselves.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,23 @@ if TYPE_CHECKING:
 
 OnPairs = Callable[[int, int], None]
 """Called as clips become ready: how many pairs are done, of how many."""
+
+
+FRAME_FORMATS = {"frames_format": FRAMES_FORMAT, "tokens_format": TOKENS_FORMAT}
+"""What a FrameSpec says of the algorithms of today."""
+INDEX_FORMATS = {"embedding_format": EMBEDDING_FORMAT, "index_format": INDEX_FORMAT}
+"""What an IndexSpec adds to that."""
+
+
+def has_current_frames(spec: Mapping[str, Any]) -> bool:
+    """Return whether an index was made of frames and visual tokens as today's algorithms make them."""
+    frames = spec.get("frames")
+    return isinstance(frames, Mapping) and FRAME_FORMATS.items() <= frames.items()
+
+
+def has_current_formats(spec: Mapping[str, Any]) -> bool:
+    """Return whether an index was made by today's algorithms, so that it can be used if the settings are the same."""
+    return has_current_frames(spec) and INDEX_FORMATS.items() <= spec.items()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +82,7 @@ class FrameSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is hashed into a fingerprint."""
-        return {**dataclasses.asdict(self), "frames_format": FRAMES_FORMAT, "tokens_format": TOKENS_FORMAT}
+        return {**dataclasses.asdict(self), **FRAME_FORMATS}
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that tell this spec from all others."""
@@ -104,8 +121,7 @@ class IndexSpec:
             "embedding": self.embedder.to_dict(),
             "clip_seconds": self.clip_seconds,
             "scene_cuts": self.scene_cuts,
-            "embedding_format": EMBEDDING_FORMAT,
-            "index_format": INDEX_FORMAT,
+            **INDEX_FORMATS,
         }
 
     def fingerprint(self) -> str:

@@ -134,12 +134,17 @@ def _explain(error: msgspec.ValidationError, value: Any, info: inspect.Type, nam
     The keys of a dict are not in that path, so the whole dict is named.
     """
     path = re.search(r"`\$([^`]*)`\Z", str(error))
-    steps = re.findall(r"\.(\w+)|\[(\d+)\]", path[1].partition("[...]")[0]) if path else []
+    steps = re.findall(r"\.([^.\[]+)|\[(\d+)\]", path[1].partition("[...]")[0]) if path else []
     for key, index in steps:
         info, value = _inside(info, key or int(index)), value[key or int(index)]
         name += f"[{index}]" if index else f"{name and '.'}{key}"
-    if missing := re.match(r"Object missing required field `(\w+)`", str(error)):
-        return f"{name and f'{name}.'}{missing[1]} is missing; it must be {_allowed(_inside(info, missing[1]))}"
+    bare = info.type if isinstance(info, inspect.Metadata) else info
+    if str(error).startswith("Object missing") and isinstance(bare, inspect.DataclassType | inspect.TypedDictType):
+        missing = [field for field in bare.fields if field.required and field.encode_name not in value]
+        names = [f"{name and f'{name}.'}{field.encode_name}" for field in missing]
+        if len(missing) > 1:
+            return f"{', '.join(names)} are missing"
+        return f"{names[0]} is missing; it must be {_allowed(missing[0].type)}"
     return f"{name or 'the content'} must be {_allowed(info)}, got {in_yaml(value)}"
 
 
@@ -252,7 +257,8 @@ def check_question(question: Question, *, is_search: bool = False, distinct_opti
     """Raise LvqaError for a question that can't be asked. A voice needs no text, nor does the search for a picture.
 
     Args:
-        question: The question.
+        question: The question. One of a benchmark, which has an id, is asked as it is published: its text may be empty,
+            and its options too.
         is_search: Whether it is a query of a search.
         distinct_options: Whether two equal options are refused. Published benchmarks have some, and keep them.
     """
@@ -263,14 +269,15 @@ def check_question(question: Question, *, is_search: bool = False, distinct_opti
     _require_text(question.text, "the question")
     for option in option_texts(question.options):
         _require_text(option, "an option")
-    if not question.text.strip() and not question.voice and not (is_search and question.image):
+    is_published = bool(question.id and question.options)
+    if not (question.text.strip() or question.voice or is_published or (is_search and question.image)):
         raise LvqaError("the question is empty; ask something, for example: What happened after the door closed?")
     length = len(question.text) + sum(map(len, question.options))
     if length > MAX_QUESTION_CHARACTERS:
         raise LvqaError(f"the question has {length} characters with its options; allowed: {MAX_QUESTION_CHARACTERS}")
     if question.options and not 2 <= len(question.options) <= len(LETTERS):
         raise LvqaError(f"a question has 2 to {len(LETTERS)} options, or none; got {len(question.options)}")
-    if any(not option.strip() for option in question.options):
+    if not is_published and any(not option.strip() for option in question.options):
         raise LvqaError(f"an option is empty: {shorten(list(question.options))}")
     texts = [option.strip() for option in question.options]
     if distinct_options and len(set(texts)) < len(texts):

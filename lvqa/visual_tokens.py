@@ -109,12 +109,14 @@ class TokenFile:
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
             try:
                 for slot, data in slots.items():
-                    size = _CHECKSUM.size + len(data)
-                    os.pwrite(file, _HEADER.pack(size, self._width), 0)
-                    os.pwrite(file, self._checksum(slot, data) + data, _HEADER.size + slot * size)
+                    content = self._checksum(slot, data) + data
+                    parts = {0: _HEADER.pack(len(content), self._width), _HEADER.size + slot * len(content): content}
+                    if any(os.pwrite(file, part, offset) < len(part) for offset, part in parts.items()):
+                        raise OSError  # a disk that gets full takes a part of it without a word
             finally:
                 os.close(file)
         except OSError:  # no folder, no room
+            self._max_bytes = 0  # the room that this makes must not tempt to keep a part
             with suppress(OSError):
                 self._path.unlink()
 

@@ -3,7 +3,9 @@
 The script needs yt-dlp (a command, or a module of this Python) and the internet. FOLDER gets the annotations and
 `videos/KEY.mp4`: a file there is whole, parts lie in `videos/.parts`. Only the pictures are fetched, no sound, and
 H.264 before other codecs, since some decoders can't read AV1. Some of the videos are gone from YouTube; they are listed
-and not tried, unless you ask for it. What follows `--` goes to yt-dlp as it is, for instance
+and not tried, unless you ask for it. With `--copies`, what is gone or fails is taken from public copies on the hub
+(lmms-eval/LVBench, AIWinter/LVBench): of their archives, which have 60 GB each, only the videos that are lacking are
+fetched. What follows `--` goes to yt-dlp as it is, for instance
 
     python scripts/get_lvbench.py data/lvbench -- --cookies-from-browser firefox
 
@@ -14,14 +16,20 @@ academic use (CC BY-NC-SA 4.0).
 from __future__ import annotations
 
 import argparse
+import bisect
+import functools
 import importlib.util
+import io
+import itertools
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, Any
 
 from lvqa.datasets import VideoTask, load_dataset
 from lvqa.records import LvqaError
@@ -44,6 +52,13 @@ GONE = frozenset(
     }
 )
 """Videos that issue 2 of the benchmark's repository (zai-org/LVBench) reports as gone, July 2024 and November 2025."""
+COPIES = (
+    ("lmms-eval/LVBench", "video_chunks/*.zip", False),
+    ("AIWinter/LVBench", "all_videos_split.zip.*", True),
+)
+"""Copies of the videos on the hub: dataset, its archives, and whether they are one that was split."""
+BLOCK_BYTES = 8 << 20
+"""So much is fetched at once."""
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 
 
@@ -59,6 +74,7 @@ def main() -> int:
         "--height", type=int, choices=(144, 240, 360, 480, 720), default=360, help="most lines of a picture"
     )
     parser.add_argument("--try-gone", action="store_true", help="try the videos that were reported as gone, too")
+    parser.add_argument("--copies", action="store_true", help="take what is gone or fails from copies on the hub")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     arguments = parser.parse_args(sys.argv[1:end])
     try:
@@ -66,7 +82,8 @@ def main() -> int:
         tasks = install_annotations(arguments.folder, arguments.annotations)
         # A part of one height must not be completed at another.
         parts = arguments.folder / "videos" / ".parts" / f"{arguments.height}p"
-        return fetch_all(tasks, parts, command, frozenset() if arguments.try_gone else GONE)
+        gone = frozenset() if arguments.try_gone else GONE
+        return fetch_all(tasks, parts, command, gone, Copies() if arguments.copies else None)
     except LvqaError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
@@ -119,7 +136,87 @@ def from_hub() -> Path:
         raise LvqaError(f"{REPOSITORY} on the hub: {reason}; or give the file: --annotations FILE") from error
 
 
-def fetch_all(tasks: Sequence[VideoTask], parts: Path, command: Sequence[str], gone: frozenset[str]) -> int:
+class JoinedFile(io.RawIOBase):
+    """One file to read of several that follow each other."""
+
+    def __init__(self, files: Sequence[IO[bytes]]) -> None:
+        self.files = files
+        self.starts = [0, *itertools.accumulate(file.seek(0, io.SEEK_END) for file in files)]
+        self.position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.starts[-1]}[whence]
+        self.position = base + offset
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        if not 0 <= self.position < self.starts[-1]:
+            return 0
+        i = bisect.bisect_right(self.starts, self.position) - 1
+        self.files[i].seek(self.position - self.starts[i])
+        content = self.files[i].read(min(len(buffer), self.starts[i + 1] - self.position))
+        buffer[: len(content)] = content
+        self.position += len(content)
+        return len(content)
+
+
+class Copies:
+    """The copies of the videos on the hub, in ZIP archives that are read where they lie."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        """Why a copy can't be read."""
+
+    def fetch(self, task: VideoTask, parts: Path) -> str:
+        """Take one video from the first copy that has it; return what went wrong in a line, or ""."""
+        part = parts / f"{task.video_id}.copy"
+        for archive, name in self.members.get(task.video_id, ()):
+            try:
+                with archive.open(name) as source, part.open("wb") as target:
+                    shutil.copyfileobj(source, target, 4 << 20)  # the archive's checksum is checked at the end
+            except Exception as error:  # the network's, and those of a damaged archive, have no common class
+                self.problems.append(f"{type(error).__name__}: {error}")
+                part.unlink(missing_ok=True)
+                continue
+            part.replace(task.path)
+            return ""
+        return "; ".join(["not in a copy on the hub", *self.problems[:1]])
+
+    @functools.cached_property
+    def members(self) -> dict[str, list[tuple[zipfile.ZipFile, str]]]:
+        """Key of a video -> the archives that have it, and its name there."""
+        members: dict[str, list[tuple[zipfile.ZipFile, str]]] = {}
+        for repository, pattern, is_split in COPIES:
+            try:
+                for archive in open_archives(repository, pattern, is_split=is_split):
+                    for name in archive.namelist():
+                        members.setdefault(Path(name).stem, []).append((archive, name))
+            except Exception as error:  # as above
+                self.problems.append(f"{repository}: {' '.join(str(error).split()) or type(error).__name__}")
+        return members
+
+
+def open_archives(repository: str, pattern: str, *, is_split: bool) -> list[zipfile.ZipFile]:
+    """Open the archives of a dataset on the hub: each file is one, or all of them together are one that was split."""
+    from huggingface_hub import HfFileSystem
+
+    hub = HfFileSystem()
+    paths = sorted(hub.glob(f"datasets/{repository}/{pattern}"))
+    files = [hub.open(path, "rb", block_size=BLOCK_BYTES, cache_type="readahead") for path in paths]
+    if is_split:
+        return [zipfile.ZipFile(io.BufferedReader(JoinedFile(files), BLOCK_BYTES))] if files else []
+    return [zipfile.ZipFile(file) for file in files]
+
+
+def fetch_all(
+    tasks: Sequence[VideoTask], parts: Path, command: Sequence[str], gone: frozenset[str], copies: Copies | None
+) -> int:
     """Fetch what is not there, one after the other, and print how it ended. Return the exit code."""
     parts.mkdir(parents=True, exist_ok=True)
     ended: dict[str, list[str]] = {"done": [], "gone": [], "failed": []}
@@ -132,6 +229,9 @@ def fetch_all(tasks: Sequence[VideoTask], parts: Path, command: Sequence[str], g
         else:
             problem = fetch(task, parts, command)
             end, remark = ("failed", problem) if problem else ("done", "fetched")
+        if end != "done" and copies is not None:
+            problem = copies.fetch(task, parts)
+            end, remark = (end, f"{remark}; {problem}") if problem else ("done", "taken from a copy on the hub")
         ended[end].append(key)
         print(f"{i}/{len(tasks)} {key}: {remark}", flush=True)
     print()

@@ -22,7 +22,7 @@ def make_index(
     """Return an index of n clips whose vectors are random, and not of unit length."""
     vectors = np.random.default_rng(seed).normal(size=(n, dim)) * 7
     clips = [Clip(video_id, 16.0 * i, 16.0 * i + 16) for i in range(n)]
-    return ClipIndex.of(clips, vectors, video_id=video_id, spec=spec)
+    return ClipIndex.of(clips, vectors, video_id=video_id, spec=spec, model="tiny")
 
 
 def save_small(folder: Path) -> tuple[Store, ClipIndex, Path]:

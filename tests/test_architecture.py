@@ -79,7 +79,8 @@ ARROWS = {
     "components": {"config", "plugins", "records", "rerank", "selection", "validation", "video"},
     "pipeline": SESSION | {"answering", "caveats", "components", "index_steps", "indexing", "platforms", "retrieval"},
     "library": {
-        *("components", "config", "index", "index_steps", "indexing", "node_check", "pipeline", "records", "workers"),
+        *("caveats", "components", "config", "index", "index_steps", "indexing", "node_check", "pipeline", "records"),
+        *("rerank", "session", "validation", "video", "workers"),
     },
     "evaluation": {
         *("components", "config", "costs", "datasets", "files", "index", "indexing", "node_check", "pipeline"),
@@ -87,7 +88,7 @@ ARROWS = {
     },
     "lmms": {"datasets", "config", "pipeline", "records"},
     "diagnostics": MODEL | {"pipeline", "rerank", "session"},
-    "report": {"evaluation", "files", "image", "diagnostics", "records", "video"},
+    "report": {"datasets", "evaluation", "files", "image", "diagnostics", "records", "video"},
     "profiling": SESSION | {"answering", "rerank", "startup"},
     "synthetic": {"records"},
     "lvqa": {"pipeline", "records"},

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,6 +148,19 @@ def test_frames_that_stand_in_for_damaged_ones_are_told_in_each_process(lvqa: Lv
 
 
 @pytest.mark.slow
+def test_what_a_worker_sees_is_told_once_by_the_command(
+    lvqa: Lvqa, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = write_video(tmp_path / "good.mp4"), zeroed(write_video(tmp_path / "bad.mp4", 300))
+    result = lvqa("index", good, bad, "--json")
+    outputs = {output["path"]: output for output in map(json.loads, result.stdout.splitlines())}
+    assert (outputs[str(good)]["warnings"], outputs[str(good)]["frames_substituted"]) == ([], 0)
+    assert lines_of(result, bad) == outputs[str(bad)]["warnings"]
+    assert outputs[str(bad)]["warnings"] == list(describe_damage(60, outputs[str(bad)]["frames_substituted"]))
+    assert capfd.readouterr().err == "", "the worker prints nothing of its own"
+
+
+@pytest.mark.slow
 def test_without_an_index_the_frames_of_the_answer_count(lvqa: Lvqa, tmp_path: Path) -> None:
     path = zeroed(write_video(tmp_path / "zeroed.mp4", 300))
     lvqa("index", path)
@@ -217,6 +232,23 @@ def test_a_report_that_cannot_be_written_costs_no_answer(lvqa: Lvqa, tmp_path: P
                 assert "\nframes    16: " in result.stdout
             (line,) = result.stderr.splitlines()
             assert line.startswith(f"lvqa: cannot write {page}: ")
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_costs_no_answer(tmp_path: Path) -> None:
+    path, store = write_video(tmp_path / "video.mkv"), tmp_path / "store"
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
+        "from lvqa.cli.main import main; main()"
+    )
+    words = ["ask", str(path), "What is seen?", *TINY, "--store", str(store), "--json"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run([sys.executable, "-c", script, *words], env=environment, capture_output=True, text=True)
+    output = json.loads(result.stdout)
+    assert result.returncode == 0 and output["answer"] and output["index"]["path"] is None
+    first = output["warnings"][0]
+    assert first.startswith(f"its index is not kept: cannot write the index into {store}") and "make room" in first
+    assert result.stderr.splitlines() == [f"lvqa: {path}: {line}" for line in output["warnings"]]
 
 
 # --- the model and the evidence --------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from PIL import Image
 
 from lvqa.cli.index import videos_in
 from lvqa.cli.main import COMMANDS, lvqa_command
-from lvqa.cli.terminal import Progress, one_line
+from lvqa.cli.terminal import Progress, echo_message, one_line
 from lvqa.index import Store
 from lvqa.records import SYNTHETIC_TAG
 from lvqa.startup import paused_gc
@@ -104,7 +104,7 @@ def files_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
 
 
-KNOWN_OF_FILES = (".identity.json", ".metadata.npz")
+KNOWN_OF_FILES = (".identity.json", ".metadata.npz", ".video.json")
 """The endings of what is known of video files: it is whole, and may stay where a command fails."""
 
 
@@ -394,6 +394,14 @@ def test_a_video_shorter_than_the_budget_gives_all_its_frames(ask_json, lvqa, tm
         output = ask_json(path, "Where?", "--method", method)
         assert [frame["time_seconds"] for frame in output["frames"]] == frames
     assert f"frames    {len(frames)} (the video has no more)" in lvqa("ask", path, "Where?", *TINY).stdout
+
+
+@pytest.mark.slow
+def test_fewer_frames_than_the_budget_are_explained_by_what_chose_them(lvqa, video, tmp_path):
+    chosen = tmp_path / "chosen.json"
+    chosen.write_text(json.dumps({video.stem: [{"question_id": "q", "question": "Where?", "frames": [3, 9]}]}))
+    output = lvqa("ask", video, "Where?", "--method", chosen, *TINY, "--quiet").stdout
+    assert "frames    2 (the method chose no more): 0:03 0:09" in output
 
 
 # --- bad questions and settings --------------------------------------------------------------------------------------
@@ -843,7 +851,7 @@ def test_slow_progress_says_how_slow_and_how_long(capsys, monkeypatch):
         progress("answer", 20, 200)
         progress("answer", 200, 200)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "lvqa: answer 10% (20 of 200 answers, 1.0 answers/s, 3:00 left)"
+    assert lines[0] == "lvqa: answer 10% (20 of 200 answers, 57 answers/min, 3:09 left)"
     assert lines[1] == "lvqa: answer 100% (200 of 200 answers, 8.0 answers/s)"
 
 
@@ -856,3 +864,23 @@ def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
     assert "rerank: 100%" in output
     assert "20/20" in output and ".0" not in output.split("[")[0]
     assert "frames/s" in output or "?" in output
+
+
+def test_lines_stand_above_the_bar(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Progress(quiet=False) as progress:
+        progress("plan", 1, 3)
+        echo_message("a line")
+        progress("plan", 3, 3)
+    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    assert "lvqa: a line" in [line.strip() for line in lines], "nothing stands before it on its line"
+
+
+def test_a_bar_that_is_full_at_once_has_no_rate(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Progress(quiet=False) as progress:
+        progress("plan", 2, 2)
+        progress("index", 60, 60)
+    output = capsys.readouterr().err
+    assert "2/2" in output and "120/120" in output
+    assert re.search(r"\d frames/s|\d videos/s", output) is None

@@ -126,6 +126,16 @@ def unknown_words(words):
     command = lvqa_command.get_command(click.Context(lvqa_command), words[0])
     if command is None:
         return [f"no command {words[0]}"]
+    if isinstance(command, click.Group):
+        subcommand = command.commands.get(words[1]) if len(words) > 1 else None
+        if subcommand is None:
+            return [f"lvqa {words[0]} has no command {' '.join(words[1:2])}"]
+        command, words = subcommand, [" ".join(words[:2]), *words[2:]]
+    if isinstance(command, click.Group):
+        subcommand = command.commands.get(words[1]) if len(words) > 1 else None
+        if subcommand is None:
+            return [f"lvqa {words[0]} has no command {' '.join(words[1:2])}"]
+        command, words = subcommand, [" ".join(words[:2]), *words[2:]]
     options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     options |= {"-h", "--help"}
     used = [word.partition("=")[0] for word in words[1:] if re.match(r"-{1,2}[a-z]", word)]
@@ -136,6 +146,12 @@ def test_an_unknown_option_is_noticed():
     assert unknown_words(["ask", "v.mp4", "Who?", "--frames", "16", "-s", "seed=1"]) == []
     assert unknown_words(["ask", "--films", "3"]) == ["lvqa ask has no --films"]
     assert unknown_words(["tell"]) == ["no command tell"]
+    assert unknown_words(["library", "prune", "--dry-run"]) == []
+    assert unknown_words(["library", "list", "--dry-run"]) == ["lvqa library list has no --dry-run"]
+    assert unknown_words(["library", "burn"]) == ["lvqa library has no command burn"]
+    assert unknown_words(["library", "prune", "--dry-run"]) == []
+    assert unknown_words(["library", "list", "--dry-run"]) == ["lvqa library list has no --dry-run"]
+    assert unknown_words(["library", "burn"]) == ["lvqa library has no command burn"]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)

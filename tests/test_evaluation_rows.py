@@ -84,7 +84,8 @@ def test_a_field_that_does_not_fit_is_named(line, tmp_path, name, value):
     path = tmp_path / "answers.jsonl"
     path.write_text(to_line(line) + json.dumps({**line, "question_id": "another", name: value}) + "\n")
     with pytest.raises(
-        LvqaError, match=rf"^{name}[\w.\[\]]* (must be|is missing; it must be) .*\(.*answers\.jsonl, line 2;"
+        LvqaError,
+        match=rf"^{name}[\w.,\[\] ]* (must be |is missing; it must be |are missing).*\(.*answers\.jsonl, line 2;",
     ):
         list(read_rows(path))
     path.write_text(to_line(line) + json.dumps({key: line[key] for key in line if key != name}) + "\n")

@@ -6,8 +6,9 @@ import math
 import pytest
 from scipy import stats
 
+from lvqa.datasets.lvbench import official_letter
 from lvqa.evaluation import accuracy, by_ability, compare, cost, evidence_recall, index_cost, official_accuracy
-from lvqa.evaluation.statistics import Share, correct, official_letter
+from lvqa.evaluation.statistics import Share, correct
 
 
 def row(prediction="A", target="A", **fields):

@@ -41,6 +41,7 @@ from lvqa.video import (
     FRAMES_FORMAT,
     IDENTITY_FORMAT,
     METADATA_FORMAT,
+    RECORD_FORMAT,
     FrameGrid,
     cut_clips,
     inspect_video,
@@ -182,8 +183,22 @@ def identity_output(material: Material) -> Output:
     folder.mkdir()
     with mock.patch("lvqa.video.identity.SETTLED_NS", 0):
         store_metadata(Path(shutil.copy(material.path, material.folder / "copy.mp4")), folder)
-    (path,) = folder.glob("*.json")
+    (path,) = folder.glob("*.identity.json")
     return {"id": material.video.id, "content": _types(json.loads(path.read_text()))}
+
+
+def record_output(material: Material) -> Output:
+    """Return what the file holds that keeps where a video was seen."""
+    folder = material.folder / "record"
+    folder.mkdir()
+    store_metadata(material.path, folder)
+    (path,) = folder.glob("*.video.json")
+    content = json.loads(path.read_text())
+    return {
+        "file_name": path.name.replace(material.video.id, "_"),
+        "content": _types(content),
+        "duration_seconds": content["duration_seconds"],
+    }
 
 
 def tokens_output(material: Material) -> Output:
@@ -223,6 +238,7 @@ FORMATS: dict[str, tuple[int, Callable[[Material], Output]]] = {
     "IDENTITY_FORMAT": (IDENTITY_FORMAT, identity_output),
     "INDEX_FORMAT": (INDEX_FORMAT, index_output),
     "METADATA_FORMAT": (METADATA_FORMAT, metadata_output),
+    "RECORD_FORMAT": (RECORD_FORMAT, record_output),
     "ROWS_FORMAT": (ROWS_FORMAT, rows_output),
     "TOKENS_FORMAT": (TOKENS_FORMAT, tokens_output),
 }

@@ -14,6 +14,7 @@ from transformers import Qwen2VLImageProcessor
 
 from lvqa import prompts
 from lvqa.image import read_image
+from lvqa.library import search_library
 from lvqa.models import load_model
 from lvqa.models.vision import cut_patches, target_size
 from lvqa.pipeline import LongVideoQA
@@ -167,16 +168,16 @@ def test_another_picture_is_another_query(video_path: Path, picture: Path, tmp_p
     assert all(one != two for n, one in enumerate(scores) for two in scores[:n])
     again = qa.search(video_path, "a ball", image=picture)
     assert [(hit.clip, hit.embed_score, hit.rerank_score) for hit in again] == scores[1]
-    library = qa.search_library(image=picture, top=4)
-    assert {hit.clip for _, hit in library} == {clip for clip, _, _ in scores[3]}
-    for _, hit in library:
-        assert hit.embed_score == pytest.approx({clip: score for clip, score, _ in scores[3]}[hit.clip])
+    library = [hit.candidate for hit in search_library(qa, image=picture, top=4).hits]
+    assert [hit.clip for hit in library] == [clip for clip, _, _ in scores[3]]
+    for hit, (_, embed_score, rerank_score) in zip(library, scores[3], strict=True):
+        assert (hit.embed_score, hit.rerank_score) == pytest.approx((embed_score, rerank_score), abs=1e-5)
 
 
 def test_a_question_needs_words_and_a_search_a_query(qa: LongVideoQA, video_path: Path, picture: Path) -> None:
     with pytest.raises(LvqaError, match="question is empty"):
         qa.answer(video_path, Question(" ", image=picture))
-    for search in (lambda: qa.search(video_path), qa.search_library):
+    for search in (lambda: qa.search(video_path), lambda: search_library(qa)):
         with pytest.raises(LvqaError, match="question is empty"):
             search()
     with pytest.raises(LvqaError, match="no such file"):

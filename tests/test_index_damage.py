@@ -1,6 +1,7 @@
 """Damaged and foreign files in a store: each is refused in one line, and none gives a wrong index."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,7 @@ def lists(values: object, dim: int) -> pyarrow.Array:
     return pyarrow.FixedSizeListArray.from_arrays(flat, dim)
 
 
+HALVES = pyarrow.list_(pyarrow.float16(), 2)
 GOOD = {"start_seconds": [0.0, 16.0], "end_seconds": [16.0, 32.0], "embedding": lists(np.eye(4)[:2], 4)}
 
 
@@ -75,8 +77,9 @@ GOOD = {"start_seconds": [0.0, 16.0], "end_seconds": [16.0, 32.0], "embedding": 
         ({"embedding": lists([[np.inf, 0], [0, 1]], 2)}, "not finite"),
         ({"embedding": lists([[0, 0], [0, 1]], 2)}, "unit length"),
         ({"embedding": lists([[3, 4], [0, 1]], 2)}, "unit length"),
-        ({"embedding": pyarrow.array([None, [1.0, 0.0]], pyarrow.list_(pyarrow.float16(), 2))}, "missing"),
-        ({"embedding": pyarrow.array([[None, 1.0], [1.0, 0.0]], pyarrow.list_(pyarrow.float16(), 2))}, "missing"),
+        # Before version 26 pyarrow itself does not read such a file.
+        ({"embedding": pyarrow.array([None, np.float16([1, 0])], HALVES)}, "missing|size=2"),
+        ({"embedding": pyarrow.array([[None, np.float16(1)], np.float16([1, 0])], HALVES)}, "missing"),
         ({"start_seconds": [16.0, 0.0]}, "order of time"),
         ({"start_seconds": [0.0, 0.0]}, "order of time"),
         ({"start_seconds": [-1.0, 16.0]}, "a clip must end"),
@@ -95,7 +98,7 @@ def test_a_file_whose_contents_are_no_index_is_refused(tmp_path, change, reason)
     metadata = pyarrow.parquet.read_schema(path).metadata
     parquet(path, {**GOOD, **change}, metadata)
     message = refusal(lambda: load(store))
-    assert str(path) in message and reason in message
+    assert str(path) in message and re.search(reason, message)
 
 
 def test_the_files_of_these_tests_are_refused_for_their_fault_alone(tmp_path):

@@ -555,6 +555,8 @@ def test_log_probabilities_of_replies_equal_the_librarys(model: Decoder, i: int)
         expected.append(log_probs[torch.arange(len(ids)), ids].sum())
     ours = model.reply_log_probs(prompt, replies)
     torch.testing.assert_close(ours, torch.stack(expected), atol=1e-4, rtol=1e-5)
+    empty = model.reply_log_probs(prompt, ["", ""])
+    torch.testing.assert_close(empty, torch.stack(expected[2:3] * 2), atol=1e-4, rtol=1e-5)
 
 
 def test_generation_stops_at_the_end_of_the_turn(model: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:

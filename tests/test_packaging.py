@@ -124,7 +124,7 @@ def test_the_image_is_made_of_files_that_exist_and_are_not_ignored():
     assert {*PROJECT["license-files"], PROJECT["readme"], "pyproject.toml"} <= sources
 
 
-@pytest.mark.parametrize("name", [".ci/run", "scripts/check_wheel.sh"])
+@pytest.mark.parametrize("name", [".ci/run", "scripts/check_wheel.sh", "scripts/test_bounds.sh"])
 def test_shell_scripts_can_be_run(name):
     assert (ROOT / name).stat().st_mode & 0o111
     subprocess.run(["bash", "-n", ROOT / name], check=True)

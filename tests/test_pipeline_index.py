@@ -10,9 +10,7 @@ from pipelines import MINUTES, SEED
 
 from lvqa.config import with_settings
 from lvqa.costs import CostMeter
-from lvqa.index import Store
 from lvqa.indexing import build_here
-from lvqa.records import LvqaError
 from lvqa.synthetic.videos import make_videos
 from lvqa.video import inspect_video
 
@@ -77,32 +75,6 @@ def test_a_changed_video_has_another_index(make, video, tmp_path):
     assert make().index(copy).reused is True  # the same bytes under another name
     make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=SEED + 1)[0].replace(copy)
     assert make().index(copy).reused is False
-
-
-@pytest.mark.slow
-def test_the_library_is_searched_under_one_spec(make, video, tmp_path):
-    other = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=SEED + 1)[0]
-    qa = make()
-    for path in (video, other):
-        qa.index(path)
-    make("video.clip_seconds=8").index(video)
-    assert len(Store(qa.config.store.folder).paths()) == 3
-    hits = qa.search_library("the red fish", top=100)
-    assert len(hits) == 8
-    scores = [candidate.embed_score for _, candidate in hits]
-    assert scores == sorted(scores, reverse=True)
-    assert [c for _, c in hits[:3]] == [c for _, c in qa.search_library("the red fish", top=3)]
-    assert {candidate.clip.video_id for _, candidate in hits} == {inspect_video(video).id, inspect_video(other).id}
-    for index, candidate in hits:
-        assert candidate.clip.video_id == inspect_video(index.video_path).id
-
-
-def test_an_empty_library_is_reported(make, video):
-    with pytest.raises(LvqaError, match=r"no index in .* was made with tiny and these settings \(0 with others\)"):
-        make().search_library("a red car")
-    make("video.clip_seconds=8").index(video)
-    with pytest.raises(LvqaError, match=r"\(1 with others\); index some videos first"):
-        make().search_library("a red car")
 
 
 # --- many settings on one video --------------------------------------------------------------------------------------

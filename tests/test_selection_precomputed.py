@@ -50,6 +50,50 @@ def test_a_missing_question_is_named(precomputed):
         precomputed(1).select(inputs(question="other"))
 
 
+ROWS = [
+    {"question_id": "q1", "question": "What colour is  the car?", "frames": [1, 2], "scores": [0.9, 0.1]},
+    {"question_id": "q2", "question": "Who drives?", "frames": [7], "scores": [1]},
+    {"question_id": "q3", "question": "Who drives?", "frames": [8], "scores": [1]},
+    {"question_id": "q4", "frames": [9], "scores": [1]},
+]
+
+
+def ask_by_text(tmp_path, text, name="video", key="video.mp4", option="method"):
+    """Select for a question that has no id, as `lvqa ask` does."""
+    path = tmp_path / "chosen.json"
+    path.write_text(json.dumps({key: ROWS}))
+    inputs_by_text = SelectorInput(
+        TIMES, 2, video_id="0123456789abcdef", video_name=name, question_id=text, question_text=text
+    )
+    if option == "method":
+        return selector_of(load_config(), str(path)).select(inputs_by_text).times_seconds
+    return selector_of(load_config(None, [f"selection.scores={path}"]), "topk").select(inputs_by_text).times_seconds
+
+
+def test_a_question_without_an_id_is_known_by_its_text(tmp_path):
+    assert ask_by_text(tmp_path, "What colour is the car?") == (1.0, 2.0)
+    assert ask_by_text(tmp_path, "What colour is the car?", option="scores") == (0.0, 1.0)
+    assert ask_by_text(tmp_path, "What colour is the car?", name="other", key="0123456789abcdef") == (1.0, 2.0)
+    assert ask_by_text(tmp_path, "q4") == (9.0,), "an id will do as well"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            {"text": "Why?"},
+            r"has nothing for question with the text 'Why\?' of video 'video'; it has 4 questions of this video: "
+            r"'q1' \('What colour is  the car\?'\), 'q2' \('Who drives\?'\), 'q3' .*, 'q4'$",
+        ),
+        ({"text": "Why?", "name": "renamed"}, r"of video 'renamed'; it has 1 video, named as .* suffix: 'video'$"),
+        ({"text": "Who drives?"}, "different frames for questions 'q2', 'q3', which have the same text"),
+    ],
+)
+def test_what_a_file_has_is_in_the_message(tmp_path, words, message):
+    with pytest.raises(LvqaError, match=message):
+        ask_by_text(tmp_path, **words)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(LvqaError, match=r"cannot read .*none\.json"):
         selector_of(load_config(), str(tmp_path / "none.json")).select(inputs())
@@ -128,6 +172,13 @@ def test_the_selections_of_a_run_can_be_exported_and_imported(tmp_path):
         assert [(row["times_seconds"], row["prediction"]) for row in again.rows if row["arm"] == format] == [
             (row["times_seconds"], row["prediction"]) for row in first.rows
         ]
+    ask = ["--model", "tiny", "--store", str(tmp_path / "store"), "--frames", "4", "--json", "--quiet", "--method"]
+    for row in first.rows:
+        video = folder / "videos" / f"{row['video_id']}.mp4"
+        result = CliRunner().invoke(
+            lvqa_command, ["ask", str(video), row["question"], *ask, str(tmp_path / "bolt.json")]
+        )
+        assert [frame["time_seconds"] for frame in json.loads(result.stdout)["frames"]] == row["times_seconds"]
 
 
 @pytest.mark.parametrize(

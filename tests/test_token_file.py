@@ -1,5 +1,6 @@
 """The file of visual tokens: a slot's bytes count in that slot alone."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,18 @@ def test_a_slot_that_counts_as_empty_can_be_written_again(file, path):
     path.write_bytes(content)
     file.write({2: DATA[2]})
     assert [file.read(slot) for slot in range(NUM_PAIRS)] == [*DATA.values(), None]
+
+
+def test_nothing_is_kept_where_not_all_can_be_written(path):
+    """Neither a part, nor what comes later: the room that is left by the part would be filled with another part."""
+    file = TokenFile(path, num_pairs=NUM_PAIRS, width=2, max_bytes=1 << 10)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, before[1]))
+    try:
+        for slot, data in DATA.items():
+            if file.has_room(len(data)):
+                file.write({slot: data})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not path.exists() and not file.has_room(1)
+    assert file.read(0) is None

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import video_files
@@ -222,6 +223,26 @@ def test_the_search_for_a_key_frame_ends(tmp_path: Path, monkeypatch: pytest.Mon
     assert substituted.tolist() == [False, True]
 
 
+# --- which pictures are shown ----------------------------------------------------------------------------------------
+
+
+def test_pictures_that_are_only_predicted_from_are_no_frames() -> None:
+    """VP9 may have them in packets of their own, with a time of their own: 4 of this file's 54 packets."""
+    video = inspect_video(DATA / "hidden_vp9.nut")
+    assert (video.duration_seconds, video.frames_per_second) == (2.0, 25.0)
+    assert_equal_to_sequential(video, decode_sequentially(video.path))
+
+
+def test_a_cut_video_begins_before_its_first_keyframe_if_that_can_be_decoded(tmp_path: Path) -> None:
+    options = {"x265-params": "log-level=none:keyint=20:min-keyint=20:scenecut=0:open-gop=0:bframes=4:radl=2"}
+    whole = write_video(tmp_path / "whole.mp4", 60, codec="libx265", options=options)
+    path = video_files.cut_at_keyframe(whole, tmp_path / "cut.mkv", 1)
+    video = inspect_video(path)
+    frames = decode_sequentially(path)
+    assert len(timeline_of(path).frame_ticks) == len(frames) == 42
+    assert_equal_to_sequential(video, frames)
+
+
 # --- clocks ----------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +265,12 @@ def test_bare_pictures_that_say_no_rate_are_told() -> None:
     video = inspect_video(DATA / "raw60.obu")
     assert len(timeline_of(video.path).frame_ticks) == 240
     assert video.warnings == ("it says nowhere how fast its frames follow; 25 a second are assumed",)
+
+
+def test_a_rate_that_is_not_believed_is_told(tmp_path: Path) -> None:
+    video = inspect_video(write_video(tmp_path / "raw.h264", 50, fps=1000, format="h264"))
+    assert (video.duration_seconds, video.frames_per_second) == (2.0, 25.0)
+    assert video.warnings == ("it says that 1000 frames come in a second; 25 a second are assumed",)
 
 
 def test_a_splice_is_closed_and_told(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
@@ -293,6 +320,7 @@ def test_long_pauses_are_no_broken_clock(tmp_path: Path) -> None:
         assert timeline_of(video.path).frame_seconds.tolist() == times and not video.warnings
 
 
+@pytest.mark.skipif(av.library_versions["libavformat"] < (62,), reason="FFmpeg 7 itself replaces such a duration")
 def test_a_last_frame_of_days_is_as_long_as_the_others(tmp_path: Path) -> None:
     times = [i / 10 for i in range(20)]  # the last one lasts 1 / 25 s, so it has an entry of its own in the table
     path = write_video(tmp_path / "video.mp4", 20, options={"g": "10", "bf": "0"}, times=times)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from lvqa.records import Video
 from lvqa.video import read_frames
@@ -79,6 +80,8 @@ def write_video(
             stream.codec_context.sample_aspect_ratio = pixel_aspect
         container.metadata.update(metadata or {})
         if rotation:
+            if not hasattr(stream, "set_display_rotation"):
+                pytest.skip("PyAV writes no display matrix before 17.1")
             stream.set_display_rotation(rotation)
         for i in range(num_frames):
             frame = av.VideoFrame.from_ndarray(picture(i), format="rgb24")
@@ -136,6 +139,20 @@ def remuxed(source: Path, target: Path, *, shift_seconds: float = 0.0) -> Path:
                 continue
             shift = round(shift_seconds / packet.time_base)
             packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
+            writing.mux(packet)
+    return target
+
+
+def cut_at_keyframe(source: Path, target: Path, number: int) -> Path:
+    """Write the packets from a keyframe on into another container, as programs that cut without decoding do."""
+    import av
+
+    with av.open(str(source)) as reading, av.open(str(target), "w") as writing:
+        stream = writing.add_stream_from_template(reading.streams.video[0])
+        packets = [packet for packet in reading.demux(video=0) if packet.size]
+        first = [i for i, packet in enumerate(packets) if packet.is_keyframe][number]
+        for packet in packets[first:]:
+            packet.stream = stream
             writing.mux(packet)
     return target
 

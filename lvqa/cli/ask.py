@@ -15,20 +15,28 @@ from lvqa.cli.terminal import echo_warnings, one_line, print_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
+    from lvqa.library import LibraryAnswer, LibraryHit
+    from lvqa.pipeline import LongVideoQA
     from lvqa.records import Answer, Candidate, Caveats, Question, Video
 
 EVIDENCE_LINES = 5
+NUM_RUNNERS_UP = 4
+"""So many other videos of the library are named, each with its best moment."""
 
 
 @click.command()
-@click.argument("video", type=click.Path(path_type=Path))
-@click.argument("question", required=False)
+@click.argument("video_and_question", nargs=-1, metavar="[VIDEO] [QUESTION]")
 @click.option(
     "--option",
     "options",
     metavar="TEXT",
     multiple=True,
     help="Give one possible answer; repeat it for 2 to 20, or none.",
+)
+@click.option(
+    "--library",
+    is_flag=True,
+    help="Answer from the best of all videos that were indexed with this model and these settings.",
 )
 @click.option("--image", type=click.Path(path_type=Path), help="Add a picture to the question.")
 @click.option(
@@ -50,9 +58,9 @@ EVIDENCE_LINES = 5
 def ask(
     common: CommonOptions,
     *,
-    video: Path,
-    question: str | None,
+    video_and_question: tuple[str, ...],
     options: tuple[str, ...],
+    library: bool,
     image: Path | None,
     voice: Path | None,
     frames: int | None,
@@ -60,34 +68,95 @@ def ask(
     as_json: bool,
     report: Path | None,
 ) -> None:
-    """Answer QUESTION about VIDEO, with the evidence.
+    """Answer QUESTION about VIDEO or the library, with the evidence.
 
     The evidence is when the answer is seen, with what confidence, and in which frames.
     """
     from lvqa.provenance import provenance
     from lvqa.records import Question
 
-    if question is None and voice is None:
-        raise click.UsageError("Missing argument 'QUESTION'.")
+    path, question = _path_and_question(video_and_question, library=library, has_voice=voice is not None)
     config = _selection_config(common.config(), frames, method)
-    request = Question(question or "", options, image=image, voice=voice)
-    metadata = inspect_for_question(video, request, config)
+    request = Question(question, options, image=image, voice=voice)
+    video = _check(path, request, config)
     started = time.perf_counter()
     with common.load_pipeline(config) as qa:
         load_seconds = time.perf_counter() - started
-        answer = qa.answer(video, request)
+        answer, video, choice = _answer(qa, path, video, request)
         made_with = provenance(config, model_revision=qa.model.revision)
     answer = dataclasses.replace(answer, seconds={"load": load_seconds, **answer.seconds})
     evidence = _evidence_to_print(answer, config)
     if as_json:
-        print_json({**_answer_json(answer, evidence), "video": video_json(metadata), **made_with})
+        chosen = {} if choice is None else _choice_json(choice)
+        print_json({**_answer_json(answer, evidence), "video": video_json(video), **chosen, **made_with})
     else:
-        click.echo(_answer_text(answer, evidence))
-    echo_warnings(metadata.path, answer.caveats.warnings)
+        click.echo("\n".join([_answer_text(answer, evidence), *([] if choice is None else _choice_lines(choice))]))
+    echo_warnings(video.path, answer.caveats.warnings)
     if report is not None:  # last, since it may fail
         from lvqa.report import write_page
 
-        write_page(report, answer, metadata, evidence=evidence, made_with=made_with)
+        write_page(report, answer, video, evidence=evidence, made_with=made_with)
+
+
+def _path_and_question(words: tuple[str, ...], *, library: bool, has_voice: bool) -> tuple[Path | None, str]:
+    """Return the path of the video, if one is given, and the question, which a voice may ask instead."""
+    num_videos = 0 if library else 1
+    if len(words) < num_videos:
+        raise click.UsageError("Missing argument 'VIDEO'.")
+    if len(words) == num_videos and not has_voice:
+        raise click.UsageError("Missing argument 'QUESTION'.")
+    if len(words) > num_videos + 1:
+        hint = "quote a question of several words" + ("; with --library, no VIDEO is given" if library else "")
+        raise click.UsageError(f"Got unexpected extra argument ({words[num_videos + 1]}); {hint}")
+    return (None if library else Path(words[0])), "".join(words[num_videos:])
+
+
+def _check(path: Path | None, request: Question, config: Config) -> Video | None:
+    """Return what the file at the path contains. What can't be asked, or read, is refused before a model is loaded."""
+    from lvqa.validation import check_question
+
+    if path is not None:
+        return inspect_for_question(path, request, config)
+    check_question(request, distinct_options=True)
+    return None
+
+
+def _answer(
+    qa: LongVideoQA, path: Path | None, video: Video | None, request: Question
+) -> tuple[Answer, Video, LibraryAnswer | None]:
+    """Answer from a video, or from the best one of the library; return which, and how that was chosen."""
+    if path is not None and video is not None:
+        return qa.answer(path, request), video, None
+    from lvqa.library import ask_library
+
+    choice = ask_library(qa, request)
+    return choice.answer, choice.video, choice
+
+
+def hit_json(hit: LibraryHit) -> dict[str, object]:
+    """Return a moment of the library as an object of the JSON that commands print."""
+    path = hit.location.path
+    video = {"path": None if path is None else str(path), "video_id": hit.video_id, "state": hit.location.state}
+    return {**video, **candidate_json(hit.candidate)}
+
+
+def hit_line(hit: LibraryHit) -> str:
+    """Return a moment of the library as a line: its time, its scores, and the path of its video."""
+    state = "" if hit.location.is_there else f"  ({hit.location.state})"
+    return f"{candidate_line(hit.candidate)}  {one_line(hit.location.path)}{state}"
+
+
+def _choice_json(choice: LibraryAnswer) -> dict[str, object]:
+    """Return why an answer is from this video of the library."""
+    runners_up = [hit_json(hit) for hit in choice.runners_up[:NUM_RUNNERS_UP]]
+    return {"library": {**hit_json(choice.hit), "runners_up": runners_up, "warnings": list(choice.warnings)}}
+
+
+def _choice_lines(choice: LibraryAnswer) -> list[str]:
+    lines = [f"video     {one_line(choice.hit.location.path)}, for {candidate_line(choice.hit.candidate)}"]
+    for i, hit in enumerate(choice.runners_up[:NUM_RUNNERS_UP]):
+        lines += [("next best " if i == 0 else " " * 10) + hit_line(hit)]
+    return lines
 
 
 def _selection_config(config: Config, frames: int | None, method: str | None) -> Config:
@@ -171,6 +240,7 @@ def candidate_line(candidate: Candidate) -> str:
 def _answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
     from lvqa.records import counted
     from lvqa.report import clock
+    from lvqa.selection import SELECTORS
 
     text = one_line(answer.text) or "(the model gave an empty answer)"
     lines = [text if answer.option is None else f"{answer.option}. {text}"]
@@ -181,8 +251,9 @@ def _answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
         num_frames = len(answer.frames_of(candidate))
         seen = f"  {counted(num_frames, 'frame')} shown" if num_frames else "  not shown"
         lines += [("evidence  " if i == 0 else " " * 10) + candidate_line(candidate) + seen]
-    is_short_video = 0 < len(answer.frames) < answer.frames_budget
-    frames = f"{len(answer.frames)} (the video has no more)" if is_short_video else str(len(answer.frames))
+    frames = str(len(answer.frames))
+    if 0 < len(answer.frames) < answer.frames_budget:
+        frames += " (the video has no more)" if answer.method in SELECTORS else " (the method chose no more)"
     lines += [f"frames    {frames}: " + " ".join(map(clock, answer.frames)), f"cost      {_cost_text(answer)}"]
     return "\n".join(lines)
 

@@ -16,7 +16,7 @@ import click
 
 from lvqa.cli.main import CommonOptions, common_options, inspect_video, silence_libraries
 from lvqa.cli.ray_options import RAY_ADDRESS_HELP, RUNTIME_ENV_HELP, WORKERS, WORKERS_HELP
-from lvqa.cli.terminal import Progress, echo_message, echo_warnings, one_line, print_json
+from lvqa.cli.terminal import Progress, echo_message, echo_result, echo_warnings, one_line, print_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
@@ -193,5 +193,5 @@ def _print_result(result: Indexed, *, as_json: bool) -> None:
         print_json({**index, "seconds": round(result.seconds, 4), **file, **damage, "error": None})
     else:
         outcome = "already indexed" if use.reused else f"indexed in {result.seconds:.1f} s"
-        click.echo(f"{one_line(result.path)}: {counted(use.clips, 'clip')}, {outcome}")
+        echo_result(f"{one_line(result.path)}: {counted(use.clips, 'clip')}, {outcome}")
     echo_warnings(video.path, result.warnings)

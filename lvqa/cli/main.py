@@ -44,6 +44,7 @@ COMMANDS = {
     "check-plugin": "plugin:check_plugin",
     "diagnose": "diagnose:diagnose",
     "selections": "selections:selections",
+    "library": "library:library",
 }
 """Name of a command -> "module:function". The module is imported when the command is used."""
 RENAMED_COMMANDS = {"make-film": "make-videos", "probe": "diagnose"}

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.ask import candidate_json, candidate_line, caveats_json, inspect_for_question, video_json
+from lvqa.cli.ask import (
+    candidate_json,
+    candidate_line,
+    caveats_json,
+    hit_json,
+    hit_line,
+    inspect_for_question,
+    video_json,
+)
 from lvqa.cli.main import CommonOptions, common_options
-from lvqa.cli.terminal import echo_warnings, one_line, print_json
+from lvqa.cli.terminal import echo_message, echo_warnings, print_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
-    from lvqa.records import Candidate, Question
+    from lvqa.records import Question
 
 
 @click.command()
 @click.argument("video_and_query", nargs=-1, metavar="[VIDEO] [QUERY]")
 @click.option("--image", type=click.Path(path_type=Path), help="Search for this picture, with QUERY or without.")
 @click.option("--library", is_flag=True, help="Search all videos that were indexed with this model and these settings.")
+@click.option("--no-rerank", is_flag=True, help="Rank by embedding alone, which is faster and less exact.")
 @click.option("--top", type=int, default=5, show_default=True, help="Number of moments to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @common_options
@@ -29,10 +39,14 @@ def search(
     video_and_query: tuple[str, ...],
     image: Path | None,
     library: bool,
+    no_rerank: bool,
     top: int,
     as_json: bool,
 ) -> None:
-    """Find the moments of VIDEO or the library that match QUERY."""
+    """Find the moments of VIDEO or the library that match QUERY.
+
+    The best by embedding are reranked: the model looks at them again, next to the query.
+    """
     num_videos, num_words = (0 if library else 1), len(video_and_query)
     if num_words != num_videos + 1 and not (image and num_words == num_videos):
         hint = f"got {num_words} word{'' if num_words == 1 else 's'}; quote a long query"
@@ -41,47 +55,53 @@ def search(
     from lvqa.validation import check_count
 
     query = "".join(video_and_query[num_videos:])
-    config = common.config()
+    config = _without_reranking(common.config()) if no_rerank else common.config()
     check_count(top, name="top")
-    path = None if library else Path(video_and_query[0])
     request = Question(query, image=image)
-    if path is not None:
-        _search_video(common, config, path, request, top, as_json=as_json)
-        return
-    hits = _search_library(common, config, request, top)
+    if library:
+        output, lines = _search_library(common, config, request, top)
+    else:
+        output, lines = _search_video(common, config, Path(video_and_query[0]), request, top)
+    reranks = config.rerank.pool != 0 and config.rerank.name != "none"
     if as_json:
-        results = [{"path": None if path is None else str(path), **candidate_json(hit)} for path, hit in hits]
-        print_json({"query": query, "model": config.model.name, "results": results})
+        print_json({"query": query, "reranked": reranks, **output})
         return
-    for path, hit in hits:
-        click.echo(f"{candidate_line(hit)}  {one_line(path)}")
+    click.echo("\n".join(lines))
+    if not reranks and not common.quiet:
+        echo_message("ranked by embedding alone")
+
+
+def _without_reranking(config: Config) -> Config:
+    return dataclasses.replace(config, rerank=dataclasses.replace(config.rerank, pool=0))
 
 
 def _search_video(
-    common: CommonOptions, config: Config, path: Path, query: Question, top: int, *, as_json: bool
-) -> None:
-    """Print the best moments of a video."""
+    common: CommonOptions, config: Config, path: Path, query: Question, top: int
+) -> tuple[dict[str, object], list[str]]:
+    """Return the best moments of one video, as JSON and as lines."""
     from lvqa.provenance import provenance
 
     video = inspect_for_question(path, query, config, is_search=True)
     with common.load_pipeline(config) as qa:
         result = qa.search_video(video.path, query, top=top)
         made_with = provenance(config, model_revision=qa.model.revision)
-    if as_json:
-        results = [{"path": str(video.path), **candidate_json(hit)} for hit in result.candidates]
-        head = {"query": query.text, "results": results, **caveats_json(result.caveats)}
-        print_json({**head, "video": video_json(video), **made_with})
-    else:
-        click.echo("\n".join(map(candidate_line, result.candidates)))
     echo_warnings(video.path, result.caveats.warnings)
+    results = [{"path": str(video.path), **candidate_json(hit)} for hit in result.candidates]
+    output = {"results": results, **caveats_json(result.caveats), "video": video_json(video), **made_with}
+    return output, list(map(candidate_line, result.candidates))
 
 
 def _search_library(
     common: CommonOptions, config: Config, query: Question, top: int
-) -> list[tuple[Path | None, Candidate]]:
-    """Return the best moments of the library, each with the path of its video."""
+) -> tuple[dict[str, object], list[str]]:
+    """Return the best moments of all videos in the store, as JSON and as lines."""
+    from lvqa.library import search_library
+    from lvqa.provenance import provenance
     from lvqa.validation import check_question
 
     check_question(query, is_search=True)
     with common.load_pipeline(config) as qa:
-        return [(index.video_path, candidate) for index, candidate in qa.search_library(query, top=top)]
+        ranking = search_library(qa, query, top=top)
+        made_with = provenance(config, model_revision=qa.model.revision)
+    results = [hit_json(hit) for hit in ranking.hits]
+    return {"results": results, "warnings": ranking.warnings, **made_with}, list(map(hit_line, ranking.hits))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -24,12 +25,31 @@ def one_line(text: object) -> str:
 
 def echo_message(text: object) -> None:
     """Print one line to stderr, after the name of the program."""
-    click.echo(f"lvqa: {one_line(text)}", err=True)
+    with _bars_cleared():
+        click.echo(f"lvqa: {one_line(text)}", err=True)
+
+
+def echo_result(line: str) -> None:
+    """Print one line to stdout while a bar may be on the terminal."""
+    with _bars_cleared():
+        click.echo(line)
+
+
+@contextlib.contextmanager
+def _bars_cleared() -> Iterator[None]:
+    """Take bars off the terminal, and draw them again below what was printed in the meantime."""
+    if "tqdm" not in sys.modules:  # there was no bar yet
+        yield
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr):
+        yield
 
 
 def print_json(value: dict[str, object]) -> None:
     """Print the object on one line. A number that JSON cannot hold is null; all that is not ASCII is escaped."""
-    click.echo(json.dumps(_finite(value), allow_nan=False))
+    echo_result(json.dumps(_finite(value), allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
@@ -44,6 +64,7 @@ STAGES = {
     "plan": ("videos", 1),
     "index": ("frames", 2),
     "rerank": ("frames", 2),
+    "rerank library": ("videos", 1),
     "make videos": ("s", 1),
     "answer": ("answers", 1),
 }
@@ -59,7 +80,7 @@ class Progress:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._stage, self._num_done, self._scale = "", 0, 1
+        self._stage, self._num_done, self._num_before, self._scale = "", 0, 0, 1
         self._bar: Any = None
         self._started = self._last_line = 0.0
 
@@ -80,7 +101,7 @@ class Progress:
         if self._quiet:
             return
         if stage != self._stage or num_done <= self._num_done:
-            self._begin(stage, total)
+            self._begin(stage, num_done, total)
         if self._bar is not None:
             self._bar.update((num_done - self._num_done) * self._scale)
         else:
@@ -96,9 +117,10 @@ class Progress:
         elif not self._quiet:
             echo_message(line)
 
-    def _begin(self, stage: str, total: int) -> None:
+    def _begin(self, stage: str, num_done: int, total: int) -> None:
+        """Begin a stage. The steps that are done when it is first reported have taken a time that nobody knows."""
         self._close()
-        self._stage, self._num_done = stage, 0
+        self._stage, self._num_before = stage, num_done
         self._started = self._last_line = time.monotonic()
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -107,8 +129,15 @@ class Progress:
             # A terminal that does not know its size reports 0, and the bar would be empty.
             columns, lines = shutil.get_terminal_size()
             self._bar = tqdm(
-                total=total * self._scale, desc=stage, unit=f" {unit}", file=sys.stderr, ncols=columns, nrows=lines
+                total=total * self._scale,
+                initial=num_done * self._scale,
+                desc=stage,
+                unit=f" {unit}",
+                file=sys.stderr,
+                ncols=columns,
+                nrows=lines,
             )
+            self._num_done = num_done
 
     def _line(self, num_done: int, total: int) -> None:
         now = time.monotonic()
@@ -117,14 +146,14 @@ class Progress:
             return
         self._last_line = now
         unit, scale = STAGES[self._stage]
-        seconds = now - self._started
+        seconds, num_timed = now - self._started, num_done - self._num_before
         amount = f"{num_done * scale} of {total * scale} {unit}"
-        if seconds >= MIN_RATE_SECONDS:  # a stage that is reported once, at its end, has no rate
-            amount += f", {_rate(num_done * scale / seconds, unit)}"
+        if seconds >= MIN_RATE_SECONDS and num_timed:  # a stage that is reported once, at its end, has no rate
+            amount += f", {_rate(num_timed * scale / seconds, unit)}"
             if num_done < total:
                 from lvqa.records import clock_time
 
-                amount += f", {clock_time(seconds / num_done * (total - num_done))} left"
+                amount += f", {clock_time(seconds / num_timed * (total - num_done))} left"
         echo_message(f"{self._stage} {num_done * 100 // total}% ({amount})")
 
     def _close(self) -> None:

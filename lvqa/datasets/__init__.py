@@ -2,20 +2,36 @@
 
 A dataset lies in one folder: its annotations under their published names, and its videos as `videos/KEY.mp4` (or
 another common suffix). Nothing is repaired in silence: what can't be read is an LvqaError with the key, the value, what
-is allowed, and file and line; a time reference that can't be used costs that question its evidence, and is listed.
+is allowed, and file and line; a time reference that can't be used costs that question its evidence, and is listed; what
+is odd as it is published, and what can't be asked here, is counted and named in one warning.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvqa.datasets.annotations import DatasetReader
+from lvqa.datasets.annotations import DatasetReader, Entry
+from lvqa.datasets.cgbench import CGBench, CGBenchMini
+from lvqa.datasets.egoschema import EgoSchema
+from lvqa.datasets.hourvideo import HourVideo
 from lvqa.datasets.longvideobench import LongVideoBench
+from lvqa.datasets.lsdbench import LSDBench
 from lvqa.datasets.lvbench import LVBench
-from lvqa.datasets.mlvu import MLVU
-from lvqa.datasets.videomme import VideoMME
-from lvqa.records import VIDEO_SUFFIXES, LvqaError, Question, shorten
+from lvqa.datasets.mlvu import MLVU, MLVUTest
+from lvqa.datasets.nextqa import NExTQA, NExTQAVal
+from lvqa.datasets.own import Own
+from lvqa.datasets.subtitles import SubtitleFile
+from lvqa.datasets.videomme import VideoMME, VideoMMELong
+from lvqa.datasets.videomme_v2 import VideoMMEv2
+from lvqa.records import VIDEO_SUFFIXES, LvqaError, Question, counted, shorten
+
+_log = logging.getLogger(__name__)
+
+MAX_NAMED = 10
+"""So many questions are named in a warning; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +43,8 @@ class VideoTask:
     path: Path
     """The video's file; `videos/KEY.mp4` if there is none."""
     questions: tuple[Question, ...]
+    subtitles: SubtitleFile | None = None
+    """The benchmark's own subtitles of the video, if their file is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +54,8 @@ class Dataset:
     tasks: tuple[VideoTask, ...]
     skipped: tuple[str, ...]
     """One line for each time reference that can't be used; its question has no evidence_seconds."""
+    warnings: tuple[str, ...] = ()
+    """What is odd in the published files, or left out here: a line for all questions of a kind."""
 
 
 def load_dataset(name: str, folder: Path) -> Dataset:
@@ -57,22 +77,53 @@ def load_dataset(name: str, folder: Path) -> Dataset:
 
 
 def _load(reader: DatasetReader, folder: Path) -> Dataset:
-    by_video: dict[str, list[Question]] = {}
+    entries = list(reader.entries())
     origins: dict[str, str] = {}
-    skipped = []
-    for entry in reader.entries():
+    by_video: dict[str, list[Entry]] = {}
+    for entry in entries:
         question = entry.question
         if question.id in origins:
             first = origins[question.id]
             raise LvqaError(f"question id {shorten(question.id)} stands at {first} already ({entry.origin})")
         origins[question.id] = entry.origin
-        by_video.setdefault(question.video_id, []).append(question)
-        if entry.skipped:
-            skipped.append(entry.skipped)
+        if not entry.left_out:
+            by_video.setdefault(question.video_id, []).append(entry)
     if not by_video:
         raise LvqaError(f"{folder}: the benchmark's annotations hold no question")
-    tasks = (VideoTask(key, _video_path(folder, key), tuple(questions)) for key, questions in by_video.items())
-    return Dataset(tuple(tasks), tuple(skipped))
+    tasks = (
+        VideoTask(
+            key,
+            of_video[0].path or _video_path(folder, key),
+            tuple(entry.question for entry in of_video),
+            next((file for entry in of_video if (file := entry.subtitles) and file.path.is_file()), None),
+        )
+        for key, of_video in by_video.items()
+    )
+    skipped = tuple(entry.skipped for entry in entries if entry.skipped)
+    dataset = Dataset(tuple(tasks), skipped, tuple(_warnings(entries)))
+    for line in dataset.warnings:
+        _log.warning("%s", line)
+    return dataset
+
+
+def _warnings(entries: list[Entry]) -> Iterable[str]:
+    """Yield a line on all questions that are odd, and one on all that are left out."""
+    total = counted(len(entries), "question")
+    odd = [f"{entry.question.id} ({entry.odd})" for entry in entries if entry.odd and not entry.left_out]
+    if odd:
+        yield f"{len(odd)} of {total} are odd as published, and are asked as they are: {named(odd)}"
+    left_out = [f"{entry.question.id} ({entry.left_out})" for entry in entries if entry.left_out]
+    if left_out:
+        yield f"{len(left_out)} of {total} are left out: {named(left_out)}"
+    unread = dict.fromkeys(key for entry in entries for key in entry.unread)
+    if unread:
+        yield f"not read, since nothing is known by these names: {named(list(unread))}"
+
+
+def named(items: Sequence[str]) -> str:
+    """Return the first items of a list for a message, and how many more there are."""
+    more = [f"and {len(items) - MAX_NAMED} more"] if len(items) > MAX_NAMED else []
+    return ", ".join([*items[:MAX_NAMED], *more])
 
 
 def _video_path(folder: Path, key: str) -> Path:
@@ -94,9 +145,20 @@ def padded(span: tuple[float, float], least_seconds: float = 2.0) -> tuple[float
 DATASETS: dict[str, type[DatasetReader]] = {
     "lvbench": LVBench,
     "videomme": VideoMME,
+    "videomme_long": VideoMMELong,
+    "videomme_v2": VideoMMEv2,
     "longvideobench": LongVideoBench,
     "mlvu": MLVU,
+    "mlvu_test": MLVUTest,
+    "cgbench": CGBench,
+    "cgbench_mini": CGBenchMini,
+    "hourvideo": HourVideo,
+    "lsdbench": LSDBench,
+    "egoschema": EgoSchema,
+    "nextqa": NExTQA,
+    "nextqa_val": NExTQAVal,
+    "own": Own,
 }
 """The reader of each dataset."""
 
-__all__ = ["DATASETS", "Dataset", "DatasetReader", "VideoTask", "load_dataset", "padded"]
+__all__ = ["DATASETS", "Dataset", "DatasetReader", "VideoTask", "load_dataset", "named", "padded"]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
 
 from msgspec import Meta
 
+from lvqa.datasets.headline import AnswerRow, Figure
+from lvqa.datasets.subtitles import SubtitleFile
 from lvqa.records import LETTERS, VIDEO_SUFFIXES, LvqaError, Question, shorten
 from lvqa.validation import FiniteFloat, convert, decode_json, parse_json, require
 
@@ -27,6 +31,9 @@ Text = Annotated[
         description="Unicode text that is not empty, without lone surrogates",
     ),
 ]
+AnyText = Annotated[str, Meta(pattern="\\A[^\ud800-\udfff]*\\Z", description="Unicode text, without lone surrogates")]
+AnyTextOrNumber = Annotated[AnyText | int | FiniteFloat, Meta(description="text or a number")]
+"""What an option or a question may be; a few published ones are empty."""
 TextOrNumber = Annotated[Text | int | FiniteFloat, Meta(description="text that is not empty, or a number")]
 
 
@@ -39,12 +46,31 @@ class Entry:
     """Where the question stands, for messages."""
     skipped: str = ""
     """One line on its time reference, if there is one that can't be used."""
+    odd: str = ""
+    """What is odd about it as it is published, if something is. It stays in, as in the benchmark's own script."""
+    left_out: str = ""
+    """Why it can't be asked here, if it can't."""
+    unread: tuple[str, ...] = ()
+    """The keys beside it that nothing here reads."""
+    subtitles: SubtitleFile | None = None
+    """Where the subtitles of its video are, as published; the file may be missing."""
+    path: Path | None = None
+    """The video's file, where it does not lie under its key in `videos/`."""
 
 
 class DatasetReader(Protocol):
     """A dataset by its published files."""
 
+    title: str
+    """The benchmark's name, as its paper has it."""
+    counting: str
+    """How the figures of `headline` are counted, in whole sentences."""
+
     def __init__(self, folder: Path) -> None: ...
+
+    @staticmethod
+    def headline(rows: Sequence[AnswerRow]) -> dict[str, Figure]:
+        """Return the figures that papers on the benchmark print of one method, by their names there."""
 
     def entries(self) -> Iterator[Entry]:
         """Yield the questions in the order of the files. A question's video_id is the name of a file in `videos/`."""
@@ -69,6 +95,35 @@ def json_list(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
     _check_size(path)
     rows: list[Any] = convert(parse_json(path.read_bytes(), origin=str(path)), list[Any], origin=str(path))
     yield from _converted(rows, kind, path)
+
+
+def json_value(path: Path, kind: type[T]) -> T:
+    """Return a file that is one JSON value."""
+    _check_size(path)
+    return decode_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), kind, origin=str(path))
+
+
+def csv_rows(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
+    """Yield where it stands and the value of each row of a CSV file with a head; empty fields are texts too.
+
+    Fields may be separated by semicolons or tabs as well, as some spreadsheets write them.
+    """
+    _check_size(path)
+    try:
+        lines = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
+    except UnicodeDecodeError as error:
+        raise LvqaError(f"not a CSV file: byte {error.start} is not UTF-8 text ({path})") from None
+    head = lines.readline()
+    lines.seek(0)
+    reader = csv.DictReader(lines, delimiter=max(",;\t", key=head.count), strict=True, restkey="more fields")
+    try:
+        for row in reader:
+            origin = f"{path}, line {reader.line_num}"
+            if "more fields" in row:
+                raise LvqaError(f"the line has more fields than the head, which has {len(row) - 1} ({origin})")
+            yield origin, convert({key: value or "" for key, value in row.items()}, kind, origin=origin)
+    except csv.Error as error:
+        raise LvqaError(f"not a CSV file: {error} ({path}, line {reader.line_num})") from None
 
 
 def parquet_rows(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
@@ -98,18 +153,50 @@ def texts(items: list[str | int | float]) -> tuple[str, ...]:
     return tuple(map(str, items))
 
 
-def make_question(text: str, options: tuple[str, ...], answer: str, origin: str, **known: Any) -> Question:
-    """Return the question, or raise LvqaError where its options and its answer, a letter, do not fit together."""
-    if not text.strip():
-        raise LvqaError(f"the question has no text before its options ({origin})")
+def make_entry(text: str, options: tuple[str, ...], answer: str, origin: str, **known: Any) -> Entry:
+    """Return a published question as it is; what is odd about it is named.
+
+    Args:
+        text: The question without its options; it may be empty.
+        options: The texts of the options; some may be empty.
+        answer: The letter of the correct option. Where there is no such option the question can never be right, and
+            its answer is "".
+        origin: Where it stands, for messages.
+        known: More fields of the Question, and of the Entry: `skipped`, `left_out`, `subtitles`.
+
+    Raises:
+        LvqaError: There are too few options, or too many, to ask the question.
+    """
     if not 2 <= len(options) <= len(LETTERS):
         raise LvqaError(f"a question has 2 to {len(LETTERS)} options, got {len(options)} ({origin})")
-    if not all(option.strip() for option in options):
-        raise LvqaError(f"an option is empty: {shorten(list(options))} ({origin})")
-    question = Question(text=text.strip(), options=options, answer=answer, **known)
-    is_letter = len(answer) == 1 and answer in question.letters
-    require(is_letter, "answer", answer, f"one of {', '.join(question.letters)}", origin=origin)
-    return question
+    own = {name: known.pop(name) for name in ("skipped", "left_out", "subtitles") if name in known}
+    is_option = len(answer) == 1 and answer in LETTERS[: len(options)]
+    question = Question(text=text.strip(), options=options, answer=answer if is_option else "", **known)
+    oddities = {
+        "its text is empty": not text.strip(),
+        "an option is empty": not all(option.strip() for option in options),
+        "its answer is no option, so it is never right": not is_option,
+    }
+    odd = " and ".join(oddity for oddity, is_so in oddities.items() if is_so)
+    return Entry(question, origin, odd=odd, **own)
+
+
+def without_letters(options: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the options without the letter that stands before each ("A. ", "B) "); unchanged if one has none."""
+    bare = tuple(re.sub(rf"^\(?{a}[.):]\s*", "", option) for a, option in zip(LETTERS, options, strict=False))
+    has_letters = len(bare) == len(options) and all(len(a) < len(b) for a, b in zip(bare, options, strict=True))
+    return bare if has_letters else options
+
+
+def letter_of(answer: str | int | float, options: Sequence[str | int | float]) -> str:
+    """Return the letter of the option that is the answer, the last one of several; "" if none is."""
+    letters = [letter for letter, option in zip(LETTERS, options, strict=False) if option == answer]
+    return letters[-1] if letters else ""
+
+
+def letter_at(choice: int) -> str:
+    """Return the letter of a choice that is counted from 0; "" if there is none."""
+    return LETTERS[choice] if 0 <= choice < len(LETTERS) else ""
 
 
 def _check_size(path: Path) -> None:

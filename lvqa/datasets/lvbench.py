@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from msgspec import Meta
 
-from lvqa.datasets.annotations import Entry, Text, TextOrNumber, json_lines, make_question, texts, video_key
+from lvqa.datasets.annotations import Entry, Text, TextOrNumber, json_lines, make_entry, texts, video_key
+from lvqa.datasets.headline import AnswerRow, Figure, grouped
 from lvqa.records import LETTERS, LvqaError, shorten
+
+ABILITIES = {
+    "key information retrieval": "KIR",
+    "event understanding": "EU",
+    "summarization": "Sum",
+    "entity recognition": "ER",
+    "reasoning": "Rea",
+    "temporal grounding": "TG",
+}
+"""An ability -> its name in tables, in the order in which LVBench's script prints them."""
 
 
 class Row(TypedDict):
@@ -34,8 +46,14 @@ class LVBench:
     """LVBench (arXiv 2406.08035): `video_info.meta.jsonl`, a line a video, keys are YouTube ids.
 
     The options stand in the question's text, a line each; some questions offer the same option twice. A question has
-    one ability or more. Of all datasets here it alone gives where the evidence lies: see `parse_span`.
+    one ability or more, and mostly the time of its evidence: see `parse_span`.
     """
+
+    title = "LVBench"
+    counting = (
+        "As LVBench's own scripts count: questions without an answer are left out, so an arm that fails often looks "
+        "better than it is. A question with several abilities counts once in each."
+    )
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "video_info.meta.jsonl"
@@ -50,6 +68,15 @@ class LVBench:
             origins[key] = origin
             yield from (_entry(row, key, f"{origin}, qa[{i}]") for i, row in enumerate(video["qa"]))
 
+    @staticmethod
+    def headline(rows: Sequence[AnswerRow]) -> dict[str, Figure]:
+        """Return the accuracy by ability and overall, as LVBench's scripts compute and print it."""
+        abilities = grouped(rows)
+        by_ability = {
+            name: _answered(abilities[ability]) for ability, name in ABILITIES.items() if ability in abilities
+        }
+        return {**by_ability, "overall": _answered(rows)}
+
 
 def _entry(row: Row, key: str, origin: str) -> Entry:
     text = row["question"]
@@ -58,7 +85,9 @@ def _entry(row: Row, key: str, origin: str) -> Entry:
         raise LvqaError(f"{reason} ({origin})")
     stem, options = parts
     reference = row.get("time_reference")
-    question = make_question(
+    span = parse_span(reference)
+    skipped = f"question {shorten(row['uid'])}: time reference {shorten(reference)} is not of the form MM:SS-MM:SS"
+    return make_entry(
         stem,
         options,
         row["answer"],
@@ -66,10 +95,29 @@ def _entry(row: Row, key: str, origin: str) -> Entry:
         id=row["uid"],
         video_id=key,
         tags=texts(row["question_type"]),
-        evidence_seconds=parse_span(reference),
+        evidence_seconds=span,
+        skipped="" if span else skipped,
     )
-    skipped = f"question {shorten(question.id)}: time reference {shorten(reference)} is not of the form MM:SS-MM:SS"
-    return Entry(question, origin, "" if question.evidence_seconds else skipped)
+
+
+def _answered(rows: Sequence[AnswerRow]) -> Figure:
+    letters = [(letter, row["target"]) for row in rows if (letter := official_letter(row))]
+    num_correct = sum(letter == target for letter, target in letters)
+    return Figure(num_correct / len(letters) if letters else math.nan, len(letters))
+
+
+def official_letter(row: AnswerRow) -> str:
+    """Return what LVBench's scripts compare with the target: the first character of the text, without brackets.
+
+    "(B) red" and "B. red" give B; "The answer is B" gives T, which is wrong; an empty text gives "". A prediction by
+    logits is returned as it is.
+    """
+    if row["error"] is not None:
+        return ""
+    if row["option_scores"]:
+        return row["prediction"] or ""
+    words = row["text"].strip().split(")")[0].split("(")[-1].split()
+    return words[0][0] if words else ""
 
 
 def parse_span(reference: object) -> tuple[float, float] | None:

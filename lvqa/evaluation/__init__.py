@@ -1,5 +1,6 @@
 """Runs of a benchmark: what is compared, what came out, what it says. `evaluate.run` asks; the rest needs no model."""
 
+from lvqa.datasets.headline import is_correct
 from lvqa.evaluation.folder import Run, read_run
 from lvqa.evaluation.rows import Row
 from lvqa.evaluation.settings import (
@@ -25,7 +26,6 @@ from lvqa.evaluation.statistics import (
     cost,
     evidence_recall,
     index_cost,
-    is_correct,
     official_accuracy,
 )
 

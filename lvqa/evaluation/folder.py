@@ -84,7 +84,7 @@ class RunInfo(Session):
     missing: NotRequired[list[str] | None]
     """The dataset's videos that the run went on without."""
     skipped: NotRequired[list[str] | None]
-    """A line for each annotation that can't be used."""
+    """A line for all annotations of a kind that are odd or left out, and for each time that can't be used."""
     model_revision: NotRequired[str | None]
     """The revision of the model that answered."""
     nodes: NotRequired[dict[str, dict[str, Any]]]

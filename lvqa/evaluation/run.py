@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lvqa.components import check_settings
 from lvqa.config import Config, load_yaml
-from lvqa.datasets import Dataset, VideoTask, load_dataset
+from lvqa.datasets import Dataset, VideoTask, load_dataset, named
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
 from lvqa.evaluation.rows import Key, Row
 from lvqa.evaluation.runner import Condition, Runner, WorkItem, WorkResult, blank_row
@@ -22,7 +22,7 @@ from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
 from lvqa.index import default_store
 from lvqa.node_check import node_check
 from lvqa.plugins import absolute, file_of
-from lvqa.records import LvqaError, clock_time
+from lvqa.records import LvqaError, clock_time, counted
 from lvqa.workers import ClusterError, ClusterLostError, Outcome, Pool, Prepare
 
 _log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ def evaluate(
     """
     check_run(config)
     dataset = chosen_tasks(config)
+    _check_scorable(dataset)
     missing = missing_videos(dataset)
     if missing:
         message = f"{len(missing)} of {len(dataset.tasks)} videos have no file: {', '.join(missing)}"
@@ -80,7 +81,9 @@ def evaluate(
     try:
         with open_run(folder, config, retry_failed=retry_failed) as run:
             questions = sum(len(task.questions) for task in tasks)
-            run.describe(videos=len(tasks), questions=questions, missing=missing, skipped=list(dataset.skipped))
+            run.describe(
+                videos=len(tasks), questions=questions, missing=missing, skipped=[*dataset.warnings, *dataset.skipped]
+            )
             schedule = Schedule(tasks, resolve_arms(config), run.answered)
             if schedule.num_left:
                 if run.answered:
@@ -108,6 +111,17 @@ def chosen_tasks(config: RunConfig) -> Dataset:
     tasks = dataset.tasks[: config.benchmark.videos]
     cut = tuple(dataclasses.replace(task, questions=task.questions[: config.benchmark.limit]) for task in tasks)
     return dataclasses.replace(dataset, tasks=cut)
+
+
+def _check_scorable(dataset: Dataset) -> None:
+    """Raise LvqaError for questions whose answers could not be called correct or wrong."""
+    questions = [question for task in dataset.tasks for question in task.questions]
+    for lacking, ids in (
+        ("options, and free answers can't be scored", [q.id for q in questions if not q.options]),
+        ("answer, so nothing can be scored", [q.id for q in questions if q.answer is None]),
+    ):
+        if ids:
+            raise LvqaError(f"{len(ids)} of {counted(len(questions), 'question')} have no {lacking}: {named(ids)}")
 
 
 def missing_videos(dataset: Dataset) -> list[str]:

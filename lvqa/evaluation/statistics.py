@@ -15,6 +15,8 @@ from typing import Literal
 import numpy as np
 
 from lvqa.datasets import padded
+from lvqa.datasets.headline import is_correct
+from lvqa.datasets.lvbench import official_letter
 from lvqa.evaluation.intervals import CONFIDENCE, ClusteredMean, holm
 from lvqa.evaluation.rows import COUNTED, Row, RowCounts, ScoredClip
 
@@ -71,11 +73,6 @@ def _interval(mean: ClusteredMean | None, low: float, high: float) -> tuple[floa
 # --- accuracy --------------------------------------------------------------------------------------------------------
 
 
-def is_correct(row: Row) -> bool:
-    """Return whether the predicted letter is the target; a question without a prediction is wrong."""
-    return row["prediction"] is not None and row["prediction"] == row["target"]
-
-
 def accuracy(rows: Iterable[Row]) -> Share:
     """Return the share of correct answers among all questions; one without an answer is wrong."""
     return Share.by_video((row["video_id"], is_correct(row)) for row in rows)
@@ -97,20 +94,6 @@ def official_accuracy(rows: Iterable[Row]) -> Share:
     """
     letters = [(row["video_id"], official_letter(row), row["target"]) for row in rows]
     return Share.by_video((video, letter == target) for video, letter, target in letters if letter)
-
-
-def official_letter(row: Row) -> str:
-    """Return what LVBench's scripts compare with the target: the first character of the text, without brackets.
-
-    "(B) red" and "B. red" give B; "The answer is B" gives T, which is wrong; an empty text gives "". A prediction by
-    logits is returned as it is.
-    """
-    if row["error"] is not None:
-        return ""
-    if row["option_scores"]:
-        return row["prediction"] or ""
-    words = row["text"].strip().split(")")[0].split("(")[-1].split()
-    return words[0][0] if words else ""
 
 
 # --- evidence --------------------------------------------------------------------------------------------------------

@@ -321,8 +321,11 @@ class Decoder(ABC):
         cache.batch_repeat_interleave(len(replies))
         tokens = [torch.tensor([*self._chat.text_ids(reply), self.tokenizer.eos_token_id]) for reply in replies]
         ids = pad_sequence(tokens, batch_first=True, padding_value=-1).to(self.device)  # (replies, longest)
-        states = self._forward.decode_step(ids[:, :-1].clamp(min=0), int(batch.positions.max()) + 1, cache)
-        log_probs: Tensor = self.library.lm_head(torch.cat([first, states], dim=1)).float().log_softmax(-1)
+        states = first
+        if ids.shape[1] > 1:  # else all replies are empty, and end at once
+            following = self._forward.decode_step(ids[:, :-1].clamp(min=0), int(batch.positions.max()) + 1, cache)
+            states = torch.cat([first, following], dim=1)
+        log_probs: Tensor = self.library.lm_head(states).float().log_softmax(-1)
         self.counts.tokens_prefilled += batch.ids.shape[1] + sum(map(len, tokens))
         return log_probs.gather(-1, ids.clamp(min=0)[..., None]).squeeze(-1).masked_fill(ids < 0, 0).sum(1)
 

@@ -18,7 +18,7 @@ from lvqa.models.attention import SHARED_KEYS
 from lvqa.models.chat import Batch
 from lvqa.models.devices import to_device
 from lvqa.models.enhancement import VisualEnhancement
-from lvqa.models.layers import HiddenStates, keys_and_values, run_layer, run_layer_at_last
+from lvqa.models.layers import CACHE_ARGUMENT, HiddenStates, keys_and_values, run_layer, run_layer_at_last
 from lvqa.models.prefix import PrefixKV
 from lvqa.models.prompt import ClipTokens
 
@@ -122,8 +122,8 @@ class ForwardPasses:
         output = self._text(
             inputs_embeds=self._text.embed_tokens(ids),
             position_ids=self._position_axes(positions.expand(3, -1, -1)),
-            past_key_values=cache,
             use_cache=True,
+            **{CACHE_ARGUMENT: cache},
         )
         return output.last_hidden_state  # type: ignore[no-any-return]
 
@@ -133,9 +133,7 @@ class ForwardPasses:
         """Return the states after the first so many layers; keys and values go to the cache."""
         states, visual_indices, added = self._embed(batch)
         padding = None if batch.attention_mask is None else to_device(batch.attention_mask, states.device)
-        mask = create_causal_mask(
-            config=self._text.config, inputs_embeds=states, attention_mask=padding, past_key_values=cache
-        )
+        mask = create_causal_mask(self._text.config, states, padding, cache)
         rotary = self._text.rotary_emb(states, self._position_axes(to_device(batch.positions, states.device)))
         for i, layer in enumerate(self._text.layers[:num_layers]):
             before = states

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
+from transformers.masking_utils import create_causal_mask
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from lvqa.models.attention import attend_sharing_keys
+
+CACHE_ARGUMENT = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
+"""What the library calls its argument for the cache: transformers 5.24 has given it another name everywhere."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,8 +42,8 @@ def run_layer(
         states,
         attention_mask=mask,
         position_embeddings=rotary,
-        past_key_values=cache,
         use_cache=cache is not None,
+        **{CACHE_ARGUMENT: cache},
     )
 
 

@@ -22,6 +22,7 @@ from lvqa.report.conditions import (
     read_runs,
     why_not_comparable,
 )
+from lvqa.report.headline import headlines
 from lvqa.report.latex import escape_latex, to_latex
 from lvqa.report.methods import methods_paragraph, settings_lines
 from lvqa.report.page import data_url, render_page, write_file
@@ -107,7 +108,8 @@ def _sections(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list
     sections = []
     if conditions:
         sections = [_overview(conditions), _accuracy(runs, conditions), _published(runs), _abilities(conditions)]
-        sections += [_recall(conditions), _paired(conditions), _cost(runs, conditions), _official(runs, conditions)]
+        sections += [_recall(conditions), _paired(conditions)]
+        sections += [_cost(runs, conditions), *_headlines(runs, conditions)]
     sections += [_not_compared(runs), _failures(runs), _warnings(runs), _methods(runs)]
     share = failed_share(runs)
     return [
@@ -196,15 +198,11 @@ def _cost(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Section:
     )
 
 
-def _official(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Section:
-    of_lvbench = {run.name for run in runs if run.run.config.benchmark.name == "lvbench"}
-    of_benchmark = [condition for condition in conditions if condition.run in of_lvbench]
-    return Section(
-        "LVBench's official figure",
-        "Percent, computed as LVBench's own scripts do: questions without an answer are left out, so an arm that fails "
-        "often looks better than it is.",
-        [tables.official_table(of_benchmark)] if of_benchmark else [],
-    )
+def _headlines(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list[Section]:
+    return [
+        Section(f"Figures as {reader.title} counts them", f"Percent. {reader.counting}", of_benchmark)
+        for reader, of_benchmark in headlines(runs, conditions)
+    ]
 
 
 def _not_compared(runs: Sequence[NamedRun]) -> Section:

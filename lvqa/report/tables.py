@@ -89,11 +89,6 @@ def accuracy_table(conditions: Sequence[Condition]) -> Table:
     return _by_budget(conditions, lambda condition: share_entry(accuracy(condition.rows)))
 
 
-def official_table(conditions: Sequence[Condition]) -> Table:
-    """Return LVBench's own figure by arm and budget: only questions count whose answer has a letter."""
-    return _by_budget(conditions, lambda condition: share_entry(official_accuracy(condition.rows)))
-
-
 def ability_tables(conditions: Sequence[Condition]) -> list[Table]:
     """Return for each budget a table of accuracy by ability and arm."""
     tables = []

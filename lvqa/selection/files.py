@@ -87,6 +87,15 @@ def read_scores(path: Path) -> dict[Key, Scores]:
     return scores
 
 
+def read_question_texts(path: Path) -> dict[Key, str]:
+    """Return the texts of the questions in a mapping, video to [{question_id, question, ...}], that have one."""
+    tree = _parsed(path)
+    if not isinstance(tree, dict):
+        return {}
+    rows = _Reader(path, None, None, None).named(tree)
+    return {key: row["question"] for _, key, row in rows if isinstance(row.get("question"), str) and row["question"]}
+
+
 def write_selections(
     path: Path,
     selections: Mapping[Key, Iterable[float]],
@@ -176,7 +185,7 @@ class _Reader:
 
     def scored(self, tree: dict[str, Any]) -> Iterator[tuple[Key, list[tuple[float, float]]]]:
         """Yield each question of a file of scores with its (seconds, score), by time."""
-        for name, key, row in self._named(tree):
+        for name, key, row in self.named(tree):
             seconds = self._convert(row.get("frames"), list[Seconds], f"{name}.frames")
             scores = self._convert(row.get("scores"), list[Score | None], f"{name}.scores")
             if not seconds or len(seconds) != len(scores):
@@ -192,7 +201,7 @@ class _Reader:
             yield key, self._seconds(key, indices, f"[{i}]")
 
     def _bolt(self, tree: dict[str, Any]) -> Iterator[tuple[Key, list[float]]]:
-        for name, key, row in self._named(tree):
+        for name, key, row in self.named(tree):
             yield key, self._convert(row.get("frames"), list[Seconds], f"{name}.frames")
 
     def _videoitg(self, tree: list[dict[str, Any]]) -> Iterator[tuple[Key, list[float]]]:
@@ -212,7 +221,7 @@ class _Reader:
             key = (_stem(self._name(row, VIDEO_KEYS, f"[{i}]")), self._name(row, QUESTION_KEYS, f"[{i}]"))
             yield key, self._seconds(key, row["keyframe_indices"], f"[{i}].keyframe_indices")
 
-    def _named(self, tree: dict[str, Any]) -> Iterator[tuple[str, Key, dict[str, Any]]]:
+    def named(self, tree: dict[str, Any]) -> Iterator[tuple[str, Key, dict[str, Any]]]:
         """Yield the questions of a mapping, video to questions: what a message calls each, its key and its row."""
         for video, value in tree.items():
             rows = self._convert(value, list[dict[str, Any]], repr(video))

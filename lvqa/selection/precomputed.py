@@ -1,14 +1,15 @@
 """Frames that others have chosen, and scores that others have computed, read from files.
 
-Both name a question by video and question, as datasets do. A frame is a number of seconds; it stands for the nearest
-frame of the grid.
+Both name a question by video and question, as datasets do. A question that has no id, as one of `lvqa ask`, is the one
+with its text about the video with its file's name. A frame is a number of seconds; it stands for the nearest frame of
+the grid.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -16,11 +17,14 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from lvqa.plugins import DATA_SUFFIXES
-from lvqa.records import FileKey, FrameSelection, LvqaError, file_key
-from lvqa.selection.files import Key, read_scores, read_selections
+from lvqa.records import FileKey, FrameSelection, LvqaError, counted, file_key, shorten
+from lvqa.selection.files import Key, read_question_texts, read_scores, read_selections
 from lvqa.selection.protocol import Selector, SelectorInput
 
 Entry = TypeVar("Entry")
+
+MAX_NAMES = 4
+"""So many names of a file are in a message."""
 
 
 def is_selection_file(name: str) -> bool:
@@ -89,13 +93,44 @@ def _entry_of_question(path: Path, read: Callable[[Path], dict[Key, Entry]], inp
         key = file_key(path)
     except OSError as error:
         raise LvqaError(f"cannot read {path}: {error.strerror or error}") from error
-    entry = _read_cached(path, key, read).get((inputs.video_name, inputs.question_id))
-    if entry is None:
-        raise LvqaError(f"{path} has nothing for question {inputs.question_id!r} of video {inputs.video_name!r}")
-    return entry  # type: ignore[no-any-return]
+    entries: dict[Key, Entry] = _read_cached(path, key, read)
+    texts: dict[Key, str] = _read_cached(path, key, read_question_texts)
+    of_video = [key for key in entries if key[0] in (inputs.video_name, inputs.video_id)]
+    # A question without an id has its text in the place of one.
+    has_id = inputs.question_id != inputs.question_text
+    matching = [key for key in of_video if key[1] == inputs.question_id] or [
+        key for key in of_video if not has_id and _words(texts.get(key, "")) == _words(inputs.question_text)
+    ]
+    if not matching:
+        question = f"{inputs.question_id!r}" if has_id else f"with the text {shorten(inputs.question_text)}"
+        raise LvqaError(
+            f"{path} has nothing for question {question} of video {inputs.video_name!r}; "
+            f"{_contents(entries, texts, of_video)}"
+        )
+    if any(entries[key] != entries[matching[0]] for key in matching[1:]):
+        names = ", ".join(repr(question) for _, question in matching)
+        raise LvqaError(f"{path} has different frames for questions {names}, which have the same text")
+    return entries[matching[0]]
 
 
-@functools.lru_cache(maxsize=4)
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+def _contents(entries: Iterable[Key], texts: Mapping[Key, str], of_video: Sequence[Key]) -> str:
+    """Return which keys a file has: of the questions about the video, or if there are none, of the videos."""
+    if of_video:
+        names = [f"{key[1]!r}" + (f" ({shorten(texts[key])})" if key in texts else "") for key in of_video]
+        return f"it has {counted(len(names), 'question')} of this video: {_first(names)}"
+    names = sorted({repr(video) for video, _ in entries})
+    return f"it has {counted(len(names), 'video')}, named as their files are without the suffix: {_first(names)}"
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
+
+
+@functools.lru_cache(maxsize=8)
 def _read_cached(path: Path, _: FileKey, read: Callable[[Path], Any]) -> Any:
     """Return the file's contents, read again if it was changed."""
     return read(path)

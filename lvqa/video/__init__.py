@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from lvqa.video.container import VideoError
 from lvqa.video.decoders import DECODERS, DecordDecoder, PyAVDecoder, decode_all
-from lvqa.video.identity import IDENTITY_FORMAT
-from lvqa.video.metadata import METADATA_FORMAT, inspect_video, store_metadata
+from lvqa.video.identity import IDENTITY_FORMAT, has_content, read_identity
+from lvqa.video.metadata import (
+    METADATA_FORMAT,
+    inspect_video,
+    is_current_metadata,
+    reread_metadata,
+    store_metadata,
+)
 from lvqa.video.prefetch import default_threads, read_frames
+from lvqa.video.record import RECORD_FORMAT, VideoRecord, keep_record, load_record
 from lvqa.video.sampling import FRAMES_FORMAT, SAMPLINGS, FrameGrid, cut_clips
 from lvqa.video.scenes import scene_changes
 
@@ -19,16 +26,24 @@ __all__ = [
     "FRAMES_FORMAT",
     "IDENTITY_FORMAT",
     "METADATA_FORMAT",
+    "RECORD_FORMAT",
     "SAMPLINGS",
     "DecordDecoder",
     "FrameGrid",
     "PyAVDecoder",
     "VideoError",
+    "VideoRecord",
     "cut_clips",
     "decode_all",
     "default_threads",
+    "has_content",
     "inspect_video",
+    "is_current_metadata",
+    "keep_record",
+    "load_record",
     "read_frames",
+    "read_identity",
+    "reread_metadata",
     "scene_changes",
     "store_metadata",
 ]

@@ -73,10 +73,20 @@ class Orientation:
 
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """Return how a player turns the stored picture."""
-    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        # A kind of side data that this PyAV does not know, as in stereo video, hides them all. A turn it still tells.
+        return _turn(frame.rotation)
     if side_data is None:
         return Orientation()
     return Orientation.of_matrix(np.frombuffer(side_data, dtype=np.int32))
+
+
+def _turn(degrees: float) -> Orientation:
+    """Return the orientation of a picture that is turned counterclockwise."""
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return Orientation.of_matrix(np.round(1000 * np.array([cosine, -sine, 0, sine, cosine, 0, 0, 0, 1])))
 
 
 def display_size(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> tuple[int, int]:
@@ -92,9 +102,13 @@ def display_size(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> tuple[i
     return orientation_of(frame).swap(frame.height, width)
 
 
-def warnings_of(frame: av.VideoFrame) -> tuple[str, ...]:
-    """Return why a frame looks to a model otherwise than a player shows it, in one line each."""
-    curve = _HDR_CURVES.get(int(getattr(frame, "color_trc", 0)))  # PyAV 14 does not tell it
+def warnings_of(codec: av.VideoCodecContext) -> tuple[str, ...]:
+    """Return why frames look to a model otherwise than a player shows them, in one line each.
+
+    Args:
+        codec: The decoder, after its first frame.
+    """
+    curve = _HDR_CURVES.get(int(codec.color_trc))
     if curve is None:
         return ()
     return (f"this is HDR video ({curve}), which is not mapped to SDR: colours and contrast look flat",)

@@ -80,6 +80,20 @@ def identify(file: FileState) -> Identity:
     return Identity(video_id, FileState.of(file.path) == file and started_ns - file.changed_ns > SETTLED_NS)
 
 
+def has_content(path: Path, video_id: str, metadata_folder: Path) -> bool:
+    """Return whether a file has the content of this id now; if so it is kept that it has, and is not hashed again.
+
+    Raises:
+        OSError: The file can't be read.
+    """
+    file = FileState.of(path, metadata_folder)
+    is_equal = identify(file).id == video_id
+    if is_equal:
+        with suppress(OSError):  # a folder that can't be written is still of use
+            store_id(file)
+    return is_equal
+
+
 def store_id(file: FileState) -> None:
     """Keep a file's id in its metadata folder, unless it is there already, or the file was changed just now.
 
@@ -91,6 +105,17 @@ def store_id(file: FileState) -> None:
         return
     content = json.dumps({"path": str(file.path), **_key(file), "id": identity.id}, indent=1) + "\n"
     write_atomically(_id_path(file, file.metadata_folder), content)
+
+
+def read_identity(path: Path) -> tuple[Path, str] | None:
+    """Return the file that a record of this format is of, and the id that it had; None for any other file."""
+    content = _read_json(path)
+    if content is None or content.get("identity_format") != IDENTITY_FORMAT:
+        return None
+    video, video_id = content.get("path"), content.get("id")
+    if not isinstance(video, str) or not _is_id(video_id) or _id_name(Path(video)) != path.name:
+        return None
+    return Path(video), str(video_id)
 
 
 def _key(file: FileState) -> dict[str, Any]:
@@ -105,24 +130,32 @@ def _key(file: FileState) -> dict[str, Any]:
 
 
 def _id_path(file: FileState, metadata_folder: Path) -> Path:
-    name = hashlib.sha256(str(file.path).encode(errors="surrogateescape")).hexdigest()[:16]
-    return metadata_folder / f"{name}.identity.json"
+    return metadata_folder / _id_name(file.path)
+
+
+def _id_name(path: Path) -> str:
+    return f"{hashlib.sha256(str(path).encode(errors='surrogateescape')).hexdigest()[:16]}.identity.json"
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{16}", value) is not None
 
 
 def _load_id(file: FileState) -> str | None:
-    """Return the id that is kept for this very state of the file, or None. Anyone may have written the content."""
+    """Return the id that is kept for this very state of the file, or None."""
     if file.metadata_folder is None:
         return None
-    path = _id_path(file, file.metadata_folder)
+    content = _read_json(_id_path(file, file.metadata_folder)) or {}
+    expected = {"path": str(file.path), **_key(file)}
+    return str(content["id"]) if {**content, **expected} == content and _is_id(content.get("id")) else None
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object that a small file holds, or None. Anyone may have written the content."""
     with suppress(OSError, ValueError, RecursionError):
         status = path.stat()
         # Opening a FIFO would wait for its writer for ever.
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
-            return None
-        content = json.loads(path.read_bytes())
-        expected = {"path": str(file.path), **_key(file)}
-        if isinstance(content, dict) and {**content, **expected} == content:
-            video_id = content.get("id")
-            if isinstance(video_id, str) and re.fullmatch("[0-9a-f]{16}", video_id):
-                return video_id
+        if stat.S_ISREG(status.st_mode) and status.st_size <= _MAX_BYTES:
+            content = json.loads(path.read_bytes())
+            return content if isinstance(content, dict) else None
     return None

@@ -25,12 +25,13 @@ from lvqa.video.display import Orientation, display_size, orientation_of, warnin
 from lvqa.video.header import read_header
 from lvqa.video.holes import describe_holes
 from lvqa.video.identity import FileState, identify, store_id
+from lvqa.video.record import VideoRecord, keep_record
 from lvqa.video.refusal import certain_refusal, likely_refusal, refusal_of_one_frame
 from lvqa.video.timeline import Timeline, read_timeline
 
 _log = logging.getLogger(__name__)
 
-METADATA_FORMAT = 3
+METADATA_FORMAT = 4
 """The version of stored metadata. Raise it when what is stored, or how it is read from a video file, changes."""
 
 _OPTIONAL_COLUMNS = ("packet_ticks", "packet_sizes", "keyframe_positions")
@@ -78,7 +79,7 @@ def inspect_video(path: str | Path, *, metadata_folder: Path | None = None) -> V
 
 
 def store_metadata(path: Path, metadata_folder: Path) -> None:
-    """Store id and metadata of a video file for `inspect_video` in another process, unless they are already there.
+    """Store id and metadata of a video file for `inspect_video` in another process, and where it was seen.
 
     Nothing is stored, and nothing is raised, where the folder or the disk refuses it.
 
@@ -94,6 +95,8 @@ def keep_metadata(file: FileState, metadata_folder: Path) -> None:
     """Do what `store_metadata` does, for a file in this state; OSError where the folder refuses it."""
     video_id, metadata = identify(file).id, read_metadata(file)
     store_id(file)
+    duration = metadata.timeline.duration_seconds
+    keep_record(metadata_folder, VideoRecord(video_id, file.size, duration, (file.path,)))
     if metadata.source_folder == metadata_folder or _load_metadata(metadata_folder, video_id, file.modified_ns):
         return
     content = _encode_metadata(metadata, video_id, file.modified_ns)
@@ -144,9 +147,10 @@ def first_frame(path: Path) -> FirstFrame:
         frame = next(decode_stream(stream), None)
         # The container's own word comes first, then the codec's, which some codecs say only with a frame.
         pixel_aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+        warnings = warnings_of(stream.codec_context)
     if frame is None:
         raise VideoError(f"{path}: not one frame can be decoded; expected a video file that plays")
-    return FirstFrame(*display_size(frame, pixel_aspect), orientation_of(frame), warnings_of(frame))
+    return FirstFrame(*display_size(frame, pixel_aspect), orientation_of(frame), warnings)
 
 
 @lru_cache(maxsize=4)  # every question about a video inspects it, and every batch of frames needs its timeline
@@ -224,9 +228,31 @@ def _metadata_path(metadata_folder: Path, video_id: str) -> Path:
     return metadata_folder / f"{video_id}.metadata.npz"
 
 
+def _formats() -> str:
+    """Return how a fingerprint begins; what FFmpeg's libraries report of a file may change with them."""
+    return f"metadata format {METADATA_FORMAT}, av {version('av')}, "
+
+
 def _fingerprint(video_id: str, modified_ns: int) -> str:
-    """Return all that stored metadata depend on; what FFmpeg's libraries report of a file may change with them."""
-    return f"metadata format {METADATA_FORMAT}, av {version('av')}, {video_id} of {modified_ns}"
+    """Return all that stored metadata depend on."""
+    return f"{_formats()}{video_id} of {modified_ns}"
+
+
+def is_current_metadata(path: Path) -> bool:
+    """Return whether a file of metadata can be read by this format, and with these libraries."""
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                return str(file["fingerprint"]).startswith(_formats())
+    except Exception:  # it is no metadata file in one of many ways
+        return False
+    return False
+
+
+def reread_metadata() -> None:
+    """Have what is stored be looked for again: files of it were deleted."""
+    read_metadata.cache_clear()
+    keep_metadata.cache_clear()
 
 
 def _encode_metadata(metadata: VideoMetadata, video_id: str, modified_ns: int) -> bytes:

@@ -31,6 +31,9 @@ for what a chunk costs of its own.
 _PROBED_PACKETS = 16
 """How many packets are looked at to see whether each is a picture or a field."""
 
+_LEADING_CODECS = ("hevc", "vvc")
+"""Codecs whose pictures from before a keyframe may depend on it alone. Their decoders drop those that do not."""
+
 _FRAME_PACKETS = 8
 """How many packets cost as much to decode as one frame costs to scale and to hand on."""
 
@@ -196,6 +199,8 @@ def _timeline_of_packets(stream: av.VideoStream, path: Path) -> Timeline | None:
     # Nothing that lies before the first keyframe, in the file or in time, can be decoded. Of pictures in two fields
     # FFmpeg shows the one right before it, too.
     first_tick = ticks[keyframes[:1]].sum() - 2 * field_ticks
+    if stream.codec_context.name in _LEADING_CODECS and np.any(ticks[keyframes[:1].sum() :] < first_tick):
+        first_tick = _first_decoded_tick(path, first_tick)
     is_decodable = (ticks >= first_tick) & np.cumsum(is_keyframe).astype(bool)
     positions = np.flatnonzero(packets["is_presented"] & is_decodable)
     if not len(positions):
@@ -222,6 +227,13 @@ def _timeline_of_packets(stream: av.VideoStream, path: Path) -> Timeline | None:
     )
 
 
+def _first_decoded_tick(path: Path, keyframe_tick: int) -> int:
+    """Return the tick of the first frame that a fresh decoder gives, if it comes before the first keyframe."""
+    with open_stream(path) as stream:
+        frame = next(decode_stream(stream), None)
+    return keyframe_tick if frame is None or frame.pts is None else min(keyframe_tick, frame.pts)
+
+
 def _field_ticks(stream: av.VideoStream, path: Path, packets: np.ndarray) -> int:
     """Return how many ticks a field lasts, if fields of a picture come as packets of their own; else 0.
 
@@ -242,16 +254,27 @@ def _field_ticks(stream: av.VideoStream, path: Path, packets: np.ndarray) -> int
 
 def _packet_row(packet: av.Packet[av.VideoStream]) -> tuple[int, int, int, int, bool, bool]:
     """Return the packet's _PACKET_COLUMNS."""
-    # VP8 has packets with pictures that are only predicted from: bit 4 of the first byte says whether it is presented.
-    is_hidden = packet.stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
     return (
         _NO_TICK if packet.pts is None else packet.pts,
         _NO_TICK if packet.dts is None else packet.dts,
         packet.duration or 0,
         packet.size,
         packet.is_keyframe,
-        not (packet.is_discard or is_hidden),  # an edit list discards what it cuts off
+        not (packet.is_discard or _is_hidden(packet)),  # an edit list discards what it cuts off
     )
+
+
+def _is_hidden(packet: av.Packet[av.VideoStream]) -> bool:
+    """Return whether a packet has a picture that others are predicted from, and that is not presented itself."""
+    codec, data = packet.stream.codec_context.name, memoryview(packet)
+    if codec == "vp8":
+        return not data[0] & 0x10
+    if codec != "vp9" or data[-1] & 0xE0 == 0xC0:  # one of the pictures of a superframe is presented
+        return False
+    # Two bits of a marker, two of the profile, and a reserved one in profile 3; then whether a stored picture is shown,
+    # whether this one is no keyframe, and whether it is shown.
+    bits = data[0] << 1 if data[0] & 0x30 == 0x30 else data[0]
+    return not bits & 0x08 and not bits & 0x02
 
 
 def _end_tick(frame_ticks: np.ndarray, last_duration: int, stream: av.VideoStream, tick_seconds: Fraction) -> Fraction:
@@ -293,6 +316,8 @@ def _assumed_rate(stream: av.VideoStream) -> Fraction:
 
 def _describe_rate(stream: av.VideoStream) -> tuple[str, ...]:
     """Return what is wrong with a stream without times whose pictures were decoded: one line, or none."""
-    if has_clock(stream.container.format.name) or stream.codec_context.framerate:
+    rate, assumed = stream.codec_context.framerate, _assumed_rate(stream)
+    if has_clock(stream.container.format.name) or rate == assumed:
         return ()
-    return (f"it says nowhere how fast its frames follow; {float(_assumed_rate(stream)):g} a second are assumed",)
+    claim = f"says that {float(rate):g} frames come in a second" if rate else "says nowhere how fast its frames follow"
+    return (f"it {claim}; {float(assumed):g} a second are assumed",)

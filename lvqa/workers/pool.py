@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 from lvqa.validation import require
+from lvqa.workers import main_guard
 from lvqa.workers.failures import Attempts, Failure
 from lvqa.workers.log_folder import LogFolder
 from lvqa.workers.nodes import NodeFacts, Probe
@@ -111,6 +112,7 @@ class Pool(Generic[Item, Value]):
         Raises:
             ClusterError: Ray can't be joined, or has no room for so many workers.
         """
+        main_guard.exit_in_worker()
         self._terminated = False
         self._previous_sigterm = self._set_sigterm(self._terminate)
         try:

@@ -21,8 +21,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from lvqa.records import LvqaError
 from lvqa.startup import paused_gc
+from lvqa.workers import main_guard
 from lvqa.workers.failures import Blame, Failure, failure_of
 
 EXIT_TIMEOUT_SECONDS = 10.0
@@ -159,7 +162,7 @@ class _Child:
         context = multiprocessing.get_context("spawn")
         self._connection, self._child_end = context.Pipe()
         arguments = (self._child_end, make, None if log is None else _InheritedFile(log))
-        self._process = context.Process(target=_serve, args=arguments, name="lvqa-worker", daemon=True)
+        self._process = context.Process(target=_serve, args=arguments, name=main_guard.WORKER_NAME, daemon=True)
 
     @property
     def is_alive(self) -> bool:
@@ -223,6 +226,7 @@ class _Child:
         self._process.join(EXIT_TIMEOUT_SECONDS)  # the connection closes a little before the process ends
         code = self._process.exitcode
         self.kill()
+        main_guard.check_exit(code)
         if code is None:
             return _ChildLostError("closed its connection", Blame.CRASH)
         if code >= 0:
@@ -290,6 +294,7 @@ def _serve(connection: Connection, make: bytes, log: int | None) -> None:
     _connection = connection
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     _die_with_parent()
+    tqdm.set_lock(threading.RLock())  # its own one is a semaphore, which nobody removes when this process is killed
     # What is wrong with an item is in its value: a line of this process would have no name, and on Ray no reader.
     logging.getLogger("lvqa").addHandler(logging.NullHandler())
     if log is not None:

@@ -1,0 +1,211 @@
+"""Search all videos of a store, and answer a question from the one that matches best."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lvqa.caveats import describe_damage, describe_evidence, describe_model
+from lvqa.components import has_probabilities
+from lvqa.index import ClipIndex
+from lvqa.library.catalog import Library, Location
+from lvqa.pipeline import LongVideoQA
+from lvqa.records import Answer, Candidate, LvqaError, Question, Video, counted
+from lvqa.rerank import best_first
+from lvqa.validation import check_count, check_question
+from lvqa.video import VideoError
+
+_log = logging.getLogger(__name__)
+
+MAX_NAMES = 3
+"""So many videos are named in a warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryHit:
+    """A clip of one of many videos."""
+
+    location: Location
+    """Where the file of its video lies."""
+    candidate: Candidate
+    index: ClipIndex
+    """The index of its video."""
+
+    @property
+    def video_id(self) -> str:
+        """The id of its video."""
+        return self.candidate.clip.video_id
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryRanking:
+    """Clips of all videos of a library, ranked for one question."""
+
+    hits: tuple[LibraryHit, ...]
+    """Those that were reranked, best first, then the rest in the embedding's order."""
+    warnings: tuple[str, ...]
+    """What a reader must know: what could not be judged, and what is wrong with a video, the model or the evidence."""
+
+    def best_of_videos(self) -> list[LibraryHit]:
+        """Return the best clip of each video, the best video first."""
+        best: dict[str, LibraryHit] = {}
+        for hit in self.hits:
+            best.setdefault(hit.video_id, hit)
+        return list(best.values())
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryAnswer:
+    """An answer from the video of a library that matches the question best."""
+
+    answer: Answer
+    video: Video
+    """Which video it is from."""
+    hit: LibraryHit
+    """The clip for which its video was chosen."""
+    runners_up: tuple[LibraryHit, ...]
+    """The best clips of the other videos, the best first."""
+    warnings: tuple[str, ...]
+    """What could not be judged, in one line each."""
+
+
+def search_library(
+    qa: LongVideoQA, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
+) -> LibraryRanking:
+    """Find the clips that match a query best, in all videos that were indexed under this model and these settings.
+
+    The best `rerank.pool` of all clips are reranked as in a search of one video, as far as the files of their videos
+    can be read.
+
+    Args:
+        qa: The pipeline, with the store that is searched.
+        query: A text; it may be empty if `image` is searched for.
+        image: A picture's file.
+        top: How many clips to return.
+
+    Raises:
+        LvqaError: The store has no such index.
+    """
+    question = query if isinstance(query, Question) else Question(query, image=None if image is None else Path(image))
+    check_question(question, is_search=True)
+    check_count(top, name="top")
+    ranking = _rank(qa, question, top)
+    hits = ranking.hits[:top]
+    warnings = (*ranking.warnings, *_caveats(qa, hits))
+    for warning in warnings:
+        _log.warning("%s", warning)
+    return LibraryRanking(hits, warnings)
+
+
+def ask_library(qa: LongVideoQA, question: Question, **options: Any) -> LibraryAnswer:
+    """Answer a question from the video whose best clip matches it best.
+
+    Args:
+        qa: The pipeline, with the store that is searched.
+        question: The question.
+        options: What `LongVideoQA.answer` takes.
+
+    Raises:
+        LvqaError: The store has no index under these settings, or no file of a video can be read.
+    """
+    check_question(question)
+    ranking = _rank(qa, question, 1)
+    best = ranking.best_of_videos()
+    chosen = next((hit for hit in best if hit.location.is_there), None)
+    if chosen is None or chosen.location.path is None:
+        first = best[0].location
+        raise LvqaError(
+            f"no file of the {counted(len(best), 'video')} that match can be read: {first.path} is {first.state}; "
+            "`lvqa library list` names all"
+        )
+    for warning in ranking.warnings:
+        _log.warning("%s", warning)
+    video = qa.inspect_video(chosen.location.path)
+    answer = qa.answer(video, question, **options)
+    return LibraryAnswer(answer, video, chosen, tuple(hit for hit in best if hit is not chosen), ranking.warnings)
+
+
+def _rank(qa: LongVideoQA, question: Question, top: int) -> LibraryRanking:
+    """Rank the clips of all videos by embedding, and rerank the best ones; at least `top` are returned."""
+    indexes = {index.video_id: index for index in qa.store.all(qa.spec.to_dict())}
+    if not indexes:
+        raise LvqaError(
+            f"no index in {qa.store.folder} was made with {qa.model.name} and these settings "
+            f"({len(qa.store.paths())} with others); index some videos first: lvqa index PATH ..."
+        )
+    pool = 0 if qa.config.rerank.name == "none" else qa.config.rerank.pool
+    num_hits = None if pool is None else max(pool, top)
+    candidates = qa.retriever.search(list(indexes.values()), question, num_hits)
+    library = Library(qa.store)
+    locations = {
+        video_id: library.locate(video_id, indexes[video_id].video_path)
+        for video_id in dict.fromkeys(candidate.clip.video_id for candidate in candidates)
+    }
+    reranked, errors = _rerank(qa, question, candidates[:pool], locations)
+    judged = {candidate.clip for candidate in reranked}
+    rest = [candidate for candidate in candidates if candidate.clip not in judged]
+    hits = tuple(
+        LibraryHit(locations[candidate.clip.video_id], candidate, indexes[candidate.clip.video_id])
+        for candidate in (*reranked, *rest)
+    )
+    in_pool = dict.fromkeys(candidate.clip.video_id for candidate in candidates[:pool])
+    lost = [locations[video_id] for video_id in in_pool if not locations[video_id].is_there]
+    return LibraryRanking(hits, (*errors, *_describe_lost(lost)))
+
+
+def _rerank(
+    qa: LongVideoQA, question: Question, candidates: Sequence[Candidate], locations: dict[str, Location]
+) -> tuple[list[Candidate], list[str]]:
+    """Rerank candidates, video by video.
+
+    Args:
+        qa: The pipeline.
+        question: What is searched for.
+        candidates: Clips of any videos, best first.
+        locations: Where each video lies. One that can't be read after all becomes `unreadable`.
+
+    Returns:
+        Those that the reranker has judged, best first; and why a video can't be read after all, in one line each.
+    """
+    by_video: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        by_video.setdefault(candidate.clip.video_id, []).append(candidate)
+    judged, errors = list[Candidate](), list[str]()
+    for num_done, (video_id, of_video) in enumerate(by_video.items(), 1):
+        location = locations[video_id]
+        if location.is_there and location.path is not None:
+            try:
+                judged += qa.retriever.rerank(qa.open(location.path), question, of_video)
+            except VideoError as error:
+                locations[video_id] = dataclasses.replace(location, state="unreadable")
+                errors.append(str(error))
+        qa.progress("rerank library", num_done, len(by_video))
+    return best_first(candidate for candidate in judged if candidate.rerank_score is not None), errors
+
+
+def _caveats(qa: LongVideoQA, hits: Sequence[LibraryHit]) -> Iterator[str]:
+    """Yield what a reader of these hits must know of their videos, the model and the evidence."""
+    for hit in {hit.video_id: hit for hit in hits}.values():
+        if hit.location.is_there and hit.location.path is not None:
+            video = qa.inspect_video(hit.location.path)
+            damage = describe_damage(hit.index.frames, hit.index.frames_substituted)
+            lines = (*video.warnings, *damage, *describe_model(qa.model, video))
+            yield from (f"{video.path}: {line}" for line in lines)
+    if has_probabilities(qa.config):
+        yield from describe_evidence([hit.candidate for hit in hits])
+
+
+def _describe_lost(locations: Sequence[Location]) -> Iterator[str]:
+    """Yield in one line which videos could not be judged, if there are any."""
+    if not locations:
+        return
+    names = ", ".join(f"{location.path} ({location.state})" for location in locations[:MAX_NAMES])
+    more = f" and {len(locations) - MAX_NAMES} more" if len(locations) > MAX_NAMES else ""
+    yield (
+        f"{counted(len(locations), 'video')} of the library can't be read now, so that what matches there is ranked "
+        f"by embedding alone, after all others: {names}{more}"
+    )
