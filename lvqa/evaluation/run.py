@@ -185,14 +185,14 @@ class _Report:
     def __init__(self, schedule: Schedule, progress: Progress, status: Status) -> None:
         self._schedule, self._progress, self._status = schedule, progress, status
         self._total, self.num_failed, self._started = schedule.num_left, 0, time.monotonic()
-        self._warned: set[tuple[str, str]] = set()
+        self._warned: set[str] = set()
         progress("answer", 0, self._total)
 
     def warn(self, video_id: str, rows: Sequence[Row]) -> None:
-        """Log the warnings of rows, each once for a video."""
+        """Log the warnings of rows, each text with the first video that has it: a report lists them all."""
         for warning in dict.fromkeys(text for row in rows for text in row["warnings"]):
-            if (video_id, warning) not in self._warned:
-                self._warned.add((video_id, warning))
+            if warning not in self._warned:
+                self._warned.add(warning)
                 _log.warning("video %s: %s", video_id, warning)
 
     def update(self) -> None:
