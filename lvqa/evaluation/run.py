@@ -19,7 +19,7 @@ from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
 from lvqa.evaluation.rows import Key, Row
 from lvqa.evaluation.runner import Condition, Runner, WorkItem, WorkResult, blank_row
 from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
-from lvqa.index import Store
+from lvqa.index import default_store
 from lvqa.node_check import node_check
 from lvqa.plugins import absolute
 from lvqa.records import LvqaError, clock_time, counted
@@ -151,7 +151,7 @@ def for_workers(config: RunConfig) -> RunConfig:
 
 
 def _store_folder(config: RunConfig) -> Path:
-    return Store(config.store.folder).folder.absolute()
+    return (config.store.folder or default_store()).absolute()
 
 
 def _absolute_settings(config: Config) -> dict[str, str]:
