@@ -15,6 +15,7 @@ from lvqa.evaluation import evidence_recall, load_run_config, resolve_arms
 from lvqa.evaluation.rows import key_of, to_line
 from lvqa.evaluation.run import chosen_tasks, evaluate
 from lvqa.evaluation.runner import Runner, WorkItem
+from lvqa.index import Store
 from lvqa.letters import named_letter
 from lvqa.pipeline import LongVideoQA
 
@@ -175,6 +176,12 @@ def test_the_folder_says_with_what_the_run_was_done(run):
     assert run.about["versions"].keys() >= {"lvqa", "python", "torch", "transformers"}
     assert run.about["seed"] == 0 and run.about["model_revision"] and run.about["started"].endswith("+00:00")
     assert run.about["machine"]["workers"] == 0
+
+
+def test_a_run_keeps_its_indexes_where_other_commands_look_for_them(run, settings):
+    store = load_run_config(settings).store.folder
+    assert run.config.store.folder == store
+    assert len(Store(store).paths()) >= NUM_VIDEOS
 
 
 def test_limits_cut_the_benchmark(settings):
