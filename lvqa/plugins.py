@@ -50,6 +50,14 @@ def absolute(name: str) -> str:
     return str(Path(name).expanduser().absolute()) if is_file else name
 
 
+def file_of(name: str) -> Path | None:
+    """Return the file that a plug-in's name stands for, absolute; None for the name of something else."""
+    match = _FILE_NAME.fullmatch(name)
+    if match is None and not name.endswith(DATA_SUFFIXES):
+        return None
+    return Path(match["path"] if match else name).expanduser().absolute()
+
+
 @dataclass(frozen=True, slots=True)
 class PluginSource:
     """Where a plug-in comes from, for messages about errors in it."""

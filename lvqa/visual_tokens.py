@@ -115,7 +115,9 @@ class TokenFile:
                         raise OSError  # a disk that gets full takes a part of it without a word
             finally:
                 os.close(file)
-        except OSError:  # no folder, no room
+        except FileNotFoundError:  # there is no folder yet
+            return
+        except OSError:
             self._max_bytes = 0  # the room that this makes must not tempt to keep a part
             with suppress(OSError):
                 self._path.unlink()

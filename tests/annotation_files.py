@@ -129,7 +129,7 @@ def videomme_v2_rows(**changes: Any) -> list[dict[str, Any]]:
         "video_id": "001",
         "url": "https://www.youtube.com/watch?v=Cm73ma6Ibcs",
         "group_type": "logic",
-        "group_structure": "[1, [2, 3], 4]",
+        "group_structure": "[1,[2,3],4]",
         "question_id": "001-1",
         "question": "Who opens the door?",
         "options": "A. Anna.\nB. Ben,\nwith a key.\nC. Nobody.",

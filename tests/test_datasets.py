@@ -530,6 +530,7 @@ def test_egoschema_passes_over_questions_without_a_public_answer(tmp_path):
         ("nextqa", {"answer": "5"}, "answer must be one of 0, 1, 2, 3, 4, got '5' ("),
         ("nextqa", {"type": "XX"}, "type must be one of "),
         ("videomme_v2", {"options": "B. x\nA. y"}, "options must stand on lines that begin A., B., ...; got "),
+        ("videomme_v2", {"group_structure": "[4]"}, "group_structure must be one of [1, 2, 3, 4]; [1, [2, 3], 4]; "),
         ("videomme_v2", {"options": "none"}, "a question has 2 to 20 options, got 0"),
     ],
 )

@@ -163,6 +163,13 @@ def test_workers_get_the_same_arms_wherever_they_run():
     ]
 
 
+def test_workers_have_the_store_of_the_driver_wherever_their_homes_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("LVQA_HOME", str(tmp_path / "home"))
+    assert for_workers(load_run_config()).store.folder == tmp_path / "home"
+    monkeypatch.chdir(tmp_path)
+    assert for_workers(load_run_config(None, ["store.folder=relative"])).store.folder == tmp_path / "relative"
+
+
 # --- the order of the item -------------------------------------------------------------------------------------------
 
 

@@ -168,10 +168,10 @@ def test_a_worker_with_an_updated_model_refuses_the_segment_of_an_index(hub: Hub
     hub.add(FIRST, COMMITS["two"], seed=2)
     hub.point(FIRST, COMMITS["two"])
     worker = load(FIRST)
-    inspected, spec = run_step([planner.indexer], PlanStep(0, video))
-    clips = tuple(run_step([planner.indexer], SplitStep(0, inspected)))
-    step = EmbedStep(0, inspected, clips, fingerprint(spec))
-    assert run_step([planner.indexer], step).shape == (len(clips), 64)
+    plan = run_step([planner.indexer], PlanStep(0, video))
+    clips = tuple(run_step([planner.indexer], SplitStep(0, plan.video)))
+    step = EmbedStep(0, plan.video, clips, fingerprint(plan.spec))
+    assert run_step([planner.indexer], step).vectors.shape == (len(clips), 64)
     with pytest.raises(LvqaError, match=r"video\.mp4: the model was updated while it was being indexed"):
         run_step([worker.indexer], step)
 

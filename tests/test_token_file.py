@@ -76,3 +76,13 @@ def test_nothing_is_kept_where_not_all_can_be_written(path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not path.exists() and not file.has_room(1)
     assert file.read(0) is None
+
+
+def test_a_folder_that_is_made_later_gets_the_tokens_of_then(tmp_path):
+    path = tmp_path / "later" / "video.tokens"
+    file = TokenFile(path, num_pairs=NUM_PAIRS, width=2, max_bytes=1 << 10)
+    file.write({0: DATA[0]})
+    path.parent.mkdir()
+    assert file.has_room(len(DATA[1]))
+    file.write({1: DATA[1]})
+    assert [file.read(slot) for slot in (0, 1)] == [None, DATA[1]]

@@ -73,7 +73,10 @@ class DatasetReader(Protocol):
         """Return the figures that papers on the benchmark print of one method, by their names there."""
 
     def entries(self) -> Iterator[Entry]:
-        """Yield the questions in the order of the files. A question's video_id is the name of a file in `videos/`."""
+        """Yield the questions in the order of the files.
+
+        A question's video_id is the name of a file in `videos/`, unless the entry has a path.
+        """
 
 
 def json_lines(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:

@@ -12,6 +12,7 @@ from lvqa.datasets.annotations import AnyText, Entry, Text, TextOrNumber, make_e
 from lvqa.datasets.headline import AnswerRow, Figure, is_correct, mean_of, overall, tag
 from lvqa.datasets.subtitles import SubtitleFile
 from lvqa.records import LETTERS, LvqaError, shorten
+from lvqa.validation import require
 
 GROUP_SIZE = 4
 CHAINS = {
@@ -69,7 +70,7 @@ class VideoMMEv2:
                 subtitles=SubtitleFile(self.path.parent / "subtitle" / f"{key}.jsonl", "words"),
                 tags=(
                     tag("group", row["group_type"]),
-                    tag("structure", row["group_structure"] or "none"),
+                    tag("structure", _structure(row, origin)),
                     *((tag("level", row["level"]),) if row["level"] is not None else ()),
                     *((tag("ability", row["second_head"]),) if row["second_head"] else ()),
                 ),
@@ -89,6 +90,17 @@ class VideoMMEv2:
                     by_name.setdefault(name, []).append(_score(group))
         scores = {name: mean_of(Figure(score, 1) for score in of_name) for name, of_name in by_name.items() if of_name}
         return {**scores, "Avg Acc": overall(rows)}
+
+
+def _structure(row: Row, origin: str) -> str:
+    """Return how the questions of a group build on one another, as a key of CHAINS; "none" if they do not."""
+    if row["group_type"] == "relevance":
+        return "none"
+    structure = re.sub(r"\s*,\s*", ", ", (row["group_structure"] or "").strip())
+    require(
+        structure in CHAINS, "group_structure", row["group_structure"], f"one of {'; '.join(CHAINS)}", origin=origin
+    )
+    return structure
 
 
 def _in_order(group: Sequence[AnswerRow]) -> list[AnswerRow]:

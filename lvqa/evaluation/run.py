@@ -19,9 +19,9 @@ from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
 from lvqa.evaluation.rows import Key, Row
 from lvqa.evaluation.runner import Condition, Runner, WorkItem, WorkResult, blank_row
 from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
-from lvqa.index import Store
+from lvqa.index import default_store
 from lvqa.node_check import node_check
-from lvqa.plugins import absolute
+from lvqa.plugins import absolute, file_of
 from lvqa.records import LvqaError, clock_time, counted
 from lvqa.workers import ClusterError, ClusterLostError, Outcome, Pool, Prepare
 
@@ -151,7 +151,7 @@ def for_workers(config: RunConfig) -> RunConfig:
 
 
 def _store_folder(config: RunConfig) -> Path:
-    return Store(config.store.folder).folder.absolute()
+    return (config.store.folder or default_store()).absolute()
 
 
 def _absolute_settings(config: Config) -> dict[str, str]:
@@ -163,10 +163,10 @@ def _absolute_settings(config: Config) -> dict[str, str]:
 
 def _own_files(config: RunConfig) -> list[Path]:
     """Return the files with the user's own code and scores, which must be the same on all nodes."""
-    names = [arm.method for arm in resolve_arms(config)]
-    for arm in resolve_arms(config):
-        names += _absolute_settings(arm.config).values()
-    return [path for path in dict.fromkeys(Path(absolute(name)) for name in names) if path.is_file()]
+    arms = resolve_arms(config)
+    names = [name for arm in arms for name in (arm.method, arm.config.rerank.name)]
+    files = [file_of(name) for name in names] + [arm.config.selection.scores for arm in arms]
+    return list(dict.fromkeys(file.absolute() for file in files if file is not None and file.is_file()))
 
 
 def _make_runner(config: RunConfig, prepare: Prepare | None) -> Runner:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from lvqa.components import check_settings
 from lvqa.config import Config, load_yaml
-from lvqa.index import Store
+from lvqa.index import Store, default_store
 from lvqa.index_steps import OnPairs, PlanStep, Step, run_step
 from lvqa.indexing import IndexBuilder, Indexed, Progress
 from lvqa.node_check import node_check
@@ -59,7 +59,7 @@ def index_videos(
         LvqaError: What no video could do without is wrong: a setting, the model, the store, Ray.
     """
     check_settings(config)
-    paths, store = list(paths), Store(config.store.folder).folder.absolute()
+    paths, store = list(paths), (config.store.folder or default_store()).absolute()
     config = dataclasses.replace(config, store=dataclasses.replace(config.store, folder=store))
     with contextlib.ExitStack() as stack:
         is_local = workers == 0

@@ -237,6 +237,6 @@ class ProcessBackend:
         value, failure = self._worker.handle(
             pickle.dumps(item), self._item_seconds(item), lambda: self._on_wait("1 worker")
         )
-        if failure is not None and failure.details:
+        if failure is not None:
             self._logs.note_failure(self._node, failure.reason, failure.details)
         return value, failure

@@ -137,8 +137,7 @@ class RayBackend:
     def _fail(self, attempts: Attempts[Any], node: Node, failure: Failure) -> None:
         """Note a failed try; then the item is tried again, or has failed."""
         attempts.failures.append((node.id, failure))
-        if failure.details:
-            self._logs.note_failure(node.name, failure.reason, failure.details)
+        self._logs.note_failure(node.name, failure.reason, failure.details)
         self._strike(node, failure.reason)
         final = attempts.verdict(self._nodes_at_work())
         if final is None:

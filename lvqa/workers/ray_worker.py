@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,10 +98,11 @@ class RayWorker:
         return None
 
     def kill(self) -> None:
-        """End the actor and its child."""
+        """End the actor and its child, if they can be reached."""
         import ray
 
-        ray.kill(self.actor)
+        with suppress(ray.exceptions.RayError, ConnectionError):
+            ray.kill(self.actor)
 
 
 class _Actor:
