@@ -138,7 +138,7 @@ def node_with_other_lvqa(rehearsal: Rehearsal, folder: Path) -> None:
     shutil.copytree(ROOT / "lvqa", folder / "other" / "lvqa")
     prompts = folder / "other" / "lvqa" / "prompts.py"
     prompts.write_text(prompts.read_text() + "\n# altered\n")
-    cluster.add("bad", 2, python_path=f"{folder / 'other'}:{ROOT / 'tests'}")
+    cluster.add("bad", 2, setup=f"mount --bind {folder / 'other' / 'lvqa'} {ROOT / 'lvqa'}")
     try:
         driver = rehearsal.run("other-lvqa", cluster, "max")
         rehearsal.check(driver)
@@ -165,8 +165,8 @@ def store_full(rehearsal: Rehearsal, folder: Path) -> None:
     store = folder / "store"
     store.mkdir(parents=True)
     cluster = cluster_of(folder / "cluster", n1=1, n2=1)
-    fill = f"mount -t tmpfs -o size=300m none {store}"
-    cluster.add("bad", 2, setup=f"{fill}; (sleep 30; dd if=/dev/zero of={store}/fill bs=1M; true) 2>/dev/null &")
+    fill = f"(sleep 30; dd if=/dev/zero of={store}/fill bs=1M) 2>/dev/null & true"
+    cluster.add("bad", 2, setup=f"mount -t tmpfs -o size=300m none {store}; {fill}")
     try:
         driver = rehearsal.run("store-full", cluster, "max", "--store", store)
         rehearsal.check(driver)

@@ -41,8 +41,8 @@ CONDITIONS = [
     ("generated", 4),
     ("blind", 0),
 ]
-COSTS = ("seconds", "counts", "index", "node")
-"""The fields of a row that depend on where it was made, and on what was in memory and in the store."""
+COSTS = ("seconds", "counts", "index", "node", "video_path")
+"""The fields of a row that depend on where it was made, where its video lies, and what was in memory and the store."""
 
 
 @functools.cache

@@ -168,7 +168,7 @@ def test_after_ctrl_c_the_run_continues_where_it_stopped(lvqa, config, tmp_path)
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)  # to all of the group, as a terminal does
     errors = process.communicate(timeout=120)[1].splitlines()
-    assert process.returncode in (130, 0)
+    assert process.returncode in (130, 0), "\n".join(errors)
     if process.returncode == 130:
         assert errors[-1] == "lvqa: interrupted"
     assert not any("Traceback" in line or "leaked" in line for line in errors)

@@ -87,9 +87,11 @@ def test_only_what_fails_on_two_nodes_has_failed_and_a_missing_file_is_the_place
     assert any(f"node {name}: bad video; it is tried again" in messages for name in ("n1", "n2"))
 
 
-def test_a_node_that_fails_at_everything_is_left_out_by_name(run_tasks):
+def test_a_node_that_fails_at_everything_is_left_out_by_name(run_tasks, tmp_path):
     """Although failing is faster than working, it costs no item anything."""
-    outcomes, messages = run_tasks(*[("fail_on", "n2", "nothing works", i) for i in range(40)])
+    outcomes, messages = run_tasks(
+        *[("fail_first_on", "n2", tmp_path / "tried", "nothing works", i) for i in range(40)]
+    )
     assert [line["value"] for line in outcomes] == ["n1"] * 40
     assert re.search(r"node n2 is left out: \d+ tries have failed one after the other; the last: nothing", messages)
 

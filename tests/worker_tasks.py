@@ -121,6 +121,18 @@ def fail_on(name: str, text: str, _: int = 0) -> str:
     return node()
 
 
+def fail_first_on(name: str, marker: Path, text: str, _: int = 0) -> str:
+    """Raise an error on one node; the others return when that has happened, so that the node has had its chance."""
+    if node() == name:
+        marker.touch()
+        raise LvqaError(text)
+    deadline = time.monotonic() + 90
+    while not marker.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    return node()
+
+
 def lack_file_on(name: str, path: Path) -> str:
     """Find no file on one node."""
     if node() == name:

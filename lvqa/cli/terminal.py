@@ -38,7 +38,7 @@ def echo_result(line: str) -> None:
 @contextlib.contextmanager
 def _bars_cleared() -> Iterator[None]:
     """Take bars off the terminal, and draw them again below what was printed in the meantime."""
-    if "tqdm" not in sys.modules:  # there was no bar yet
+    if "tqdm" not in sys.modules or not sys.stderr.isatty():  # there is no bar
         yield
         return
     from tqdm import tqdm

@@ -21,8 +21,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from lvqa.records import LvqaError
 from lvqa.startup import paused_gc
 from lvqa.workers import main_guard
@@ -294,6 +292,8 @@ def _serve(connection: Connection, make: bytes, log: int | None) -> None:
     _connection = connection
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     _die_with_parent()
+    from tqdm import tqdm
+
     tqdm.set_lock(threading.RLock())  # its own one is a semaphore, which nobody removes when this process is killed
     # What is wrong with an item is in its value: a line of this process would have no name, and on Ray no reader.
     logging.getLogger("lvqa").addHandler(logging.NullHandler())
