@@ -11,7 +11,7 @@ from pathlib import Path
 from lvqa.evaluation import read_run
 from lvqa.evaluation.rows import key_of
 
-COSTS = {"counts", "seconds", "index"}
+COSTS = {"counts", "seconds", "index", "node", "session", "video_path"}
 LATER = {"question", "options"}
 """Fields that rows of lvqa 0.1 do not have."""
 

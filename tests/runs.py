@@ -41,7 +41,7 @@ CONDITIONS = [
     ("generated", 4),
     ("blind", 0),
 ]
-COSTS = ("seconds", "counts", "index", "node", "video_path")
+COSTS = ("seconds", "counts", "index", "node", "session", "video_path")
 """The fields of a row that depend on where it was made, where its video lies, and what was in memory and the store."""
 
 

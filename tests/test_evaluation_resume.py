@@ -147,6 +147,8 @@ def test_a_driver_killed_again_and_again_ends_with_each_answer_once(run, setting
     finished = evaluate(load_run_config(settings), folder)
     assert results(finished.rows) == results(run.rows)
     assert len(finished.about["resumed"]) >= num_killed - 1
+    sessions = [row["session"] for row in finished.rows]
+    assert sessions == sorted(sessions) and sessions[0] == 0 and 0 < sessions[-1] <= len(finished.about["resumed"])
 
 
 @pytest.mark.slow

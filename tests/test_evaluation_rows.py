@@ -70,6 +70,7 @@ BAD = {
     "warnings": ["a line", [3], None],
     "frames_substituted": [-1, 1.5],
     "node": [3],
+    "session": [-1, 1.5, None],
     "by_place": [None, 1, "x"],
     "error": [3],
 }
@@ -103,12 +104,12 @@ def test_an_answer_that_is_there_twice_is_refused(line, tmp_path):
 @pytest.mark.parametrize("fraction", [0.02, 0.5, 0.98])
 def test_a_torn_last_line_is_cut_off_and_answered_again(run, settings, tmp_path, fraction):
     folder = copy_of(run, tmp_path)
-    whole = (folder / "answers.jsonl").read_bytes()
-    lines = whole.splitlines(keepends=True)
+    lines = (folder / "answers.jsonl").read_bytes().splitlines(keepends=True)
     torn = lines[-1][: int(len(lines[-1]) * fraction)]
     (folder / "answers.jsonl").write_bytes(b"".join(lines[:-1]) + torn)
     assert len(read_run(folder).rows) == len(run.rows) - 1
     with open_run(folder, load_run_config(settings)) as folder_of_run:
         assert len(folder_of_run.answered) == len(lines) - 1
         folder_of_run.append([run.rows[-1]])
-    assert (folder / "answers.jsonl").read_bytes() == whole
+    appended = to_line({**run.rows[-1], "session": 1}).encode()  # the session that went on
+    assert (folder / "answers.jsonl").read_bytes() == b"".join(lines[:-1]) + appended

@@ -138,11 +138,11 @@ def read_run(folder: Path) -> Run:
 class RunFolder:
     """A run folder that is being added to; made by `open_run`."""
 
-    def __init__(self, folder: Path, answers: IO[bytes], answered: set[Key]) -> None:
+    def __init__(self, folder: Path, answers: IO[bytes], answered: set[Key], *, session: int) -> None:
         self.folder = folder
         self.answered = answered
         """The keys of the rows that are there already."""
-        self._answers = answers
+        self._answers, self._session = answers, session
         self._revision: str | None = None
 
     def append(self, rows: Sequence[Row]) -> None:
@@ -151,7 +151,7 @@ class RunFolder:
         assert len({*keys}) == len(keys) and not self.answered & {*keys}, "an answer must be given once"
         # In one piece, so that hardly any kill can come between the rows of a question.
         try:
-            self._answers.write("".join(map(to_line, rows)).encode())
+            self._answers.write("".join(to_line({**row, "session": self._session}) for row in rows).encode())
             self._answers.flush()
         except OSError as error:
             raise LvqaError(f"cannot write {self.folder / ANSWERS}: {error.strerror or error}") from error
@@ -213,11 +213,11 @@ def open_run(folder: Path, config: RunConfig, *, retry_failed: bool = False) -> 
             raise LvqaError(f"{folder} has an {ANSWERS} but no {CONFIG}; take another folder")
         else:
             _write(folder / CONFIG, to_yaml(config))
-        _note_session(folder, config)
+        session = _note_session(folder, config)
         rows = _take_out_failed(folder / ANSWERS, every=retry_failed)
         with (folder / ANSWERS).open("ab") as answers:
             answers.truncate(whole_bytes(folder / ANSWERS))
-            yield RunFolder(folder, answers, {key_of(row) for row in rows})
+            yield RunFolder(folder, answers, {key_of(row) for row in rows}, session=session)
 
 
 def _take_out_failed(path: Path, *, every: bool) -> list[Row]:
@@ -274,8 +274,11 @@ def _may_change(key: str) -> bool:
     return any(key == setting or key.startswith(f"{setting}.") for setting in CHANGEABLE_SETTINGS)
 
 
-def _note_session(folder: Path, config: RunConfig) -> None:
-    """Note where and with what the run is worked on: the first time for itself, later ones in a list."""
+def _note_session(folder: Path, config: RunConfig) -> int:
+    """Note where and with what the run is worked on, and return which session it is.
+
+    The first one, 0, stands for itself, later ones in a list.
+    """
     made_with = provenance(config, model_revision=None)
     versions = made_with["versions"]
     session: Session = {
@@ -293,6 +296,7 @@ def _note_session(folder: Path, config: RunConfig) -> None:
             _log.warning("%s goes on with other versions than it was begun with: %s", folder, ", ".join(changed))
         content = {**info, "resumed": [*info["resumed"], session]}
     _write(folder / RUN_INFO, json.dumps(content, indent=1) + "\n")
+    return 0 if info is None else len(info["resumed"]) + 1
 
 
 def _read_info(folder: Path) -> RunInfo | None:

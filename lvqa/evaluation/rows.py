@@ -28,6 +28,7 @@ NEW_KEYS: Mapping[str, Any] = {
     "warnings": [],
     "frames_substituted": None,
     "node": None,
+    "session": 0,
     "by_place": False,
 }
 """The keys that formats 1 and 2 lack, and what stands in their place."""
@@ -116,6 +117,8 @@ class Row(TypedDict):
     """
     node: str | None
     """The machine that gave the answer, or failed to; null in rows of before format 3."""
+    session: NonNegativeInt
+    """Which session of run.json gave the answer, with its versions: 0 the first one, 1 the first of `resumed`."""
     by_place: bool
     """Whether the error is about the machines, and not about the question or its video: then it is asked again."""
     error: str | None

@@ -133,6 +133,7 @@ def blank_row(item: WorkItem, arm: str, budget: int) -> Row:
         "warnings": [],
         "frames_substituted": None,
         "node": None,
+        "session": 0,
         "by_place": False,
         "error": None,
     }
