@@ -11,6 +11,7 @@ from lvqa.models import Model
 from lvqa.records import Candidate, Caveats, FrameSelection, IndexUse, Ranking, Video, counted
 from lvqa.session import VideoSession
 
+WEAK = "weak evidence"
 WEAK_EVIDENCE = 0.5
 """Evidence is weak where the reranker gives no clip a probability of so much: each is more likely wrong than right."""
 
@@ -75,6 +76,11 @@ def describe_evidence(candidates: Sequence[Candidate]) -> Iterator[str]:
     scores = [candidate.rerank_score for candidate in candidates if candidate.rerank_score is not None]
     if scores and max(scores) < WEAK_EVIDENCE:
         yield (
-            f"weak evidence: the reranker gives no clip {WEAK_EVIDENCE:.2f} or more; "
+            f"{WEAK}: the reranker gives no clip {WEAK_EVIDENCE:.2f} or more; "
             "what the question is about may not be in the video"
         )
+
+
+def is_about_question(warning: str) -> bool:
+    """Return whether a line is about one question, and not about its video or the model."""
+    return warning.startswith(WEAK)

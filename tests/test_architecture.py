@@ -83,8 +83,8 @@ ARROWS = {
         *("rerank", "session", "validation", "video", "workers"),
     },
     "evaluation": {
-        *("components", "config", "costs", "datasets", "files", "index", "indexing", "node_check", "pipeline"),
-        *("plugins", "provenance", "records", "validation", "workers"),
+        *("caveats", "components", "config", "costs", "datasets", "files", "index", "indexing", "node_check"),
+        *("pipeline", "plugins", "provenance", "records", "validation", "workers"),
     },
     "lmms": {"datasets", "config", "pipeline", "records"},
     "diagnostics": MODEL | {"pipeline", "rerank", "session"},

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from lvqa.caveats import is_about_question
 from lvqa.components import check_settings
 from lvqa.config import Config, load_yaml
 from lvqa.datasets import Dataset, VideoTask, load_dataset, named
@@ -189,9 +190,9 @@ class _Report:
         progress("answer", 0, self._total)
 
     def warn(self, video_id: str, rows: Sequence[Row]) -> None:
-        """Log the warnings of rows, each text with the first video that has it: a report lists them all."""
+        """Log what is wrong with the video or the model, each text with the first video; a report lists it all."""
         for warning in dict.fromkeys(text for row in rows for text in row["warnings"]):
-            if warning not in self._warned:
+            if warning not in self._warned and not is_about_question(warning):
                 self._warned.add(warning)
                 _log.warning("video %s: %s", video_id, warning)
 
