@@ -8,6 +8,7 @@ disturbances, drawn from a seed, one after the other to one run. It needs Linux;
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -15,13 +16,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from cluster import Cluster, send  # noqa: E402
+from cluster import Cluster, running_cluster, send  # noqa: E402
 from cluster_runs import Driver, benchmark, expected_results, results_of, rows_by_node, without_module  # noqa: E402
 from processes import descendants, wait_until  # noqa: E402
 
@@ -55,173 +56,131 @@ class Rehearsal:
 Disturbance = Callable[[Rehearsal, Path], None]
 
 
-def cluster_of(folder: Path, **cores: int) -> Cluster:
-    """Start a cluster with these nodes."""
-    folder.mkdir(parents=True)
-    cluster = Cluster(folder)
-    for name, number in cores.items():
-        cluster.add(name, number)
-    return cluster
+@contextlib.contextmanager
+def cluster_of(folder: Path, **cores: int) -> Iterator[Cluster]:
+    """Run a cluster with these nodes, and leave nothing of it."""
+    with contextlib.contextmanager(running_cluster)(folder) as cluster:
+        for name, number in cores.items():
+            cluster.add(name, number)
+        yield cluster
 
 
 def node_killed_room_elsewhere(rehearsal: Rehearsal, folder: Path) -> None:
-    cluster = cluster_of(folder, n1=2, n2=2, n3=2)
-    try:
+    with cluster_of(folder, n1=2, n2=2, n3=2) as cluster:
         driver = rehearsal.run("room-elsewhere", cluster, 4)
         driver.wait_for_rows(60)
         cluster.nodes["n1"].kill()
         rehearsal.check(driver)
-    finally:
-        cluster.stop()
 
 
 def node_killed_no_room(rehearsal: Rehearsal, folder: Path) -> None:
-    cluster = cluster_of(folder, n1=2, n2=2)
-    try:
+    with cluster_of(folder, n1=2, n2=2) as cluster:
         driver = rehearsal.run("no-room", cluster, 4)
         driver.wait_for_rows(60)
         cluster.nodes["n1"].kill()
         rehearsal.check(driver)
-    finally:
-        cluster.stop()
 
 
 def node_terminated(rehearsal: Rehearsal, folder: Path) -> None:
-    cluster = cluster_of(folder, n1=2, n2=2)
-    try:
+    with cluster_of(folder, n1=2, n2=2) as cluster:
         driver = rehearsal.run("terminated", cluster, 4)
         driver.wait_for_rows(60)
         send(cluster.nodes["n1"].process.pid, signal.SIGTERM)
         rehearsal.check(driver)
-    finally:
-        cluster.stop()
 
 
 def node_without_videos(rehearsal: Rehearsal, folder: Path) -> None:
-    cluster = cluster_of(folder, n1=1, n2=1)
-    videos = rehearsal.folder / "benchmark" / "videos"
-    cluster.add("bad", 2, setup=f"mount -t tmpfs none {videos}")
-    try:
+    with cluster_of(folder, n1=1, n2=1) as cluster:
+        videos = rehearsal.folder / "benchmark" / "videos"
+        cluster.add("bad", 2, setup=f"mount -t tmpfs none {videos}")
         driver = rehearsal.run("no-videos", cluster, "max")
         rehearsal.check(driver)
         assert "node bad is left out" in driver.output and str(videos) in driver.output
-    finally:
-        cluster.stop()
 
 
 def node_without_lvqa(rehearsal: Rehearsal, folder: Path) -> None:
-    cluster = cluster_of(folder, n1=1, n2=1)
-    cluster.add("bad", 2, python_path=str(without_module(folder / "site", "lvqa")))
-    try:
+    with cluster_of(folder, n1=1, n2=1) as cluster:
+        cluster.add("bad", 2, python_path=str(without_module(folder / "site", "lvqa")))
         driver = rehearsal.run("no-lvqa", cluster, "max")
         rehearsal.check(driver)
         assert "node bad is left out" in driver.output and "lvqa" in driver.output
-    finally:
-        cluster.stop()
 
 
 def node_without_package(rehearsal: Rehearsal, folder: Path) -> None:
     """`make` fails on one node."""
-    cluster = cluster_of(folder, n1=1, n2=1)
-    site = without_module(folder / "site", "transformers")
-    cluster.add("bad", 2, python_path=f"{site}:{ROOT}:{ROOT / 'tests'}")
-    try:
+    with cluster_of(folder, n1=1, n2=1) as cluster:
+        site = without_module(folder / "site", "transformers")
+        cluster.add("bad", 2, python_path=f"{site}:{ROOT}:{ROOT / 'tests'}")
         driver = rehearsal.run("no-package", cluster, "max")
         rehearsal.check(driver)
         assert "node bad is left out" in driver.output and "transformers" in driver.output
-    finally:
-        cluster.stop()
 
 
 def node_with_other_lvqa(rehearsal: Rehearsal, folder: Path) -> None:
-    cluster = cluster_of(folder, n1=1, n2=1)
-    shutil.copytree(ROOT / "lvqa", folder / "other" / "lvqa")
-    prompts = folder / "other" / "lvqa" / "prompts.py"
-    prompts.write_text(prompts.read_text() + "\n# altered\n")
-    cluster.add("bad", 2, setup=f"mount --bind {folder / 'other' / 'lvqa'} {ROOT / 'lvqa'}")
-    try:
+    with cluster_of(folder, n1=1, n2=1) as cluster:
+        shutil.copytree(ROOT / "lvqa", folder / "other" / "lvqa")
+        prompts = folder / "other" / "lvqa" / "prompts.py"
+        prompts.write_text(prompts.read_text() + "\n# altered\n")
+        cluster.add("bad", 2, setup=f"mount --bind {folder / 'other' / 'lvqa'} {ROOT / 'lvqa'}")
         driver = rehearsal.run("other-lvqa", cluster, "max")
         rehearsal.check(driver)
         assert "node bad is left out: lvqa's code is" in driver.output
-    finally:
-        cluster.stop()
 
 
 def memory_monitor(rehearsal: Rehearsal, folder: Path) -> None:
     """Ray ends actors on one node, because it takes the memory to be full."""
-    cluster = cluster_of(folder, n1=1, n2=1)
-    environment = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "200"}
-    cluster.add("bad", 2, environment=environment)
-    try:
+    with cluster_of(folder, n1=1, n2=1) as cluster:
+        environment = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "200"}
+        cluster.add("bad", 2, environment=environment)
         driver = rehearsal.run("memory", cluster, "max")
         rehearsal.check(driver)
         assert "memory" in driver.output
-    finally:
-        cluster.stop()
 
 
 def store_full(rehearsal: Rehearsal, folder: Path) -> None:
     """The disk of the store fills up on one node."""
     store = folder / "store"
     store.mkdir(parents=True)
-    cluster = cluster_of(folder / "cluster", n1=1, n2=1)
-    fill = f"(sleep 30; dd if=/dev/zero of={store}/fill bs=1M) 2>/dev/null & true"
-    cluster.add("bad", 2, setup=f"mount -t tmpfs -o size=300m none {store}; {fill}")
-    try:
+    with cluster_of(folder / "cluster", n1=1, n2=1) as cluster:
+        fill = f"(sleep 30; dd if=/dev/zero of={store}/fill bs=1M) 2>/dev/null & true"
+        cluster.add("bad", 2, setup=f"mount -t tmpfs -o size=300m none {store}; {fill}")
         driver = rehearsal.run("store-full", cluster, "max", "--store", store)
         rehearsal.check(driver)
-    finally:
-        cluster.stop()
 
 
 def head_killed(rehearsal: Rehearsal, folder: Path) -> None:
-    cluster = cluster_of(folder, n1=2, n2=2)
-    driver = rehearsal.run("head", cluster, 4)
-    try:
+    with cluster_of(folder, n1=2, n2=2) as cluster:
+        driver = rehearsal.run("head", cluster, 4)
         driver.wait_for_rows(60)
         cluster.head.kill()
         assert driver.wait(120) == 1, driver.output
         assert "goes on from there" in driver.output.splitlines()[-1], driver.output
-    finally:
-        cluster.stop()
-    cluster = cluster_of(folder / "again", n1=2, n2=2)
-    try:
+    with cluster_of(folder / "again", n1=2, n2=2) as cluster:
         rehearsal.check(rehearsal.run("head", cluster, 4))
-    finally:
-        cluster.stop()
 
 
 def actor_stopped(rehearsal: Rehearsal, folder: Path) -> None:
-    cluster = cluster_of(folder, n1=2, n2=2)
-    try:
+    with cluster_of(folder, n1=2, n2=2) as cluster:
         driver = rehearsal.run("actor-stopped", cluster, 4, "-s", "stall_seconds=15")
         driver.wait_for_rows(60)
         send(cluster.nodes["n1"].actors()[0], signal.SIGSTOP)
         rehearsal.check(driver)
-    finally:
-        cluster.stop()
 
 
 def child_stopped(rehearsal: Rehearsal, folder: Path) -> None:
-    cluster = cluster_of(folder, n1=2, n2=2)
-    try:
+    with cluster_of(folder, n1=2, n2=2) as cluster:
         driver = rehearsal.run("child-stopped", cluster, 4, "-s", "stall_seconds=15")
         driver.wait_for_rows(60)
         send(cluster.nodes["n1"].children()[0], signal.SIGSTOP)
         rehearsal.check(driver)
-    finally:
-        cluster.stop()
 
 
 def node_frozen(rehearsal: Rehearsal, folder: Path) -> None:
-    cluster = cluster_of(folder, n1=2, n2=2)
-    try:
+    with cluster_of(folder, n1=2, n2=2) as cluster:
         driver = rehearsal.run("node-frozen", cluster, 4)
         driver.wait_for_rows(60)
         cluster.nodes["n1"].signal(signal.SIGSTOP)
         rehearsal.check(driver)
-    finally:
-        cluster.stop()
 
 
 DISTURBANCES: dict[str, Disturbance] = {

@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from cluster import Cluster, send
@@ -120,18 +118,3 @@ def rows_by_node(folder: Path) -> dict[str, int]:
         node = json.loads(line)["node"]
         counts[node] = counts.get(node, 0) + 1
     return counts
-
-
-def pause(seconds: float) -> None:
-    time.sleep(seconds)
-
-
-__all__: Sequence[str] = [
-    "Driver",
-    "benchmark",
-    "expected_results",
-    "pause",
-    "results_of",
-    "rows_by_node",
-    "without_module",
-]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -123,13 +124,13 @@ def conditions_of(runs: Sequence[NamedRun]) -> list[Condition]:
             rows.setdefault((named.name, row["arm"], row["budget"]), []).append(row)
     ranks = {key: i for i, key in enumerate(arms)}
     keys = sorted(rows, key=lambda key: (ranks.get(key[:2], len(ranks)), key[2]))
-    comparable = {(a.name, b.name) for a in runs for b in runs if not why_not_comparable(a, b)}
+    reasons = why_not_comparable(runs)
 
     def display_name(run: str, arm: str) -> str:
         return clean(arm) if counts[arm] < 2 else f"{run}: {clean(arm)}"
 
     def condition(key: _Key) -> Condition:
-        baseline = _baseline(key, keys, arms, comparable)
+        baseline = _baseline(key, keys, arms, reasons.keys())
         is_uniform = baseline is not None and _method(baseline, arms) == BASELINE
         return Condition(
             run=key[0],
@@ -151,7 +152,7 @@ def _method(key: _Key, arms: Mapping[tuple[str, str], Arm]) -> str:
 
 
 def _baseline(
-    key: _Key, keys: Sequence[_Key], arms: Mapping[tuple[str, str], Arm], comparable: Set[tuple[str, str]]
+    key: _Key, keys: Sequence[_Key], arms: Mapping[tuple[str, str], Arm], incomparable: Set[tuple[str, str]]
 ) -> _Key | None:
     """Return the condition with which this one is compared, preferably of the same run."""
     run, _, budget = key
@@ -161,18 +162,22 @@ def _baseline(
         candidates = [other for other in candidates if other[:2] == (run, arm.baseline)]
     else:
         candidates = [other for other in candidates if _method(other, arms) == BASELINE]
-        candidates = [other for other in candidates if (run, other[0]) in comparable]
+        candidates = [other for other in candidates if not {(run, other[0]), (other[0], run)} & incomparable]
     best = min(candidates, key=lambda other: other[0] != run, default=key)
     return None if best == key else best
 
 
-def why_not_comparable(one: NamedRun, other: NamedRun) -> str:
-    """Return in what two runs differ, so that their answers can't be compared; "" if they can.
+def why_not_comparable(runs: Sequence[NamedRun]) -> dict[tuple[str, str], str]:
+    """Return the pairs of runs, by name, whose answers can't be compared -> in what they differ.
 
     Arms may select frames in any way. What must be equal is who answers from the frames, how, and what is asked.
     """
-    if one.name == other.name:
-        return ""
+    pairs = itertools.combinations(runs, 2)
+    return {(one.name, other.name): reason for one, other in pairs if (reason := _difference(one, other))}
+
+
+def _difference(one: NamedRun, other: NamedRun) -> str:
+    """Return in what two runs differ, so that their answers can't be compared; "" if they can."""
     if one.benchmark != other.benchmark:
         return f"benchmark {one.benchmark} and {other.benchmark}"
     if one.model != other.model:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -206,10 +205,8 @@ def _headlines(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> lis
 
 
 def _not_compared(runs: Sequence[NamedRun]) -> Section:
-    lines = []
-    for one, other in itertools.combinations(runs, 2):
-        if reason := why_not_comparable(one, other):
-            lines.append(clean(f"{one.name} and {other.name}: {reason}"))
+    reasons = why_not_comparable(runs)
+    lines = [clean(f"{one} and {other}: {reason}") for (one, other), reason in reasons.items()]
     return Section("Not compared", "Arms of these runs are not measured against each other.", lines=lines)
 
 
