@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lvqa import prompts
-from lvqa.costs import CostMeter
+from lvqa.costs import CostMeter, split_cost
 from lvqa.letters import named_letter
 from lvqa.models import Model
-from lvqa.records import ModelOutput, Question
+from lvqa.models.prefix import PrefixCache, SplitPrompt, prefill_shared
+from lvqa.records import Cost, Counts, ModelOutput, Question
 from lvqa.session import MediaKey, VideoSession
 from lvqa.visual_tokens import Pair, VisualTokens, pairs_of_frames, runs_of_pairs
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lvqa.models.prompt import Part, Prompt
+
+
+OnAnswer = Callable[[int, int], None]
+"""Called as answers are given: how many are there, of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +53,22 @@ class Answerer:
     max_new_tokens: int = 64
 
     def answer(
-        self, model: Model, session: VideoSession, questions: Sequence[Question], times: Sequence[Sequence[float]]
+        self,
+        model: Model,
+        session: VideoSession,
+        questions: Sequence[Question],
+        times: Sequence[Sequence[float]],
+        *,
+        on_answer: OnAnswer = lambda *_: None,
     ) -> list[ModelOutput]:
         """Answer questions on an open video. What was answered before from the same frames is not answered again.
 
         Args:
             model: The model that answers.
             session: The open video; it remembers the outputs.
-            questions: They are answered together, those with the same letters in one prefill.
+            questions: They are answered together; what those with the same frames share is read once.
             times: For each question the times of its frames, in seconds.
+            on_answer: Called as answers are given.
         """
         keys = [
             (self, question.text, question.options, MediaKey.of(question), tuple(seconds))
@@ -74,37 +86,76 @@ class Answerer:
         if new:
             meter = CostMeter(model.counts)
             with meter.stage("answer"):
-                outputs = self.answer_requests(model, list(new.values()), session.tokens)
-            outputs[0] = replace(outputs[0], cost=meter.cost)
-            session.outputs.update(zip(new, outputs, strict=True))
+                outputs = self.answer_requests(
+                    model, list(new.values()), session.tokens, prefix_cache=session.answer_prefixes, on_answer=on_answer
+                )
+            shares = split_cost(meter.cost, len(outputs))
+            session.outputs.update(zip(new, map(_with_share, outputs, shares), strict=True))
         return [session.outputs[key] for key in keys]
 
     def answer_requests(
-        self, model: Model, requests: Sequence[AnswerRequest], tokens: VisualTokens
+        self,
+        model: Model,
+        requests: Sequence[AnswerRequest],
+        tokens: VisualTokens,
+        *,
+        prefix_cache: PrefixCache | None = None,
+        on_answer: OnAnswer = lambda *_: None,
     ) -> list[ModelOutput]:
         """Answer each request, without remembering it.
 
         Multiple choice as `mode` says; generated text may name no letter, and then `option` is None. A free question
         gets greedy text.
+
+        Args:
+            model: The model that answers.
+            requests: Those with the same frames share what the model reads of them.
+            tokens: The visual tokens of the video.
+            prefix_cache: What was read of frames before.
+            on_answer: Called as answers are given.
+
+        Returns:
+            An output for each. Its cost has the tokens of the request's own prompt alone, shared or not.
         """
-        contexts = [(*self.frame_parts(request.pairs, tokens), *request.media) for request in requests]
-        outputs: dict[int, ModelOutput] = {}
+        frames = {tuple(pairs): self.frame_parts(pairs, tokens) for pairs in (request.pairs for request in requests)}
+        whole = [(*frames[tuple(request.pairs)], *request.media, self._ask(request.question)) for request in requests]
         by_letters: dict[str, list[int]] = {}
-        for i, (request, context) in enumerate(zip(requests, contexts, strict=True)):
-            question = request.question
-            if not question.options or self.mode == "text":
-                text = model.generate((*context, prompts.answer(question)), max_new_tokens=self.max_new_tokens)
-                outputs[i] = ModelOutput(text, named_letter(text, question.options), ())
-            elif self.mode == "likelihood":
-                logits = model.reply_log_probs((*context, prompts.short_answer(question)), question.options)
-                outputs[i] = _likeliest(question, logits)
-            else:
-                by_letters.setdefault(question.letters, []).append(i)
-        for letters, indices in by_letters.items():
-            batch = [(*contexts[i], prompts.answer(requests[i].question)) for i in indices]
-            rows = model.next_token_logits(batch, list(letters))
-            outputs |= {i: _likeliest(requests[i].question, row) for i, row in zip(indices, rows, strict=True)}
+        for i, request in enumerate(requests):
+            by_letters.setdefault(request.question.letters, []).append(i)
+        outputs: dict[int, ModelOutput] = {}
+        for indices in by_letters.values():
+            for batch in prefill_shared(model, [whole[i] for i in indices], prefix_cache):
+                questions = [requests[indices[split.index]].question for split in batch]
+                for split, output in zip(batch, self._outputs(model, questions, batch), strict=True):
+                    outputs[indices[split.index]] = output
+                    on_answer(len(outputs), len(requests))
         return [outputs[i] for i in range(len(requests))]
+
+    def _ask(self, question: Question) -> str:
+        is_bare = self.mode == "likelihood" and question.options
+        return prompts.short_answer(question) if is_bare else prompts.answer(question)
+
+    def _outputs(
+        self, model: Model, questions: Sequence[Question], batch: Sequence[SplitPrompt]
+    ) -> Iterator[ModelOutput]:
+        """Yield what the model replies to questions, all with the same letters."""
+        letters = list(questions[0].letters)
+        if letters and self.mode == "logits":
+            rows = _next_token_logits(model, batch, letters)
+            for question, split, logits in zip(questions, batch, rows, strict=True):
+                yield _with_tokens(_likeliest(question, logits), model.num_tokens(split.suffix, prefix=split.prefix))
+            return
+        for question, split in zip(questions, batch, strict=True):
+            before = model.counts.tokens_prefilled
+            if letters and self.mode == "likelihood":
+                output = _likeliest(
+                    question, model.reply_log_probs(split.suffix, question.options, prefix=split.prefix)
+                )
+            else:
+                text = model.generate(split.suffix, max_new_tokens=self.max_new_tokens, prefix=split.prefix)
+                output = ModelOutput(text, named_letter(text, question.options), ())
+            num_read = 0 if split.prefix is None else len(split.prefix)
+            yield _with_tokens(output, num_read + model.counts.tokens_prefilled - before)
 
     def frame_parts(self, pairs: Sequence[Pair], tokens: VisualTokens) -> list[Part]:
         """Return the part of the prompt that shows the frames: nothing if there are none."""
@@ -118,6 +169,27 @@ class Answerer:
         for run, clip in zip(runs, tokens.clips(runs), strict=True):
             parts += [prompts.timestamp(tokens.grid.seconds_of(run[0][0])), clip]
         return parts
+
+
+def _next_token_logits(model: Model, batch: Sequence[SplitPrompt], words: Sequence[str]) -> Tensor:
+    """Return the words' logits as the first token of each reply, (prompts, words)."""
+    suffixes = [split.suffix for split in batch]
+    prefixes = [split.prefix for split in batch if split.prefix is not None]
+    if not prefixes:
+        return model.next_token_logits(suffixes, words)
+    return model.score_with_prefix(prefixes, suffixes, words)
+
+
+def _with_tokens(output: ModelOutput, num_tokens: int) -> ModelOutput:
+    """Return the output with the tokens that its prompt has."""
+    return replace(output, cost=Cost(Counts(tokens_prefilled=num_tokens)))
+
+
+def _with_share(output: ModelOutput, share: Cost) -> ModelOutput:
+    """Return the output with its share of what all cost together, but for the tokens, which are its own."""
+    return replace(
+        output, cost=Cost(replace(share.counts, tokens_prefilled=output.cost.counts.tokens_prefilled), share.seconds)
+    )
 
 
 def _likeliest(question: Question, logits: Tensor) -> ModelOutput:

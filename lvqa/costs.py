@@ -42,3 +42,13 @@ class CostMeter:
     def cost(self) -> Cost:
         """All of it: the counters, and the time of all stages."""
         return Cost(self.counts, sum(self.seconds.values()))
+
+
+def split_cost(cost: Cost, num_parts: int) -> list[Cost]:
+    """Share out evenly what several questions cost together; the parts add up to the whole."""
+
+    def parts(total: int) -> list[int]:
+        return [total * (i + 1) // num_parts - total * i // num_parts for i in range(num_parts)]
+
+    counts = zip(*(parts(getattr(cost.counts, field.name)) for field in dataclasses.fields(Counts)), strict=True)
+    return [Cost(Counts(*own), cost.seconds / num_parts) for own in counts]

@@ -13,13 +13,13 @@ from lvqa.answering import Answerer
 from lvqa.caveats import find_caveats
 from lvqa.components import check_settings, has_probabilities, reranker_of, selector_of
 from lvqa.config import Config, SelectionConfig, load_config
-from lvqa.costs import CostMeter
+from lvqa.costs import CostMeter, split_cost
 from lvqa.index import Store
 from lvqa.index_steps import VideoIndexer
 from lvqa.indexing import Progress, build_here
 from lvqa.models import Model, load_model
 from lvqa.platforms import require_unix
-from lvqa.records import Answer, Candidate, Counts, IndexUse, Question, Ranking, SearchResult, Video
+from lvqa.records import Answer, Candidate, IndexUse, Question, Ranking, SearchResult, Video
 from lvqa.retrieval import Retriever
 from lvqa.session import IndexSpec, SessionCache, VideoSession
 from lvqa.validation import check_count, check_question, option_texts
@@ -166,7 +166,7 @@ class LongVideoQA:
             selection: Settings of the selection, in place of the configuration's.
 
         Returns:
-            An answer to each question. What the call cost is in the first one's counts and seconds.
+            An answer to each question, with an even share of what the call cost.
         """
         config = self.config if selection is None else dataclasses.replace(self.config, selection=selection)
         method = method or config.method
@@ -192,15 +192,15 @@ class LongVideoQA:
                 for question, ranking in zip(questions, rankings, strict=True)
             ]
         with meter.stage("answer"):
-            outputs = self._answerer.answer(self.model, session, questions, [s.times_seconds for s in selections])
+            times = [selected.times_seconds for selected in selections]
+            outputs = self._answerer.answer(self.model, session, questions, times, on_answer=self._on_answer)
         caveats = [self._find_caveats(session, use, *pair) for pair in zip(rankings, selections, strict=True)]
         call: dict[str, Any] = {"model": self.model.name, "method": method, "frames_budget": budget, "index": use}
-        first: dict[str, Any] = {"counts": meter.counts, "seconds": meter.seconds}
-        costs = [first, *({"counts": Counts(), "seconds": {}} for _ in questions[1:])]
+        seconds = {stage: total / len(questions) for stage, total in meter.seconds.items()}
         return [
-            Answer.of(question, output, selected, ranking, caveat, **call, **cost)
-            for question, output, selected, ranking, caveat, cost in zip(
-                questions, outputs, selections, rankings, caveats, costs, strict=True
+            Answer.of(question, output, selected, ranking, caveat, **call, counts=share.counts, seconds=dict(seconds))
+            for question, output, selected, ranking, caveat, share in zip(
+                questions, outputs, selections, rankings, caveats, split_cost(meter.cost, len(questions)), strict=True
             )
         ]
 
@@ -265,6 +265,10 @@ class LongVideoQA:
             self.progress("rerank", num_done, total)
 
         return self.retriever.rank(session, questions, meter=meter, on_pairs=on_pairs)
+
+    def _on_answer(self, num_done: int, total: int) -> None:
+        if total > 1:
+            self.progress("answer", num_done, total)
 
 
 def _question(query: str | Question, image: str | Path | None) -> Question:

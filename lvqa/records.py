@@ -222,7 +222,7 @@ class Ranking:
     query: np.ndarray
     """(dim,) float32, unit length: the question's vector."""
     cost: Cost = field(default_factory=Cost)
-    """What ranking cost when it was done. Of questions that were ranked together the first one carries it."""
+    """What ranking cost when it was done. Questions that were ranked together have even shares of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,8 @@ class ModelOutput:
     option_scores: tuple[float, ...]
     """The probability of each option; empty where text was generated."""
     cost: Cost = field(default_factory=Cost, compare=False)
-    """What answering cost when it was done. Of questions that were answered together the first one carries it."""
+    """What answering cost when it was done: an even share of what all questions cost that were answered together, but
+    for the tokens, which are those of its own prompt, shared or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,9 +299,10 @@ class Answer:
     """All clips, best first; empty for methods that search for none."""
     index: IndexUse | None
     counts: Counts
-    """What this call cost; what earlier calls did and this one reused costs nothing."""
+    """What this call cost, or this answer's even share of it; what earlier calls did and this one reused costs
+    nothing."""
     seconds: dict[str, float]
-    """Wall time of this call by stage."""
+    """Wall time of this call by stage, or this answer's even share of it."""
     ranking_cost: Cost | None = None
     """What ranking the clips cost when it was done, in this call or an earlier one; None without a ranking."""
     answer_cost: Cost = field(default_factory=Cost)

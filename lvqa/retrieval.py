@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from lvqa import prompts
 from lvqa.config import Config
-from lvqa.costs import CostMeter
+from lvqa.costs import CostMeter, split_cost
 from lvqa.index import ClipIndex
 from lvqa.models import Model
-from lvqa.records import Candidate, Cost, Question, Ranking
+from lvqa.records import Candidate, Question, Ranking
 from lvqa.rerank import Reranker, RerankRequest
 from lvqa.selection import Selector, SelectorInput, frame_features, frame_scores
 from lvqa.session import IndexSpec, MediaKey, OnPairs, VideoSession, query_media
@@ -144,7 +144,7 @@ class Retriever:
             hits = [index.search(vector) for vector in vectors]
         with meter.stage("rerank"), own.stage("rerank"):
             pools = self._rerank(session, queries, hits, on_pairs)
-        costs = [own.cost, *(Cost() for _ in queries[1:])]
+        costs = split_cost(own.cost, len(queries))
         return [
             Ranking((*pool, *ranked[len(pool) :]), vector, cost)
             for vector, ranked, pool, cost in zip(vectors, hits, pools, costs, strict=True)

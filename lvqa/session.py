@@ -30,6 +30,9 @@ OnPairs = Callable[[int, int], None]
 """Called as clips become ready: how many pairs are done, of how many."""
 
 
+ANSWER_PREFIX_BYTES = 1 << 30
+"""How much memory that takes at most: 16, 32 and 64 uniform frames with 7B."""
+
 FRAME_FORMATS = {"frames_format": FRAMES_FORMAT, "tokens_format": TOKENS_FORMAT}
 """What a FrameSpec says of the algorithms of today."""
 INDEX_FORMATS = {"embedding_format": EMBEDDING_FORMAT, "index_format": INDEX_FORMAT}
@@ -177,6 +180,8 @@ class VideoSession:
         """What `retrieval` has ranked."""
         self.outputs: dict[object, ModelOutput] = {}
         """What `answering` has answered."""
+        self.answer_prefixes = PrefixCache(ANSWER_PREFIX_BYTES)
+        """What the model has read of frames that several questions were answered from."""
         self._model = model
         self._prefix_caches: dict[RerankConfig, PrefixCache] = {}
         self._media: dict[MediaKey, Prompt] = {}

@@ -277,7 +277,7 @@ class VisualTokens:
 
         seconds = tuple((since_start(a), since_start(b)) for a, b in pairs) if start_seconds is not None else ()
         rows, cols = self._model.token_grid(self.height, self.width)
-        return ClipTokens(torch.stack(list(tokens)), rows, cols, seconds)
+        return ClipTokens(torch.stack(list(tokens)), rows, cols, seconds, source=(tuple(pairs), seconds))
 
     def _pixels(self, frames: Sequence[int]) -> _PixelReader:
         times = self.grid.times_seconds[list(frames)]

@@ -19,7 +19,8 @@ from click.testing import CliRunner, Result
 from lvqa.caveats import WEAK_EVIDENCE, describe_damage
 from lvqa.cli.main import lvqa_command
 from lvqa.evaluation import load_run_config
-from lvqa.evaluation.runner import Runner, WorkItem
+from lvqa.evaluation.runner import Runner
+from lvqa.evaluation.schedule import WorkItem
 from lvqa.records import SYNTHETIC_TAG, Question
 from lvqa.report import Report
 from lvqa.video import inspect_video
@@ -342,7 +343,8 @@ def damaged_rows(tmp_path: Path) -> list[dict[str, Any]]:
     store = f"store.folder={tmp_path / 'store'}"
     config = load_run_config(None, ["model={name: tiny, device: cpu}", arms, "frames=[8]", store])
     question = Question("What is seen?", ("a", "b"), id="q", video_id="v")
-    return [dict(row) for row in Runner(config)(WorkItem("v", path, question, (("freeret", 8), ("uniform", 8)))).rows]
+    item = WorkItem("v", path, (question,), ((("freeret", 8), ("uniform", 8)),))
+    return [dict(row) for row in Runner(config)(item).rows]
 
 
 @pytest.mark.slow

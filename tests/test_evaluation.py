@@ -14,10 +14,15 @@ from lvqa.config import to_yaml
 from lvqa.evaluation import evidence_recall, load_run_config, resolve_arms
 from lvqa.evaluation.rows import key_of, to_line
 from lvqa.evaluation.run import chosen_tasks, evaluate
-from lvqa.evaluation.runner import Runner, WorkItem
+from lvqa.evaluation.runner import Runner
+from lvqa.evaluation.schedule import WorkItem
 from lvqa.index import Store
 from lvqa.letters import named_letter
+from lvqa.models.decoder import Decoder
 from lvqa.pipeline import LongVideoQA
+from lvqa.records import LvqaError
+
+ALL = tuple(CONDITIONS)
 
 # --- settings --------------------------------------------------------------------------------------------------------
 
@@ -184,6 +189,71 @@ def test_a_run_keeps_its_indexes_where_other_commands_look_for_them(run, setting
     assert len(Store(store).paths()) >= NUM_VIDEOS
 
 
+@pytest.mark.slow
+def test_questions_asked_together_have_the_rows_of_questions_asked_alone(settings, run):
+    """Only the model's work is shared: letters, frames and tokens of a row do not depend on the others."""
+    config = load_run_config(settings)
+    runner, task = Runner(config), chosen_tasks(config).tasks[0]
+    alone = [row for q in task.questions for row in runner(WorkItem(task.video_id, task.path, (q,), (ALL,))).rows]
+    together = [row for row in run.rows if row["video_id"] == task.video_id]
+    assert [key_of(row) for row in together] == [key_of(row) for row in alone]
+    for row, expected in zip(together, alone, strict=True):
+        for name in ("prediction", "times_seconds"):
+            assert row[name] == expected[name]
+        assert row["option_scores"] == pytest.approx(expected["option_scores"], abs=1e-5)
+        if row["arm"] in ("uniform", "blind"):
+            assert row["counts"]["tokens_prefilled"] == expected["counts"]["tokens_prefilled"]
+    for arm in ("freeret", "embedding only"):
+        tokens = [
+            sum(row["counts"]["tokens_prefilled"] for row in rows if row["arm"] == arm) for rows in (together, alone)
+        ]
+        assert tokens[0] == tokens[1] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [LvqaError("it is out of words"), ZeroDivisionError("a bug")])
+def test_a_question_at_which_the_model_raises_fails_alone(settings, run, monkeypatch, error):
+    config = load_run_config(settings)
+    runner, task = Runner(config), chosen_tasks(config).tasks[0]
+    real = Decoder.reply_log_probs
+
+    def reply_log_probs(model, prompt, replies, **options):
+        if task.questions[1].text in prompt[-1]:
+            raise error
+        return real(model, prompt, replies, **options)
+
+    monkeypatch.setattr(Decoder, "reply_log_probs", reply_log_probs)
+    result = runner(WorkItem(task.video_id, task.path, task.questions, (ALL,) * len(task.questions)))
+    failed = {(row["question_id"], row["arm"]): row["error"] for row in result.rows if row["error"] is not None}
+    assert {question_id for question_id, _ in failed} == {task.questions[1].id}
+    assert {arm for _, arm in failed} == {arm for arm, _ in CONDITIONS} - {"generated"}
+    assert all(str(error) in text for text in failed.values())
+    assert all("ZeroDivisionError" in details for details in result.tracebacks)
+    assert bool(result.tracebacks) == isinstance(error, ZeroDivisionError)
+    expected = {key_of(row): row["prediction"] for row in run.rows}
+    assert all(row["prediction"] == expected[key_of(row)] for row in result.rows if row["error"] is None)
+
+
+@pytest.mark.slow
+def test_a_batch_that_finds_no_memory_is_asked_one_by_one(settings, monkeypatch):
+    """The machine is to blame only if there is none for a question alone."""
+    config = load_run_config(settings, ["arms=[{method: uniform}]", "frames=[4]"])
+    runner, task = Runner(config), chosen_tasks(config).tasks[0]
+    item = WorkItem(task.video_id, task.path, task.questions[:2], ((("uniform", 4),),) * 2)
+    real, room = LongVideoQA.answers, 1
+
+    def answers(qa, video, questions, **options):
+        if len(questions) > room:
+            raise MemoryError
+        return real(qa, video, questions, **options)
+
+    monkeypatch.setattr(LongVideoQA, "answers", answers)
+    assert [row["error"] for row in runner(item).rows] == [None, None]
+    room = 0
+    with pytest.raises(MemoryError):
+        runner(item)
+
+
 def test_limits_cut_the_benchmark(settings):
     loaded = chosen_tasks(load_run_config(settings, ["benchmark.videos=1", "benchmark.limit=2"]))
     assert [question.id for task in loaded.tasks for question in task.questions] == ["11-0", "11-1"]
@@ -191,17 +261,17 @@ def test_limits_cut_the_benchmark(settings):
 
 def test_a_score_that_is_not_finite_becomes_null(settings, monkeypatch):
     """A model in half precision can give NaN, which JSON can't hold."""
-    real_answer, nan = LongVideoQA.answer, float("nan")
+    real_answers, nan = LongVideoQA.answers, float("nan")
 
-    def answer_in_half_precision(*arguments, **options):
-        answer = real_answer(*arguments, **options)
+    def answers_in_half_precision(*arguments, **options):
+        (answer,) = real_answers(*arguments, **options)
         evidence = tuple(dataclasses.replace(one, rerank_score=one.rerank_score and nan) for one in answer.evidence)
-        return dataclasses.replace(answer, option_scores=(nan, float("inf"), 0.1234567, 0.25), evidence=evidence)
+        return [dataclasses.replace(answer, option_scores=(nan, float("inf"), 0.1234567, 0.25), evidence=evidence)]
 
-    monkeypatch.setattr(LongVideoQA, "answer", answer_in_half_precision)
+    monkeypatch.setattr(LongVideoQA, "answers", answers_in_half_precision)
     config = load_run_config(settings, ["arms=[{method: freeret}]", "frames=[4]"])
     task = chosen_tasks(config).tasks[0]
-    (row,) = Runner(config)(WorkItem(task.video_id, task.path, task.questions[0], (("freeret", 4),))).rows
+    (row,) = Runner(config)(WorkItem(task.video_id, task.path, task.questions[:1], ((("freeret", 4),),))).rows
     assert row["option_scores"] == [None, None, 0.123457, 0.25]
     assert [score for _, _, score in row["reranked"]] == [None] * 5
     assert json.loads(to_line(row))["option_scores"] == row["option_scores"]

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from lvqa.config import ConfigError, load_config
-from lvqa.datasets import VideoTask
 from lvqa.evaluation import RunConfig, join_runs, load_run_config, resolve_arms
-from lvqa.evaluation.run import Schedule, check_run, for_workers
-from lvqa.records import LvqaError, Question
+from lvqa.evaluation.run import check_run, for_workers
+from lvqa.records import LvqaError
 from lvqa.selection import CONTROLS, SELECTORS
 from lvqa.synthetic.videos import HELD_OUT_SEEDS
 
@@ -168,44 +167,3 @@ def test_workers_have_the_store_of_the_driver_wherever_their_homes_are(monkeypat
     assert for_workers(load_run_config()).store.folder == tmp_path / "home"
     monkeypatch.chdir(tmp_path)
     assert for_workers(load_run_config(None, ["store.folder=relative"])).store.folder == tmp_path / "relative"
-
-
-# --- the order of the item -------------------------------------------------------------------------------------------
-
-
-def tasks(*num_questions: int) -> list[VideoTask]:
-    questions = {
-        f"video{i}": [Question("?", id=f"video{i}-{j}") for j in range(n)] for i, n in enumerate(num_questions)
-    }
-    return [VideoTask(name, Path(name), tuple(of_video)) for name, of_video in questions.items()]
-
-
-def test_a_video_is_with_one_worker_and_its_questions_follow_each_other():
-    schedule = Schedule(tasks(2, 2, 1), resolve_arms(RunConfig()), set())
-    assert schedule.num_left == 5 * 6
-    first, second = next(schedule), next(schedule)
-    assert [item.question.id for item in (first, second)] == ["video0-0", "video1-0"]
-    schedule.requeue(second)
-    assert next(schedule).question.id == "video1-1"
-    third = next(schedule)
-    assert third.video_id == "video2"
-    assert next(schedule, None) is None  # all that is left waits for the one that is out
-    schedule.requeue(first)
-    assert next(schedule).question.id == "video0-1"
-    assert schedule.num_left == 3 * 6
-
-
-def test_what_has_a_row_is_not_asked_again():
-    answered = {("video0", "video0-0", arm, budget) for arm in ("uniform", "freeret") for budget in (16, 32, 64)}
-    answered |= {("video0", "video0-1", "freeret", 16)}
-    schedule = Schedule(tasks(2), resolve_arms(RunConfig()), answered)
-    (item,) = schedule
-    assert item.conditions == (*(("uniform", budget) for budget in (16, 32, 64)), ("freeret", 32), ("freeret", 64))
-    assert schedule.num_left == 5
-
-
-def test_a_video_that_failed_is_given_up_with_all_its_questions():
-    schedule = Schedule(tasks(3, 1), resolve_arms(RunConfig()), set())
-    schedule.requeue(next(schedule))
-    assert [item.question.id for item in schedule.abandon(next(schedule))] == ["video0-1", "video0-2"]
-    assert next(schedule).video_id == "video1" and schedule.num_left == 6

@@ -30,7 +30,8 @@ from lvqa.embedding import EMBEDDING_FORMAT
 from lvqa.evaluation import load_run_config
 from lvqa.evaluation.rows import ROWS_FORMAT, to_line
 from lvqa.evaluation.run import chosen_tasks
-from lvqa.evaluation.runner import Runner, WorkItem
+from lvqa.evaluation.runner import Runner
+from lvqa.evaluation.schedule import WorkItem
 from lvqa.index import INDEX_FORMAT, ClipIndex, Store
 from lvqa.models import Model, load_model
 from lvqa.models.prompt import ClipTokens
@@ -228,7 +229,7 @@ def rows_output(material: Material) -> Output:
     config = load_run_config(None, settings)
     (task,) = chosen_tasks(config).tasks
     conditions = (("searching", 4), ("blind", 0))
-    rows = Runner(config)(WorkItem(task.video_id, task.path, task.questions[0], conditions)).rows
+    rows = Runner(config)(WorkItem(task.video_id, task.path, task.questions[:1], (conditions,))).rows
     return {row["arm"]: _types(json.loads(to_line(row))) for row in rows}
 
 

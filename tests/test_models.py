@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from lvqa.models.decoder import Decoder
 from lvqa.models.forward import STATES
 from lvqa.models.frame_by_frame import FrameByFrame, InternVL, LlavaOnevision
 from lvqa.models.positions import VisualTokenSpan, position_ids
-from lvqa.models.prefix import PrefixCache
+from lvqa.models.prefix import PREFIXES_AT_ONCE, PrefixCache, prefill_shared
 from lvqa.models.prompt import ClipTokens, Prompt
 from lvqa.models.qwen_omni import Qwen25Omni
 from lvqa.models.qwen_vl import Qwen3VL
@@ -487,6 +488,47 @@ def test_logits_with_a_prefix_equal_those_of_the_whole_prompt(folder: Path, max_
         logits = model.score_with_prefix(prefixes, suffixes, "AB")
         torch.testing.assert_close(logits, whole, atol=1e-4, rtol=1e-5)
         assert 0 < model.counts.tokens_prefilled - before < num_prefix_tokens
+
+
+@pytest.mark.parametrize("i", range(4))
+def test_replies_behind_a_prefix_are_those_to_the_whole_prompt(model: Decoder, i: int) -> None:
+    clip: Prompt = ("Look:", encoded_clip(model, 3, seed=i))
+    ends: Prompt = ("What?",) if i else ("and this:", encoded_clip(model, 1, rows=1, cols=2, seed=5), "What is it?")
+    (prefix,) = model.prefill_prefix([clip])
+    replies = ["red", "a blue one, or two", ""]
+    whole = model.reply_log_probs((*clip, *ends), replies)
+    for _ in range(2):  # what was read is not changed by what followed it
+        log_probs = model.reply_log_probs(ends, replies, prefix=prefix)
+        torch.testing.assert_close(log_probs, whole, atol=1e-4, rtol=1e-5)
+    assert model.generate(ends, max_new_tokens=5, prefix=prefix) == model.generate((*clip, *ends), max_new_tokens=5)
+    assert (
+        model.num_tokens(ends, prefix=prefix)
+        == model.num_tokens((*clip, *ends))
+        == len(model.encode_prompt((*clip, *ends)))
+    )
+
+
+def test_what_prompts_begin_with_is_read_once(model: Decoder) -> None:
+    frames: list[Prompt] = [("Look:", replace(encoded_clip(model, 2, seed=seed), source=seed)) for seed in range(6)]
+    whole: list[Prompt] = [(*frames[seed], f"What is {i}?") for i, seed in enumerate((0, 1, 2, 3, 4, 5, 0, 2))]
+    cache, before = PrefixCache(1 << 30), model.counts.tokens_prefilled
+    batches = list(prefill_shared(model, [*whole, ("no clip",)], cache))
+    read = model.counts.tokens_prefilled - before
+    assert read == sum(len(model.encode_prefix(prompt)) for prompt in frames)
+    assert all(len({id(split.prefix) for split in batch}) <= PREFIXES_AT_ONCE for batch in batches)
+    splits = {split.index: split for batch in batches for split in batch}
+    assert splits[8].prefix is None and splits[8].suffix == ("no clip",)
+    assert splits[0].prefix is splits[6].prefix and splits[2].prefix is splits[7].prefix
+    assert len(cache) == 2, "those that were shared are kept"
+    copies: list[Prompt] = [("Look:", replace(prompt[1], tokens=prompt[1].tokens.clone()), "And?") for prompt in frames]
+    before = model.counts.tokens_prefilled
+    again = [split for batch in prefill_shared(model, [copies[2], copies[1]], cache) for split in batch]
+    assert again[0].prefix is splits[2].prefix
+    assert model.counts.tokens_prefilled - before == len(model.encode_prefix(frames[1]))
+    expected = model.next_token_logits(whole, "AB")
+    suffixes = [splits[i].suffix for i in range(8)]
+    logits = model.score_with_prefix([splits[i].prefix for i in range(8)], suffixes, "AB")
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-5)
 
 
 def test_a_prefix_ends_with_a_clip(model: Decoder) -> None:

@@ -72,12 +72,15 @@ class Recorder:
         self.prompts += prompts
         return torch.zeros(len(prompts), len(words))
 
-    def reply_log_probs(self, prompt: Prompt, replies: Sequence[str]) -> Tensor:
-        self.prompts.append(prompt)
+    def prefill_prefix(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        return list(prompts)  # what was read of a prefix is the prefix itself
+
+    def reply_log_probs(self, prompt: Prompt, replies: Sequence[str], *, prefix: Prompt) -> Tensor:
+        self.prompts.append((*prefix, *prompt))
         return torch.zeros(len(replies))
 
-    def generate(self, prompt: Prompt, *, max_new_tokens: int = 64) -> str:
-        self.prompts.append(prompt)
+    def generate(self, prompt: Prompt, *, max_new_tokens: int = 64, prefix: Prompt) -> str:
+        self.prompts.append((*prefix, *prompt))
         return ""
 
 

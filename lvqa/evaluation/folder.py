@@ -1,6 +1,6 @@
 """A run folder: `config.yaml` (resolved), `run.json` (where and with what), `answers.jsonl` (a row an answer).
 
-Rows are appended one question after another and never changed, so a run that was killed goes on where it stopped. A
+Rows are appended one batch of questions after another and never changed, so a run that was killed goes on where it stopped. A
 line without its end is the only thing that a kill leaves behind; it is cut off. A folder that lvqa 0.1 wrote is read,
 and never added to.
 """
@@ -39,6 +39,7 @@ CHANGEABLE_SETTINGS = (
     "gpus_per_worker",
     "runtime_env",
     "stall_seconds",
+    "questions_at_once",
     "allow_missing",
     "benchmark.videos",
     "benchmark.limit",

@@ -8,7 +8,6 @@ import functools
 import logging
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,9 +16,10 @@ from lvqa.components import check_settings
 from lvqa.config import Config, load_yaml
 from lvqa.datasets import Dataset, VideoTask, load_dataset, named
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
-from lvqa.evaluation.rows import Key, Row
-from lvqa.evaluation.runner import Condition, Runner, WorkItem, WorkResult, blank_row
-from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
+from lvqa.evaluation.rows import Row
+from lvqa.evaluation.runner import Runner, WorkResult, blank_row
+from lvqa.evaluation.schedule import Schedule, WorkItem
+from lvqa.evaluation.settings import RunConfig, resolve_arms
 from lvqa.index import default_store
 from lvqa.node_check import node_check
 from lvqa.plugins import absolute, file_of
@@ -85,7 +85,7 @@ def evaluate(
             run.describe(
                 videos=len(tasks), questions=questions, missing=missing, skipped=[*dataset.warnings, *dataset.skipped]
             )
-            schedule = Schedule(tasks, resolve_arms(config), run.answered)
+            schedule = Schedule(tasks, resolve_arms(config), run.answered, questions_at_once=config.questions_at_once)
             if schedule.num_left:
                 if run.answered:
                     _log.info("%s: %d answers are there, %d are lacking", folder, len(run.answered), schedule.num_left)
@@ -253,6 +253,8 @@ def _answer_all(pool: Pool[WorkItem, WorkResult], run: RunFolder, schedule: Sche
                 report.num_failed += _note_failure(outcome, run, schedule)
             else:
                 _append_answers(outcome.value, outcome, run)
+                for details in outcome.value.tracebacks:
+                    pool.note_failure(outcome.node, f"video {outcome.item.video_id}: a question failed", details)
                 report.warn(outcome.item.video_id, outcome.value.rows)
                 schedule.requeue(outcome.item)
             report.update()
@@ -261,77 +263,34 @@ def _answer_all(pool: Pool[WorkItem, WorkResult], run: RunFolder, schedule: Sche
 def _append_answers(result: WorkResult, outcome: Outcome[WorkItem, WorkResult], run: RunFolder) -> None:
     run.check_revision(result.revision)
     run.append([{**row, "node": outcome.node} for row in result.rows])
-    for error in dict.fromkeys(row["error"] for row in result.rows if row["error"] is not None):
-        _log.warning("question %s: %s (on %s)", outcome.item.question.id, error, outcome.node)
+    errors = dict.fromkeys((row["question_id"], row["error"]) for row in result.rows if row["error"] is not None)
+    for question_id, error in errors:
+        _log.warning("question %s: %s (on %s)", question_id, error, outcome.node)
 
 
 def _note_failure(outcome: Outcome[WorkItem, WorkResult], run: RunFolder, schedule: Schedule) -> int:
     """Append rows with the error. Returns how many there are.
 
-    What failed by the machines costs this question alone. Else all that was to be asked about the video has failed.
+    What failed by the machines costs these questions alone. Where the process died, each is asked alone to find the one
+    at fault. Else the video can't be read, and all that was to be asked about it has failed.
     """
     error = outcome.error or "no answer"
     _log.warning("video %s: %s (on %s)", outcome.item.video_id, error, outcome.node)
     if outcome.by_place:
-        schedule.requeue(outcome.item)
+        schedule.postpone(outcome.item)
         failed = [outcome.item]
     else:
-        failed = list(schedule.abandon(outcome.item))
+        failed = schedule.fail(outcome.item, by_video=not outcome.is_crash)
     rows: list[Row] = [
-        {**blank_row(item, *condition), "error": error, "node": outcome.node, "by_place": outcome.by_place}
+        {
+            **blank_row(item.video_id, question, *condition),
+            "error": error,
+            "node": outcome.node,
+            "by_place": outcome.by_place,
+        }
         for item in failed
-        for condition in item.conditions
+        for question, lacking in zip(item.questions, item.lacking, strict=True)
+        for condition in lacking
     ]
     run.append(rows)
     return len(rows)
-
-
-class Schedule(Iterator[WorkItem]):
-    """Says which question comes next: those on one video follow each other, so that it is open in its worker.
-
-    A video is with one worker at a time. Its next question comes as soon as the last one is back, before any new video,
-    so it goes to the worker that has just become free. Where all that is left waits for a question that is out, the
-    iterator ends, and goes on after `requeue`.
-    """
-
-    def __init__(self, tasks: Sequence[VideoTask], arms: Sequence[Arm], completed: set[Key]) -> None:
-        """Schedule all questions of the tasks that lack answers; `completed` are the keys of rows that are there."""
-        conditions = [(arm.name, budget) for arm in arms for budget in arm.budgets]
-        self._new = deque(items for task in tasks if (items := _work_items(task, conditions, completed)))
-        self._returned: deque[deque[WorkItem]] = deque()
-        self._out: dict[str, deque[WorkItem]] = {}
-        self.num_left = sum(len(item.conditions) for items in self._new for item in items)
-        """How many answers are still lacking."""
-
-    def __next__(self) -> WorkItem:
-        """Return what can be answered now."""
-        if not (self._returned or self._new):
-            raise StopIteration
-        items = (self._returned or self._new).popleft()
-        self._out[items[0].video_id] = items
-        return items[0]
-
-    def requeue(self, item: WorkItem) -> None:
-        """Note that the question is answered; the next one on its video can come."""
-        items = self._out.pop(item.video_id)
-        self.num_left -= len(items.popleft().conditions)
-        if items:
-            self._returned.append(items)
-
-    def abandon(self, item: WorkItem) -> deque[WorkItem]:
-        """Return all that was still to be answered about a video that failed; none of it comes any more."""
-        items = self._out.pop(item.video_id)
-        self.num_left -= sum(len(item.conditions) for item in items)
-        return items
-
-
-def _work_items(task: VideoTask, conditions: Sequence[Condition], completed: set[Key]) -> deque[WorkItem]:
-    """Return the questions on a video that lack answers."""
-    items: deque[WorkItem] = deque()
-    for question in task.questions:
-        lacking = tuple(
-            condition for condition in conditions if (task.video_id, question.id, *condition) not in completed
-        )
-        if lacking:
-            items.append(WorkItem(task.video_id, task.path.absolute(), question, lacking))
-    return items

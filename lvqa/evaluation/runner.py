@@ -1,36 +1,23 @@
-"""What a worker does: it answers one question in all its conditions, as rows, with one model and one open video."""
+"""What a worker does: it answers questions on a video in all their conditions, as rows, with one model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from lvqa.components import selector_of
 from lvqa.costs import CostMeter
 from lvqa.evaluation.rows import Row, RowCounts, RowIndex, ScoredClip
+from lvqa.evaluation.schedule import WorkItem
 from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
 from lvqa.indexing import build_here
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import Answer, Candidate, Counts, LvqaError, Question, Video
-from lvqa.workers import is_of_the_place, report_progress
+from lvqa.workers import Failure, failure_of, is_of_the_place, report_progress
 
 DECIMALS = 6
 """How many decimals the scores in rows have."""
-
-Condition = tuple[str, int]
-"""An arm and a budget."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkItem:
-    """A question about a video, and the conditions in which it is to be answered."""
-
-    video_id: str
-    path: Path
-    question: Question
-    conditions: tuple[Condition, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +26,12 @@ class WorkResult:
 
     rows: tuple[Row, ...]
     revision: str
+    tracebacks: tuple[str, ...] = ()
+    """Those of questions that failed by what is no message for a user."""
 
 
 class Runner:
-    """Answers questions in the arms of a run. The last video stays open, so that the next question on it is cheap."""
+    """Answers questions in the arms of a run. The last video stays open, so that the next ones on it are cheap."""
 
     def __init__(self, config: RunConfig) -> None:
         """Load the model, once. Raises LvqaError for what is unknown."""
@@ -54,35 +43,46 @@ class Runner:
         self._pipelines = {arm.before_selection: self._first.with_config(arm.complete) for arm in self._arms}
 
     def __call__(self, item: WorkItem) -> WorkResult:
-        """Return the rows of one question.
+        """Return the rows of an item, question by question.
 
         Raises:
             LvqaError: The video can't be opened or indexed, or the machine is to blame for an answer that failed.
         """
-        return WorkResult(tuple(self._rows(item)), self.identity)
-
-    def _rows(self, item: WorkItem) -> Iterator[Row]:
         video = self._first.inspect_video(item.path)
         indexes = self._index(item, video)
-        for arm in self._arms:
-            qa = self._pipelines[arm.before_selection]
-            for budget in (budget for name, budget in item.conditions if name == arm.name):
-                report_progress()
-                row: Row = {**_row_of_video(item, video, arm.name, budget), "index": indexes.get(arm.name)}
-                try:
-                    answer = qa.answer(
-                        video,
-                        item.question,
-                        frames=max(1, budget),
-                        method=arm.method,
-                        selection=arm.config.selection,
-                    )
-                except LvqaError as error:
-                    if is_of_the_place(error):  # another worker may do better
-                        raise
-                    yield {**row, "error": str(error)}
-                else:
-                    yield _with_answer(row, answer, arm)
+        results = {
+            (arm.name, budget): self._results(item.questions, video, arm, budget)
+            for arm in self._arms
+            for budget in arm.budgets
+            if any((arm.name, budget) in lacking for lacking in item.lacking)
+        }
+        rows = list[Row]()
+        for i, (question, lacking) in enumerate(zip(item.questions, item.lacking, strict=True)):
+            for name, budget in lacking:
+                row = _row_of_video(item.video_id, video, question, name, budget)
+                row["index"] = indexes.get(name)
+                rows.append(_with_result(row, results[name, budget][i], self._arms))
+            if lacking:  # what building the indexes cost stands in the rows of one question
+                indexes = dict.fromkeys(indexes, RowIndex(reused=True, counts=_row_counts(Counts()), seconds=0.0))
+        failures = [result for of_condition in results.values() for result in of_condition]
+        details = tuple(result.details for result in failures if isinstance(result, Failure) and result.details)
+        return WorkResult(tuple(rows), self.identity, details)
+
+    def _results(
+        self, questions: Sequence[Question], video: Video, arm: Arm, budget: int
+    ) -> Sequence[Answer | Failure]:
+        """Ask questions together. If that fails, ask each alone: one of them may be at fault."""
+        report_progress()
+        qa, selection = self._pipelines[arm.before_selection], arm.config.selection
+        try:
+            return qa.answers(video, questions, frames=max(1, budget), method=arm.method, selection=selection)
+        except Exception as error:
+            if len(questions) == 1:
+                if is_of_the_place(error):  # another worker may do better
+                    raise
+                failure = failure_of(error)
+                return [replace(failure, details="") if isinstance(error, LvqaError) else failure]
+        return [self._results([question], video, arm, budget)[0] for question in questions]
 
     def _index(self, item: WorkItem, video: Video) -> dict[str, RowIndex]:
         """See to it that the video has the indexes that the arms need.
@@ -90,7 +90,7 @@ class Runner:
         Returns:
             Arm -> what building the indexes that were lacking cost, all together, or that its own was there.
         """
-        names = {name for name, _ in item.conditions}
+        names = {name for lacking in item.lacking for name, _ in lacking}
         selectors = {arm: selector_of(arm.config, arm.method) for arm in self._arms if arm.name in names}
         searching = [arm for arm, selector in selectors.items() if selector.needs_scores or selector.needs_features]
         indexers = [self._pipelines[arm.before_selection].indexer for arm in searching]
@@ -104,11 +104,10 @@ class Runner:
         }
 
 
-def blank_row(item: WorkItem, arm: str, budget: int) -> Row:
+def blank_row(video_id: str, question: Question, arm: str, budget: int) -> Row:
     """Return what a row holds of its question, without an answer."""
-    question = item.question
     return {
-        "video_id": item.video_id,
+        "video_id": video_id,
         "video_path": None,
         "content_id": None,
         "duration_seconds": None,
@@ -139,15 +138,22 @@ def blank_row(item: WorkItem, arm: str, budget: int) -> Row:
     }
 
 
-def _row_of_video(item: WorkItem, video: Video, arm: str, budget: int) -> Row:
+def _row_of_video(video_id: str, video: Video, question: Question, arm: str, budget: int) -> Row:
     """Return what a row holds of its question and of the file, without an answer."""
     return {
-        **blank_row(item, arm, budget),
+        **blank_row(video_id, question, arm, budget),
         "video_path": str(video.path),
         "content_id": video.id,
         "duration_seconds": round(video.duration_seconds, DECIMALS),
         "warnings": list(video.warnings),
     }
+
+
+def _with_result(row: Row, result: Answer | Failure, arms: Sequence[Arm]) -> Row:
+    """Return the row with its answer, or why there is none."""
+    if isinstance(result, Failure):
+        return {**row, "error": result.reason}
+    return _with_answer(row, result, next(arm for arm in arms if arm.name == row["arm"]))
 
 
 def _with_answer(row: Row, answer: Answer, arm: Arm) -> Row:

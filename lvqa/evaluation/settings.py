@@ -32,7 +32,7 @@ FIXED_SETTINGS = ("method", "selection.frames", "model.name", "model.device", "m
 """What an arm's settings can't change: it has keys of its own for the first two, and the model is loaded once."""
 RUN_SETTINGS = (
     *("model", "store", "seed", "benchmark", "workers", "ray_address", "gpus_per_worker", "runtime_env"),
-    *("stall_seconds", "allow_missing"),
+    *("stall_seconds", "questions_at_once", "allow_missing"),
 )
 """What runs must have in common to be joined."""
 
@@ -112,6 +112,9 @@ class RunConfig(Config):
     """A YAML file with a runtime_env of Ray: what the workers need that the nodes do not have."""
     stall_seconds: PositiveFloat = STALL_SECONDS
     """A worker that gives no sign of progress for so long, and a second for each 125 kB of its video, is replaced."""
+    questions_at_once: PositiveInt = 4
+    """So many questions about a video are asked together at most; of a run that is killed so many are lost. More share
+    more of the work, and need more memory; fewer are spread over many workers more evenly."""
     allow_missing: bool = False
     """Go on without the videos whose files are missing."""
 

@@ -126,12 +126,19 @@ class Model(Protocol):
         """Apply RetLLM's visual enhancement to all prompts inside the `with` block; whole prompts only."""
         ...
 
-    def reply_log_probs(self, prompt: Prompt, replies: Sequence[str]) -> Tensor:
-        """Return the log-probability that the reply is exactly each of these texts, (replies,) float32."""
+    def reply_log_probs(self, prompt: Prompt, replies: Sequence[str], *, prefix: PrefixKV | None = ...) -> Tensor:
+        """Return the log-probability that the reply is exactly each of these texts, (replies,) float32.
+
+        With a prefix the prompt is what follows it.
+        """
         ...
 
-    def generate(self, prompt: Prompt, *, max_new_tokens: int = ...) -> str:
-        """Return the greedy reply."""
+    def generate(self, prompt: Prompt, *, max_new_tokens: int = ..., prefix: PrefixKV | None = ...) -> str:
+        """Return the greedy reply; with a prefix the prompt is what follows it."""
+        ...
+
+    def num_tokens(self, prompt: Prompt, *, prefix: PrefixKV | None = ...) -> int:
+        """Return how many tokens a whole prompt has; with a prefix, that and what follows it."""
         ...
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from cachetools import LRUCache
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -17,6 +18,8 @@ from lvqa.records import LvqaError
 
 SENTINEL = "lvqa-content-5d1f0c"
 """A text that no chat template contains; it marks where the user's content goes."""
+TEXTS_IN_MEMORY = 4096
+"""The tokens of so many texts are kept: times and instructions stand in prompt after prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class ChatTemplate:
         if lacking:
             raise LvqaError(f"the tokenizer in {tokenizer.name_or_path} has no token {lacking[0]}")
         self._lay_out, self._text_after_clip = lay_out, text_after_clip
+        self._text_ids: LRUCache[str, tuple[int, ...]] = LRUCache(TEXTS_IN_MEMORY)
         self._pad_ids = dict(zip((VisualTokenSpan, AudioTokenSpan), map(self._id, pads), strict=False))
         before, after = self._render(SENTINEL)
         # The template's own text next to the content is tokenised together with it, as the library would.
@@ -124,9 +128,13 @@ class ChatTemplate:
     def _template_ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids  # type: ignore[no-any-return]
 
-    def text_ids(self, text: str) -> list[int]:
-        """Return the tokens of plain text; no special token is recognised in it."""
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids  # type: ignore[no-any-return]
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of plain text; no special token is recognised in it. Texts come again and again."""
+        ids = self._text_ids.get(text)
+        if ids is None:
+            ids = tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+            self._text_ids[text] = ids
+        return ids
 
     def encode(self, prompt: Prompt) -> TokenizedPrompt:
         """Return the prompt as the one user turn, up to where the reply begins."""
@@ -161,7 +169,7 @@ class ChatTemplate:
         visual_mask = [False] * len(ids)
         spans: list[Span] = [len(ids)]
 
-        def add(tokens: list[int], span: Span) -> None:
+        def add(tokens: Sequence[int], span: Span) -> None:
             ids.extend(tokens)
             visual_mask.extend([not isinstance(span, int)] * len(tokens))
             spans.append(span)

@@ -171,6 +171,10 @@ class Decoder(ABC):
         """Return the token sequence of what follows a prefix; its positions start at `first_position`."""
         return self._chat.encode_suffix(prompt, first_position)
 
+    def num_tokens(self, prompt: Prompt, *, prefix: PrefixKV | None = None) -> int:
+        """Return how many tokens a whole prompt has; with a prefix, that and what follows it."""
+        return len(self.encode_prompt(prompt)) if prefix is None else len(prefix) + len(self.encode_suffix(prompt, 0))
+
     def pairs_at_once(self, height: int, width: int) -> int:
         """Return how many pairs of frames of this size fill a batch; fewer leave the device idle."""
         return max(1, self._pixel_budget.tokens // self._num_patches(height, width))
@@ -294,10 +298,16 @@ class Decoder(ABC):
         return self.lm_head.logits(self._forward.final_norm(states), tokens)
 
     @torch.no_grad()
-    def generate(self, prompt: Prompt, *, max_new_tokens: int = 64) -> str:
-        """Return the reply, chosen greedily token by token, without special tokens."""
-        batch, cache = self._begin_reply(prompt)
-        states, position = self._forward.prefill(batch, cache), int(batch.positions.max())
+    def generate(self, prompt: Prompt, *, max_new_tokens: int = 64, prefix: PrefixKV | None = None) -> str:
+        """Return the reply, chosen greedily token by token, without special tokens.
+
+        Args:
+            prompt: The whole prompt, or what follows its prefix.
+            max_new_tokens: The bound on the reply.
+            prefix: What was read of the prompt before.
+        """
+        batch, cache, states = self._begin_reply(prompt, prefix)
+        position = int(batch.positions.max())
         reply: list[int] = []
         stop_ids = self._stop_ids()
         for _ in range(max_new_tokens):
@@ -311,13 +321,13 @@ class Decoder(ABC):
         return self.tokenizer.decode(reply, skip_special_tokens=True).strip()  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def reply_log_probs(self, prompt: Prompt, replies: Sequence[str]) -> Tensor:
+    def reply_log_probs(self, prompt: Prompt, replies: Sequence[str], *, prefix: PrefixKV | None = None) -> Tensor:
         """Return the log-probability that the reply is exactly each of these texts, (replies,) float32.
 
-        The prompt is processed once for all of them.
+        The prompt, or what follows its prefix, is processed once for all of them.
         """
-        batch, cache = self._begin_reply(prompt)
-        first = self._forward.prefill(batch, cache).expand(len(replies), -1, -1)
+        batch, cache, states = self._begin_reply(prompt, prefix)
+        first = states.expand(len(replies), -1, -1)
         cache.batch_repeat_interleave(len(replies))
         tokens = [torch.tensor([*self._chat.text_ids(reply), self.tokenizer.eos_token_id]) for reply in replies]
         ids = pad_sequence(tokens, batch_first=True, padding_value=-1).to(self.device)  # (replies, longest)
@@ -370,9 +380,13 @@ class Decoder(ABC):
         self.counts.tokens_prefilled += sum(lengths)
         return rows
 
-    def _begin_reply(self, prompt: Prompt) -> tuple[Batch, DynamicCache]:
-        """Return a prompt as a batch of one, and an empty cache for it."""
-        return collate([self.encode_prompt(prompt)]), DynamicCache(config=self.library.model.language_model.config)
+    def _begin_reply(self, prompt: Prompt, prefix: PrefixKV | None) -> tuple[Batch, DynamicCache, Tensor]:
+        """Return a prompt as a batch of one, a cache with all that was read, and the (1, 1, dim) states at its end."""
+        if prefix is not None:
+            self._require_no_enhancement()
+        tokenized = self.encode_prompt(prompt) if prefix is None else self.encode_suffix(prompt, prefix.next_position)
+        batch, cache = collate([tokenized]), self._forward.cache_of(prefix)
+        return batch, cache, self._forward.prefill(batch, cache, prefix)
 
     def _require_no_enhancement(self) -> None:
         if self._forward.enhancement is not None:

@@ -98,8 +98,16 @@ class ForwardPasses:
         hidden = self.forward_layers(batch, num_layers=len(self._text.layers) - 1, cache=cache)
         return run_layer_at_last(self._text.layers[-1], hidden, with_mlp=True, past=past[-1])
 
-    def prefill(self, batch: Batch, cache: DynamicCache) -> Tensor:
-        """Fill an empty cache with a batch without padding.
+    def cache_of(self, prefix: PrefixKV | None) -> DynamicCache:
+        """Return a cache for one sequence: empty, or with what was read of its prefix."""
+        if prefix is None:
+            return DynamicCache(config=self._text.config)
+        return DynamicCache(
+            [(keys[None], values[None]) for keys, values in prefix.keys_values], config=self._text.config
+        )
+
+    def prefill(self, batch: Batch, cache: DynamicCache, prefix: PrefixKV | None = None) -> Tensor:
+        """Add a batch without padding to a cache, which holds what was read of its prefix, if it has one.
 
         Returns:
             (batch, 1, dim) states of the last position, after the final norm.
@@ -107,7 +115,8 @@ class ForwardPasses:
         hidden = self.forward_layers(batch, num_layers=len(self._text.layers) - 1, cache=cache)
         layer = self._text.layers[-1]
         cache.update(*keys_and_values(layer, hidden), len(self._text.layers) - 1)
-        last = run_layer_at_last(layer, hidden, with_mlp=True)
+        past = None if prefix is None else prefix.keys_values[-1][:, None]  # (2, 1, kv_heads, length, head_dim)
+        last = run_layer_at_last(layer, hidden, with_mlp=True, past=past)
         return self.final_norm(last[:, None])
 
     def decode_step(self, ids: Tensor, position: int, cache: DynamicCache) -> Tensor:

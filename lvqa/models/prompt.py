@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -22,6 +23,8 @@ class ClipTokens:
     """The times of each pair, in seconds from the clip's own zero, never falling; empty: pairs follow evenly."""
     is_image: bool = False
     """Whether this is a picture and not video."""
+    source: Hashable = None
+    """What tells the clip from all others of its video; None: nothing but the object does."""
 
     def __post_init__(self) -> None:
         pairs, cells = self.tokens.shape[:2]

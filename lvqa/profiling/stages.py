@@ -225,19 +225,23 @@ class StageTasks:
         MultipleChoice(layout=layout).rerank(self._model, requests)
 
     def _answer(self) -> Task:
+        """Return the task of answering all questions from the same frames, which are prefilled once."""
         model, language, tokens = self._model, self._language, self._sample.tokens
         num_frames = min(self._num_frames, 2 * CLIP_PAIRS * len(self._sample.clips))
         pairs = pairs_of_frames(range(num_frames), tokens.grid)
         frames = self._answerer.frame_parts(pairs, tokens)
-        lengths = [len(model.encode_prompt((*frames, prompts.answer(question)))) for question in self._questions]
+        prefix = len(model.encode_prefix(tuple(frames)))
+        lengths = [len(model.encode_suffix((prompts.answer(question),), 0)) for question in self._questions]
         requests = [AnswerRequest(question, pairs) for question in self._questions]
         frame_bytes = sum(run.tokens.nbytes for run in frames if isinstance(run, ClipTokens))
         return Task(
             name="answer",
             unit="question",
             units=len(self._questions),
-            lower_bound=Counts(tokens_prefilled=sum(lengths)),
-            lower_bound_flops=sum(map(language.last_position, lengths)) + language.head(1, words=3) * len(lengths),
+            lower_bound=Counts(tokens_prefilled=prefix + sum(lengths)),
+            lower_bound_flops=language.keys_values(prefix)
+            + sum(language.last_position(length, past=prefix) for length in lengths)
+            + language.head(1, words=3) * len(lengths),
             lower_bound_bytes=frame_bytes + self._language_bytes,
             run=lambda: self._answerer.answer_requests(model, requests, tokens),
             ceiling=MATRIX,
