@@ -72,6 +72,10 @@ def options(texts: Sequence[str]) -> str:
     return "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=False))
 
 
+RERANK_TASK = "Determine whether the candidate matches the query.\nQuery:"
+"""How the reranking prompt begins, whatever the query is."""
+
+
 def rerank(
     query_text: str, *, labels: str = "letters", swapped: bool = False, clip_first: bool = False
 ) -> tuple[str, str]:
@@ -83,7 +87,7 @@ def rerank(
         swapped: Whether the reply for a clip that does not match is named first.
         clip_first: Whether the clip comes before the query.
     """
-    task = f"Determine whether the candidate matches the query.\nQuery: {query_text}\n"
+    task = f"{RERANK_TASK} {query_text}\n"
     if labels == "letters":
         verdicts = [
             "Yes, the candidate fully matches the query.",
@@ -112,9 +116,13 @@ def rerank_labels(labels: str, *, swapped: bool = False) -> tuple[str, str]:
     return (other, match) if swapped and labels == "letters" else (match, other)
 
 
+RETLLM_TRUE = f"Does the {CLIP} match the query: <"
+"""How that question begins, whatever the query is."""
+
+
 def retllm_true(query_text: str) -> str:
     """Return RetLLM's yes-or-no question after a clip, as its released program asks it; its images are clips here."""
-    return f"Does the {CLIP} match the query: <{query_text}>? Please directly output True or False"
+    return f"{RETLLM_TRUE}{query_text}>? Please directly output True or False"
 
 
 def retllm_score(query_text: str) -> str:

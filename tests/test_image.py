@@ -133,7 +133,7 @@ def test_the_picture_is_in_every_stages_prompt(
 
         return record
 
-    for name in ("last_hidden_states", "next_token_logits", "generate"):
+    for name in ("last_hidden_states", "next_token_logits", "prefill_prefix"):
         monkeypatch.setattr(qa.model, name, recording(getattr(qa.model, name)))
     score_with_prefix = qa.model.score_with_prefix
     monkeypatch.setattr(

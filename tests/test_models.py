@@ -508,6 +508,30 @@ def test_replies_behind_a_prefix_are_those_to_the_whole_prompt(model: Decoder, i
     )
 
 
+@pytest.mark.parametrize(
+    ("lead", "suffix"),
+    [
+        ("Look at this. What is", "Look at this. What is it?"),
+        ("Look at this. What i", "Look at this. What is it?"),  # its last tokens are others where the text goes on
+        ("Look at this.", "Look at this."),
+        ("Look at this.", "And that?"),
+    ],
+)
+def test_a_text_that_is_read_with_a_prefix_changes_nothing(model: Decoder, lead: str, suffix: str) -> None:
+    prompts: list[Prompt] = [("So:", encoded_clip(model, 2, seed=seed)) for seed in range(3)]
+    plain, leading = model.prefill_prefix(prompts), model.prefill_prefix(prompts, lead=lead)
+    assert all(len(a) < len(b) for a, b in zip(plain, leading, strict=True))
+    before = model.counts.tokens_prefilled
+    expected = model.score_with_prefix(plain, [(suffix,)] * 3, "AB")
+    middle = model.counts.tokens_prefilled
+    torch.testing.assert_close(model.score_with_prefix(leading, [(suffix,)] * 3, "AB"), expected, atol=1e-4, rtol=1e-5)
+    saved = (middle - before) - (model.counts.tokens_prefilled - middle)
+    assert 0 <= saved <= 3 if suffix == "And that?" else saved >= 9  # a line break may stand behind every clip
+    assert model.generate((suffix,), prefix=leading[0], max_new_tokens=3) == model.generate(
+        (suffix,), prefix=plain[0], max_new_tokens=3
+    )
+
+
 def test_what_prompts_begin_with_is_read_once(model: Decoder) -> None:
     frames: list[Prompt] = [("Look:", replace(encoded_clip(model, 2, seed=seed), source=seed)) for seed in range(6)]
     whole: list[Prompt] = [(*frames[seed], f"What is {i}?") for i, seed in enumerate((0, 1, 2, 3, 4, 5, 0, 2))]

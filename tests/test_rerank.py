@@ -94,7 +94,8 @@ def test_with_both_orders_a_clip_is_read_once(tiny, scores, clips, layout):
         scores(MultipleChoice(layout=layout, both_orders=both_orders), prefix_cache=PrefixCache(1 << 30))
         tokens.append(tiny.counts.tokens_prefilled - before)
     _, after = prompts.rerank(QUERY, clip_first=layout == "clip_first")
-    suffixes = len(clips) * len(tiny.encode_suffix(after, 0))
+    lead = prompts.RERANK_TASK if layout == "clip_first" else ""
+    suffixes = sum(tiny.num_tokens((clip, after)) - len(tiny.encode_prefix((clip,), lead)) for clip in clips)
     assert tokens[1] - tokens[0] == pytest.approx(suffixes, abs=2 * len(clips))  # the texts differ by a few tokens
 
 

@@ -1,8 +1,8 @@
 """A run folder: `config.yaml` (resolved), `run.json` (where and with what), `answers.jsonl` (a row an answer).
 
-Rows are appended one batch of questions after another and never changed, so a run that was killed goes on where it stopped. A
-line without its end is the only thing that a kill leaves behind; it is cut off. A folder that lvqa 0.1 wrote is read,
-and never added to.
+Rows are appended one batch of questions after another and never changed, so a run that was killed goes on where it
+stopped. A line without its end is the only thing that a kill leaves behind; it is cut off. A folder that lvqa 0.1 wrote
+is read, and never added to.
 """
 
 from __future__ import annotations

@@ -109,8 +109,11 @@ class Model(Protocol):
         """
         ...
 
-    def prefill_prefix(self, prompts: Sequence[Prompt]) -> list[PrefixKV]:
-        """Return the keys and values of prefixes, each of which ends with a clip, for all that may follow them."""
+    def prefill_prefix(self, prompts: Sequence[Prompt], *, lead: str = ...) -> list[PrefixKV]:
+        """Return the keys and values of prefixes, each of which ends with a clip, for all that may follow them.
+
+        `lead` is a text that most of what follows begins with: it is read with the prefixes.
+        """
         ...
 
     def score_with_prefix(

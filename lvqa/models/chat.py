@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lvqa.models.positions import AudioTokenSpan, Span, VisualTokenSpan, position_ids
+from lvqa.models.prefix import PrefixKV
 from lvqa.models.prompt import ClipTokens, Prompt
 from lvqa.records import LvqaError
 
@@ -141,16 +142,20 @@ class ChatTemplate:
         parts = self._lay_out_all((self._text_before, *prompt, self._text_after))
         return self._tokenize(self._head, parts, self._tail, prompt)
 
-    def encode_prefix(self, prompt: Prompt) -> TokenizedPrompt:
-        """Return a prompt up to the end of its last clip.
+    def encode_prefix(self, prompt: Prompt, lead: str = "") -> TokenizedPrompt:
+        """Return a prompt up to the end of its last clip, and the tokens of a text behind it.
 
         Raises:
             ValueError: The prompt does not end with a clip.
         """
         if not prompt or isinstance(prompt[-1], str):
             raise ValueError("a prefix must end with a clip, for text is tokenised with what follows it")
-        parts = self._lay_out_all((self._text_before, *prompt))
-        return self._tokenize(self._head, parts[:-1], [], prompt)  # the text after the clip begins the suffix
+        parts = self._lay_out_all((self._text_before, *prompt))[:-1]  # the text after the clip begins the suffix
+        return self._tokenize(self._head, parts, self.lead_ids(lead), prompt)
+
+    def lead_ids(self, lead: str) -> tuple[int, ...]:
+        """Return the tokens with which a suffix begins that begins with this text; nothing without a text."""
+        return self.text_ids(self._text_after_clip + lead) if lead else ()
 
     def encode_suffix(self, prompt: Prompt, first_position: int) -> TokenizedPrompt:
         """Return what follows a prefix, up to where the reply begins; its positions start at `first_position`."""
@@ -158,12 +163,32 @@ class ChatTemplate:
         suffix = self._tokenize([], parts, self._tail, prompt)
         return replace(suffix, positions=first_position + suffix.positions)
 
+    def encode_rest(self, prefix: PrefixKV | None, prompt: Prompt) -> tuple[PrefixKV | None, TokenizedPrompt]:
+        """Return a prefix as far as a prompt agrees with it, and what is left of the prompt.
+
+        The text that was read with a prefix may end with other tokens where it goes on.
+
+        Args:
+            prefix: What was read; None: nothing.
+            prompt: What follows the prefix's last clip; without a prefix the whole prompt.
+        """
+        if prefix is None:
+            return None, self.encode(prompt)
+        text = prefix.text_ids
+        suffix = self.encode_suffix(prompt, prefix.next_position - len(text))
+        agreeing = zip(text, suffix.ids[:-1].tolist(), strict=False)  # a suffix has a token at least
+        num_read = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], agreeing))
+        rest = TokenizedPrompt(
+            suffix.ids[num_read:], suffix.positions[:, num_read:], suffix.visual_mask[num_read:], suffix.clips
+        )
+        return prefix.without_last(len(text) - num_read), rest
+
     def _lay_out_all(self, content: Prompt) -> list[PromptPart]:
         groups = ([x] if isinstance(x, str) else [*self._lay_out(x), self._text_after_clip] for x in content)
         return list(itertools.chain.from_iterable(groups))
 
     def _tokenize(
-        self, head: list[int], parts: Sequence[PromptPart], tail: list[int], prompt: Prompt
+        self, head: list[int], parts: Sequence[PromptPart], tail: Sequence[int], prompt: Prompt
     ) -> TokenizedPrompt:
         ids = list(head)
         visual_mask = [False] * len(ids)

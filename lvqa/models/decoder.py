@@ -163,17 +163,14 @@ class Decoder(ABC):
         """Return the token sequence of a whole prompt, up to where the reply begins."""
         return self._chat.encode(prompt)
 
-    def encode_prefix(self, prompt: Prompt) -> TokenizedPrompt:
-        """Return the token sequence of a prompt's prefix, which must end with a clip."""
-        return self._chat.encode_prefix(prompt)
-
-    def encode_suffix(self, prompt: Prompt, first_position: int) -> TokenizedPrompt:
-        """Return the token sequence of what follows a prefix; its positions start at `first_position`."""
-        return self._chat.encode_suffix(prompt, first_position)
+    def encode_prefix(self, prompt: Prompt, lead: str = "") -> TokenizedPrompt:
+        """Return the token sequence of a prompt's prefix, which must end with a clip, and of a text behind it."""
+        return self._chat.encode_prefix(prompt, lead)
 
     def num_tokens(self, prompt: Prompt, *, prefix: PrefixKV | None = None) -> int:
         """Return how many tokens a whole prompt has; with a prefix, that and what follows it."""
-        return len(self.encode_prompt(prompt)) if prefix is None else len(prefix) + len(self.encode_suffix(prompt, 0))
+        read, rest = self._chat.encode_rest(prefix, prompt)
+        return len(rest) if read is None else len(read) + len(rest)
 
     def pairs_at_once(self, height: int, width: int) -> int:
         """Return how many pairs of frames of this size fill a batch; fewer leave the device idle."""
@@ -263,20 +260,19 @@ class Decoder(ABC):
         return self.lm_head.logits(self._last_states(prompts, state="mlp", final_norm=True), tokens)
 
     @torch.no_grad()
-    def prefill_prefix(self, prompts: Sequence[Prompt]) -> list[PrefixKV]:
-        """Return the keys and values of prefixes, each of which ends with a clip, for all that may follow them."""
+    def prefill_prefix(self, prompts: Sequence[Prompt], *, lead: str = "") -> list[PrefixKV]:
+        """Return the keys and values of prefixes, each of which ends with a clip, and of the text `lead` behind it."""
         self._require_no_enhancement()
-        prefixes = [self.encode_prefix(prompt) for prompt in prompts]
+        prefixes = [self.encode_prefix(prompt, lead) for prompt in prompts]
 
         def keys_values(batch: list[int]) -> Tensor:
             return self._forward.prefix_keys_values(collate([prefixes[i] for i in batch]))
 
         rows = self._prompt_budget.run_by_shape([(len(prefix),) for prefix in prefixes], keys_values)
         self.counts.tokens_prefilled += sum(map(len, prefixes))
+        ends = [int(prefix.positions.max()) + 1 for prefix in prefixes]
         # Copies: a row of a batch would keep the whole batch alive.
-        return [
-            PrefixKV(row.clone(), int(prefix.positions.max()) + 1) for row, prefix in zip(rows, prefixes, strict=True)
-        ]
+        return [PrefixKV(row.clone(), end, self._chat.lead_ids(lead)) for row, end in zip(rows, ends, strict=True)]
 
     @torch.no_grad()
     def score_with_prefix(
@@ -285,8 +281,8 @@ class Decoder(ABC):
         """Return the logits of `next_token_logits` for each prefix with its suffix behind it, (n, words) float32."""
         tokens = None if words is None else self.first_tokens(words)
         self._require_no_enhancement()
-        pairs = list(zip(prefixes, suffixes, strict=True))
-        tokenized = [self.encode_suffix(suffix, prefix.next_position) for prefix, suffix in pairs]
+        pairs = [self._chat.encode_rest(*pair) for pair in zip(prefixes, suffixes, strict=True)]
+        prefixes, tokenized = [prefix for prefix, _ in pairs if prefix is not None], [rest for _, rest in pairs]
 
         def last_states(batch: list[int]) -> Tensor:
             return self._forward.last_state_after([prefixes[i] for i in batch], collate([tokenized[i] for i in batch]))
@@ -384,8 +380,8 @@ class Decoder(ABC):
         """Return a prompt as a batch of one, a cache with all that was read, and the (1, 1, dim) states at its end."""
         if prefix is not None:
             self._require_no_enhancement()
-        tokenized = self.encode_prompt(prompt) if prefix is None else self.encode_suffix(prompt, prefix.next_position)
-        batch, cache = collate([tokenized]), self._forward.cache_of(prefix)
+        prefix, rest = self._chat.encode_rest(prefix, prompt)
+        batch, cache = collate([rest]), self._forward.cache_of(prefix)
         return batch, cache, self._forward.prefill(batch, cache, prefix)
 
     def _require_no_enhancement(self) -> None:

@@ -29,6 +29,17 @@ class PrefixKV:
     """The keys, with their rotation, and the values: (layers, 2, kv_heads, length, head_dim)."""
     next_position: int
     """The position of the first token after the prefix."""
+    text_ids: tuple[int, ...] = ()
+    """The tokens of the text that was read behind the clip, because most of what follows it begins so."""
+
+    def without_last(self, num_tokens: int) -> PrefixKV:
+        """Return the prefix without the last tokens of its text."""
+        if not num_tokens:
+            return self
+        kept = len(self.text_ids) - num_tokens
+        return PrefixKV(
+            self.keys_values[..., : len(self) - num_tokens, :], self.next_position - num_tokens, self.text_ids[:kept]
+        )
 
     def __len__(self) -> int:
         return int(self.keys_values.shape[3])

@@ -195,10 +195,10 @@ class StageTasks:
         )
 
     def _rerank_clip_first(self) -> Task:
-        """Return the task of reranking the clips for all questions, where each clip is prefilled once."""
+        """Return the task of reranking for all questions: each clip, and the text behind it, is prefilled once."""
         model, language, blocks = self._model, self._language, self._sample.blocks
         before = prompts.rerank("", clip_first=True)[0]
-        prefix_lengths = [len(model.encode_prefix((before, block))) for block in blocks]
+        prefix_lengths = [len(model.encode_prefix((before, block), prompts.RERANK_TASK)) for block in blocks]
         suffixes: list[tuple[int, int]] = []
         """The lengths of each prompt's suffix, which is the question's, and of its prefix, which is the clip's."""
         for question in self._questions:
@@ -231,7 +231,8 @@ class StageTasks:
         pairs = pairs_of_frames(range(num_frames), tokens.grid)
         frames = self._answerer.frame_parts(pairs, tokens)
         prefix = len(model.encode_prefix(tuple(frames)))
-        lengths = [len(model.encode_suffix((prompts.answer(question),), 0)) for question in self._questions]
+        texts = [prompts.answer(question) for question in self._questions]
+        lengths = [model.num_tokens((*frames, text)) - prefix for text in texts]
         requests = [AnswerRequest(question, pairs) for question in self._questions]
         frame_bytes = sum(run.tokens.nbytes for run in frames if isinstance(run, ClipTokens))
         return Task(

@@ -89,6 +89,7 @@ class MultipleChoice:
             [candidate.clip for candidate in request.candidates],
             (before,) if clip_first else (*request.media, before),
             [(*request.media, after) if clip_first else (after,) for _, after in texts],
+            lead=prompts.RERANK_TASK if clip_first else "",
         )
 
 

@@ -156,7 +156,8 @@ def _verdicts(
         return []
     before, after = text
     true, _ = model.first_tokens([prompts.TRUE, prompts.FALSE])
-    request = ScoringRequest([candidate.clip for candidate in candidates], before, [after])
+    lead = "" if before else prompts.RETLLM_TRUE
+    request = ScoringRequest([candidate.clip for candidate in candidates], before, [after], lead)
     verdicts: list[Verdict] = []
     for batch in clip_logits(model, [request], reader, words=None, prefix_cache=prefix_cache):
         (logits,) = batch.logits

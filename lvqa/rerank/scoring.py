@@ -27,6 +27,8 @@ class ScoringRequest:
     clips: Sequence[Clip]
     before: Prompt
     afters: Sequence[Prompt]
+    lead: str = ""
+    """The text with which what follows a clip begins, whatever the query is: it is read once with the clip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ def clip_logits(
 
     Args:
         model: The model that reads.
-        requests: All have as many `afters`; with a cache, all have the same `before`.
+        requests: All have as many `afters`; with a cache, all have the same `before` and `lead`.
         reader: Gives the clips' visual tokens.
         words: The words whose first tokens the logits are of; None: the whole vocabulary.
         prefix_cache: What was read of clips before, and is to be kept of them; None: requests share nothing.
@@ -135,7 +137,7 @@ def _prefill(
         if key not in prefixes
     }
     if unread:
-        prefixes.update(zip(unread, model.prefill_prefix(list(unread.values())), strict=True))
+        prefixes.update(zip(unread, model.prefill_prefix(list(unread.values()), lead=requests[0].lead), strict=True))
 
 
 def _chunks(clips: Sequence[Clip], size: int) -> Iterator[Sequence[Clip]]:
