@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,13 @@ class VideoIndexer:
         vectors = self.spec.embedder.clips(self._model, session.clip_reader(on_pairs=on_progress).read(clips))
         frames = {frame for clip in clips for pair in pairs_of_clip(clip, session.grid) for frame in pair}
         return SegmentResult(vectors, len(frames), len(frames & session.tokens.substituted))
+
+    def decode_ahead(self, session: VideoSession, stop: Event) -> None:
+        """Decode, until `stop` is set, what the first segment needs; nothing if its clips follow from all frames."""
+        if not self.spec.scene_cuts:
+            clips = self.clips_of(session)
+            first = clips[segments(len(clips))[0]]
+            session.tokens.decode_ahead([pairs_of_clip(clip, session.grid) for clip in first], stop)
 
     def _reopen(self, video: Video) -> VideoSession:
         session = self.open(video.path)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from lvqa.answering import Answerer
@@ -248,13 +249,22 @@ class LongVideoQA:
     def open(self, path: str | Path | Video) -> VideoSession:
         """Open a video. The last one stays open, with its tokens and rankings, so that the next question is cheap."""
         video = path if isinstance(path, Video) else self.inspect_video(path)
-        return self._sessions.open(
-            video,
-            self.spec.frames,
-            lambda: VideoSession(
-                video, self.spec.frames, self.model, settings=self.config.video, store=self.config.store
-            ),
-        )
+        return self._sessions.open(video, self.spec.frames, partial(self._make_session, video))
+
+    def decode_ahead(self, path: Path, stop: Event) -> None:
+        """Prepare the video that is opened next: inspect it, and decode what its index begins with, if that is lacking.
+
+        Another thread may do it while questions on the open video are answered. It ends when `stop` is set.
+        """
+        video = self.inspect_video(path)
+        session = self._make_session(video)
+        if not self.store.path_of(video.id, self.spec.to_dict()).exists():
+            self.indexer.decode_ahead(session, stop)
+        self._sessions.prepare(session)
+
+    def _make_session(self, video: Video) -> VideoSession:
+        config = self.config
+        return VideoSession(video, self.spec.frames, self.model, settings=config.video, store=config.store)
 
     def _index(self, session: VideoSession, meter: CostMeter, **options: bool) -> IndexUse:
         (use,) = build_here(self.store, [self.indexer], session.video, meter, progress=self.progress, **options)

@@ -258,11 +258,19 @@ class SessionCache:
     def __init__(self) -> None:
         self._video: Video | None = None
         self._sessions: dict[FrameSpec, VideoSession] = {}
+        self._next: VideoSession | None = None
+
+    def prepare(self, session: VideoSession) -> None:
+        """Keep the session of a video that may be opened next."""
+        self._next = session
 
     def open(self, video: Video, spec: FrameSpec, make: Callable[[], VideoSession]) -> VideoSession:
         """Return the video's session under this spec, made if it is not there. Another video ends all sessions."""
         if video != self._video:
+            prepared, self._next = self._next, None
             self._video, self._sessions = video, {}
+            if prepared is not None and prepared.video == video:
+                self._sessions[prepared.spec] = prepared
         if spec not in self._sessions:
             self._sessions[spec] = make()
         return self._sessions[spec]

@@ -13,9 +13,9 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain, compress, groupby, pairwise
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +23,7 @@ import numpy as np
 from lvqa.image import read_image
 from lvqa.models.cache import ByteLRUCache
 from lvqa.records import Clip, Counts, Video
-from lvqa.video import FrameGrid, read_frames
+from lvqa.video import DecodeOptions, FrameGrid, PixelReader
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,15 +148,6 @@ class TokenFile:
 _HEADER, _CHECKSUM = struct.Struct("<QQ"), struct.Struct("<I")
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeOptions:
-    """How frames are decoded, as `read_frames` takes it."""
-
-    decoder: str
-    threads: int | None
-    stall_seconds: float
-
-
 class VisualTokens:
     """A bounded in-memory store of one video's pairs, filled on demand, in the memory of the model's device."""
 
@@ -199,6 +190,7 @@ class VisualTokens:
         self._arena: Tensor | None = None
         """One piece of memory for the tokens of all pairs, (pairs, rows * cols, width)."""
         self._file = file
+        self._ahead: PixelReader | None = None
 
     @property
     def counts(self) -> Counts:
@@ -231,9 +223,8 @@ class VisualTokens:
         Args:
             groups: Groups of pairs, ascending in time, so that the video is decoded in one pass.
         """
-        missing = [[pair for pair in group if not self._is_known(pair)] for group in groups]
-        frames = sorted({frame for group in missing for pair in group for frame in pair})
-        pixels = self._pixels(frames)
+        missing = self._missing(groups)
+        pixels = self._pixels_of(missing)
         at_once = self._model.pairs_at_once(self.height, self.width)
         try:
             for batch in _batches(groups, at_once):
@@ -251,6 +242,14 @@ class VisualTokens:
                     yield [ready[pair] for pair in group]
         finally:
             pixels.close()
+
+    def decode_ahead(self, groups: Sequence[Sequence[Pair]], stop: Event) -> None:
+        """Decode, until `stop` is set, what `stream` needs first if these groups are the next ones.
+
+        Another thread may do it, if no other method is called meanwhile.
+        """
+        self._ahead = self._pixels_of(self._missing(groups))
+        self._ahead.read_ahead(stop)
 
     def clips(self, groups: Sequence[Sequence[Pair]]) -> Iterator[ClipTokens]:
         """Yield each group as one clip, whose seconds count from its start; groups are those of `stream`."""
@@ -279,16 +278,30 @@ class VisualTokens:
         rows, cols = self._model.token_grid(self.height, self.width)
         return ClipTokens(torch.stack(list(tokens)), rows, cols, seconds, source=(tuple(pairs), seconds))
 
-    def _pixels(self, frames: Sequence[int]) -> _PixelReader:
+    def _missing(self, groups: Sequence[Sequence[Pair]]) -> list[list[Pair]]:
+        """Return the pairs of each group that are not known yet."""
+        return [[pair for pair in group if not self._is_known(pair)] for group in groups]
+
+    def _pixels_of(self, groups: Sequence[Sequence[Pair]]) -> PixelReader:
+        """Return what reads the frames of these groups, with those that were decoded ahead."""
+        frames = sorted({frame for group in groups for pair in group for frame in pair})
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.frames == frames:
+            return ahead
+        if ahead is not None:
+            ahead.close()
+        return self._pixels(frames)
+
+    def _pixels(self, frames: Sequence[int]) -> PixelReader:
         times = self.grid.times_seconds[list(frames)]
         size = self.height, self.width
-        return _PixelReader(self.video, frames, times, size=size, options=self._decode_options, on_batch=self._count)
+        return PixelReader(self.video, frames, times, size=size, options=self._decode_options, on_batch=self._count)
 
     def _count(self, frames: Sequence[int], substituted: np.ndarray) -> None:
         self.counts.frames_decoded += len(frames)
         self.substituted.update(compress(frames, substituted))
 
-    def _encode(self, pairs: Sequence[Pair], pixels: _PixelReader) -> dict[Pair, Tensor]:
+    def _encode(self, pairs: Sequence[Pair], pixels: PixelReader) -> dict[Pair, Tensor]:
         import torch
 
         if not pairs:
@@ -348,49 +361,3 @@ def _batches(groups: Sequence[Sequence[Pair]], max_pairs: int) -> Iterator[slice
         num_pairs += len(group)
     if first < len(groups):
         yield slice(first, len(groups))
-
-
-class _PixelReader:
-    """Frames in ascending order, decoded as they are needed. The file is opened for the first one."""
-
-    def __init__(
-        self,
-        video: Video,
-        frames: Sequence[int],
-        times_seconds: np.ndarray,
-        *,
-        size: tuple[int, int],
-        options: DecodeOptions,
-        on_batch: Callable[[Sequence[int], np.ndarray], None],
-    ) -> None:
-        """Prepare to read; `on_batch` is called with frames that were decoded, and which of them are substitutes."""
-        height, width = size
-        self._frames = frames
-        self._batches = read_frames(
-            video,
-            times_seconds,
-            height=height,
-            width=width,
-            decoder=options.decoder,
-            threads=options.threads,
-            stall_seconds=options.stall_seconds,
-        )
-        self._on_batch = on_batch
-        self._num_read = 0
-        self._recent: dict[int, np.ndarray] = {}
-
-    def frame(self, frame: int) -> np.ndarray:
-        """Return (height, width, 3) of a grid frame; of the earlier frames only the last few can be read again."""
-        while frame not in self._recent:
-            batch = next(self._batches)
-            frames = self._frames[self._num_read : self._num_read + len(batch.pixels)]
-            self._num_read += len(batch.pixels)
-            # The batch before stays: a pair may lie across two.
-            before = dict(list(self._recent.items())[-len(frames) :])
-            self._recent = before | dict(zip(frames, batch.pixels, strict=True))
-            self._on_batch(frames, batch.substituted)
-        return self._recent[frame]
-
-    def close(self) -> None:
-        """Stop decoding."""
-        self._batches.close()

@@ -21,6 +21,7 @@ from lvqa.letters import named_letter
 from lvqa.models.decoder import Decoder
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import LvqaError
+from lvqa.visual_tokens import VisualTokens
 
 ALL = tuple(CONDITIONS)
 
@@ -211,8 +212,7 @@ def test_questions_asked_together_have_the_rows_of_questions_asked_alone(setting
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("error", [LvqaError("it is out of words"), ZeroDivisionError("a bug")])
-def test_a_question_at_which_the_model_raises_fails_alone(settings, run, monkeypatch, error):
+def test_a_question_at_which_the_model_raises_fails_alone(settings, run, monkeypatch):
     config = load_run_config(settings)
     runner, task = Runner(config), chosen_tasks(config).tasks[0]
     real = Decoder.reply_log_probs
@@ -223,15 +223,51 @@ def test_a_question_at_which_the_model_raises_fails_alone(settings, run, monkeyp
         return real(model, prompt, replies, **options)
 
     monkeypatch.setattr(Decoder, "reply_log_probs", reply_log_probs)
-    result = runner(WorkItem(task.video_id, task.path, task.questions, (ALL,) * len(task.questions)))
+    item, error = (
+        WorkItem(task.video_id, task.path, task.questions, (ALL,) * len(task.questions)),
+        LvqaError("no words"),
+    )
+    result = runner(item)
     failed = {(row["question_id"], row["arm"]): row["error"] for row in result.rows if row["error"] is not None}
     assert {question_id for question_id, _ in failed} == {task.questions[1].id}
     assert {arm for _, arm in failed} == {arm for arm, _ in CONDITIONS} - {"generated"}
-    assert all(str(error) in text for text in failed.values())
-    assert all("ZeroDivisionError" in details for details in result.tracebacks)
-    assert bool(result.tracebacks) == isinstance(error, ZeroDivisionError)
+    assert set(failed.values()) == {"no words"}
     expected = {key_of(row): row["prediction"] for row in run.rows}
     assert all(row["prediction"] == expected[key_of(row)] for row in result.rows if row["error"] is None)
+    error = ZeroDivisionError("a bug")  # it may be the machine's: another one tries, then the driver asks one by one
+    with pytest.raises(ZeroDivisionError):
+        runner(item)
+
+
+@pytest.mark.slow
+def test_the_next_video_is_decoded_while_the_last_one_is_answered(settings, run, tmp_path, monkeypatch):
+    """The third item's video; and one that can't be read does no harm before its turn."""
+    config = load_run_config(settings, [f"store.folder={tmp_path / 'store'}", "arms=[{method: freeret}]", "frames=[4]"])
+    runner, (first, second) = Runner(config), chosen_tasks(config).tasks
+    (tmp_path / "broken.mp4").write_bytes(bytes(5000))
+    read_ahead, num_ahead = VisualTokens.decode_ahead, []
+
+    def decode_ahead(tokens, groups, stop):
+        read_ahead(tokens, groups, stop)
+        num_ahead.append(len(groups))
+
+    monkeypatch.setattr(VisualTokens, "decode_ahead", decode_ahead)
+    nexts = (second.path, tmp_path / "broken.mp4", second.path, None)
+    rows = []
+    for task, i, next_path in zip((first, first, first, second), (0, 1, 2, 0), nexts, strict=True):
+        item = WorkItem(task.video_id, task.path, (task.questions[i],), ((("freeret", 4),),), next_path)
+        rows += runner(item).rows
+    assert num_ahead == [15]  # not during the first item: the process before may have died of it
+    assert rows[3]["index"]["counts"]["frames_decoded"] == 2 * NUM_PAIRS
+    expected = {key_of(row): row for row in run.rows}
+    for row in rows:
+        of_run = expected[key_of(row)]
+        assert (row["error"], row["prediction"], row["times_seconds"]) == (
+            None,
+            of_run["prediction"],
+            of_run["times_seconds"],
+        )
+        assert [clip[:2] for clip in row["reranked"]] == [clip[:2] for clip in of_run["reranked"]]
 
 
 @pytest.mark.slow

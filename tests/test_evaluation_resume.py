@@ -214,6 +214,28 @@ def test_videos_that_fail_are_rows_with_their_error_and_the_rest_goes_on(run, be
     assert finished.missing == ("missing",) and finished.num_questions == NUM_VIDEOS * NUM_QUESTIONS + 3 * 2
 
 
+DEADLY_SELECTOR = """
+import os, signal
+class Deadly:
+    needs_scores = False
+    def select(self, inputs):
+        if inputs.question_id == "11-0":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return inputs.evenly_spaced()
+"""
+
+
+@pytest.mark.slow
+def test_a_question_that_ends_the_process_takes_no_other_with_it(settings, tmp_path):
+    """The first question of its batch, before any answer on its video."""
+    path = tmp_path / "deadly.py"
+    path.write_text(DEADLY_SELECTOR)
+    arms = f"arms=[{{method: '{path}', frames: [4]}}]"
+    rows = evaluate(load_run_config(settings, [arms, "benchmark.videos=1"]), tmp_path / "run").rows
+    failed = {row["question_id"]: row["error"] for row in rows if row["error"] is not None}
+    assert set(failed) == {"11-0"} and "SIGSEGV" in failed["11-0"] and len(rows) == NUM_QUESTIONS
+
+
 @pytest.mark.slow
 def test_a_question_that_an_arm_cannot_answer_is_one_row(benchmark, settings, tmp_path):
     """The oracle needs the time of the evidence."""

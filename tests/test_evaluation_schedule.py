@@ -1,5 +1,6 @@
 """The order of a run's work: batches of questions, the longest video first, the last ones spread over the workers."""
 
+import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -69,6 +70,21 @@ def test_the_last_videos_questions_are_spread_once_its_index_is_there():
     assert [ids(item)[0] for item in schedule] == ["0-3", "0-6"]
 
 
+def test_a_worker_is_told_its_next_video_with_the_last_questions_on_one():
+    schedule = schedule_of(2, 2, 1, 1)
+    first, second = next(schedule), next(schedule)
+    assert first.next_path is second.next_path is None
+    schedule.requeue(first)
+    last = next(schedule)
+    assert ids(last) == ["0-1"] and last.next_path == Path("video2").absolute()
+    schedule.requeue(second)
+    assert next(schedule).next_path == Path("video3").absolute()
+    schedule.requeue(last)
+    third = next(schedule)
+    assert ids(third) == ["2-0"] and third.next_path is None
+    assert ids(next(schedule)) == ["3-0"]  # another worker is free before the one that was told of it
+
+
 def test_what_has_a_row_is_not_recorded_again_but_stays_in_its_batch():
     """What is in a batch must not depend on where a run was interrupted."""
     answered = {("video0", "video0-0", arm, budget) for arm in ("uniform", "freeret") for budget in (16, 32, 64)}
@@ -110,3 +126,16 @@ def test_a_video_whose_questions_all_end_the_process_is_given_up():
     failed = schedule.fail(next(schedule), by_video=False)
     assert [ids(item) for item in failed] == [["0-1"], ["0-2"], ["0-3", "0-4", "0-5"], ["0-6", "0-7", "0-8"]]
     assert schedule.num_left == 0 and next(schedule, None) is None
+
+
+def test_on_lengths_as_lvbenchs_sixty_four_workers_are_kept_busy():
+    """It was 67% with whole videos in the benchmark's order. The seeds are not those that the script reports."""
+    path = Path(__file__).parent.parent / "scripts" / "simulate_schedule.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    simulation = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(simulation)
+    at_once = RunConfig().questions_at_once
+    shares = [
+        simulation.share_of_ideal(*simulation.drawn_benchmark(seed), 64, at_once, is_sorted=True) for seed in range(5)
+    ]
+    assert min(shares) >= 0.85

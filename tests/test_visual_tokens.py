@@ -13,10 +13,11 @@ import torch
 import video_files
 from torch import Tensor
 
+import lvqa.video.pixel_reader
 import lvqa.visual_tokens
 from lvqa.models.qwen_vl import Qwen25VL
 from lvqa.records import Clip, Counts, Video
-from lvqa.video import FrameGrid, cut_clips, inspect_video
+from lvqa.video import DecodeOptions, FrameGrid, PixelReader, cut_clips, inspect_video
 from lvqa.visual_tokens import Pair, TokenFile, VisualTokens, pairs_of_clip, pairs_of_frames, runs_of_pairs
 
 CELL, CELLS = 16, 60
@@ -206,8 +207,8 @@ def test_a_stream_reads_the_video_once_and_encodes_a_group_together(store, model
         openings.append(args[1])
         return read_frames(*args, **options)
 
-    read_frames = lvqa.visual_tokens.read_frames
-    monkeypatch.setattr(lvqa.visual_tokens, "read_frames", counted)
+    read_frames = lvqa.video.pixel_reader.read_frames
+    monkeypatch.setattr(lvqa.video.pixel_reader, "read_frames", counted)
     groups = [pairs(*range(first, first + 16, 2)) for first in range(0, 80, 16)]
     assert read(store, groups) == groups
     assert len(openings) == 1 and len(openings[0]) == 80
@@ -352,3 +353,45 @@ def test_tokens_on_disk_are_whole_or_none(tmp_path):
     assert (file.read(0), file.read(2)) == (None, b"8 bytes.")
     TokenFile(tmp_path / "no folder" / "video.tokens", num_pairs=4, width=2, max_bytes=32).write({0: b"8 bytes."})
     assert not (tmp_path / "no folder").exists()
+
+
+# --- decoded ahead ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_what_another_thread_decoded_ahead_is_used(video, model, store, monkeypatch, is_stopped):
+    groups, stop = [pairs(0, 2, 4), pairs(6, 8)], threading.Event()
+    if is_stopped:
+        stop.set()
+    thread = threading.Thread(target=store.decode_ahead, args=(groups, stop))
+    thread.start()
+    thread.join()
+    assert model.counts.frames_decoded == 0, "frames count where they are used"
+    if not is_stopped:  # the file is not opened again
+        monkeypatch.setattr(lvqa.video.pixel_reader, "read_frames", None)
+    assert read(store, groups) == groups
+    assert model.counts.frames_decoded == 10
+
+
+def test_what_was_decoded_ahead_in_vain_is_forgotten(model, store):
+    store.decode_ahead([pairs(0, 2)], threading.Event())
+    assert read(store, [pairs(4, 6)]) == [pairs(4, 6)]
+    assert read(store, [pairs(0, 2)]) == [pairs(0, 2)]
+    assert model.counts.frames_decoded == 8
+
+
+def test_frames_decoded_ahead_are_bounded(video, monkeypatch):
+    """A batch goes beyond the bound, and no second one is decoded before it is needed."""
+    real, num_batches, times = lvqa.video.pixel_reader.read_frames, [], FrameGrid.exact(video, 5.0).times_seconds
+
+    def counting(*arguments, **options):
+        for batch in real(*arguments, **options):
+            num_batches.append(len(batch.pixels))
+            yield batch
+
+    monkeypatch.setattr(lvqa.video.pixel_reader, "read_frames", counting)
+    size, options = (video.height, video.width), DecodeOptions("pyav", 1, 30.0)
+    reader = PixelReader(video, range(80), times[:80], size=size, options=options, on_batch=lambda *_: None)
+    reader.read_ahead(threading.Event(), max_bytes=video.height * video.width * 3)
+    assert num_batches == [64]
+    assert video_files.number_of(reader.frame(79)) == 79 * FRAMES_PER_STEP and num_batches == [64, 16]

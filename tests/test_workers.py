@@ -153,6 +153,7 @@ def test_what_a_handler_raises_is_its_items_error_and_not_tried_again(run_tasks,
     outcomes = run_tasks(failing, *SQUARES)
     assert outcomes[failing].value is None
     assert error in outcomes[failing].error
+    assert outcomes[failing].is_unforeseen == (task[0] != "raise_user_error")
     assert "\n" not in outcomes[failing].error
     assert len(list(tmp_path.iterdir())) == 1
     assert are_squares_correct(outcomes)

@@ -16,6 +16,7 @@ from lvqa.components import check_settings
 from lvqa.config import Config, load_yaml
 from lvqa.datasets import Dataset, VideoTask, load_dataset, named
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
+from lvqa.evaluation.lengths import video_lengths
 from lvqa.evaluation.rows import Row
 from lvqa.evaluation.runner import Runner, WorkResult, blank_row
 from lvqa.evaluation.schedule import Schedule, WorkItem
@@ -85,7 +86,7 @@ def evaluate(
             run.describe(
                 videos=len(tasks), questions=questions, missing=missing, skipped=[*dataset.warnings, *dataset.skipped]
             )
-            schedule = Schedule(tasks, resolve_arms(config), run.answered, questions_at_once=config.questions_at_once)
+            schedule = _schedule(config, tasks, run)
             if schedule.num_left:
                 if run.answered:
                     _log.info("%s: %d answers are there, %d are lacking", folder, len(run.answered), schedule.num_left)
@@ -177,6 +178,14 @@ def _make_runner(config: RunConfig, prepare: Prepare | None) -> Runner:
     return Runner(config)
 
 
+def _schedule(config: RunConfig, tasks: Sequence[VideoTask], run: RunFolder) -> Schedule:
+    """Return what is to be asked; the longest videos come first where several workers share them."""
+    paths = [task.path for task in tasks]
+    lengths = video_lengths(paths) if config.workers not in (0, 1) and len(paths) > 1 else None
+    at_once = config.questions_at_once
+    return Schedule(tasks, resolve_arms(config), run.answered, questions_at_once=at_once, seconds=lengths)
+
+
 # --- the work --------------------------------------------------------------------------------------------------------
 
 
@@ -253,8 +262,6 @@ def _answer_all(pool: Pool[WorkItem, WorkResult], run: RunFolder, schedule: Sche
                 report.num_failed += _note_failure(outcome, run, schedule)
             else:
                 _append_answers(outcome.value, outcome, run)
-                for details in outcome.value.tracebacks:
-                    pool.note_failure(outcome.node, f"video {outcome.item.video_id}: a question failed", details)
                 report.warn(outcome.item.video_id, outcome.value.rows)
                 schedule.requeue(outcome.item)
             report.update()
@@ -271,8 +278,8 @@ def _append_answers(result: WorkResult, outcome: Outcome[WorkItem, WorkResult], 
 def _note_failure(outcome: Outcome[WorkItem, WorkResult], run: RunFolder, schedule: Schedule) -> int:
     """Append rows with the error. Returns how many there are.
 
-    What failed by the machines costs these questions alone. Where the process died, each is asked alone to find the one
-    at fault. Else the video can't be read, and all that was to be asked about it has failed.
+    What failed by the machines costs these questions alone. Where the process died or met a bug, each is asked alone to
+    find the one at fault. Else the video can't be read, and all that was to be asked about it has failed.
     """
     error = outcome.error or "no answer"
     _log.warning("video %s: %s (on %s)", outcome.item.video_id, error, outcome.node)
@@ -280,7 +287,7 @@ def _note_failure(outcome: Outcome[WorkItem, WorkResult], run: RunFolder, schedu
         schedule.postpone(outcome.item)
         failed = [outcome.item]
     else:
-        failed = schedule.fail(outcome.item, by_video=not outcome.is_crash)
+        failed = schedule.fail(outcome.item, by_video=not outcome.is_unforeseen)
     rows: list[Row] = [
         {
             **blank_row(item.video_id, question, *condition),

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lvqa.components import selector_of
 from lvqa.costs import CostMeter
+from lvqa.evaluation.ahead import NextVideo
 from lvqa.evaluation.rows import Row, RowCounts, RowIndex, ScoredClip
 from lvqa.evaluation.schedule import WorkItem
 from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
 from lvqa.indexing import build_here
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import Answer, Candidate, Counts, LvqaError, Question, Video
-from lvqa.workers import Failure, failure_of, is_of_the_place, report_progress
+from lvqa.workers import is_of_the_place, report_progress
 
 DECIMALS = 6
 """How many decimals the scores in rows have."""
@@ -26,8 +27,6 @@ class WorkResult:
 
     rows: tuple[Row, ...]
     revision: str
-    tracebacks: tuple[str, ...] = ()
-    """Those of questions that failed by what is no message for a user."""
 
 
 class Runner:
@@ -41,15 +40,24 @@ class Runner:
         """What must be the same in all workers of a run."""
         # Arms that differ in their selection alone share a pipeline, and all share the video's sessions.
         self._pipelines = {arm.before_selection: self._first.with_config(arm.complete) for arm in self._arms}
+        searching = next((arm for arm in self._arms if _searches(arm)), self._arms[0])
+        self._next_video = NextVideo(self._pipelines[searching.before_selection].decode_ahead)
+        self._has_worked = False
 
     def __call__(self, item: WorkItem) -> WorkResult:
         """Return the rows of an item, question by question.
 
         Raises:
             LvqaError: The video can't be opened or indexed, or the machine is to blame for an answer that failed.
+            Exception: A bug, or a fault of the machine: another one may do better.
         """
+        self._next_video.stop()
         video = self._first.inspect_video(item.path)
         indexes = self._index(item, video)
+        # The first item may be one at which another process has died, perhaps of the next video.
+        if item.next_path is not None and self._has_worked:
+            self._next_video.begin(item.next_path)
+        self._has_worked = True
         results = {
             (arm.name, budget): self._results(item.questions, video, arm, budget)
             for arm in self._arms
@@ -64,24 +72,21 @@ class Runner:
                 rows.append(_with_result(row, results[name, budget][i], self._arms))
             if lacking:  # what building the indexes cost stands in the rows of one question
                 indexes = dict.fromkeys(indexes, RowIndex(reused=True, counts=_row_counts(Counts()), seconds=0.0))
-        failures = [result for of_condition in results.values() for result in of_condition]
-        details = tuple(result.details for result in failures if isinstance(result, Failure) and result.details)
-        return WorkResult(tuple(rows), self.identity, details)
+        return WorkResult(tuple(rows), self.identity)
 
     def _results(
         self, questions: Sequence[Question], video: Video, arm: Arm, budget: int
-    ) -> Sequence[Answer | Failure]:
-        """Ask questions together. If that fails, ask each alone: one of them may be at fault."""
+    ) -> Sequence[Answer | LvqaError]:
+        """Ask questions together. If that fails, ask each alone: one of them may be at fault, or there are too many."""
         report_progress()
         qa, selection = self._pipelines[arm.before_selection], arm.config.selection
         try:
             return qa.answers(video, questions, frames=max(1, budget), method=arm.method, selection=selection)
-        except Exception as error:
+        except (LvqaError, MemoryError, RuntimeError) as error:
             if len(questions) == 1:
-                if is_of_the_place(error):  # another worker may do better
+                if is_of_the_place(error) or not isinstance(error, LvqaError):  # another worker may do better
                     raise
-                failure = failure_of(error)
-                return [replace(failure, details="") if isinstance(error, LvqaError) else failure]
+                return [error]
         return [self._results([question], video, arm, budget)[0] for question in questions]
 
     def _index(self, item: WorkItem, video: Video) -> dict[str, RowIndex]:
@@ -91,8 +96,7 @@ class Runner:
             Arm -> what building the indexes that were lacking cost, all together, or that its own was there.
         """
         names = {name for lacking in item.lacking for name, _ in lacking}
-        selectors = {arm: selector_of(arm.config, arm.method) for arm in self._arms if arm.name in names}
-        searching = [arm for arm, selector in selectors.items() if selector.needs_scores or selector.needs_features]
+        searching = [arm for arm in self._arms if arm.name in names and _searches(arm)]
         indexers = [self._pipelines[arm.before_selection].indexer for arm in searching]
         meter = CostMeter(self._first.model.counts)
         uses = build_here(self._first.store, indexers, video, meter, progress=report_progress)
@@ -102,6 +106,11 @@ class Runner:
             )
             for arm, use in zip(searching, uses, strict=True)
         }
+
+
+def _searches(arm: Arm) -> bool:
+    selector = selector_of(arm.config, arm.method)
+    return selector.needs_scores or selector.needs_features
 
 
 def blank_row(video_id: str, question: Question, arm: str, budget: int) -> Row:
@@ -149,10 +158,10 @@ def _row_of_video(video_id: str, video: Video, question: Question, arm: str, bud
     }
 
 
-def _with_result(row: Row, result: Answer | Failure, arms: Sequence[Arm]) -> Row:
+def _with_result(row: Row, result: Answer | LvqaError, arms: Sequence[Arm]) -> Row:
     """Return the row with its answer, or why there is none."""
-    if isinstance(result, Failure):
-        return {**row, "error": result.reason}
+    if isinstance(result, LvqaError):
+        return {**row, "error": str(result)}
     return _with_answer(row, result, next(arm for arm in arms if arm.name == row["arm"]))
 
 

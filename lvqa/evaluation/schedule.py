@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lvqa.datasets import VideoTask
@@ -35,6 +35,8 @@ class WorkItem:
     questions: tuple[Question, ...]
     lacking: tuple[tuple[Condition, ...], ...]
     """For each question the conditions."""
+    next_path: Path | None = field(default=None, compare=False)
+    """The video that its worker will probably get next, if these are the last questions on this one."""
 
     @property
     def num_answers(self) -> int:
@@ -58,6 +60,8 @@ class _VideoWork:
     has_answers: bool = False
     """Whether some of its questions were answered, so that its index is there."""
     num_failed_alone: int = 0
+    next_work: _VideoWork | None = None
+    """The video that the worker who has the last questions on this one gets next, unless another one needs it."""
 
 
 class Schedule(Iterator[WorkItem]):
@@ -96,6 +100,8 @@ class Schedule(Iterator[WorkItem]):
             if (items := _work_items(task, conditions, completed, questions_at_once))
         }
         self._new, self._returned = deque(self._videos.values()), deque[_VideoWork]()
+        self._reserved: deque[_VideoWork] = deque()
+        self._is_underway = False
         self.num_left = sum(item.num_answers for work in self._videos.values() for item in work.items)
         """How many answers are still lacking."""
 
@@ -103,13 +109,26 @@ class Schedule(Iterator[WorkItem]):
         """Return what can be answered now."""
         while self._returned:
             if (work := self._returned.popleft()).items:
-                return work.items.popleft()
-        if self._new:
-            return self._new.popleft().items.popleft()
+                return self._take(work)
+        for videos in (self._new, self._reserved):
+            if videos:
+                return self._take(videos.popleft())
         begun = [work for work in self._videos.values() if work.items and work.has_answers]
         if not begun:
             raise StopIteration
-        return max(begun, key=lambda work: len(work.items)).items.popleft()
+        return self._take(max(begun, key=lambda work: len(work.items)))
+
+    def _take(self, work: _VideoWork) -> WorkItem:
+        """Return the next item of a video. With the last one its worker is told which video it gets next.
+
+        Not before something has come back: until then other workers wait for the videos that come next.
+        """
+        item = work.items.popleft()
+        if work.items or not self._new or not self._is_underway:
+            return item
+        work.next_work = self._new.popleft()
+        self._reserved.append(work.next_work)
+        return replace(item, next_path=work.next_work.items[0].path)
 
     def requeue(self, item: WorkItem) -> None:
         """Note that the questions are answered; the next ones on their video can come."""
@@ -145,6 +164,11 @@ class Schedule(Iterator[WorkItem]):
     def _close(self, item: WorkItem, work: _VideoWork) -> None:
         self.num_left -= item.num_answers
         self._returned.append(work)
+        self._is_underway = True
+        following = work.next_work
+        if following is not None and following in self._reserved:
+            self._reserved.remove(following)
+            self._returned.append(following)
 
 
 def _effort(task: VideoTask, seconds: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from lvqa.video.container import VideoError
 from lvqa.video.decoders import DECODERS, DecordDecoder, PyAVDecoder, decode_all
+from lvqa.video.header import declared_seconds
 from lvqa.video.identity import IDENTITY_FORMAT, has_content, read_identity
 from lvqa.video.metadata import (
     METADATA_FORMAT,
@@ -16,6 +17,7 @@ from lvqa.video.metadata import (
     reread_metadata,
     store_metadata,
 )
+from lvqa.video.pixel_reader import DecodeOptions, PixelReader
 from lvqa.video.prefetch import default_threads, read_frames
 from lvqa.video.record import RECORD_FORMAT, VideoRecord, keep_record, load_record
 from lvqa.video.sampling import FRAMES_FORMAT, SAMPLINGS, FrameGrid, cut_clips
@@ -28,12 +30,15 @@ __all__ = [
     "METADATA_FORMAT",
     "RECORD_FORMAT",
     "SAMPLINGS",
+    "DecodeOptions",
     "DecordDecoder",
     "FrameGrid",
+    "PixelReader",
     "PyAVDecoder",
     "VideoError",
     "VideoRecord",
     "cut_clips",
+    "declared_seconds",
     "decode_all",
     "default_threads",
     "has_content",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lvqa.records import SYNTHETIC_TAG
-from lvqa.video.container import open_stream, packets_of_all_streams
+from lvqa.video.container import convert_errors, open_stream, packets_of_all_streams
 from lvqa.video.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -38,6 +38,16 @@ class Header:
     """Whether `lvqa make-videos` made it."""
     warnings: tuple[str, ...]
     """That a part of it is missing: one line, or none."""
+
+
+def declared_seconds(path: Path) -> float:
+    """Return how long a video is by what its header says, 0 if it says nothing; nothing but the header is read.
+
+    Raises:
+        VideoError: The file can't be read as a video.
+    """
+    with convert_errors(path), open_stream(path) as stream:
+        return max(0.0, _declared(stream)[0])
 
 
 def read_header(path: Path, timeline: Timeline) -> Header:

@@ -12,7 +12,7 @@ worker has one item at a time, and the next is taken from `items` only when a wo
 death costs only the item that caused it.
 """
 
-from lvqa.workers.failures import Failure, failure_of, is_of_the_place
+from lvqa.workers.failures import is_of_the_place
 from lvqa.workers.nodes import NodeFacts, Probe
 from lvqa.workers.pool import STALL_SECONDS, Outcome, Pool, Prepare
 from lvqa.workers.ray_cluster import ClusterError, ClusterLostError
@@ -22,13 +22,11 @@ __all__ = [
     "STALL_SECONDS",
     "ClusterError",
     "ClusterLostError",
-    "Failure",
     "NodeFacts",
     "Outcome",
     "Pool",
     "Prepare",
     "Probe",
-    "failure_of",
     "is_of_the_place",
     "report_progress",
 ]

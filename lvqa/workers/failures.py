@@ -58,6 +58,8 @@ class Failure:
     blame: Blame
     details: str = ""
     """The traceback, or what else is for a log."""
+    is_bug: bool = False
+    """Whether the handler raised what is no message for a user."""
 
     @property
     def is_places(self) -> bool:
@@ -72,13 +74,13 @@ def one_line(text: object) -> str:
 
 def failure_of(error: Exception) -> Failure:
     """Return what an error of a handler says; one that is no LvqaError is a bug, and is named with its line."""
-    reason = one_line(error)
-    if not isinstance(error, LvqaError):
+    reason, is_bug = one_line(error), not isinstance(error, LvqaError)
+    if is_bug:
         frames = traceback.extract_tb(error.__traceback__)
         where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
         reason = f"{type(error).__name__}: {reason}{where}"
     details = "".join(traceback.format_exception(error))
-    return Failure(reason, Blame.PLACE if is_of_the_place(error) else Blame.ITEM, details)
+    return Failure(reason, Blame.PLACE if is_of_the_place(error) else Blame.ITEM, details, is_bug)
 
 
 def is_of_the_place(error: BaseException | None) -> bool:

@@ -47,8 +47,9 @@ class Outcome(Generic[Item, Value]):
     """The name of the machine that had the item last."""
     by_place: bool = field(default=False, compare=False)
     """Whether the error says nothing about the item: what the machines did is to blame, and it is to be tried again."""
-    is_crash: bool = field(default=False, compare=False)
-    """Whether its process has crashed, or did not end; what the handler had done of the item by then is not known."""
+    is_unforeseen: bool = field(default=False, compare=False)
+    """Whether its process crashed or did not end, or the handler met a bug: which part of the item is at fault is not
+    known."""
 
 
 class Pool(Generic[Item, Value]):
@@ -138,10 +139,6 @@ class Pool(Generic[Item, Value]):
         """What is known of the nodes that were tried, by their names."""
         return self._backend.node_facts
 
-    def note_failure(self, node: str, reason: str, details: str) -> None:
-        """Keep in the logs why a part of an item failed, which is in the item's value."""
-        self._logs.note_failure(node, reason, details)
-
     def _terminate(self, signum: int, _: FrameType | None) -> None:
         """Leave the `with` block on SIGTERM, which would otherwise end this process before the pool is closed."""
         self._terminated = True
@@ -169,8 +166,8 @@ class Pool(Generic[Item, Value]):
                 yield Outcome(result.item, pickle.loads(result.value), None, result.node)
             else:
                 failure = result.failure
-                is_crash = failure.blame is Blame.CRASH
-                yield Outcome(result.item, None, failure.reason, result.node, failure.is_places, is_crash)
+                is_unforeseen = failure.is_bug or failure.blame is Blame.CRASH
+                yield Outcome(result.item, None, failure.reason, result.node, failure.is_places, is_unforeseen)
 
     def _start_backend(self) -> Backend:
         if self._workers == 0:
