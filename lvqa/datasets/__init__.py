@@ -22,7 +22,7 @@ from lvqa.datasets.lsdbench import LSDBench
 from lvqa.datasets.lvbench import LVBench
 from lvqa.datasets.mlvu import MLVU, MLVUTest
 from lvqa.datasets.nextqa import NExTQA, NExTQAVal
-from lvqa.datasets.own import Own
+from lvqa.datasets.own import Own, QuestionList, questions_about
 from lvqa.datasets.subtitles import SubtitleFile
 from lvqa.datasets.videomme import VideoMME, VideoMMELong
 from lvqa.datasets.videomme_v2 import VideoMMEv2
@@ -161,4 +161,14 @@ DATASETS: dict[str, type[DatasetReader]] = {
 }
 """The reader of each dataset."""
 
-__all__ = ["DATASETS", "Dataset", "DatasetReader", "VideoTask", "load_dataset", "named", "padded"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "DatasetReader",
+    "QuestionList",
+    "VideoTask",
+    "load_dataset",
+    "named",
+    "padded",
+    "questions_about",
+]
