@@ -22,11 +22,12 @@ from typing import IO, Any, Literal, NotRequired, TypedDict, cast
 from filelock import FileLock, Timeout
 
 from lvqa.config import flat, to_dict, to_yaml
-from lvqa.evaluation.rows import ROWS_FORMAT, Key, Row, key_of, read_rows, to_line, whole_bytes
-from lvqa.evaluation.settings import RunConfig, load_run_config
+from lvqa.evaluation.judges import judge_rows, with_judge
+from lvqa.evaluation.rows import ROWS_FORMAT, Key, Row, is_unjudged, key_of, read_rows, to_line, whole_bytes
+from lvqa.evaluation.settings import Judge, JudgeModel, RunConfig, load_run_config
 from lvqa.files import write_atomically
 from lvqa.provenance import provenance
-from lvqa.records import LvqaError
+from lvqa.records import LvqaError, counted
 from lvqa.validation import NonNegativeInt, decode_json, in_yaml
 from lvqa.workers import NodeFacts
 
@@ -42,6 +43,11 @@ CHANGEABLE_SETTINGS = (
     "allow_missing",
     "benchmark.videos",
     "benchmark.limit",
+    "benchmark.judge.url",
+    "benchmark.judge.key_variable",
+    "benchmark.judge.timeout_seconds",
+    "benchmark.judge.attempts",
+    "benchmark.judge.parallel",
     "model.device",
     "store",
     "video.threads",
@@ -67,7 +73,7 @@ class Session(TypedDict):
 class RunInfo(Session):
     """What run.json holds: the first session, and what is known of the whole run."""
 
-    rows_format: NotRequired[Literal[1, 2, 3]]
+    rows_format: NotRequired[Literal[1, 2, 3, 4]]
     """The format of the rows; lvqa 0.1 wrote none, and its rows are of format 1."""
     model: NotRequired[str]
     """The name of the model."""
@@ -117,6 +123,11 @@ class Run:
         return sum(row["by_place"] for row in self.rows)
 
     @property
+    def num_unjudged(self) -> int:
+        """How many answers to open questions wait for their judge."""
+        return sum(map(is_unjudged, self.rows))
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """The dataset's videos that the run went on without."""
         return tuple(self.about.get("missing") or ())
@@ -138,12 +149,18 @@ def read_run(folder: Path) -> Run:
 class RunFolder:
     """A run folder that is being added to; made by `open_run`."""
 
-    def __init__(self, folder: Path, answers: IO[bytes], answered: set[Key], *, session: int) -> None:
+    def __init__(self, folder: Path, answered: set[Key], *, judge: Judge | None, session: int) -> None:
         self.folder = folder
         self.answered = answered
         """The keys of the rows that are there already."""
-        self._answers, self._session = answers, session
+        self._answers: IO[bytes] = (folder / ANSWERS).open("ab")
+        self._answers.truncate(whole_bytes(folder / ANSWERS))
+        self._judge, self._session = judge, session
         self._revision: str | None = None
+
+    def close(self) -> None:
+        """Close the file of the rows."""
+        self._answers.close()
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add rows; one that is there already is refused, for there is one answer to a question in an arm."""
@@ -151,11 +168,27 @@ class RunFolder:
         assert len({*keys}) == len(keys) and not self.answered & {*keys}, "an answer must be given once"
         # In one piece, so that hardly any kill can come between the rows of a question.
         try:
-            self._answers.write("".join(to_line({**row, "session": self._session}) for row in rows).encode())
+            lines = [to_line({**with_judge(row, self._judge), "session": self._session}) for row in rows]
+            self._answers.write("".join(lines).encode())
             self._answers.flush()
         except OSError as error:
             raise LvqaError(f"cannot write {self.folder / ANSWERS}: {error.strerror or error}") from error
         self.answered.update(keys)
+
+    def judge(self) -> int:
+        """Have the open answers judged that no judge has spoken about, by a model. Returns how many stay so."""
+        rows = {key_of(row): row for row in read_rows(self.folder / ANSWERS)}
+        unjudged = [row for row in rows.values() if is_unjudged(row)]
+        if unjudged and isinstance(self._judge, JudgeModel):
+            _log.info("%s judges %s", self._judge.model, counted(len(unjudged), "answer"))
+            try:
+                for row in judge_rows(self._judge, unjudged):
+                    rows[key_of(row)] = row
+            finally:  # also where it is interrupted: each verdict costs a request
+                self._answers.close()
+                _write(self.folder / ANSWERS, "".join(map(to_line, rows.values())))
+                self._answers = (self.folder / ANSWERS).open("ab")
+        return sum(map(is_unjudged, rows.values()))
 
     def describe(self, **info: object) -> None:
         """Note in run.json what the run is about, under keys of RunInfo."""
@@ -215,9 +248,9 @@ def open_run(folder: Path, config: RunConfig, *, retry_failed: bool = False) -> 
             _write(folder / CONFIG, to_yaml(config))
         session = _note_session(folder, config)
         rows = _take_out_failed(folder / ANSWERS, every=retry_failed)
-        with (folder / ANSWERS).open("ab") as answers:
-            answers.truncate(whole_bytes(folder / ANSWERS))
-            yield RunFolder(folder, answers, {key_of(row) for row in rows}, session=session)
+        answered = {key_of(row) for row in rows}
+        with contextlib.closing(RunFolder(folder, answered, judge=config.benchmark.judge, session=session)) as run:
+            yield run
 
 
 def _take_out_failed(path: Path, *, every: bool) -> list[Row]:

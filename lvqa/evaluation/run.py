@@ -17,9 +17,10 @@ from lvqa.components import check_settings
 from lvqa.config import Config, load_yaml
 from lvqa.datasets import Dataset, VideoTask, load_dataset, named
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
+from lvqa.evaluation.judges import check_judge
 from lvqa.evaluation.rows import Key, Row
 from lvqa.evaluation.runner import Condition, Runner, WorkItem, WorkResult, blank_row
-from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
+from lvqa.evaluation.settings import Arm, Judge, JudgeModel, RunConfig, resolve_arms
 from lvqa.index import default_store
 from lvqa.node_check import node_check
 from lvqa.plugins import absolute, file_of
@@ -66,18 +67,11 @@ def evaluate(
     """
     check_run(config)
     dataset = chosen_tasks(config)
-    _check_scorable(dataset)
-    missing = missing_videos(dataset)
-    if missing:
-        message = f"{len(missing)} of {len(dataset.tasks)} videos have no file: {', '.join(missing)}"
-        if not config.allow_missing:
-            raise LvqaError(f"{message}; get them into {_folder(config) / 'videos'}, or go on without: --allow-missing")
-        _log.warning("%s; their questions are left out", message)
+    _check_scorable(dataset, config.benchmark.judge)
+    missing = _check_videos(dataset, config)
     for line in dataset.skipped:
         _log.info("%s", line)
     tasks = [task for task in dataset.tasks if task.video_id not in missing]
-    if not tasks:
-        raise LvqaError(f"none of the {len(dataset.tasks)} videos is in {_folder(config) / 'videos'}")
     is_new = not folder.exists()
     try:
         with open_run(folder, config, retry_failed=retry_failed) as run:
@@ -91,6 +85,7 @@ def evaluate(
                     _log.info("%s: %d answers are there, %d are lacking", folder, len(run.answered), schedule.num_left)
                 with _open_pool(config, run, tasks, prepare, report := _Report(schedule, progress, status)) as pool:
                     _answer_all(pool, run, schedule, report)
+            run.judge()
     except ClusterError:
         if is_new:  # nothing has been asked
             shutil.rmtree(folder, ignore_errors=True)
@@ -114,15 +109,34 @@ def chosen_tasks(config: RunConfig) -> Dataset:
     return dataclasses.replace(dataset, tasks=cut)
 
 
-def _check_scorable(dataset: Dataset) -> None:
-    """Raise LvqaError for questions whose answers could not be called correct or wrong."""
+def _check_scorable(dataset: Dataset, judge: Judge | None) -> None:
+    """Raise LvqaError for questions whose answers could not be called correct or wrong; all that they lack is named."""
+    if isinstance(judge, JudgeModel):
+        check_judge(judge)
     questions = [question for task in dataset.tasks for question in task.questions]
-    for lacking, ids in (
-        ("options, and free answers can't be scored", [q.id for q in questions if not q.options]),
-        ("answer, so nothing can be scored", [q.id for q in questions if q.answer is None]),
-    ):
-        if ids:
-            raise LvqaError(f"{len(ids)} of {counted(len(questions), 'question')} have no {lacking}: {named(ids)}")
+    lacking = {
+        "have no answer, so nothing can be scored": [q.id for q in questions if q.answer is None],
+        "have no options, and free answers can't be scored without benchmark.judge": [
+            q.id for q in questions if not q.options and judge is None
+        ],
+    }
+    total = counted(len(questions), "question")
+    problems = [f"{len(ids)} of {total} {problem}: {named(ids)}" for problem, ids in lacking.items() if ids]
+    if problems:
+        raise LvqaError("; ".join(problems))
+
+
+def _check_videos(dataset: Dataset, config: RunConfig) -> list[str]:
+    """Return the videos that the run goes on without; raise LvqaError if that is not allowed, or none is left."""
+    missing, folder = missing_videos(dataset), _folder(config) / "videos"
+    if len(missing) == len(dataset.tasks):
+        raise LvqaError(f"none of the {len(dataset.tasks)} videos is in {folder}")
+    if missing:
+        message = f"{len(missing)} of {len(dataset.tasks)} videos have no file: {', '.join(missing)}"
+        if not config.allow_missing:
+            raise LvqaError(f"{message}; get them into {folder}, or go on without: --allow-missing")
+        _log.warning("%s; their questions are left out", message)
+    return missing
 
 
 def missing_videos(dataset: Dataset) -> list[str]:

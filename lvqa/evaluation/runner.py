@@ -135,6 +135,9 @@ def blank_row(item: WorkItem, arm: str, budget: int) -> Row:
         "node": None,
         "session": 0,
         "by_place": False,
+        "judge": None,
+        "judged_correct": None,
+        "judge_text": None,
         "error": None,
     }
 
