@@ -17,25 +17,26 @@ from lvqa.records import LvqaError
 from lvqa.validation import FiniteFloat, NonNegativeInt, convert, decode_json, parse_json
 
 ROWS_FORMAT = 4
-"""The format of the rows that are written here. Those of lvqa 0.1 are format 1. Older ones lack some of NEW_KEYS."""
+"""The format of the rows that are written here. Those of lvqa 0.1 are format 1."""
 
 OLD_KEYS = {"video": "video_id", "question": "question_id", "right": "target", "letter": "prediction"}
 """The keys of format 1, and what they are called now. It had neither the question's text nor its options."""
 
-NEW_KEYS: Mapping[str, Any] = {
-    "video_path": None,
-    "content_id": None,
-    "duration_seconds": None,
-    "warnings": [],
-    "frames_substituted": None,
-    "node": None,
-    "session": 0,
-    "by_place": False,
-    "judge": None,
-    "judged_correct": None,
-    "judge_text": None,
+ADDED_KEYS: Mapping[int, Mapping[str, Any]] = {
+    3: {
+        "video_path": None,
+        "content_id": None,
+        "duration_seconds": None,
+        "warnings": [],
+        "frames_substituted": None,
+        "node": None,
+        "session": 0,
+        "by_place": False,
+    },
+    4: {"judge": None, "judged_correct": None, "judge_text": None},
 }
-"""The keys that older formats lack, and what stands in their place. Format 3 lacks the judge's."""
+"""Format -> the keys that older ones lack, and what stands in their place."""
+NEW_KEYS: Mapping[str, Any] = {key: value for added in ADDED_KEYS.values() for key, value in added.items()}
 
 Key = tuple[str, str, str, int]
 """What tells a row from all others: video, question, arm and budget."""
@@ -201,9 +202,19 @@ def _row(line: bytes, origin: str) -> Row:
         return decode_json(line, Row, origin=origin)
     except LvqaError:
         tree = parse_json(line, origin=origin)
-        lacking = NEW_KEYS.keys() - (tree if isinstance(tree, dict) else {}).keys()
-        if not isinstance(tree, dict) or not lacking:
+        added = _lacking(tree)
+        if not added:
             raise
     if "video_id" not in tree and OLD_KEYS.keys() <= tree.keys():
         tree = {OLD_KEYS.get(key, key): value for key, value in tree.items()} | {"question": "", "options": []}
-    return convert({**tree, **{key: NEW_KEYS[key] for key in lacking}}, Row, origin=origin)
+    return convert({**tree, **added}, Row, origin=origin)
+
+
+def _lacking(tree: object) -> Mapping[str, Any]:
+    """Return the keys, with what stands in their place, that a row has not because it is of an older format."""
+    if isinstance(tree, dict):
+        for old_format in range(2, ROWS_FORMAT):
+            added = {key: value for n in range(old_format + 1, ROWS_FORMAT + 1) for key, value in ADDED_KEYS[n].items()}
+            if not added.keys() & tree.keys():
+                return added
+    return {}
