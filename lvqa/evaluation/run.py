@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import shutil
 import time
 from collections import deque
@@ -16,6 +17,7 @@ from lvqa.caveats import is_about_question
 from lvqa.components import check_settings
 from lvqa.config import Config, load_yaml
 from lvqa.datasets import Dataset, VideoTask, load_dataset, named
+from lvqa.evaluation.changes import check_inputs, digests
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
 from lvqa.evaluation.judges import check_judge
 from lvqa.evaluation.rows import Key, Row
@@ -66,25 +68,23 @@ def evaluate(
             raised before anything is loaded or written. Or no machine is left that can work: the run goes on later.
     """
     check_run(config)
-    dataset = chosen_tasks(config)
+    whole = load_dataset(config.benchmark.name, _folder(config))
+    dataset = _cut(whole, config)
     _check_scorable(dataset, config.benchmark.judge)
     missing = _check_videos(dataset, config)
-    for line in dataset.skipped:
-        _log.info("%s", line)
     tasks = [task for task in dataset.tasks if task.video_id not in missing]
+    check = functools.partial(check_inputs, dataset=whole, store=_store_folder(config))
     is_new = not folder.exists()
     try:
-        with open_run(folder, config, retry_failed=retry_failed) as run:
-            questions = sum(len(task.questions) for task in tasks)
-            run.describe(
-                videos=len(tasks), questions=questions, missing=missing, skipped=[*dataset.warnings, *dataset.skipped]
-            )
+        with open_run(folder, config, retry_failed=retry_failed, check=check, files=_own_digests(config)) as run:
+            _describe(run, dataset, tasks, missing, _folder(config))
             schedule = Schedule(tasks, resolve_arms(config), run.answered)
             if schedule.num_left:
                 if run.answered:
                     _log.info("%s: %d answers are there, %d are lacking", folder, len(run.answered), schedule.num_left)
                 with _open_pool(config, run, tasks, prepare, report := _Report(schedule, progress, status)) as pool:
                     _answer_all(pool, run, schedule, report)
+            run.note_contents()
             run.judge()
     except ClusterError:
         if is_new:  # nothing has been asked
@@ -95,6 +95,21 @@ def evaluate(
     return read_run(folder)
 
 
+def _describe(
+    run: RunFolder, dataset: Dataset, tasks: Sequence[VideoTask], missing: Sequence[str], folder: Path
+) -> None:
+    """Note in run.json what is asked."""
+    for line in dataset.skipped:
+        _log.info("%s", line)
+    run.describe(
+        videos=len(tasks),
+        questions=sum(len(task.questions) for task in tasks),
+        missing=missing,
+        skipped=[*dataset.warnings, *dataset.skipped],
+        annotations={os.path.relpath(path, folder): digest for path, digest in digests(dataset.files).items()},
+    )
+
+
 def check_run(config: RunConfig) -> None:
     """Raise LvqaError for a setting of an arm that no module knows. Costs nothing."""
     for arm in resolve_arms(config):
@@ -103,7 +118,10 @@ def check_run(config: RunConfig) -> None:
 
 def chosen_tasks(config: RunConfig) -> Dataset:
     """Return the benchmark's videos and questions, cut to `benchmark.videos` and `benchmark.limit`."""
-    dataset = load_dataset(config.benchmark.name, _folder(config))
+    return _cut(load_dataset(config.benchmark.name, _folder(config)), config)
+
+
+def _cut(dataset: Dataset, config: RunConfig) -> Dataset:
     tasks = dataset.tasks[: config.benchmark.videos]
     cut = tuple(dataclasses.replace(task, questions=task.questions[: config.benchmark.limit]) for task in tasks)
     return dataclasses.replace(dataset, tasks=cut)
@@ -182,6 +200,10 @@ def _own_files(config: RunConfig) -> list[Path]:
     names = [name for arm in arms for name in (arm.method, arm.config.rerank.name)]
     files = [file_of(name) for name in names] + [arm.config.selection.scores for arm in arms]
     return list(dict.fromkeys(file.absolute() for file in files if file is not None and file.is_file()))
+
+
+def _own_digests(config: RunConfig) -> dict[str, str]:
+    return {str(path): digest for path, digest in digests(_own_files(config)).items()}
 
 
 def _make_runner(config: RunConfig, prepare: Prepare | None) -> Runner:
@@ -274,6 +296,7 @@ def _answer_all(pool: Pool[WorkItem, WorkResult], run: RunFolder, schedule: Sche
 
 def _append_answers(result: WorkResult, outcome: Outcome[WorkItem, WorkResult], run: RunFolder) -> None:
     run.check_revision(result.revision)
+    run.note_device(result.device)
     run.append([{**row, "node": outcome.node} for row in result.rows])
     for error in dict.fromkeys(row["error"] for row in result.rows if row["error"] is not None):
         _log.warning("question %s: %s (on %s)", outcome.item.question.id, error, outcome.node)
