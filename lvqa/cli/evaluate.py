@@ -201,6 +201,12 @@ def _summary(run: Run) -> str:
     type=click.Path(path_type=Path),
     help="Write every plot into this folder as PDF, SVG and PNG.",
 )
+@click.option(
+    "--submissions",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Write the files that LVBench, Video-MME, LongVideoBench or MLVU take into this folder.",
+)
 @click.option("--quiet", is_flag=True, help="Print no remarks.")
 def report(
     *,
@@ -209,6 +215,7 @@ def report(
     csv: Path | None,
     latex: Path | None,
     figures: Path | None,
+    submissions: Path | None,
     quiet: bool,
 ) -> None:
     """Report the results of run folders: tables and plots.
@@ -221,9 +228,10 @@ def report(
     csv = csv or html.with_suffix(".csv")
     result = Report(runs)
     click.echo(result.to_markdown(), nl=False)  # first, since a file may not be written
-    result.write(html=html, csv=csv, latex=latex, figures=figures)
+    result.write(html=html, csv=csv, latex=latex, figures=figures, submissions=submissions)
     if not quiet:
-        echo_message(f"written: {', '.join(str(path) for path in (html, csv, latex, figures) if path is not None)}")
+        files = [str(path) for path in (html, csv, latex, figures, submissions) if path is not None]
+        echo_message(f"written: {', '.join(files)}")
 
 
 def _default_page(runs: Sequence[Path]) -> Path:

@@ -25,7 +25,6 @@ from lvqa.evaluation.statistics import (
     cost,
     evidence_recall,
     index_cost,
-    official_accuracy,
 )
 
 __all__ = [
@@ -51,7 +50,6 @@ __all__ = [
     "is_unjudged",
     "join_runs",
     "load_run_config",
-    "official_accuracy",
     "read_run",
     "resolve_arms",
     "settings_of",

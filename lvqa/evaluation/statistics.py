@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 
 from lvqa.datasets import padded
-from lvqa.datasets.lvbench import official_letter
 from lvqa.evaluation.intervals import CONFIDENCE, ClusteredMean, holm
 from lvqa.evaluation.rows import COUNTED, Row, RowCounts, ScoredClip, is_correct, is_unjudged
 
@@ -87,15 +86,6 @@ def by_ability(rows: Iterable[Row], measure: Callable[[list[Row]], Share] = accu
         for tag in dict.fromkeys(row["tags"]):
             tagged[tag].append(row)
     return {tag: measure(tagged[tag]) for tag in sorted(tagged)}
-
-
-def official_accuracy(rows: Iterable[Row]) -> Share:
-    """Return LVBench's own figure: the share of correct ones among the answers in which its script finds a letter.
-
-    A question without an answer is left out, so an arm that fails often may look too good; `n` is how many count.
-    """
-    letters = [(row["video_id"], official_letter(row), row["target"]) for row in rows]
-    return Share.by_video((video, letter == target) for video, letter, target in letters if letter)
 
 
 # --- evidence --------------------------------------------------------------------------------------------------------

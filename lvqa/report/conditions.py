@@ -28,6 +28,10 @@ class PublishedResult:
     accuracy: dict[int, float]
     """Number of frames -> percent."""
 
+    def is_of(self, model: str) -> bool:
+        """Return whether a model, by its hub id or its folder, is the one of this result, and no relative of it."""
+        return model.rstrip("/").rpartition("/")[2] in (self.model, f"{self.model}-Instruct")
+
 
 FREERET = "FreeRet paper, Table 4 (arXiv 2509.24621)"
 PUBLISHED_RESULTS = (
