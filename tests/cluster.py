@@ -76,14 +76,14 @@ class Cluster:
         self.nodes: dict[str, ClusterNode] = {}
         options = ["--head", "--port", str(self.port), "--include-dashboard=false"]
         self.head = self._start("head", head_cores, [*options, "--temp-dir", str(self._ray_folder)])
-        wait_until(lambda: answers(self.port), 60)
+        wait_until(lambda: answers(self.port))
         time.sleep(2)
 
     def add(self, name: str, cores: int, **options: object) -> ClusterNode:
         """Start a node, and wait until it has joined, since two that start at once are in each other's way."""
         node = self._start(name, cores, ["--address", self.address], **options)  # type: ignore[arg-type]
         log = self.folder / f"{name}.log"
-        wait_until(lambda: b"runtime started" in log.read_bytes() or node.process.poll() is not None, 600)
+        wait_until(lambda: b"runtime started" in log.read_bytes() or node.process.poll() is not None)
         assert node.process.poll() is None, log.read_text()
         self.nodes[name] = node
         return node
