@@ -152,6 +152,20 @@ def test_each_worker_has_its_share_of_its_own_nodes_cores(run_tasks, cluster):
     assert outcomes[0]["value"] == [str(min(2, len(os.sched_getaffinity(0))))] and "1 of 1 worker started" in messages
 
 
+@pytest.mark.parametrize("is_live", [True, False], ids=["live", "ended"])
+def test_auto_is_the_cluster_that_ray_has_noted_on_this_machine(cluster, tmp_path, monkeypatch, is_live):
+    noted = tmp_path / "ray" / "ray_current_cluster"
+    noted.parent.mkdir()
+    noted.write_text(cluster.address if is_live else "127.0.0.1:1")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    driver = Driver(cluster, tmp_path, [("node",)], workers=1, address="auto")
+    if is_live:
+        assert driver.outcomes()[0]["value"] in {"n1", "n2"}
+    else:
+        driver.outcomes(code=1)
+        assert f"no Ray answers at '127.0.0.1:1', the auto of {noted} (" in driver.messages.splitlines()[-1]
+
+
 @contextlib.contextmanager
 def third_node(cluster: Cluster) -> Iterator[ClusterNode]:
     node = cluster.add("n3", 2)

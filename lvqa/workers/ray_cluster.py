@@ -198,12 +198,15 @@ def _join_cluster(address: str, runtime_env: Mapping[str, Any] | None) -> None:
 
     if address.startswith(("http://", "https://")):
         raise ClusterError(f"{address!r} is where jobs are submitted (ray job submit); {EXPECTED}")
-    target = _address_of_this_machine() if address == "auto" else address
-    if target is not None:
+    if address == "auto":
+        address, origin = _address_of_this_machine()
+    else:
+        origin = ""
+    if address != "auto":
         try:  # Ray itself would try for many minutes
-            socket.create_connection(_host_and_port(target), timeout=CONNECT_TIMEOUT_SECONDS).close()
+            socket.create_connection(_host_and_port(address), timeout=CONNECT_TIMEOUT_SECONDS).close()
         except (OSError, ValueError, OverflowError) as error:
-            raise ClusterError(f"no Ray answers at {address!r} ({error}); {EXPECTED}") from error
+            raise ClusterError(f"no Ray answers at {address!r}{origin} ({error}); {EXPECTED}") from error
     if address.startswith("ray://") and importlib.util.find_spec("grpc") is None:
         raise ClusterError(
             f"the address {address!r} needs Ray's client: pip install 'lvqa[cluster]', or give host:port"
@@ -220,12 +223,16 @@ def _join_cluster(address: str, runtime_env: Mapping[str, Any] | None) -> None:
         raise ClusterError(f"cannot join Ray at {address!r}: {reason}") from error
 
 
-def _address_of_this_machine() -> str | None:
-    """Return the address of the cluster that this machine is part of, as Ray has noted it; it may have ended."""
-    noted = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+def _address_of_this_machine() -> tuple[str, str]:
+    """Return the address that `auto` stands for, and where it stands; "auto" if only Ray may find one."""
+    if address := os.environ.get("RAY_ADDRESS"):
+        return address, ", the auto of RAY_ADDRESS"
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # as Ray looks for it
+    noted = Path(folder, "ray", "ray_current_cluster")
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        return noted.read_text().strip() or None
-    return None
+        if address := noted.read_text().strip():
+            return address, f", the auto of {noted}"
+    return "auto", ""
 
 
 def _within(seconds: float, action: Callable[[], object]) -> None:
