@@ -228,6 +228,7 @@ def test_a_lost_head_ends_the_driver_in_one_line(tmp_path):
         cluster.add("n1", 1)
         driver = Driver(cluster, tmp_path, [("sleep", 0.3 + i / 1000) for i in range(1000)])
         wait_until(driver.lines)
+        send(cluster.nodes["n1"].actors()[0], signal.SIGKILL)  # for the loss of a worker Ray asks the head
         cluster.head.kill()
         driver.outcomes(code=1)
         assert driver.messages.splitlines()[-1].startswith("the head of the cluster at ")
