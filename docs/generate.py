@@ -97,11 +97,17 @@ TYPES = {
     "NonNegativeFloat": "a number, 0 or more",
     "bool": "true or false",
     "Path": "a path",
+    "Judge": "`exact`, `normalised`, or a mapping",
     "Budgets": "a list of whole numbers, 1 or more",
 }
 """How a page names the types of settings."""
 
-RUN_SECTIONS = {"SyntheticVideos": "benchmark.make", "BenchmarkConfig": "benchmark", "ArmConfig": "arms"}
+RUN_SECTIONS = {
+    "SyntheticVideos": "benchmark.make",
+    "JudgeModel": "benchmark.judge",
+    "BenchmarkConfig": "benchmark",
+    "ArmConfig": "arms",
+}
 
 
 def type_text(node: ast.expr) -> str:
@@ -462,7 +468,7 @@ def links_page() -> str:
     texts = {path.name: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md") if path.name != "links.md"}
     texts |= {"methods.md": methods_page(), "settings.md": settings_page()}
     for page, text in sorted(texts.items()):
-        for address in sorted(set(re.findall(r"https?://[^\s)>`\"']+", text))):
+        for address in sorted(set(re.findall(r"https?://(?!localhost)[^\s)>`\"']+", text))):
             used.setdefault(address.rstrip(".,;"), []).append(page)
     lines = [
         f"| <{address}> | {', '.join(f'[{page}]({page})' for page in pages)} |"

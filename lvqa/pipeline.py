@@ -103,6 +103,14 @@ class LongVideoQA:
         """
         return LongVideoQA(self.model, config, progress=self.progress, sessions=self._sessions)
 
+    @property
+    def device_name(self) -> str:
+        """The name of the GPU that computes, or "cpu"."""
+        import torch
+
+        device = self.model.device
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
     # --- what a user calls ------------------------------------------------------------------------------------------
 
     def ask(

@@ -84,7 +84,7 @@ ARROWS = {
     },
     "evaluation": {
         *("caveats", "components", "config", "costs", "datasets", "files", "index", "indexing", "node_check"),
-        *("pipeline", "plugins", "provenance", "records", "validation", "video", "workers"),
+        *("pipeline", "plugins", "prompts", "provenance", "records", "validation", "video", "workers"),
     },
     "lmms": {"datasets", "config", "pipeline", "records"},
     "diagnostics": MODEL | {"pipeline", "rerank", "session"},

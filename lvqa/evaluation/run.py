@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +16,14 @@ from lvqa.caveats import is_about_question
 from lvqa.components import check_settings
 from lvqa.config import Config, load_yaml
 from lvqa.datasets import Dataset, VideoTask, load_dataset, named
+from lvqa.evaluation.changes import check_inputs, digests
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
+from lvqa.evaluation.judges import check_judge
 from lvqa.evaluation.lengths import video_lengths
 from lvqa.evaluation.rows import Row
 from lvqa.evaluation.runner import Runner, WorkResult, blank_row
 from lvqa.evaluation.schedule import Schedule, WorkItem
-from lvqa.evaluation.settings import RunConfig, resolve_arms
+from lvqa.evaluation.settings import Judge, JudgeModel, RunConfig, resolve_arms
 from lvqa.index import default_store
 from lvqa.node_check import node_check
 from lvqa.plugins import absolute, file_of
@@ -66,32 +69,24 @@ def evaluate(
             raised before anything is loaded or written. Or no machine is left that can work: the run goes on later.
     """
     check_run(config)
-    dataset = chosen_tasks(config)
-    _check_scorable(dataset)
-    missing = missing_videos(dataset)
-    if missing:
-        message = f"{len(missing)} of {len(dataset.tasks)} videos have no file: {', '.join(missing)}"
-        if not config.allow_missing:
-            raise LvqaError(f"{message}; get them into {_folder(config) / 'videos'}, or go on without: --allow-missing")
-        _log.warning("%s; their questions are left out", message)
-    for line in dataset.skipped:
-        _log.info("%s", line)
+    whole = load_dataset(config.benchmark.name, _folder(config))
+    dataset = _cut(whole, config)
+    _check_scorable(dataset, config.benchmark.judge)
+    missing = _check_videos(dataset, config)
     tasks = [task for task in dataset.tasks if task.video_id not in missing]
-    if not tasks:
-        raise LvqaError(f"none of the {len(dataset.tasks)} videos is in {_folder(config) / 'videos'}")
+    check = functools.partial(check_inputs, dataset=whole, store=_store_folder(config))
     is_new = not folder.exists()
     try:
-        with open_run(folder, config, retry_failed=retry_failed) as run:
-            questions = sum(len(task.questions) for task in tasks)
-            run.describe(
-                videos=len(tasks), questions=questions, missing=missing, skipped=[*dataset.warnings, *dataset.skipped]
-            )
+        with open_run(folder, config, retry_failed=retry_failed, check=check, files=_own_digests(config)) as run:
+            _describe(run, dataset, tasks, missing, _folder(config))
             schedule = _schedule(config, tasks, run)
             if schedule.num_left:
                 if run.answered:
                     _log.info("%s: %d answers are there, %d are lacking", folder, len(run.answered), schedule.num_left)
                 with _open_pool(config, run, tasks, prepare, report := _Report(schedule, progress, status)) as pool:
                     _answer_all(pool, run, schedule, report)
+            run.note_contents()
+            run.judge()
     except ClusterError:
         if is_new:  # nothing has been asked
             shutil.rmtree(folder, ignore_errors=True)
@@ -99,6 +94,21 @@ def evaluate(
     except ClusterLostError as error:
         raise LvqaError(f"{error}; {folder} goes on from there with the same command and a cluster") from error
     return read_run(folder)
+
+
+def _describe(
+    run: RunFolder, dataset: Dataset, tasks: Sequence[VideoTask], missing: Sequence[str], folder: Path
+) -> None:
+    """Note in run.json what is asked."""
+    for line in dataset.skipped:
+        _log.info("%s", line)
+    run.describe(
+        videos=len(tasks),
+        questions=sum(len(task.questions) for task in tasks),
+        missing=missing,
+        skipped=[*dataset.warnings, *dataset.skipped],
+        annotations={os.path.relpath(path, folder): digest for path, digest in digests(dataset.files).items()},
+    )
 
 
 def check_run(config: RunConfig) -> None:
@@ -109,21 +119,43 @@ def check_run(config: RunConfig) -> None:
 
 def chosen_tasks(config: RunConfig) -> Dataset:
     """Return the benchmark's videos and questions, cut to `benchmark.videos` and `benchmark.limit`."""
-    dataset = load_dataset(config.benchmark.name, _folder(config))
+    return _cut(load_dataset(config.benchmark.name, _folder(config)), config)
+
+
+def _cut(dataset: Dataset, config: RunConfig) -> Dataset:
     tasks = dataset.tasks[: config.benchmark.videos]
     cut = tuple(dataclasses.replace(task, questions=task.questions[: config.benchmark.limit]) for task in tasks)
     return dataclasses.replace(dataset, tasks=cut)
 
 
-def _check_scorable(dataset: Dataset) -> None:
-    """Raise LvqaError for questions whose answers could not be called correct or wrong."""
+def _check_scorable(dataset: Dataset, judge: Judge | None) -> None:
+    """Raise LvqaError for questions whose answers could not be called correct or wrong; all that they lack is named."""
+    if isinstance(judge, JudgeModel):
+        check_judge(judge)
     questions = [question for task in dataset.tasks for question in task.questions]
-    for lacking, ids in (
-        ("options, and free answers can't be scored", [q.id for q in questions if not q.options]),
-        ("answer, so nothing can be scored", [q.id for q in questions if q.answer is None]),
-    ):
-        if ids:
-            raise LvqaError(f"{len(ids)} of {counted(len(questions), 'question')} have no {lacking}: {named(ids)}")
+    lacking = {
+        "have no answer, so nothing can be scored": [q.id for q in questions if q.answer is None],
+        "have no options, and free answers can't be scored without benchmark.judge": [
+            q.id for q in questions if not q.options and judge is None
+        ],
+    }
+    total = counted(len(questions), "question")
+    problems = [f"{len(ids)} of {total} {problem}: {named(ids)}" for problem, ids in lacking.items() if ids]
+    if problems:
+        raise LvqaError("; ".join(problems))
+
+
+def _check_videos(dataset: Dataset, config: RunConfig) -> list[str]:
+    """Return the videos that the run goes on without; raise LvqaError if that is not allowed, or none is left."""
+    missing, folder = missing_videos(dataset), _folder(config) / "videos"
+    if len(missing) == len(dataset.tasks):
+        raise LvqaError(f"none of the {len(dataset.tasks)} videos is in {folder}")
+    if missing:
+        message = f"{len(missing)} of {len(dataset.tasks)} videos have no file: {', '.join(missing)}"
+        if not config.allow_missing:
+            raise LvqaError(f"{message}; get them into {folder}, or go on without: --allow-missing")
+        _log.warning("%s; their questions are left out", message)
+    return missing
 
 
 def missing_videos(dataset: Dataset) -> list[str]:
@@ -171,6 +203,10 @@ def _own_files(config: RunConfig) -> list[Path]:
     return list(dict.fromkeys(file.absolute() for file in files if file is not None and file.is_file()))
 
 
+def _own_digests(config: RunConfig) -> dict[str, str]:
+    return {str(path): digest for path, digest in digests(_own_files(config)).items()}
+
+
 def _make_runner(config: RunConfig, prepare: Prepare | None) -> Runner:
     """Load the model; this runs in a worker."""
     if prepare is not None:
@@ -180,10 +216,12 @@ def _make_runner(config: RunConfig, prepare: Prepare | None) -> Runner:
 
 def _schedule(config: RunConfig, tasks: Sequence[VideoTask], run: RunFolder) -> Schedule:
     """Return what is to be asked; the longest videos come first where several workers share them."""
-    paths = [task.path for task in tasks]
-    lengths = video_lengths(paths) if config.workers not in (0, 1) and len(paths) > 1 else None
-    at_once = config.questions_at_once
-    return Schedule(tasks, resolve_arms(config), run.answered, questions_at_once=at_once, seconds=lengths)
+    make = functools.partial(
+        Schedule, tasks, resolve_arms(config), run.answered, questions_at_once=config.questions_at_once
+    )
+    schedule = make()
+    are_shared = config.workers not in (0, 1) and len(tasks) > 1 and schedule.num_left
+    return make(seconds=video_lengths([task.path for task in tasks])) if are_shared else schedule
 
 
 # --- the work --------------------------------------------------------------------------------------------------------
@@ -269,6 +307,7 @@ def _answer_all(pool: Pool[WorkItem, WorkResult], run: RunFolder, schedule: Sche
 
 def _append_answers(result: WorkResult, outcome: Outcome[WorkItem, WorkResult], run: RunFolder) -> None:
     run.check_revision(result.revision)
+    run.note_device(result.device)
     run.append([{**row, "node": outcome.node} for row in result.rows])
     errors = dict.fromkeys((row["question_id"], row["error"]) for row in result.rows if row["error"] is not None)
     for question_id, error in errors:

@@ -23,10 +23,11 @@ DECIMALS = 6
 
 @dataclass(frozen=True, slots=True)
 class WorkResult:
-    """The rows of a work item, and the revision of the model that answered."""
+    """The rows of a work item, the revision of the model that answered, and the device that it ran on."""
 
     rows: tuple[Row, ...]
     revision: str
+    device: str
 
 
 class Runner:
@@ -72,7 +73,7 @@ class Runner:
                 rows.append(_with_result(row, results[name, budget][i], self._arms))
             if lacking:  # what building the indexes cost stands in the rows of one question
                 indexes = dict.fromkeys(indexes, RowIndex(reused=True, counts=_row_counts(Counts()), seconds=0.0))
-        return WorkResult(tuple(rows), self.identity)
+        return WorkResult(tuple(rows), self.identity, self._first.device_name)
 
     def _results(
         self, questions: Sequence[Question], video: Video, arm: Arm, budget: int
@@ -143,6 +144,9 @@ def blank_row(video_id: str, question: Question, arm: str, budget: int) -> Row:
         "node": None,
         "session": 0,
         "by_place": False,
+        "judge": None,
+        "judged_correct": None,
+        "judge_text": None,
         "error": None,
     }
 

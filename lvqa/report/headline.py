@@ -25,6 +25,18 @@ def headlines(
     return sections
 
 
+def figures_of(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list[dict[str, Figure]]:
+    """Return for each condition the figures of its benchmark; none of open questions, which no script reads."""
+    names = {run.name: run.run.config.benchmark.name for run in runs}
+    return [_figures(names[condition.run], condition) for condition in conditions]
+
+
+def _figures(benchmark: str, condition: Condition) -> dict[str, Figure]:
+    if benchmark not in DATASETS or condition.judge is not None:
+        return {}
+    return DATASETS[benchmark].headline(condition.rows)
+
+
 def _tables(reader: type[DatasetReader], conditions: Sequence[Condition]) -> list[Table]:
     """Return for each budget a table with a line for each figure and a column for each arm."""
     tables = []

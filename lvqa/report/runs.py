@@ -21,10 +21,12 @@ from lvqa.report.conditions import (
     read_runs,
     why_not_comparable,
 )
-from lvqa.report.headline import headlines
+from lvqa.report.csv_file import to_csv
+from lvqa.report.headline import figures_of, headlines
 from lvqa.report.latex import escape_latex, to_latex
 from lvqa.report.methods import methods_paragraph, settings_lines
 from lvqa.report.page import data_url, render_page, write_file
+from lvqa.report.submissions import write_submissions
 from lvqa.report.tables import Table, to_markdown
 
 FIGURE_FORMATS = ("pdf", "svg", "png")
@@ -69,6 +71,7 @@ class Report:
         csv: Path | None = None,
         latex: Path | None = None,
         figures: Path | None = None,
+        submissions: Path | None = None,
     ) -> None:
         """Write the report in other forms.
 
@@ -77,16 +80,20 @@ class Report:
             csv: Where the figures are written as numbers.
             latex: Where the tables and the methods paragraph are written in LaTeX, for the package booktabs.
             figures: A folder for the plots, each as PDF, SVG and PNG.
+            submissions: A folder for the files in which benchmarks take submissions.
 
         Raises:
             LvqaError: A file can't be written.
         """
         if csv is not None:
-            write_file(csv, tables.to_csv(self._conditions).encode("utf-8", errors="backslashreplace"))
+            text = to_csv(self._conditions, figures_of(self._runs, self._conditions))
+            write_file(csv, text.encode("utf-8", errors="backslashreplace"))
         if latex is not None:
             write_file(latex, _latex(self._runs, self._sections).encode("utf-8", errors="backslashreplace"))
         if figures is not None:
             _write_figures(figures, self._sections)
+        if submissions is not None:
+            write_submissions(submissions, self._runs, self._conditions)
         if html is not None:
             write_file(html, _page(self._runs, self._sections))
 
@@ -110,12 +117,19 @@ def _sections(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list
         sections += [_recall(conditions), _paired(conditions)]
         sections += [_cost(runs, conditions), *_headlines(runs, conditions)]
     sections += [_not_compared(runs), _failures(runs), _warnings(runs), _methods(runs)]
-    share = failed_share(runs)
+    share = failed_share(runs) + _judges(conditions)
     return [
         replace(section, text=f"{section.text} {share}") if section.tables else section
         for section in sections
         if section.tables or section.lines
     ]
+
+
+def _judges(conditions: Sequence[Condition]) -> str:
+    """Return what the names of open questions' lines mean, as a sentence; "" if there are none."""
+    judges = dict.fromkeys(condition.judge for condition in conditions if condition.judge)
+    names = " or ".join(f"open ({clean(judge)})" for judge in judges)
+    return f" Lines named {names} are about open questions, whose answers that judge scored." if judges else ""
 
 
 def _overview(conditions: Sequence[Condition]) -> Section:
@@ -130,9 +144,9 @@ def _overview(conditions: Sequence[Condition]) -> Section:
 
 def _accuracy(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Section:
     benchmarks, budgets = {run.benchmark for run in runs}, {condition.budget for condition in conditions}
-    # A figure of another model shares no axes with these.
-    of_model = [p for p in PUBLISHED_RESULTS if all(p.model in run.run.config.model.name for run in runs)]
-    comparable = [p for p in of_model if p.benchmark in benchmarks and budgets & {*p.accuracy}]
+    # A figure of another model, or of another benchmark, shares no axes with these.
+    of_model = [p for p in PUBLISHED_RESULTS if all(p.is_of(run.run.config.model.name) for run in runs)]
+    comparable = [p for p in of_model if {p.benchmark} == benchmarks and budgets & {*p.accuracy}]
     models = dict.fromkeys(p.model for p in comparable)
     return Section(
         "Accuracy",
