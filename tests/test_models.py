@@ -490,7 +490,8 @@ def test_logits_with_a_prefix_equal_those_of_the_whole_prompt(folder: Path, max_
         assert 0 < model.counts.tokens_prefilled - before < num_prefix_tokens
 
 
-@pytest.mark.parametrize("i", range(4))
+@pytest.mark.parametrize("i", range(2))
+@pytest.mark.slow
 def test_replies_behind_a_prefix_are_those_to_the_whole_prompt(model: Decoder, i: int) -> None:
     clip: Prompt = ("Look:", encoded_clip(model, 3, seed=i))
     ends: Prompt = ("What?",) if i else ("and this:", encoded_clip(model, 1, rows=1, cols=2, seed=5), "What is it?")
@@ -517,6 +518,7 @@ def test_replies_behind_a_prefix_are_those_to_the_whole_prompt(model: Decoder, i
         ("Look at this.", "And that?"),
     ],
 )
+@pytest.mark.slow
 def test_a_text_that_is_read_with_a_prefix_changes_nothing(model: Decoder, lead: str, suffix: str) -> None:
     prompts: list[Prompt] = [("So:", encoded_clip(model, 2, seed=seed)) for seed in range(3)]
     plain, leading = model.prefill_prefix(prompts), model.prefill_prefix(prompts, lead=lead)
@@ -532,6 +534,7 @@ def test_a_text_that_is_read_with_a_prefix_changes_nothing(model: Decoder, lead:
     )
 
 
+@pytest.mark.slow
 def test_what_prompts_begin_with_is_read_once(model: Decoder) -> None:
     frames: list[Prompt] = [("Look:", replace(encoded_clip(model, 2, seed=seed), source=seed)) for seed in range(6)]
     whole: list[Prompt] = [(*frames[seed], f"What is {i}?") for i, seed in enumerate((0, 1, 2, 3, 4, 5, 0, 2))]
