@@ -10,9 +10,10 @@ from lvqa import prompts
 from lvqa.costs import CostMeter
 from lvqa.letters import named_letter
 from lvqa.models import Model
+from lvqa.pairs import PACKINGS, Pair, is_split, runs_of_pairs
 from lvqa.records import ModelOutput, Question
 from lvqa.session import MediaKey, VideoSession
-from lvqa.visual_tokens import Pair, VisualTokens, pairs_of_frames, runs_of_pairs
+from lvqa.visual_tokens import VisualTokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,12 +39,15 @@ class Answerer:
     `time_encoding`: "text" shows each run of neighbouring frames as one video with its time in words before it;
     "mrope" shows one video whose temporal positions are the true seconds; "index" one video at a constant step.
 
+    `packing`: a name in PACKINGS. Where the frames of a pair lie apart, "text" tells the time of both.
+
     `mode`, for multiple choice: "logits" shows the options and takes the letter with the largest logit; "text" shows
     them, generates, and takes the letter that the text names; "likelihood" asks the bare question and takes the option
     that is likeliest, word for word, as the reply.
     """
 
     time_encoding: str = "text"
+    packing: str = "sampled"
     mode: str = "logits"
     max_new_tokens: int = 64
 
@@ -65,7 +69,7 @@ class Answerer:
         new = {
             key: AnswerRequest(
                 question,
-                pairs_of_frames(map(session.grid.frame_at, seconds), session.grid),
+                PACKINGS[self.packing](map(session.grid.frame_at, seconds), session.grid),
                 session.query_media(question),
             )
             for key, question, seconds in zip(keys, questions, times, strict=True)
@@ -87,24 +91,28 @@ class Answerer:
         Multiple choice as `mode` says; generated text may name no letter, and then `option` is None. A free question
         gets greedy text.
         """
-        contexts = [(*self.frame_parts(request.pairs, tokens), *request.media) for request in requests]
+        batch = [(*self.frame_parts(r.pairs, tokens), *r.media, self._text(r.question)) for r in requests]
         outputs: dict[int, ModelOutput] = {}
         by_letters: dict[str, list[int]] = {}
-        for i, (request, context) in enumerate(zip(requests, contexts, strict=True)):
+        for i, (request, prompt) in enumerate(zip(requests, batch, strict=True)):
             question = request.question
             if not question.options or self.mode == "text":
-                text = model.generate((*context, prompts.answer(question)), max_new_tokens=self.max_new_tokens)
+                text = model.generate(prompt, max_new_tokens=self.max_new_tokens)
                 outputs[i] = ModelOutput(text, named_letter(text, question.options), ())
             elif self.mode == "likelihood":
-                logits = model.reply_log_probs((*context, prompts.short_answer(question)), question.options)
-                outputs[i] = _likeliest(question, logits)
+                outputs[i] = _likeliest(question, model.reply_log_probs(prompt, question.options))
             else:
                 by_letters.setdefault(question.letters, []).append(i)
         for letters, indices in by_letters.items():
-            batch = [(*contexts[i], prompts.answer(requests[i].question)) for i in indices]
-            rows = model.next_token_logits(batch, list(letters))
+            rows = model.next_token_logits([batch[i] for i in indices], list(letters))
             outputs |= {i: _likeliest(requests[i].question, row) for i, row in zip(indices, rows, strict=True)}
-        return [outputs[i] for i in range(len(requests))]
+        lengths = map(model.prompt_length, batch)
+        return [replace(outputs[i], tokens=n, visual_tokens=visual) for i, (n, visual) in enumerate(lengths)]
+
+    def _text(self, question: Question) -> str:
+        """Return the text behind the frames."""
+        is_compared = question.options and self.mode == "likelihood"
+        return prompts.short_answer(question) if is_compared else prompts.answer(question)
 
     def frame_parts(self, pairs: Sequence[Pair], tokens: VisualTokens) -> list[Part]:
         """Return the part of the prompt that shows the frames: nothing if there are none."""
@@ -116,7 +124,8 @@ class Answerer:
         runs = runs_of_pairs(pairs, tokens.grid)
         parts: list[Part] = []
         for run, clip in zip(runs, tokens.clips(runs), strict=True):
-            parts += [prompts.timestamp(tokens.grid.seconds_of(run[0][0])), clip]
+            frames = run[0] if is_split(run[0], tokens.grid) else run[0][:1]
+            parts += [" ".join(prompts.timestamp(tokens.grid.seconds_of(frame)) for frame in frames), clip]
         return parts
 
 

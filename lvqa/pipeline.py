@@ -58,6 +58,7 @@ class LongVideoQA:
         self._find_caveats = partial(find_caveats, model, has_probabilities=has_probabilities(config))
         self._answerer = Answerer(
             time_encoding=config.answer.time_encoding or model.time_encoding,
+            packing=config.answer.packing or model.answer_packing,
             mode=config.answer.mode or model.answer_mode,
             max_new_tokens=config.answer.max_new_tokens,
         )

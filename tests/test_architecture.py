@@ -45,7 +45,7 @@ LIBRARIES = {
 # module -> the modules that it may import. The package itself (its lazy names) is the module "lvqa".
 BASE = {"prompts", "records", "validation"}
 MODEL = BASE | {"costs", "embedding", "models"}
-SESSION = MODEL | {"config", "index", "session", "video", "visual_tokens"}
+SESSION = MODEL | {"config", "index", "pairs", "session", "video", "visual_tokens"}
 ARROWS = {
     "records": set(),
     "files": set(),
@@ -66,7 +66,8 @@ ARROWS = {
     "models": {"prompts", "records"},
     "embedding": {"models", "prompts", "records"},
     "rerank": BASE | {"models", "plugins"},
-    "visual_tokens": {"models", "image", "records", "video"},
+    "pairs": {"records", "video"},
+    "visual_tokens": {"models", "image", "pairs", "records", "video"},
     "session": {"audio", *SESSION},
     "answering": SESSION | {"letters"},
     "letters": {"records"},

@@ -22,6 +22,7 @@ def row(prediction="A", target="A", **fields):
         "option_scores": [1.0],
     }
     empty = {"embedded": [], "reranked": [], "times_seconds": [], "index": None, "seconds": {}, "error": None}
+    empty |= {"answer_tokens": None, "answer_visual_tokens": None}
     counts = {"frames_decoded": 0, "pairs_encoded": 0, "tokens_prefilled": 0}
     return {**blank, **empty, "counts": counts, "prediction": prediction, "target": target, **fields}
 
@@ -205,13 +206,14 @@ def counts(frames, pairs, tokens):
 
 def test_cost_is_the_mean_of_answered_questions():
     rows = [
-        row(counts=counts(4, 2, 100), seconds={"rank": 1.0, "answer": 2.0}),
+        row(counts=counts(4, 2, 100), seconds={"rank": 1.0, "answer": 2.0}, answer_tokens=60, answer_visual_tokens=48),
         row(counts=counts(0, 0, 300), seconds={"answer": 4.0}),
         failed(counts=counts(0, 0, 0)),
     ]
     mean = cost(rows)
     assert (mean.n, mean.frames_decoded, mean.pairs_encoded, mean.tokens_prefilled) == (2, 2, 1, 200)
     assert mean.seconds == {"rank": 0.5, "answer": 3.0}
+    assert (mean.answer_tokens, mean.answer_visual_tokens) == (60, 48), "rows of older formats do not say it"
     assert cost([]).n == 0 and math.isnan(cost([]).tokens_prefilled)
 
 

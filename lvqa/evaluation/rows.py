@@ -15,23 +15,26 @@ from typing import Any, Literal, TypedDict
 from lvqa.records import LvqaError
 from lvqa.validation import FiniteFloat, NonNegativeInt, convert, decode_json, parse_json
 
-ROWS_FORMAT = 3
-"""The format of the rows that are written here. Those of lvqa 0.1 are format 1; format 2 has no keys of NEW_KEYS."""
+ROWS_FORMAT = 4
+"""The format of the rows that are written here. Those of lvqa 0.1 are format 1."""
 
 OLD_KEYS = {"video": "video_id", "question": "question_id", "right": "target", "letter": "prediction"}
 """The keys of format 1, and what they are called now. It had neither the question's text nor its options."""
 
-NEW_KEYS: Mapping[str, Any] = {
-    "video_path": None,
-    "content_id": None,
-    "duration_seconds": None,
-    "warnings": [],
-    "frames_substituted": None,
-    "node": None,
-    "session": 0,
-    "by_place": False,
+NEW_KEYS: Mapping[int, Mapping[str, Any]] = {
+    3: {
+        "video_path": None,
+        "content_id": None,
+        "duration_seconds": None,
+        "warnings": [],
+        "frames_substituted": None,
+        "node": None,
+        "session": 0,
+        "by_place": False,
+    },
+    4: {"answer_tokens": None, "answer_visual_tokens": None},
 }
-"""The keys that formats 1 and 2 lack, and what stands in their place."""
+"""A format -> the keys that older ones lack, and what stands in their place."""
 
 Key = tuple[str, str, str, int]
 """What tells a row from all others: video, question, arm and budget."""
@@ -104,6 +107,10 @@ class Row(TypedDict):
     """How many clips the whole video has."""
     counts: RowCounts
     """What the answer cost, as numbers of things."""
+    answer_tokens: NonNegativeInt | None
+    """How many tokens the prompt of the answer had; null without an answer, and in rows of before format 4."""
+    answer_visual_tokens: NonNegativeInt | None
+    """How many of them showed the frames; null as in `answer_tokens`."""
     index: RowIndex | None
     """What the index cost; null in an arm that needs none."""
     seconds: dict[str, FiniteFloat]
@@ -180,8 +187,11 @@ def _row(line: bytes, origin: str) -> Row:
         return decode_json(line, Row, origin=origin)
     except LvqaError:
         tree = parse_json(line, origin=origin)
-        if not isinstance(tree, dict) or NEW_KEYS.keys() & tree.keys():
+        lacking = [keys for keys in NEW_KEYS.values() if isinstance(tree, dict) and not keys.keys() & tree.keys()]
+        if not lacking:
             raise
     if "video_id" not in tree and OLD_KEYS.keys() <= tree.keys():
         tree = {OLD_KEYS.get(key, key): value for key, value in tree.items()} | {"question": "", "options": []}
-    return convert({**tree, **NEW_KEYS}, Row, origin=origin)
+    for keys in lacking:
+        tree = {**keys, **tree}
+    return convert(tree, Row, origin=origin)

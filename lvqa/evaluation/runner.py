@@ -128,6 +128,8 @@ def blank_row(item: WorkItem, arm: str, budget: int) -> Row:
         "reranked": [],
         "num_clips": 0,
         "counts": _row_counts(Counts()),
+        "answer_tokens": None,
+        "answer_visual_tokens": None,
         "index": None,
         "seconds": {},
         "warnings": [],
@@ -175,6 +177,8 @@ def _with_answer(row: Row, answer: Answer, arm: Arm) -> Row:
         "warnings": list(answer.caveats.warnings),
         "frames_substituted": answer.caveats.frames_substituted,
         "counts": _row_counts(counts),
+        "answer_tokens": answer.answer_tokens,
+        "answer_visual_tokens": answer.answer_visual_tokens,
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
     }
 

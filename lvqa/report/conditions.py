@@ -77,7 +77,8 @@ class Condition:
     """The rows of the baseline at the same budget: of the arm that this arm or its run names as the baseline, or else
     of the uniform arm of its run, or of another run that can be compared with it (see `why_not_comparable`).
 
-    None if there is no such arm, in an arm without frames, and in the baseline itself.
+    A uniform arm whose frames are packed or answered otherwise is none. None if there is no such arm, in an arm without
+    frames, and in the baseline itself.
     """
     baseline_name: str
     """The baseline's name: "uniform frames", or the name of the arm; empty if there is no baseline."""
@@ -162,9 +163,15 @@ def _baseline(
         candidates = [other for other in candidates if other[:2] == (run, arm.baseline)]
     else:
         candidates = [other for other in candidates if _method(other, arms) == BASELINE]
+        candidates = [other for other in candidates if _answers_alike(arm, arms.get(other[:2]))]
         candidates = [other for other in candidates if not {(run, other[0]), (other[0], run)} & incomparable]
     best = min(candidates, key=lambda other: other[0] != run, default=key)
     return None if best == key else best
+
+
+def _answers_alike(arm: Arm | None, other: Arm | None) -> bool:
+    """Return whether two arms give the model frames, and read its answer, in the same way."""
+    return arm is None or other is None or arm.config.answer == other.config.answer
 
 
 def why_not_comparable(runs: Sequence[NamedRun]) -> dict[tuple[str, str], str]:

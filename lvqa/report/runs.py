@@ -122,7 +122,8 @@ def _overview(conditions: Sequence[Condition]) -> Section:
     return Section(
         "Overview",
         "Accuracy: percent of all questions. Evidence: percent of the questions with an annotated time of which a "
-        "frame was selected. Tokens: prefilled to rank and answer a question on an indexed video. Difference: "
+        "frame was selected. Tokens: prefilled to rank and answer a question on an indexed video; those of the "
+        "answer's own prompt stand apart, so that equal budgets can be seen to be equal. Difference: "
         "points of accuracy on the same questions. Intervals are 95%; the sections below explain them.",
         [tables.overview_table(conditions)],
     )
