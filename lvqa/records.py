@@ -119,6 +119,16 @@ class Frames:
 
 
 @dataclass(frozen=True, slots=True)
+class Subtitle:
+    """A line of subtitles."""
+
+    start_seconds: float
+    end_seconds: float
+    """Where it ends; infinity if the file does not say."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A question, with what a benchmark knows about it."""
 
@@ -141,6 +151,8 @@ class Question:
     """The abilities that the question tests, as the benchmark names them."""
     evidence_seconds: tuple[float, float] | None = None
     """The annotated start and end of the evidence."""
+    subtitles: tuple[Subtitle, ...] | None = None
+    """The subtitles of its video that may be shown; empty if the video has none, None: they are not to be shown."""
 
     @property
     def letters(self) -> str:

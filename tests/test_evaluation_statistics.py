@@ -59,6 +59,11 @@ def test_a_failure_is_wrong_and_left_out_of_the_official_figure():
     assert (official_accuracy(rows).hits, official_accuracy(rows).n) == (1, 2)
 
 
+def test_an_empty_reply_is_wrong_in_the_official_figure():
+    rows = [row("A"), row(None, text="", option_scores=[]), failed()]
+    assert (official_accuracy(rows).hits, official_accuracy(rows).n) == (1, 2)
+
+
 def test_a_question_without_a_known_target_is_never_correct():
     assert accuracy([row(None, None), failed(target=None)]).hits == 0
 

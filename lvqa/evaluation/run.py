@@ -24,6 +24,7 @@ from lvqa.index import default_store
 from lvqa.node_check import node_check
 from lvqa.plugins import absolute, file_of
 from lvqa.records import LvqaError, clock_time, counted
+from lvqa.validation import require
 from lvqa.workers import ClusterError, ClusterLostError, Outcome, Pool, Prepare
 
 _log = logging.getLogger(__name__)
@@ -102,16 +103,42 @@ def evaluate(
 
 def check_run(config: RunConfig) -> None:
     """Raise LvqaError for a setting of an arm that no module knows. Costs nothing."""
+    config.benchmark.check()
     for arm in resolve_arms(config):
         check_settings(arm.complete)
+        if arm.config.answer.mode is not None and config.benchmark.answer_format is not None:
+            allowed = f"null, since protocol {config.benchmark.protocol!r} reads generated replies"
+            require(False, f"answer.mode of arm {arm.name!r}", arm.config.answer.mode, allowed)
 
 
 def chosen_tasks(config: RunConfig) -> Dataset:
     """Return the benchmark's videos and questions, cut to `benchmark.videos` and `benchmark.limit`."""
     dataset = load_dataset(config.benchmark.name, _folder(config))
     tasks = dataset.tasks[: config.benchmark.videos]
-    cut = tuple(dataclasses.replace(task, questions=task.questions[: config.benchmark.limit]) for task in tasks)
-    return dataclasses.replace(dataset, tasks=cut)
+    cut = [dataclasses.replace(task, questions=task.questions[: config.benchmark.limit]) for task in tasks]
+    dataset = dataclasses.replace(dataset, tasks=tuple(cut))
+    return _with_subtitles(dataset, config) if config.benchmark.shows_subtitles else dataset
+
+
+def _with_subtitles(dataset: Dataset, config: RunConfig) -> Dataset:
+    """Return the dataset with the subtitles of its videos in its questions; a video without any has empty ones."""
+    without = [task.video_id for task in dataset.tasks if task.subtitles is None]
+    if len(without) == len(dataset.tasks):
+        raise LvqaError(
+            f"benchmark.subtitles: {config.benchmark.name} has no file of subtitles in {_folder(config)}; "
+            "put them where it publishes them, or set it to false"
+        )
+    tasks = []
+    for task in dataset.tasks:
+        lines = () if task.subtitles is None else task.subtitles.read()
+        questions = tuple(dataclasses.replace(question, subtitles=lines) for question in task.questions)
+        tasks.append(dataclasses.replace(task, questions=questions))
+    warnings = dataset.warnings
+    if without:
+        line = f"{len(without)} of {counted(len(tasks), 'video')} have no subtitles, and are asked without: "
+        warnings += (line + named(without),)
+        _log.warning("%s", warnings[-1])
+    return dataclasses.replace(dataset, tasks=tuple(tasks), warnings=warnings)
 
 
 def _check_scorable(dataset: Dataset) -> None:

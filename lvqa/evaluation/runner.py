@@ -47,7 +47,9 @@ class Runner:
     def __init__(self, config: RunConfig) -> None:
         """Load the model, once. Raises LvqaError for what is unknown."""
         self._arms = resolve_arms(config)
-        self._first = LongVideoQA.load(config=self._arms[0].complete, progress=report_progress)
+        self._first = LongVideoQA.load(
+            config=self._arms[0].complete, progress=report_progress, answer_format=config.benchmark.answer_format
+        )
         self.identity = self._first.model.revision
         """What must be the same in all workers of a run."""
         # Arms that differ in their selection alone share a pipeline, and all share the video's sessions.

@@ -88,12 +88,12 @@ def by_ability(rows: Iterable[Row], measure: Callable[[list[Row]], Share] = accu
 
 
 def official_accuracy(rows: Iterable[Row]) -> Share:
-    """Return LVBench's own figure: the share of correct ones among the answers in which its script finds a letter.
+    """Return LVBench's own figure: the share of correct ones among the answers, by the letter that its script finds.
 
-    A question without an answer is left out, so an arm that fails often may look too good; `n` is how many count.
+    A question that failed is left out, so an arm that fails often may look too good; `n` is how many count.
     """
     letters = [(row["video_id"], official_letter(row), row["target"]) for row in rows]
-    return Share.by_video((video, letter == target) for video, letter, target in letters if letter)
+    return Share.by_video((video, letter == target) for video, letter, target in letters if letter is not None)
 
 
 # --- evidence --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvqa.evaluation import NO_BUDGET, Arm, Row, Run, read_run, resolve_arms, settings_of
+from lvqa.protocols import OWN
 from lvqa.records import LvqaError, counted
 
 ANSWERING_SETTINGS = ("model.dtype", "model.max_pixels")
@@ -48,6 +49,13 @@ class NamedRun:
         """The benchmark's name. Synthetic videos in the layout of a benchmark are another benchmark."""
         settings = self.run.config.benchmark
         return settings.name if settings.make is None else f"synthetic videos in {settings.name}'s layout"
+
+    @property
+    def way(self) -> str:
+        """The benchmark, and how it was asked: by which protocol, and whether with subtitles."""
+        settings = self.run.config.benchmark
+        protocol = "" if settings.protocol == OWN else f" by the protocol {settings.protocol}"
+        return f"{self.benchmark}{protocol}{' with subtitles' if settings.shows_subtitles else ''}"
 
     @property
     def model(self) -> str:
@@ -185,8 +193,8 @@ def why_not_comparable(runs: Sequence[NamedRun]) -> dict[tuple[str, str], str]:
 
 def _difference(one: NamedRun, other: NamedRun) -> str:
     """Return in what two runs differ, so that their answers can't be compared; "" if they can."""
-    if one.benchmark != other.benchmark:
-        return f"benchmark {one.benchmark} and {other.benchmark}"
+    if one.way != other.way:
+        return f"benchmark {one.way} and {other.way}"
     if one.model != other.model:
         return f"model {one.model} and {other.model}"
     ours, theirs = _answering(one), _answering(other)

@@ -199,10 +199,7 @@ def _cost(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Section:
 
 
 def _headlines(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list[Section]:
-    return [
-        Section(f"Figures as {reader.title} counts them", f"Percent. {reader.counting}", of_benchmark)
-        for reader, of_benchmark in headlines(runs, conditions)
-    ]
+    return [Section(one.title, f"Percent. {one.counting}", one.tables) for one in headlines(runs, conditions)]
 
 
 def _not_compared(runs: Sequence[NamedRun]) -> Section:
@@ -238,7 +235,7 @@ def _about(named: NamedRun) -> list[str]:
         "failed": sum(row["error"] is not None for row in run.rows),
     }
     lines = [
-        f"{named.name}: benchmark {named.benchmark}; model {config.model.name}; "
+        f"{named.name}: benchmark {named.way}; model {config.model.name}; "
         f"{', '.join(f'{name} {count}' for name, count in counts.items())}; seed {config.seed}; "
         f"started {run.about.get('started', 'at an unknown time')}; {versions}"
     ]
