@@ -97,11 +97,17 @@ TYPES = {
     "NonNegativeFloat": "a number, 0 or more",
     "bool": "true or false",
     "Path": "a path",
+    "Judge": "`exact`, `normalised`, or a mapping",
     "Budgets": "a list of whole numbers, 1 or more",
 }
 """How a page names the types of settings."""
 
-RUN_SECTIONS = {"SyntheticVideos": "benchmark.make", "BenchmarkConfig": "benchmark", "ArmConfig": "arms"}
+RUN_SECTIONS = {
+    "SyntheticVideos": "benchmark.make",
+    "JudgeModel": "benchmark.judge",
+    "BenchmarkConfig": "benchmark",
+    "ArmConfig": "arms",
+}
 
 
 def type_text(node: ast.expr) -> str:

@@ -118,6 +118,14 @@ class LongVideoQA:
         shared: dict[str, Any] = {"progress": self.progress, "sessions": self._sessions}
         return LongVideoQA(self.model, config, answer_format=self._answer_format, **shared)
 
+    @property
+    def device_name(self) -> str:
+        """The name of the GPU that computes, or "cpu"."""
+        import torch
+
+        device = self.model.device
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
     # --- what a user calls ------------------------------------------------------------------------------------------
 
     def ask(

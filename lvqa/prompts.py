@@ -158,3 +158,15 @@ def answer(question: Question) -> str:
 def short_answer(question: Question) -> str:
     """Return the bare question, where the options are compared as replies to it."""
     return f"{question.text}\nAnswer with a word or a short phrase."
+
+
+def judge(question: str, expected: str, answer: str) -> tuple[str, str]:
+    """Return what a model that judges open answers is shown: the system's message, and the user's."""
+    system = (
+        "You judge answers to questions about a video. You see a question, the expected answer, and an answer. The "
+        "answer is correct if it says the same as the expected answer, in whatever words. Reply with yes or no alone."
+    )
+    user = (
+        f"Question: {question}\nExpected answer: {expected}\nAnswer: {answer}\nIs the answer correct? Reply yes or no."
+    )
+    return system, user

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
 import lvqa
 from lvqa.config import Config, to_dict
@@ -36,3 +38,27 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             installed[package] = version(package)
     return installed
+
+
+class GitState(TypedDict):
+    """The state of a checkout."""
+
+    commit: str
+    dirty: bool
+    """Whether files differ from the commit."""
+
+
+def git_state() -> GitState | None:
+    """Return the commit of lvqa, if it runs from a checkout of its own and git is installed."""
+    folder = Path(lvqa.__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return None
+    with suppress(OSError, subprocess.SubprocessError):
+        commit = _git(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
+    return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()

@@ -138,7 +138,7 @@ def _explain(error: msgspec.ValidationError, value: Any, info: inspect.Type, nam
     for key, index in steps:
         info, value = _inside(info, key or int(index)), value[key or int(index)]
         name += f"[{index}]" if index else f"{name and '.'}{key}"
-    bare = info.type if isinstance(info, inspect.Metadata) else info
+    bare = _with_parts(info)
     if str(error).startswith("Object missing") and isinstance(bare, inspect.DataclassType | inspect.TypedDictType):
         missing = [field for field in bare.fields if field.required and field.encode_name not in value]
         names = [f"{name and f'{name}.'}{field.encode_name}" for field in missing]
@@ -150,16 +150,29 @@ def _explain(error: msgspec.ValidationError, value: Any, info: inspect.Type, nam
 
 def _inside(info: inspect.Type, key: str | int) -> inspect.Type:
     """Return the type of what stands under a key of a mapping, or at an index of a list."""
-    if isinstance(info, inspect.Metadata):
-        return _inside(info.type, key)
-    if isinstance(info, inspect.UnionType):
-        return next(_inside(member, key) for member in info.types if not isinstance(member, inspect.NoneType))
+    info = _with_parts(info)
     if isinstance(info, inspect.DataclassType | inspect.TypedDictType):
         return next(field.type for field in info.fields if field.name == key)
     if isinstance(info, inspect.TupleType):
         return info.item_types[int(key)]
     assert isinstance(info, inspect.ListType | inspect.VarTupleType), info
     return info.item_type
+
+
+def _with_parts(info: inspect.Type) -> inspect.Type:
+    """Return the type without its bounds; of several the one whose values have parts, if there is one."""
+    if isinstance(info, inspect.Metadata):
+        return _with_parts(info.type)
+    if isinstance(info, inspect.UnionType):
+        members = map(_with_parts, info.types)
+        return next((member for member in members if isinstance(member, _CONTAINERS)), info)
+    return info
+
+
+_CONTAINERS = (
+    *(inspect.DataclassType, inspect.TypedDictType),
+    *(inspect.TupleType, inspect.VarTupleType, inspect.ListType),
+)
 
 
 _WORDS = {

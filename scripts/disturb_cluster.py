@@ -148,15 +148,44 @@ def store_full(rehearsal: Rehearsal, folder: Path) -> None:
         rehearsal.check(driver)
 
 
+def ray_folder_full(rehearsal: Rehearsal, folder: Path) -> None:
+    """The disk of Ray's own files fills up on one node while it works, and is full on another as its workers start."""
+    with cluster_of(folder, n1=1) as cluster:
+        for name, seconds in (("late", 60), ("early", 15)):
+            fill = f"(sleep {seconds}; dd if=/dev/zero of={cluster.ray_folder}/fill bs=1M) 2>/dev/null & true"
+            cluster.add(name, 1, setup=f"mount -t tmpfs -o size=100m none {cluster.ray_folder}; {fill}")
+        time.sleep(15)
+        driver = rehearsal.run("ray-full", cluster, "max")
+        rehearsal.check(driver)
+
+
 def head_killed(rehearsal: Rehearsal, folder: Path) -> None:
     with cluster_of(folder, n1=2, n2=2) as cluster:
         driver = rehearsal.run("head", cluster, 4)
         driver.wait_for_rows(60)
         cluster.head.kill()
-        assert driver.wait(120) == 1, driver.output
-        assert "goes on from there" in driver.output.splitlines()[-1], driver.output
+        check_lost_head(driver)
     with cluster_of(folder / "again", n1=2, n2=2) as cluster:
         rehearsal.check(rehearsal.run("head", cluster, 4))
+
+
+def head_frozen(rehearsal: Rehearsal, folder: Path) -> None:
+    """The head accepts connections and never answers, while a worker is lost, for which Ray asks it."""
+    with cluster_of(folder, n1=2, n2=2) as cluster:
+        driver = rehearsal.run("head-frozen", cluster, 4)
+        driver.wait_for_rows(60)
+        cluster.head.signal(signal.SIGSTOP)
+        send(cluster.nodes["n1"].actors()[0], signal.SIGKILL)
+        check_lost_head(driver)
+    with cluster_of(folder / "again", n1=2, n2=2) as cluster:
+        rehearsal.check(rehearsal.run("head-frozen", cluster, 4))
+
+
+def check_lost_head(driver: Driver) -> None:
+    """Check that the driver ends in one line that says how to go on."""
+    assert driver.wait(150) == 1, driver.output
+    assert "goes on from there" in driver.output.splitlines()[-1], driver.output
+    print(driver.output)
 
 
 def actor_stopped(rehearsal: Rehearsal, folder: Path) -> None:
@@ -187,8 +216,8 @@ DISTURBANCES: dict[str, Disturbance] = {
     function.__name__: function
     for function in (
         *(node_killed_room_elsewhere, node_killed_no_room, node_terminated, node_without_videos, node_without_lvqa),
-        *(node_without_package, node_with_other_lvqa, memory_monitor, store_full, head_killed, actor_stopped),
-        *(child_stopped, node_frozen),
+        *(node_without_package, node_with_other_lvqa, memory_monitor, store_full, ray_folder_full, head_killed),
+        *(head_frozen, actor_stopped, child_stopped, node_frozen),
     )
 }
 
@@ -288,7 +317,7 @@ def random_disturbances(rehearsal: Rehearsal, folder: Path, seed: int, number: i
     try:
         for i in range(number):
             target = min(rehearsal.num_rows - 2, max(storm.driver.num_rows(), (i + 1) * every))
-            storm.driver.wait_for_rows(target, 400)
+            storm.driver.wait_for_rows(target)
             if storm.driver.process.poll() is not None:
                 print(f"the driver has ended with {storm.driver.process.poll()}; it goes on", flush=True)
                 storm.driver = storm.start()

@@ -70,20 +70,20 @@ class Cluster:
     def __init__(self, folder: Path, *, head_cores: int = 0) -> None:
         self.folder = folder
         # The paths of sockets must be short.
-        self._ray_folder = Path(tempfile.mkdtemp(prefix="lr", dir="/tmp"))
+        self.ray_folder = Path(tempfile.mkdtemp(prefix="lr", dir="/tmp"))
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.nodes: dict[str, ClusterNode] = {}
         options = ["--head", "--port", str(self.port), "--include-dashboard=false"]
-        self.head = self._start("head", head_cores, [*options, "--temp-dir", str(self._ray_folder)])
-        wait_until(lambda: answers(self.port), 60)
+        self.head = self._start("head", head_cores, [*options, "--temp-dir", str(self.ray_folder)])
+        wait_until(lambda: answers(self.port))
         time.sleep(2)
 
     def add(self, name: str, cores: int, **options: object) -> ClusterNode:
         """Start a node, and wait until it has joined, since two that start at once are in each other's way."""
         node = self._start(name, cores, ["--address", self.address], **options)  # type: ignore[arg-type]
         log = self.folder / f"{name}.log"
-        wait_until(lambda: b"runtime started" in log.read_bytes() or node.process.poll() is not None, 600)
+        wait_until(lambda: b"runtime started" in log.read_bytes() or node.process.poll() is not None)
         assert node.process.poll() is None, log.read_text()
         self.nodes[name] = node
         return node
@@ -136,7 +136,7 @@ class Cluster:
             if node.process.poll() is None:
                 node.signal(signal.SIGCONT)
                 node.kill()
-        shutil.rmtree(self._ray_folder, ignore_errors=True)
+        shutil.rmtree(self.ray_folder, ignore_errors=True)
 
     def environment(self) -> dict[str, str]:
         """Return the variables of a driver."""

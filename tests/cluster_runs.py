@@ -73,16 +73,16 @@ class Driver:
         path = self.folder / "answers.jsonl"
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
-    def wait_for_rows(self, number: int, seconds: float = 120) -> None:
+    def wait_for_rows(self, number: int) -> None:
         """Wait until there are so many rows, or the driver has ended."""
-        wait_until(lambda: self.num_rows() >= number or self.process.poll() is not None, seconds)
+        wait_until(lambda: self.num_rows() >= number or self.process.poll() is not None)
 
-    def wait_for_line(self, text: str, seconds: float = 120) -> None:
+    def wait_for_line(self, text: str) -> None:
         """Wait until the driver has printed a text."""
-        wait_until(lambda: text in self.output or self.process.poll() is not None, seconds)
+        wait_until(lambda: text in self.output or self.process.poll() is not None)
         assert text in self.output, self.output
 
-    def wait(self, seconds: float = 300) -> int:
+    def wait(self, seconds: float = 900) -> int:
         """Wait for the end, and return the exit code."""
         try:
             return self.process.wait(seconds)

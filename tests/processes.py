@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+PATIENCE_SECONDS = 300.0
+"""How long tests wait for what has to come: they are no benchmarks, and machines may be busy."""
+
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes in /proc")
 
 
@@ -48,7 +51,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"the condition is still false after {seconds} s"

@@ -87,7 +87,7 @@ ARROWS = {
     },
     "evaluation": {
         *("caveats", "components", "config", "costs", "datasets", "files", "index", "indexing", "node_check"),
-        *("pipeline", "plugins", "protocols", "provenance", "records", "validation", "workers"),
+        *("pipeline", "plugins", "prompts", "protocols", "provenance", "records", "validation", "video", "workers"),
     },
     "lmms": {"datasets", "config", "pipeline", "records"},
     "diagnostics": MODEL | {"pipeline", "rerank", "session"},

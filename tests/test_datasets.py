@@ -187,7 +187,7 @@ def test_videomme_takes_the_letters_off_and_tags_length_and_domain(tmp_path):
     assert is_long == ["Cm73ma6Ibcs", "--_a1b2c3d4"]
     question = dataset.tasks[0].questions[0]
     assert question.options == ("A. Lincoln calls.", "Rain.", "Snow.", "No reason.")
-    tags = ("task: Action Reasoning", "duration: long", "domain: Knowledge")
+    tags = ("task: Action Reasoning", "duration: long", "domain: Knowledge", "sub_category: Geography")
     assert (question.id, question.answer, question.tags) == ("601-1", "D", tags)
 
 

@@ -147,7 +147,10 @@ def test_a_key_that_is_not_known_is_warned_of(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"options": None}, "1 of 3 questions have no options, and free answers can't be scored: g1"),
+        (
+            {"options": None},
+            "1 of 3 questions have no options, and free answers can't be scored without benchmark.judge: g1",
+        ),
         ({"answer": None}, "1 of 3 questions have no answer, so nothing can be scored: g1"),
     ],
 )

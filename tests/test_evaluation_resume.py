@@ -148,7 +148,8 @@ def test_a_driver_killed_again_and_again_ends_with_each_answer_once(run, setting
     assert results(finished.rows) == results(run.rows)
     assert len(finished.about["resumed"]) >= num_killed - 1
     sessions = [row["session"] for row in finished.rows]
-    assert sessions == sorted(sessions) and sessions[0] == 0 and 0 < sessions[-1] <= len(finished.about["resumed"])
+    # The first session may have been killed before it had an answer.
+    assert sessions == sorted(sessions) and 0 < len(set(sessions)) - 1 <= sessions[-1] <= len(finished.about["resumed"])
 
 
 @pytest.mark.slow

@@ -74,6 +74,9 @@ BAD = {
     "node": [3],
     "session": [-1, 1.5, None],
     "by_place": [None, 1, "x"],
+    "judge": [3, ["exact"]],
+    "judged_correct": [1, "yes"],
+    "judge_text": [3],
     "error": [3],
 }
 

@@ -279,6 +279,16 @@ def test_subtitles_that_are_not_there_are_refused(videomme):
 
 
 @pytest.mark.slow
+def test_other_subtitles_are_another_run(videomme, tmp_path):
+    config = config_of(videomme, "videomme", "benchmark.subtitles=true", "benchmark.videos=1")
+    evaluate(config, tmp_path / "run")
+    path = videomme / "subtitle" / "Cm73ma6Ibcs.srt"
+    path.write_text(path.read_text().replace("back", "left"))
+    with pytest.raises(LvqaError, match=r"begun with another content of .*Cm73ma6Ibcs\.srt"):
+        evaluate(config, tmp_path / "run")
+
+
+@pytest.mark.slow
 def test_an_evaluation_by_a_protocol_is_labelled_and_compared_with_its_own_kind_alone(videomme, tmp_path):
     ways = {
         "own": [],

@@ -44,7 +44,7 @@ def row(arm: str, budget: int, question: int, *, is_correct: bool = False, video
         "counts": {"frames_decoded": 2 * budget, "pairs_encoded": budget, "tokens_prefilled": 1000 + 10 * budget},
         "index": None,
         "seconds": {"decode": 0.25, "answer": 1.0},
-        **NEW_KEYS[3],
+        **NEW_KEYS,
         "answer_tokens": 20 + 10 * budget,
         "answer_visual_tokens": 10 * budget,
         "error": None,
@@ -422,12 +422,29 @@ def test_questions_that_were_changed_are_not_compared(run):
     assert "Paired difference" not in markdown
 
 
-def test_published_figures_share_axes_with_their_own_model_only(run):
-    qwen, tiny = "Qwen/Qwen2.5-VL-7B-Instruct", "tiny"
-    for model, is_drawn in ((qwen, True), (tiny, False)):
-        markdown = write_report([run(model, two_arms(), [UNIFORM, FREERET], f"model.name={model}")])
-        assert ("Hollow markers" in markdown) == is_drawn
-        assert "FreeRet paper" in section(markdown, "Published figures")
+@pytest.mark.parametrize(
+    ("model", "is_drawn"),
+    [
+        ("Qwen/Qwen2.5-VL-7B-Instruct", True),
+        ("models/Qwen2.5-VL-7B/", True),
+        ("tiny", False),
+        ("Qwen/Qwen2.5-VL-72B-Instruct", False),
+        ("Qwen/Qwen2.5-VL-7B-Instruct-AWQ", False),
+        ("me/Qwen2.5-VL-7B-finetuned", False),
+    ],
+)
+def test_published_figures_share_axes_with_their_own_model_only(run, model, is_drawn):
+    markdown = write_report([run("r", two_arms(), [UNIFORM, FREERET], f"model.name={model}")])
+    assert ("Hollow markers" in markdown) == is_drawn
+    assert "FreeRet paper" in section(markdown, "Published figures")
+
+
+def test_published_figures_share_no_axes_with_another_benchmark(run):
+    model = "model.name=Qwen/Qwen2.5-VL-7B-Instruct"
+    folders = [
+        run(name, two_arms(), [UNIFORM, FREERET], model, f"benchmark.name={name}") for name in ("lvbench", "mlvu")
+    ]
+    assert "Hollow markers" in write_report(folders[:1]) and "Hollow markers" not in write_report(folders)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -543,11 +560,28 @@ def test_the_csv_has_a_line_for_each_condition_and_ability(run, tmp_path):
     uniform, _, freeret, same, blind = lines
     assert float(uniform["accuracy"]) == 0.25 and float(freeret["accuracy"]) == 0.75
     assert (freeret["difference"], freeret["gained"], freeret["lost"], freeret["pairs"]) == ("0.5", "7", "1", "12")
-    assert same | {"ability": "all"} == freeret  # every question is of this ability
+    official = {key: value for key, value in freeret.items() if key.startswith("official_")}
+    assert official == {
+        "official_Rea": "0.75",
+        "official_Rea_n": "12",
+        "official_overall": "0.75",
+        "official_overall_n": "12",
+    }
+    assert same | {"ability": "all"} | official == freeret  # every question is of this ability
     assert uniform["difference"] == blind["difference"] == blind["recall_selection"] == ""
     assert (freeret["answer_tokens"], freeret["answer_visual_tokens"]) == ("180.0", "160.0")
     assert float(freeret["recall_selection"]) == 0.75
     assert (float(freeret["seconds_answer"]), float(freeret["tokens_prefilled"])) == (1.0, 1160.0)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "names"), [("mlvu", {"M-Avg", "reasoning"}), ("nextqa", {"Acc@All"}), ("own", set())]
+)
+def test_the_csv_has_the_figures_of_each_benchmark_under_their_names(run, tmp_path, benchmark, names):
+    write_report([run("r", two_arms(), [UNIFORM, FREERET], f"benchmark.name={benchmark}")], csv=tmp_path / "r.csv")
+    head = (tmp_path / "r.csv").read_text().splitlines()[0].split(",")
+    official = {name.removeprefix("official_") for name in head if name.startswith("official_")}
+    assert {name for name in official if not name.endswith("_n")} == names
 
 
 def test_a_folder_that_is_no_run_folder_is_named_in_one_line_and_nothing_is_written(run, tmp_path):

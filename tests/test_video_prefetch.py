@@ -87,7 +87,7 @@ def test_a_decoder_that_hangs_is_reported(video: Video, monkeypatch: pytest.Monk
     with pytest.raises(VideoError, match=r"video\.mp4: the decoder gave nothing for 0\.2 s at 1\.5 s of the video"):
         list(read_frames(video, [0, 1, 1.5], height=8, width=8, decoder="sleeper", stall_seconds=0.2))
     wake.set()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15  # and not the 20 that it sleeps
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import ray
 import worker_tasks
-from processes import descendants, is_alive, needs_proc, parent_of, wait_until, worker_children
+from processes import PATIENCE_SECONDS, descendants, is_alive, needs_proc, parent_of, wait_until, worker_children
 
 from lvqa.records import LvqaError
 from lvqa.workers import Outcome, Pool
@@ -70,7 +70,7 @@ def test_address_without_ray_is_an_error_at_once(address):
         Pool(worker_tasks.make, workers=1, address=address),
     ):
         pass
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 30
     assert not ray.is_initialized()
 
 
@@ -175,7 +175,7 @@ def test_an_item_that_ends_its_process_fails_alone_and_soon(run_tasks, tmp_path,
     assert outcomes[failing] == Outcome(failing, None, error)
     assert are_squares_correct(outcomes)
     assert len(list(tmp_path.iterdir())) == 2
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < PATIENCE_SECONDS
 
 
 def test_an_item_whose_process_dies_by_chance_completes_in_another(run_tasks, tmp_path):
@@ -317,11 +317,11 @@ def test_a_signal_leaves_no_process(tmp_path, workers, signum, code):
         text=True,
         start_new_session=True,
     )
-    wait_until(lambda: len(list(markers.iterdir())) == max(1, workers), 60)
+    wait_until(lambda: len(list(markers.iterdir())) == max(1, workers))
     family = descendants(running.pid)
     assert len(family) > workers
     # Ctrl-C reaches every process of the terminal's group.
     (os.killpg if signum == signal.SIGINT else os.kill)(running.pid, signum)
-    out, err = running.communicate(timeout=30)
+    out, err = running.communicate(timeout=PATIENCE_SECONDS)
     assert (running.returncode, out, err) == (code, "", "")
-    wait_until(lambda: not any(map(is_alive, family)), 10)
+    wait_until(lambda: not any(map(is_alive, family)))

@@ -133,6 +133,16 @@ def fail_first_on(name: str, marker: Path, text: str, _: int = 0) -> str:
     return node()
 
 
+def sleep_after(flag: Path, _: int = 0) -> str:
+    """Say that this process has a task, by a file beside the flag; sleep when the flag is there."""
+    (flag.parent / f"{node()}-{os.getpid()}").touch()
+    deadline = time.monotonic() + 300
+    while not flag.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    return "slept"
+
+
 def lack_file_on(name: str, path: Path) -> str:
     """Find no file on one node."""
     if node() == name:

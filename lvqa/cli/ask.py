@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from lvqa.cli.answers import answer_json, answer_text, candidate_json, candidate_line, evidence_to_print, video_json
+from lvqa.cli.ask_list import ask_list
 from lvqa.cli.main import CommonOptions, common_options, inspect_video
 from lvqa.cli.terminal import echo_warnings, one_line, print_json
 
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
     from lvqa.config import Config
     from lvqa.library import LibraryAnswer, LibraryHit
     from lvqa.pipeline import LongVideoQA
-    from lvqa.records import Answer, Candidate, Caveats, Question, Video
+    from lvqa.records import Answer, Question, Video
 
-EVIDENCE_LINES = 5
 NUM_RUNNERS_UP = 4
 """So many other videos of the library are named, each with its best moment."""
 
@@ -38,6 +38,12 @@ NUM_RUNNERS_UP = 4
     is_flag=True,
     help="Answer from the best of all videos that were indexed with this model and these settings.",
 )
+@click.option(
+    "--questions",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Answer all questions about VIDEO in this file, .jsonl or .csv, as benchmark.name=own reads it.",
+)
 @click.option("--image", type=click.Path(path_type=Path), help="Add a picture to the question.")
 @click.option(
     "--voice",
@@ -50,7 +56,7 @@ NUM_RUNNERS_UP = 4
     help="Choose the frames by this method: freeret, uniform, aks, mmr, ... (a wrong name lists all), or FILE.py with "
     "a selector of your own, whose code is run.  [default: freeret]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; with --questions a line each.")
 @click.option(
     "--report", metavar="F.html", type=click.Path(path_type=Path), help="Write the answer and its frames as a page."
 )
@@ -61,6 +67,7 @@ def ask(
     video_and_question: tuple[str, ...],
     options: tuple[str, ...],
     library: bool,
+    questions: Path | None,
     image: Path | None,
     voice: Path | None,
     frames: int | None,
@@ -70,13 +77,18 @@ def ask(
 ) -> None:
     """Answer QUESTION about VIDEO or the library, with the evidence.
 
-    The evidence is when the answer is seen, with what confidence, and in which frames.
+    The evidence is when the answer is seen, with what confidence, and in which frames. With --questions, all questions
+    of a file are answered.
     """
     from lvqa.provenance import provenance
     from lvqa.records import Question
 
-    path, question = _path_and_question(video_and_question, library=library, has_voice=voice is not None)
     config = _selection_config(common.config(), frames, method)
+    if questions is not None:
+        one_question = {"--option": options, "--library": library, "--image": image, "--voice": voice}
+        video_path = _path_of_list(video_and_question, {**one_question, "--report": report})
+        return ask_list(common, config, video_path, questions, as_json=as_json)
+    path, question = _path_and_question(video_and_question, library=library, has_voice=voice is not None)
     request = Question(question, options, image=image, voice=voice)
     video = _check(path, request, config)
     started = time.perf_counter()
@@ -85,17 +97,26 @@ def ask(
         answer, video, choice = _answer(qa, path, video, request)
         made_with = provenance(config, model_revision=qa.model.revision)
     answer = dataclasses.replace(answer, seconds={"load": load_seconds, **answer.seconds})
-    evidence = _evidence_to_print(answer, config)
+    evidence = evidence_to_print(answer, config)
     if as_json:
         chosen = {} if choice is None else _choice_json(choice)
-        print_json({**_answer_json(answer, evidence), "video": video_json(video), **chosen, **made_with})
+        print_json({**answer_json(answer, evidence), "video": video_json(video), **chosen, **made_with})
     else:
-        click.echo("\n".join([_answer_text(answer, evidence), *([] if choice is None else _choice_lines(choice))]))
+        click.echo("\n".join([answer_text(answer, evidence), *([] if choice is None else _choice_lines(choice))]))
     echo_warnings(video.path, answer.caveats.warnings)
     if report is not None:  # last, since it may fail
         from lvqa.report import write_page
 
         write_page(report, answer, video, evidence=evidence, made_with=made_with)
+
+
+def _path_of_list(words: tuple[str, ...], others: dict[str, object]) -> Path:
+    """Return the path of the video that a file of questions is about. `others` are for one question alone."""
+    if len(words) != 1:
+        raise click.UsageError("--questions takes VIDEO, and no QUESTION")
+    if given := [name for name, value in others.items() if value]:
+        raise click.UsageError(f"--questions goes without {', '.join(given)}")
+    return Path(words[0])
 
 
 def _path_and_question(words: tuple[str, ...], *, library: bool, has_voice: bool) -> tuple[Path | None, str]:
@@ -175,98 +196,3 @@ def inspect_for_question(path: Path, question: Question, config: Config, *, is_s
 
     check_question(question, is_search=is_search, distinct_options=True)
     return inspect_video(path, config)
-
-
-def _evidence_to_print(answer: Answer, config: Config) -> tuple[Candidate, ...]:
-    """Return the candidates that were reranked; without reranking, as many of the best."""
-    reranked = tuple(candidate for candidate in answer.evidence if candidate.rerank_score is not None)
-    return reranked or answer.evidence[: config.rerank.num_shown]
-
-
-def candidate_json(candidate: Candidate) -> dict[str, object]:
-    """Return the candidate as an object of the JSON that commands print."""
-    return {
-        "start_seconds": candidate.clip.start_seconds,
-        "end_seconds": candidate.clip.end_seconds,
-        "embed_score": candidate.embed_score,
-        "rerank_score": candidate.rerank_score,
-    }
-
-
-def video_json(video: Video) -> dict[str, object]:
-    """Return the video as an object of the JSON that commands print."""
-    return {"path": str(video.path), "id": video.id, "duration_seconds": video.duration_seconds}
-
-
-def caveats_json(caveats: Caveats) -> dict[str, object]:
-    """Return what a reader must know of a result, as keys of the JSON that commands print."""
-    return {"warnings": caveats.warnings, "frames_substituted": caveats.frames_substituted}
-
-
-def _answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, object]:
-    use = answer.index
-    index = use and {"reused": use.reused, "clips": use.clips, "path": None if use.path is None else str(use.path)}
-    image, voice = answer.question.image, answer.question.voice
-    return {
-        "question": answer.question.text,
-        "image": None if image is None else str(image),
-        "voice": None if voice is None else str(voice),
-        "options": answer.question.options,
-        "answer": answer.text,
-        "option": answer.option,
-        "option_scores": answer.option_scores,
-        "method": answer.method,
-        "frames_budget": answer.frames_budget,
-        "frames": [
-            {"time_seconds": seconds, "substituted": seconds in answer.caveats.substituted_seconds}
-            for seconds in answer.frames
-        ],
-        "evidence": [{**candidate_json(clip), "frames": answer.frames_of(clip)} for clip in evidence],
-        **caveats_json(answer.caveats),
-        "index": index,
-        "counts": dataclasses.asdict(answer.counts),
-        "answer_tokens": answer.answer_tokens,
-        "answer_visual_tokens": answer.answer_visual_tokens,
-        "seconds": {stage: round(seconds, 4) for stage, seconds in answer.seconds.items()},
-    }
-
-
-def candidate_line(candidate: Candidate) -> str:
-    """Return the candidate's time and scores as a line: "0:16-0:32  embed 0.61  rerank 0.90"."""
-    from lvqa.report import span_text
-
-    rerank = "" if candidate.rerank_score is None else f"  rerank {candidate.rerank_score:.2f}"
-    return f"{span_text(candidate)}  embed {candidate.embed_score:.2f}{rerank}"
-
-
-def _answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
-    from lvqa.records import counted
-    from lvqa.report import clock
-    from lvqa.selection import SELECTORS
-
-    text = one_line(answer.text) or "(the model gave an empty answer)"
-    lines = [text if answer.option is None else f"{answer.option}. {text}"]
-    if answer.option_scores:
-        scores = zip(answer.question.letters, answer.option_scores, strict=True)
-        lines += ["", "options   " + "  ".join(f"{letter} {score:.2f}" for letter, score in scores)]
-    for i, candidate in enumerate(evidence[:EVIDENCE_LINES]):
-        num_frames = len(answer.frames_of(candidate))
-        seen = f"  {counted(num_frames, 'frame')} shown" if num_frames else "  not shown"
-        lines += [("evidence  " if i == 0 else " " * 10) + candidate_line(candidate) + seen]
-    frames = str(len(answer.frames))
-    if 0 < len(answer.frames) < answer.frames_budget:
-        frames += " (the video has no more)" if answer.method in SELECTORS else " (the method chose no more)"
-    lines += [f"frames    {frames}: " + " ".join(map(clock, answer.frames)), f"cost      {_cost_text(answer)}"]
-    return "\n".join(lines)
-
-
-def _cost_text(answer: Answer) -> str:
-    from lvqa.records import counted
-
-    counts, use = answer.counts, answer.index
-    index = "" if use is None else f"; index of {counted(use.clips, 'clip')} {'reused' if use.reused else 'built'}"
-    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in answer.seconds.items() if seconds >= 0.05)
-    return (
-        f"{counted(counts.frames_decoded, 'frame')} decoded, {counted(counts.pairs_encoded, 'pair')} encoded, "
-        f"{counted(counts.tokens_prefilled, 'token')}{index}; {sum(answer.seconds.values()):.1f} s ({stages})"
-    )

@@ -100,7 +100,7 @@ def evaluate(
             retry_failed=retry_failed,
         )
     click.echo(_summary(run))
-    if run.num_failed:
+    if run.num_failed or run.num_unjudged:
         _advise(run)
 
 
@@ -139,9 +139,14 @@ def _make_missing_videos(config: RunConfig, *, quiet: bool) -> None:
 
 
 def _advise(run: Run) -> None:
-    """Say what to do about the answers that failed, and end with exit code 3 if they are more than a few."""
+    """Say what to do about answers that failed or wait for their judge; exit code 3 if they are more than a few."""
     from lvqa.records import counted
 
+    if run.num_unjudged:
+        echo_message(
+            f"{counted(run.num_unjudged, 'open answer')} could not be judged, and count neither as correct nor as "
+            "wrong: run the same command again, and they are judged"
+        )
     if run.num_failed_by_place:
         echo_message(
             f"{counted(run.num_failed_by_place, 'answer')} failed by what the machines did, not by a question or a "
@@ -149,9 +154,9 @@ def _advise(run: Run) -> None:
         )
     if run.num_failed > run.num_failed_by_place:
         echo_message(f"look into {one_line(run.folder / 'logs')}; --retry-failed asks all failed questions again")
-    if run.num_failed == len(run.rows):
+    if run.rows and run.num_failed == len(run.rows):
         click.get_current_context().exit(1)
-    if run.num_failed_by_place or run.num_failed > MAX_FAILED_SHARE * len(run.rows):
+    if run.num_unjudged or run.num_failed_by_place or run.num_failed > MAX_FAILED_SHARE * len(run.rows):
         click.get_current_context().exit(3)
 
 
@@ -196,6 +201,12 @@ def _summary(run: Run) -> str:
     type=click.Path(path_type=Path),
     help="Write every plot into this folder as PDF, SVG and PNG.",
 )
+@click.option(
+    "--submissions",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Write the files that LVBench, Video-MME, LongVideoBench or MLVU take into this folder.",
+)
 @click.option("--quiet", is_flag=True, help="Print no remarks.")
 def report(
     *,
@@ -204,6 +215,7 @@ def report(
     csv: Path | None,
     latex: Path | None,
     figures: Path | None,
+    submissions: Path | None,
     quiet: bool,
 ) -> None:
     """Report the results of run folders: tables and plots.
@@ -216,9 +228,10 @@ def report(
     csv = csv or html.with_suffix(".csv")
     result = Report(runs)
     click.echo(result.to_markdown(), nl=False)  # first, since a file may not be written
-    result.write(html=html, csv=csv, latex=latex, figures=figures)
+    result.write(html=html, csv=csv, latex=latex, figures=figures, submissions=submissions)
     if not quiet:
-        echo_message(f"written: {', '.join(str(path) for path in (html, csv, latex, figures) if path is not None)}")
+        files = [str(path) for path in (html, csv, latex, figures, submissions) if path is not None]
+        echo_message(f"written: {', '.join(files)}")
 
 
 def _default_page(runs: Sequence[Path]) -> Path:

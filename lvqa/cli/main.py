@@ -209,6 +209,8 @@ def lvqa_command() -> None:
     click.get_current_context().call_on_close(lambda: logger.removeHandler(handler))
 
 
+MAY_HANG = ("lvqa-decode", "lvqa-ray-call")
+"""The names of threads that are left behind where a call never returns."""
 OWN_PROCESS = object()
 """The object of click's context if the process runs only this one command."""
 
@@ -221,8 +223,9 @@ def main() -> None:
     try:
         lvqa_command(prog_name="lvqa", obj=OWN_PROCESS)
     except SystemExit as end:
-        if any(thread.name == "lvqa-decode" for thread in threading.enumerate()):
-            # A decoder hangs. The interpreter would wait for it if it holds a lock. All our files are written by now.
+        if any(thread.name in MAY_HANG for thread in threading.enumerate()):
+            # A decoder hangs, or Ray waits for a head that is frozen. The interpreter would wait for it if it holds a
+            # lock, or crash as it ends. All our files are written by now.
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
                 sys.stderr.flush()

@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.ask import (
-    candidate_json,
-    candidate_line,
-    caveats_json,
-    hit_json,
-    hit_line,
-    inspect_for_question,
-    video_json,
-)
+from lvqa.cli.answers import candidate_json, candidate_line, caveats_json, video_json
+from lvqa.cli.ask import hit_json, hit_line, inspect_for_question
 from lvqa.cli.main import CommonOptions, common_options
 from lvqa.cli.terminal import echo_message, echo_warnings, print_json
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from lvqa.datasets.annotations import DatasetReader, Entry
+from lvqa.datasets.annotations import DatasetReader, Entry, files_read
 from lvqa.datasets.cgbench import CGBench, CGBenchMini
 from lvqa.datasets.egoschema import EgoSchema
 from lvqa.datasets.hourvideo import HourVideo
@@ -22,7 +22,7 @@ from lvqa.datasets.lsdbench import LSDBench
 from lvqa.datasets.lvbench import LVBench
 from lvqa.datasets.mlvu import MLVU, MLVUTest
 from lvqa.datasets.nextqa import NExTQA, NExTQAVal
-from lvqa.datasets.own import Own
+from lvqa.datasets.own import Own, QuestionList, questions_about
 from lvqa.datasets.subtitles import SubtitleFile
 from lvqa.datasets.videomme import VideoMME, VideoMMELong
 from lvqa.datasets.videomme_v2 import VideoMMEv2
@@ -56,6 +56,8 @@ class Dataset:
     """One line for each time reference that can't be used; its question has no evidence_seconds."""
     warnings: tuple[str, ...] = ()
     """What is odd in the published files, or left out here: a line for all questions of a kind."""
+    files: tuple[Path, ...] = field(default=(), compare=False)
+    """The annotation files that were read."""
 
 
 def load_dataset(name: str, folder: Path) -> Dataset:
@@ -77,7 +79,8 @@ def load_dataset(name: str, folder: Path) -> Dataset:
 
 
 def _load(reader: DatasetReader, folder: Path) -> Dataset:
-    entries = list(reader.entries())
+    with files_read() as files:
+        entries = list(reader.entries())
     origins: dict[str, str] = {}
     by_video: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -100,7 +103,7 @@ def _load(reader: DatasetReader, folder: Path) -> Dataset:
         for key, of_video in by_video.items()
     )
     skipped = tuple(entry.skipped for entry in entries if entry.skipped)
-    dataset = Dataset(tuple(tasks), skipped, tuple(_warnings(entries)))
+    dataset = Dataset(tuple(tasks), skipped, tuple(_warnings(entries)), tuple(dict.fromkeys(files)))
     for line in dataset.warnings:
         _log.warning("%s", line)
     return dataset
@@ -161,4 +164,14 @@ DATASETS: dict[str, type[DatasetReader]] = {
 }
 """The reader of each dataset."""
 
-__all__ = ["DATASETS", "Dataset", "DatasetReader", "VideoTask", "load_dataset", "named", "padded"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "DatasetReader",
+    "QuestionList",
+    "VideoTask",
+    "load_dataset",
+    "named",
+    "padded",
+    "questions_about",
+]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
@@ -79,9 +81,23 @@ class DatasetReader(Protocol):
         """
 
 
+_files_read: ContextVar[list[Path] | None] = ContextVar("files_read", default=None)
+
+
+@contextlib.contextmanager
+def files_read() -> Iterator[list[Path]]:
+    """Return a list that gets every annotation file which is read inside the `with` block."""
+    files: list[Path] = []
+    token = _files_read.set(files)
+    try:
+        yield files
+    finally:
+        _files_read.reset(token)
+
+
 def json_lines(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
     """Yield where it stands and the value of each line of a JSON Lines file; empty lines are passed over."""
-    _check_size(path)
+    _check_file(path)
     line_number = 0
     with path.open("rb") as file:
         while line := file.readline(MAX_LINE_BYTES + 1):
@@ -95,14 +111,14 @@ def json_lines(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
 
 def json_list(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
     """Yield where it stands and the value of each row of a file that is one JSON list."""
-    _check_size(path)
+    _check_file(path)
     rows: list[Any] = convert(parse_json(path.read_bytes(), origin=str(path)), list[Any], origin=str(path))
     yield from _converted(rows, kind, path)
 
 
 def json_value(path: Path, kind: type[T]) -> T:
     """Return a file that is one JSON value."""
-    _check_size(path)
+    _check_file(path)
     return decode_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), kind, origin=str(path))
 
 
@@ -111,7 +127,7 @@ def csv_rows(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
 
     Fields may be separated by semicolons or tabs as well, as some spreadsheets write them.
     """
-    _check_size(path)
+    _check_file(path)
     try:
         lines = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
     except UnicodeDecodeError as error:
@@ -134,7 +150,7 @@ def parquet_rows(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    _check_size(path)
+    _check_file(path)
     try:
         rows = parquet.read_table(path).to_pylist()
     except pa.ArrowException as error:
@@ -202,11 +218,13 @@ def letter_at(choice: int) -> str:
     return LETTERS[choice] if 0 <= choice < len(LETTERS) else ""
 
 
-def _check_size(path: Path) -> None:
+def _check_file(path: Path) -> None:
     if not path.is_file():
         raise LvqaError(f"{path}: no such file; the benchmark's annotations are read from there")
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
         raise LvqaError(f"{path}: the file has {size >> 20} MiB; allowed: {MAX_FILE_BYTES >> 20} MiB")
+    if (files := _files_read.get()) is not None:
+        files.append(path)
 
 
 def _converted(rows: list[Any], kind: type[T], path: Path) -> Iterator[tuple[str, T]]:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -16,6 +17,7 @@ from lvqa.records import LETTERS, VIDEO_SUFFIXES, LvqaError, Question, shorten
 from lvqa.validation import check_question, convert, in_yaml, require
 
 FILES = ("questions.jsonl", "questions.csv")
+SUFFIXES = (".jsonl", ".csv", ".tsv")
 SEPARATOR = "|"
 """What separates options, and tags, in a field of a table."""
 
@@ -47,32 +49,92 @@ class Own:
 
     def entries(self) -> Iterator[Entry]:
         """Yield the questions in the order of the file."""
-        for origin, fields in self._rows():
-            row = convert({key: fields[key] for key in Row.__annotations__ if key in fields}, Row, origin=origin)
-            unread = tuple(shorten(key) for key in fields if key not in Row.__annotations__)
-            question = _question(row, origin)
-            yield Entry(question, origin, unread=unread, path=self._path(question.video_id))
+        for origin, fields in _rows(self._file()):
+            question = _question(fields, origin)
+            yield Entry(question, origin, unread=_unread(fields), path=self._path(question.video_id))
 
     @staticmethod
     def headline(rows: Sequence[AnswerRow]) -> dict[str, Figure]:
         """Return nothing: no paper prints figures of your questions."""
         return {}
 
-    def _rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _file(self) -> Path:
         paths = [self.folder / name for name in FILES if (self.folder / name).is_file()]
         if len(paths) != 1:
             problem = f"{' and '.join(FILES)} are both there; keep one" if paths else f"no {' and no '.join(FILES)}"
             raise LvqaError(f"{self.folder}: {problem}; your questions are read from there")
-        if paths[0].suffix == ".jsonl":
-            yield from json_lines(paths[0], dict[str, Any])
-        else:
-            yield from ((origin, _as_json(row)) for origin, row in csv_rows(paths[0], dict[str, str]))
+        return paths[0]
 
     def _path(self, video: str) -> Path | None:
         """Return the video's file; None where it is looked for in `videos/` by its name without a suffix."""
         paths = [self.folder / video, self.folder / "videos" / video]
         has_suffix = Path(video).suffix.lower() in VIDEO_SUFFIXES
         return next((path for path in paths if path.is_file()), paths[0] if has_suffix else None)
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionList:
+    """The questions of a file that are about one video."""
+
+    questions: tuple[Question | LvqaError, ...]
+    """In the order of the file; the error in place of a question that can't be asked."""
+    other_videos: tuple[str, ...]
+    """The videos that other questions of the file are about."""
+    unread: tuple[str, ...]
+    """The keys that nothing here reads."""
+
+
+def questions_about(path: Path, video: Path) -> QuestionList:
+    """Read the questions about one video from a file as `Own` reads it, which may have any name.
+
+    A question is about the video if it names none, or this one: by its path (from here, or as `Own` takes it), or by
+    the name of its file, with the suffix or without.
+
+    Raises:
+        LvqaError: The file can't be read, or holds no question about the video.
+    """
+    if not path.is_file():
+        raise LvqaError(f"{path}: no such file; the questions are read from there")
+    questions: list[Question | LvqaError] = []
+    others, unread = dict[str, None](), dict[str, None]()
+    try:
+        for origin, fields in _rows(path):
+            name = fields.setdefault("video", str(video))
+            if isinstance(name, str) and not _is_name_of(name, video, path.parent):
+                others[name] = None
+                continue
+            unread |= dict.fromkeys(_unread(fields))
+            try:
+                questions.append(_question(fields, origin))
+            except LvqaError as error:
+                questions.append(error)
+    except OSError as error:
+        raise LvqaError(f"cannot read {path}: {error.strerror or error}") from error
+    if not questions:
+        about = f" about {video}; its questions are about {', '.join(map(shorten, others))}" if others else ""
+        raise LvqaError(f"{path} holds no question{about}")
+    return QuestionList(tuple(questions), tuple(others), tuple(unread))
+
+
+def _is_name_of(name: str, video: Path, folder: Path) -> bool:
+    if os.path.normpath(name) in (video.name, video.stem):
+        return True
+    paths = [base / name for base in (folder, folder / "videos", Path())]
+    return any(path.is_file() and path.samefile(video) for path in paths)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield where it stands and the content of each row of a file with questions."""
+    suffix = path.suffix.lower()
+    require(suffix in SUFFIXES, "a file with questions", str(path), f"a file with suffix {' or '.join(SUFFIXES)}")
+    if suffix == ".jsonl":
+        yield from json_lines(path, dict[str, Any])
+    else:
+        yield from ((origin, _as_json(row)) for origin, row in csv_rows(path, dict[str, str]))
+
+
+def _unread(fields: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(shorten(key) for key in fields if key not in Row.__annotations__)
 
 
 def _as_json(row: dict[str, str]) -> dict[str, Any]:
@@ -84,7 +146,8 @@ def _as_json(row: dict[str, str]) -> dict[str, Any]:
     return fields
 
 
-def _question(row: Row, origin: str) -> Question:
+def _question(fields: dict[str, Any], origin: str) -> Question:
+    row = convert({key: fields[key] for key in Row.__annotations__ if key in fields}, Row, origin=origin)
     text, options = row["question"].strip(), tuple(option.strip() for option in texts(row.get("options") or []))
     try:
         check_question(Question(text, options), distinct_options=True)

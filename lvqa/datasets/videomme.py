@@ -30,6 +30,7 @@ class Row(TypedDict):
     videoID: Text
     duration: Literal["short", "medium", "long"]
     domain: Text
+    sub_category: Text
     question_id: Text
     task_type: Text
     question: AnyText
@@ -89,5 +90,8 @@ def _entry(row: Row, origin: str, subtitles: Path) -> Entry:
         id=row["question_id"],
         video_id=key,
         subtitles=SubtitleFile(subtitles / f"{key}.srt", "srt"),
-        tags=(tag("task", row["task_type"]), tag("duration", row["duration"]), tag("domain", row["domain"])),
+        tags=(
+            *(tag("task", row["task_type"]), tag("duration", row["duration"]), tag("domain", row["domain"])),
+            tag("sub_category", row["sub_category"]),
+        ),
     )

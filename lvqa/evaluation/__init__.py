@@ -1,8 +1,7 @@
 """Runs of a benchmark: what is compared, what came out, what it says. `evaluate.run` asks; the rest needs no model."""
 
-from lvqa.datasets.headline import is_correct
 from lvqa.evaluation.folder import Run, read_run
-from lvqa.evaluation.rows import Row
+from lvqa.evaluation.rows import Row, is_correct, is_unjudged
 from lvqa.evaluation.settings import (
     NO_BUDGET,
     Arm,
@@ -26,7 +25,6 @@ from lvqa.evaluation.statistics import (
     cost,
     evidence_recall,
     index_cost,
-    official_accuracy,
 )
 
 __all__ = [
@@ -49,9 +47,9 @@ __all__ = [
     "evidence_recall",
     "index_cost",
     "is_correct",
+    "is_unjudged",
     "join_runs",
     "load_run_config",
-    "official_accuracy",
     "read_run",
     "resolve_arms",
     "settings_of",

@@ -14,41 +14,27 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, NotRequired, TypedDict, cast
 
 from filelock import FileLock, Timeout
 
-from lvqa.config import flat, to_dict, to_yaml
-from lvqa.evaluation.rows import ROWS_FORMAT, Key, Row, key_of, read_rows, to_line, whole_bytes
-from lvqa.evaluation.settings import RunConfig, load_run_config
+from lvqa.config import to_yaml
+from lvqa.evaluation.changes import GROWING_SETTINGS, check_files, settings_changes
+from lvqa.evaluation.judges import judge_rows, with_judge
+from lvqa.evaluation.rows import ROWS_FORMAT, Key, Row, is_unjudged, key_of, read_rows, to_line, whole_bytes
+from lvqa.evaluation.settings import Judge, JudgeModel, RunConfig, load_run_config
 from lvqa.files import write_atomically
-from lvqa.provenance import provenance
-from lvqa.records import LvqaError
-from lvqa.validation import NonNegativeInt, decode_json, in_yaml
+from lvqa.provenance import GitState, git_state, provenance
+from lvqa.records import LvqaError, counted
+from lvqa.validation import NonNegativeInt, decode_json
 from lvqa.workers import NodeFacts
 
 _log = logging.getLogger(__name__)
 
 CONFIG, RUN_INFO, ANSWERS, LOCK = "config.yaml", "run.json", "answers.jsonl", ".lock"
-CHANGEABLE_SETTINGS = (
-    "workers",
-    "ray_address",
-    "gpus_per_worker",
-    "runtime_env",
-    "stall_seconds",
-    "allow_missing",
-    "benchmark.videos",
-    "benchmark.limit",
-    "model.device",
-    "store",
-    "video.threads",
-    "video.stall_seconds",
-    "rerank.memory_mib",
-)
-"""Settings that may differ when a run goes on: they change no answer, or how many. "store" is all keys below it."""
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """The errors of file systems without locks, as network file systems can be."""
 
@@ -60,6 +46,8 @@ class Session(TypedDict):
     """The time in ISO 8601, UTC."""
     versions: dict[str, str]
     """The versions of lvqa, of Python and of the packages that compute."""
+    git: NotRequired[GitState | None]
+    """The commit of lvqa, where it runs from a checkout."""
     machine: NotRequired[dict[str, Any]]
     """The system, its number of processors, and the number of workers."""
 
@@ -67,12 +55,12 @@ class Session(TypedDict):
 class RunInfo(Session):
     """What run.json holds: the first session, and what is known of the whole run."""
 
-    rows_format: NotRequired[Literal[1, 2, 3, 4]]
+    rows_format: NotRequired[Literal[1, 2, 3, 4, 5]]
     """The format of the rows; lvqa 0.1 wrote none, and its rows are of format 1."""
     model: NotRequired[str]
     """The name of the model."""
     settings: NotRequired[dict[str, Any]]
-    """All settings, those of the arms among them, as the first session had them."""
+    """All settings, those of the arms among them, as the last session had them."""
     seed: NotRequired[int]
     """The seed of the run's random generators."""
     resumed: list[Session]
@@ -87,6 +75,14 @@ class RunInfo(Session):
     """A line for all annotations of a kind that are odd or left out, and for each time that can't be used."""
     model_revision: NotRequired[str | None]
     """The revision of the model that answered."""
+    annotations: NotRequired[dict[str, str]]
+    """Annotation file, from the benchmark's folder -> its SHA-256."""
+    content_ids: NotRequired[dict[str, str]]
+    """Video -> the first 16 digits of the SHA-256 of its file, as `Video.id`."""
+    files: NotRequired[dict[str, str]]
+    """A file with the user's own code or scores -> its SHA-256."""
+    devices: NotRequired[list[str]]
+    """The devices that answered: the names of GPUs, or cpu."""
     nodes: NotRequired[dict[str, dict[str, Any]]]
     """Machine of the cluster -> its versions, and what else was seen when it was tried."""
 
@@ -117,6 +113,11 @@ class Run:
         return sum(row["by_place"] for row in self.rows)
 
     @property
+    def num_unjudged(self) -> int:
+        """How many answers to open questions wait for their judge."""
+        return sum(map(is_unjudged, self.rows))
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """The dataset's videos that the run went on without."""
         return tuple(self.about.get("missing") or ())
@@ -138,12 +139,19 @@ def read_run(folder: Path) -> Run:
 class RunFolder:
     """A run folder that is being added to; made by `open_run`."""
 
-    def __init__(self, folder: Path, answers: IO[bytes], answered: set[Key], *, session: int) -> None:
+    def __init__(self, folder: Path, answered: set[Key], *, judge: Judge | None, session: int) -> None:
         self.folder = folder
         self.answered = answered
         """The keys of the rows that are there already."""
-        self._answers, self._session = answers, session
+        self._answers: IO[bytes] = (folder / ANSWERS).open("ab")
+        self._answers.truncate(whole_bytes(folder / ANSWERS))
+        self._judge, self._session = judge, session
         self._revision: str | None = None
+        self._devices: set[str] = set()
+
+    def close(self) -> None:
+        """Close the file of the rows."""
+        self._answers.close()
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add rows; one that is there already is refused, for there is one answer to a question in an arm."""
@@ -151,11 +159,27 @@ class RunFolder:
         assert len({*keys}) == len(keys) and not self.answered & {*keys}, "an answer must be given once"
         # In one piece, so that hardly any kill can come between the rows of a question.
         try:
-            self._answers.write("".join(to_line({**row, "session": self._session}) for row in rows).encode())
+            lines = [to_line({**with_judge(row, self._judge), "session": self._session}) for row in rows]
+            self._answers.write("".join(lines).encode())
             self._answers.flush()
         except OSError as error:
             raise LvqaError(f"cannot write {self.folder / ANSWERS}: {error.strerror or error}") from error
         self.answered.update(keys)
+
+    def judge(self) -> int:
+        """Have the open answers judged that no judge has spoken about, by a model. Returns how many stay so."""
+        rows = {key_of(row): row for row in read_rows(self.folder / ANSWERS)}
+        unjudged = [row for row in rows.values() if is_unjudged(row)]
+        if unjudged and isinstance(self._judge, JudgeModel):
+            _log.info("%s judges %s", self._judge.model, counted(len(unjudged), "answer"))
+            try:
+                for row in judge_rows(self._judge, unjudged):
+                    rows[key_of(row)] = row
+            finally:  # also where it is interrupted: each verdict costs a request
+                self._answers.close()
+                _write(self.folder / ANSWERS, "".join(map(to_line, rows.values())))
+                self._answers = (self.folder / ANSWERS).open("ab")
+        return sum(map(is_unjudged, rows.values()))
 
     def describe(self, **info: object) -> None:
         """Note in run.json what the run is about, under keys of RunInfo."""
@@ -173,6 +197,18 @@ class RunFolder:
         info = _read_info(self.folder)
         return info.get("model_revision") if info else None
 
+    def note_device(self, device: str) -> None:
+        """Note in run.json a device that answers."""
+        if device not in self._devices:
+            info = _read_info(self.folder)
+            self._devices = {*(info.get("devices", []) if info else []), device}
+            self.describe(devices=sorted(self._devices))
+
+    def note_contents(self) -> None:
+        """Note in run.json which content each video had that was answered about."""
+        rows = read_rows(self.folder / ANSWERS)
+        self.describe(content_ids={row["video_id"]: row["content_id"] for row in rows if row["content_id"]})
+
     def check_revision(self, revision: str) -> None:
         """Note the model's revision, or raise LvqaError if the run was begun with another."""
         if self._revision is None:
@@ -186,19 +222,29 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def open_run(folder: Path, config: RunConfig, *, retry_failed: bool = False) -> Iterator[RunFolder]:
+def open_run(
+    folder: Path,
+    config: RunConfig,
+    *,
+    retry_failed: bool = False,
+    check: Callable[[Sequence[Row]], None] = lambda _: None,
+    files: Mapping[str, str] | None = None,
+) -> Iterator[RunFolder]:
     """Open a run folder to add to it, a new one or one to go on with; no other process can add to it meanwhile.
 
-    Answers that failed by what the machines did are taken out, so that they are asked again.
+    Arms and budgets may be added to a run. Answers that failed by what the machines did are taken out, so that they are
+    asked again.
 
     Args:
         folder: The folder.
         config: The settings of the run.
         retry_failed: Take out all answers that failed.
+        check: Called with the rows that are there, before anything is written; raises LvqaError for what has changed.
+        files: The user's own files that decide answers -> their digests.
 
     Raises:
-        LvqaError: The run was begun with other settings (which are named) or by lvqa 0.1, another process is adding to
-            it, or a line of it is not a row.
+        LvqaError: The run was begun with other settings or files (which are named) or by lvqa 0.1, another process is
+            adding to it, or a line of it is not a row.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -209,15 +255,17 @@ def open_run(folder: Path, config: RunConfig, *, retry_failed: bool = False) -> 
         if (folder / CONFIG).exists():
             _check_format(folder)
             _check_same(folder, config)
+            info = _read_info(folder)
+            check_files(info.get("files", {}) if info else {}, files or {})
+            check(list(read_rows(folder / ANSWERS)))
         elif (folder / ANSWERS).stat().st_size:
             raise LvqaError(f"{folder} has an {ANSWERS} but no {CONFIG}; take another folder")
-        else:
-            _write(folder / CONFIG, to_yaml(config))
-        session = _note_session(folder, config)
+        _write_settings(folder, config)
+        session = _note_session(folder, config, files or {})
         rows = _take_out_failed(folder / ANSWERS, every=retry_failed)
-        with (folder / ANSWERS).open("ab") as answers:
-            answers.truncate(whole_bytes(folder / ANSWERS))
-            yield RunFolder(folder, answers, {key_of(row) for row in rows}, session=session)
+        answered = {key_of(row) for row in rows}
+        with contextlib.closing(RunFolder(folder, answered, judge=config.benchmark.judge, session=session)) as run:
+            yield run
 
 
 def _take_out_failed(path: Path, *, every: bool) -> list[Row]:
@@ -261,20 +309,26 @@ def _check_format(folder: Path) -> None:
 
 
 def _check_same(folder: Path, config: RunConfig) -> None:
-    before, now = flat(to_dict(load_run_config(folder / CONFIG))), flat(to_dict(config))
-    differing = [key for key in {**before, **now} if before.get(key) != now.get(key) and not _may_change(key)]
-    if differing:
-        changes = "; ".join(f"{key}: {in_yaml(before.get(key))}, now {in_yaml(now.get(key))}" for key in differing)
+    if changes := settings_changes(load_run_config(folder / CONFIG), config):
+        listed = "; ".join(changes)
         raise LvqaError(
-            f"{folder} was begun with other settings ({changes}); take another folder, or the settings it had"
+            f"{folder} was begun with other settings ({listed}); take another folder, or the settings it had"
         )
 
 
-def _may_change(key: str) -> bool:
-    return any(key == setting or key.startswith(f"{setting}.") for setting in CHANGEABLE_SETTINGS)
+def _write_settings(folder: Path, config: RunConfig) -> None:
+    """Write the settings of a new run, and those of one to which arms or budgets are added."""
+    path = folder / CONFIG
+    if path.exists():
+        before = load_run_config(path)
+        added = [key for key in GROWING_SETTINGS if getattr(before, key) != getattr(config, key)]
+        if not added:
+            return
+        _log.info("%s: %s are added to", folder, " and ".join(added))
+    _write(path, to_yaml(config))
 
 
-def _note_session(folder: Path, config: RunConfig) -> int:
+def _note_session(folder: Path, config: RunConfig, files: Mapping[str, str]) -> int:
     """Note where and with what the run is worked on, and return which session it is.
 
     The first one, 0, stands for itself, later ones in a list.
@@ -284,17 +338,26 @@ def _note_session(folder: Path, config: RunConfig) -> int:
     session: Session = {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions,
+        "git": git_state(),
         "machine": {"system": platform.platform(), "processors": os.cpu_count(), "workers": config.workers},
     }
     info = _read_info(folder)
     content: Mapping[str, object]
     if info is None:
-        content = {**made_with, **session, "rows_format": ROWS_FORMAT, "seed": config.seed, "resumed": []}
+        content = {
+            **made_with,
+            **session,
+            "rows_format": ROWS_FORMAT,
+            "seed": config.seed,
+            "files": files,
+            "resumed": [],
+        }
     else:
         changed = [name for name, version in versions.items() if info["versions"].get(name) != version]
         if changed:
             _log.warning("%s goes on with other versions than it was begun with: %s", folder, ", ".join(changed))
-        content = {**info, "resumed": [*info["resumed"], session]}
+        known = {"settings": made_with["settings"], "files": {**info.get("files", {}), **files}}
+        content = {**info, **known, "resumed": [*info["resumed"], session]}
     _write(folder / RUN_INFO, json.dumps(content, indent=1) + "\n")
     return 0 if info is None else len(info["resumed"]) + 1
 

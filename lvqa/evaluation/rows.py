@@ -12,16 +12,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from lvqa.datasets import headline
 from lvqa.records import LvqaError
 from lvqa.validation import FiniteFloat, NonNegativeInt, convert, decode_json, parse_json
 
-ROWS_FORMAT = 4
+ROWS_FORMAT = 5
 """The format of the rows that are written here. Those of lvqa 0.1 are format 1."""
 
 OLD_KEYS = {"video": "video_id", "question": "question_id", "right": "target", "letter": "prediction"}
 """The keys of format 1, and what they are called now. It had neither the question's text nor its options."""
 
-NEW_KEYS: Mapping[int, Mapping[str, Any]] = {
+ADDED_KEYS: Mapping[int, Mapping[str, Any]] = {
     3: {
         "video_path": None,
         "content_id": None,
@@ -32,9 +33,11 @@ NEW_KEYS: Mapping[int, Mapping[str, Any]] = {
         "session": 0,
         "by_place": False,
     },
-    4: {"answer_tokens": None, "answer_visual_tokens": None},
+    4: {"judge": None, "judged_correct": None, "judge_text": None},
+    5: {"answer_tokens": None, "answer_visual_tokens": None},
 }
-"""A format -> the keys that older ones lack, and what stands in their place."""
+"""Format -> the keys that older ones lack, and what stands in their place."""
+NEW_KEYS: Mapping[str, Any] = {key: value for added in ADDED_KEYS.values() for key, value in added.items()}
 
 Key = tuple[str, str, str, int]
 """What tells a row from all others: video, question, arm and budget."""
@@ -88,7 +91,7 @@ class Row(TypedDict):
     tags: list[str]
     """The abilities that the question tests, as the dataset names them."""
     target: str | None
-    """The letter of the correct option; null where it is not known."""
+    """The letter of the correct option; of an open question the text that is expected; null where it is not known."""
     evidence_seconds: Span | None
     """Where the evidence lies; null where it is not annotated."""
     prediction: str | None
@@ -108,7 +111,7 @@ class Row(TypedDict):
     counts: RowCounts
     """What the answer cost, as numbers of things."""
     answer_tokens: NonNegativeInt | None
-    """How many tokens the prompt of the answer had; null without an answer, and in rows of before format 4."""
+    """How many tokens the prompt of the answer had; null without an answer, and in rows of before format 5."""
     answer_visual_tokens: NonNegativeInt | None
     """How many of them showed the frames; null as in `answer_tokens`."""
     index: RowIndex | None
@@ -128,6 +131,13 @@ class Row(TypedDict):
     """Which session of run.json gave the answer, with its versions: 0 the first one, 1 the first of `resumed`."""
     by_place: bool
     """Whether the error is about the machines, and not about the question or its video: then it is asked again."""
+    judge: str | None
+    """Who says whether the answer to an open question is correct: exact, normalised, or the name of a model; null for
+    a question with options."""
+    judged_correct: bool | None
+    """What the judge says; null as long as it has said nothing."""
+    judge_text: str | None
+    """The reply of a model that judges, or why there is none."""
     error: str | None
     """Why there is no answer; null if there is one."""
 
@@ -138,6 +148,16 @@ COUNTED: tuple[Literal["frames_decoded", "pairs_encoded", "tokens_prefilled"], .
     "tokens_prefilled",
 )
 FIELDS = tuple(Row.__annotations__)
+
+
+def is_correct(row: Row) -> bool:
+    """Return whether the letter is the target, or the judge of an open answer says so; a failed answer is wrong."""
+    return row["judged_correct"] is True if row["judge"] else headline.is_correct(row)
+
+
+def is_unjudged(row: Row) -> bool:
+    """Return whether an open question was answered, and its judge has not said yet whether correctly."""
+    return row["judge"] is not None and row["judged_correct"] is None and row["error"] is None
 
 
 def key_of(row: Row) -> Key:
@@ -187,11 +207,19 @@ def _row(line: bytes, origin: str) -> Row:
         return decode_json(line, Row, origin=origin)
     except LvqaError:
         tree = parse_json(line, origin=origin)
-        lacking = [keys for keys in NEW_KEYS.values() if isinstance(tree, dict) and not keys.keys() & tree.keys()]
-        if not lacking:
+        added = _lacking(tree)
+        if not added:
             raise
     if "video_id" not in tree and OLD_KEYS.keys() <= tree.keys():
         tree = {OLD_KEYS.get(key, key): value for key, value in tree.items()} | {"question": "", "options": []}
-    for keys in lacking:
-        tree = {**keys, **tree}
-    return convert(tree, Row, origin=origin)
+    return convert({**tree, **added}, Row, origin=origin)
+
+
+def _lacking(tree: object) -> Mapping[str, Any]:
+    """Return the keys, with what stands in their place, that a row has not because it is of an older format."""
+    if isinstance(tree, dict):
+        for old_format in range(2, ROWS_FORMAT):
+            added = {key: value for n in range(old_format + 1, ROWS_FORMAT + 1) for key, value in ADDED_KEYS[n].items()}
+            if not added.keys() & tree.keys():
+                return added
+    return {}

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import shutil
 import time
 from collections import deque
@@ -16,10 +17,13 @@ from lvqa.caveats import is_about_question
 from lvqa.components import check_settings
 from lvqa.config import Config, load_yaml
 from lvqa.datasets import Dataset, VideoTask, load_dataset, named
+from lvqa.evaluation.changes import check_inputs, digests
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
+from lvqa.evaluation.judges import check_judge
 from lvqa.evaluation.rows import Key, Row
 from lvqa.evaluation.runner import Condition, Runner, WorkItem, WorkResult, blank_row
-from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
+from lvqa.evaluation.settings import Arm, Judge, JudgeModel, RunConfig, resolve_arms
+from lvqa.evaluation.subtitles import subtitle_files, with_subtitles
 from lvqa.index import default_store
 from lvqa.node_check import node_check
 from lvqa.plugins import absolute, file_of
@@ -66,32 +70,24 @@ def evaluate(
             raised before anything is loaded or written. Or no machine is left that can work: the run goes on later.
     """
     check_run(config)
-    dataset = chosen_tasks(config)
-    _check_scorable(dataset)
-    missing = missing_videos(dataset)
-    if missing:
-        message = f"{len(missing)} of {len(dataset.tasks)} videos have no file: {', '.join(missing)}"
-        if not config.allow_missing:
-            raise LvqaError(f"{message}; get them into {_folder(config) / 'videos'}, or go on without: --allow-missing")
-        _log.warning("%s; their questions are left out", message)
-    for line in dataset.skipped:
-        _log.info("%s", line)
+    whole = load_dataset(config.benchmark.name, _folder(config))
+    dataset = _cut(whole, config)
+    _check_scorable(dataset, config.benchmark.judge)
+    missing = _check_videos(dataset, config)
     tasks = [task for task in dataset.tasks if task.video_id not in missing]
-    if not tasks:
-        raise LvqaError(f"none of the {len(dataset.tasks)} videos is in {_folder(config) / 'videos'}")
-    is_new = not folder.exists()
+    check = functools.partial(check_inputs, dataset=whole, store=_store_folder(config))
+    is_new, files = not folder.exists(), _own_digests(config, dataset)
     try:
-        with open_run(folder, config, retry_failed=retry_failed) as run:
-            questions = sum(len(task.questions) for task in tasks)
-            run.describe(
-                videos=len(tasks), questions=questions, missing=missing, skipped=[*dataset.warnings, *dataset.skipped]
-            )
+        with open_run(folder, config, retry_failed=retry_failed, check=check, files=files) as run:
+            _describe(run, dataset, tasks, missing, _folder(config))
             schedule = Schedule(tasks, resolve_arms(config), run.answered)
             if schedule.num_left:
                 if run.answered:
                     _log.info("%s: %d answers are there, %d are lacking", folder, len(run.answered), schedule.num_left)
                 with _open_pool(config, run, tasks, prepare, report := _Report(schedule, progress, status)) as pool:
                     _answer_all(pool, run, schedule, report)
+            run.note_contents()
+            run.judge()
     except ClusterError:
         if is_new:  # nothing has been asked
             shutil.rmtree(folder, ignore_errors=True)
@@ -99,6 +95,21 @@ def evaluate(
     except ClusterLostError as error:
         raise LvqaError(f"{error}; {folder} goes on from there with the same command and a cluster") from error
     return read_run(folder)
+
+
+def _describe(
+    run: RunFolder, dataset: Dataset, tasks: Sequence[VideoTask], missing: Sequence[str], folder: Path
+) -> None:
+    """Note in run.json what is asked."""
+    for line in dataset.skipped:
+        _log.info("%s", line)
+    run.describe(
+        videos=len(tasks),
+        questions=sum(len(task.questions) for task in tasks),
+        missing=missing,
+        skipped=[*dataset.warnings, *dataset.skipped],
+        annotations={os.path.relpath(path, folder): digest for path, digest in digests(dataset.files).items()},
+    )
 
 
 def check_run(config: RunConfig) -> None:
@@ -113,43 +124,44 @@ def check_run(config: RunConfig) -> None:
 
 def chosen_tasks(config: RunConfig) -> Dataset:
     """Return the benchmark's videos and questions, cut to `benchmark.videos` and `benchmark.limit`."""
-    dataset = load_dataset(config.benchmark.name, _folder(config))
+    return _cut(load_dataset(config.benchmark.name, _folder(config)), config)
+
+
+def _cut(dataset: Dataset, config: RunConfig) -> Dataset:
     tasks = dataset.tasks[: config.benchmark.videos]
     cut = [dataclasses.replace(task, questions=task.questions[: config.benchmark.limit]) for task in tasks]
     dataset = dataclasses.replace(dataset, tasks=tuple(cut))
-    return _with_subtitles(dataset, config) if config.benchmark.shows_subtitles else dataset
+    return with_subtitles(dataset, config.benchmark) if config.benchmark.shows_subtitles else dataset
 
 
-def _with_subtitles(dataset: Dataset, config: RunConfig) -> Dataset:
-    """Return the dataset with the subtitles of its videos in its questions; a video without any has empty ones."""
-    without = [task.video_id for task in dataset.tasks if task.subtitles is None]
-    if len(without) == len(dataset.tasks):
-        raise LvqaError(
-            f"benchmark.subtitles: {config.benchmark.name} has no file of subtitles in {_folder(config)}; "
-            "put them where it publishes them, or set it to false"
-        )
-    tasks = []
-    for task in dataset.tasks:
-        lines = () if task.subtitles is None else task.subtitles.read()
-        questions = tuple(dataclasses.replace(question, subtitles=lines) for question in task.questions)
-        tasks.append(dataclasses.replace(task, questions=questions))
-    warnings = dataset.warnings
-    if without:
-        line = f"{len(without)} of {counted(len(tasks), 'video')} have no subtitles, and are asked without: "
-        warnings += (line + named(without),)
-        _log.warning("%s", warnings[-1])
-    return dataclasses.replace(dataset, tasks=tuple(tasks), warnings=warnings)
-
-
-def _check_scorable(dataset: Dataset) -> None:
-    """Raise LvqaError for questions whose answers could not be called correct or wrong."""
+def _check_scorable(dataset: Dataset, judge: Judge | None) -> None:
+    """Raise LvqaError for questions whose answers could not be called correct or wrong; all that they lack is named."""
+    if isinstance(judge, JudgeModel):
+        check_judge(judge)
     questions = [question for task in dataset.tasks for question in task.questions]
-    for lacking, ids in (
-        ("options, and free answers can't be scored", [q.id for q in questions if not q.options]),
-        ("answer, so nothing can be scored", [q.id for q in questions if q.answer is None]),
-    ):
-        if ids:
-            raise LvqaError(f"{len(ids)} of {counted(len(questions), 'question')} have no {lacking}: {named(ids)}")
+    lacking = {
+        "have no answer, so nothing can be scored": [q.id for q in questions if q.answer is None],
+        "have no options, and free answers can't be scored without benchmark.judge": [
+            q.id for q in questions if not q.options and judge is None
+        ],
+    }
+    total = counted(len(questions), "question")
+    problems = [f"{len(ids)} of {total} {problem}: {named(ids)}" for problem, ids in lacking.items() if ids]
+    if problems:
+        raise LvqaError("; ".join(problems))
+
+
+def _check_videos(dataset: Dataset, config: RunConfig) -> list[str]:
+    """Return the videos that the run goes on without; raise LvqaError if that is not allowed, or none is left."""
+    missing, folder = missing_videos(dataset), _folder(config) / "videos"
+    if len(missing) == len(dataset.tasks):
+        raise LvqaError(f"none of the {len(dataset.tasks)} videos is in {folder}")
+    if missing:
+        message = f"{len(missing)} of {len(dataset.tasks)} videos have no file: {', '.join(missing)}"
+        if not config.allow_missing:
+            raise LvqaError(f"{message}; get them into {folder}, or go on without: --allow-missing")
+        _log.warning("%s; their questions are left out", message)
+    return missing
 
 
 def missing_videos(dataset: Dataset) -> list[str]:
@@ -195,6 +207,12 @@ def _own_files(config: RunConfig) -> list[Path]:
     names = [name for arm in arms for name in (arm.method, arm.config.rerank.name)]
     files = [file_of(name) for name in names] + [arm.config.selection.scores for arm in arms]
     return list(dict.fromkeys(file.absolute() for file in files if file is not None and file.is_file()))
+
+
+def _own_digests(config: RunConfig, dataset: Dataset) -> dict[str, str]:
+    """Return the digests of the files beside the annotations that decide what is asked, and how."""
+    files = [*_own_files(config), *(subtitle_files(dataset) if config.benchmark.shows_subtitles else ())]
+    return {str(path): digest for path, digest in digests(files).items()}
 
 
 def _make_runner(config: RunConfig, prepare: Prepare | None) -> Runner:
@@ -287,6 +305,7 @@ def _answer_all(pool: Pool[WorkItem, WorkResult], run: RunFolder, schedule: Sche
 
 def _append_answers(result: WorkResult, outcome: Outcome[WorkItem, WorkResult], run: RunFolder) -> None:
     run.check_revision(result.revision)
+    run.note_device(result.device)
     run.append([{**row, "node": outcome.node} for row in result.rows])
     for error in dict.fromkeys(row["error"] for row in result.rows if row["error"] is not None):
         _log.warning("question %s: %s (on %s)", outcome.item.question.id, error, outcome.node)

@@ -35,10 +35,11 @@ class WorkItem:
 
 @dataclass(frozen=True, slots=True)
 class WorkResult:
-    """The rows of a work item, and the revision of the model that answered."""
+    """The rows of a work item, the revision of the model that answered, and the device that it ran on."""
 
     rows: tuple[Row, ...]
     revision: str
+    device: str
 
 
 class Runner:
@@ -61,7 +62,7 @@ class Runner:
         Raises:
             LvqaError: The video can't be opened or indexed, or the machine is to blame for an answer that failed.
         """
-        return WorkResult(tuple(self._rows(item)), self.identity)
+        return WorkResult(tuple(self._rows(item)), self.identity, self._first.device_name)
 
     def _rows(self, item: WorkItem) -> Iterator[Row]:
         video = self._first.inspect_video(item.path)
@@ -139,6 +140,9 @@ def blank_row(item: WorkItem, arm: str, budget: int) -> Row:
         "node": None,
         "session": 0,
         "by_place": False,
+        "judge": None,
+        "judged_correct": None,
+        "judge_text": None,
         "error": None,
     }
 

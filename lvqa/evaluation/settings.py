@@ -55,6 +55,32 @@ class SyntheticVideos(Section):
     """The seed of the first video; from 900000 on they are held out."""
 
 
+DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeModel(Section):
+    """A model that judges open answers, behind a URL that speaks OpenAI's chat completions."""
+
+    url: Annotated[str, Meta(pattern="^https?://[^/]", description="an address that begins http:// or https://")]
+    """The address of the API, mostly with /v1 at its end."""
+    model: Text
+    """The model's name there."""
+    key_variable: Text | None = DEFAULT_KEY_VARIABLE
+    """The environment variable with the API key; without one, no key is sent."""
+    timeout_seconds: PositiveFloat = 60.0
+    """A request that gets no bytes for so long has failed."""
+    attempts: PositiveInt = 4
+    """A request that fails is sent so many times in all."""
+    parallel: PositiveInt = 8
+    """So many requests are sent at the same time."""
+    request: dict[str, Any] = field(default_factory=lambda: {"temperature": 0})
+    """More fields of the request."""
+
+
+Judge = Literal["exact", "normalised"] | JudgeModel
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkConfig(Section):
     """Which questions about which videos."""
@@ -71,6 +97,9 @@ class BenchmarkConfig(Section):
     """Only the first so many videos; null takes all."""
     limit: PositiveInt | None = None
     """Only the first so many questions about each video; null takes all."""
+    judge: Judge | None = None
+    """Who says whether the answer to an open question is correct: exact compares texts; normalised does not look at
+    case, punctuation, articles and spaces; {url, model} asks a model. Null refuses open questions."""
     make: SyntheticVideos | None = None
     """Synthetic videos instead of a published dataset, made into the folder before the run."""
 

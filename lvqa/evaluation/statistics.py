@@ -15,10 +15,8 @@ from typing import Literal
 import numpy as np
 
 from lvqa.datasets import padded
-from lvqa.datasets.headline import is_correct
-from lvqa.datasets.lvbench import official_letter
 from lvqa.evaluation.intervals import CONFIDENCE, ClusteredMean, holm
-from lvqa.evaluation.rows import COUNTED, Row, RowCounts, ScoredClip
+from lvqa.evaluation.rows import COUNTED, Row, RowCounts, ScoredClip, is_correct, is_unjudged
 
 EMBEDDED_TOP, RERANKED_TOP = (1, 5, 10, 50), (1, 5, 10)
 """Evidence recall is computed among so many of the best clips."""
@@ -74,8 +72,11 @@ def _interval(mean: ClusteredMean | None, low: float, high: float) -> tuple[floa
 
 
 def accuracy(rows: Iterable[Row]) -> Share:
-    """Return the share of correct answers among all questions; one without an answer is wrong."""
-    return Share.by_video((row["video_id"], is_correct(row)) for row in rows)
+    """Return the share of correct answers among all questions; one without an answer is wrong.
+
+    Open answers that no judge has spoken about are left out.
+    """
+    return Share.by_video((row["video_id"], is_correct(row)) for row in rows if not is_unjudged(row))
 
 
 def by_ability(rows: Iterable[Row], measure: Callable[[list[Row]], Share] = accuracy) -> dict[str, Share]:
@@ -85,15 +86,6 @@ def by_ability(rows: Iterable[Row], measure: Callable[[list[Row]], Share] = accu
         for tag in dict.fromkeys(row["tags"]):
             tagged[tag].append(row)
     return {tag: measure(tagged[tag]) for tag in sorted(tagged)}
-
-
-def official_accuracy(rows: Iterable[Row]) -> Share:
-    """Return LVBench's own figure: the share of correct ones among the answers, by the letter that its script finds.
-
-    A question that failed is left out, so an arm that fails often may look too good; `n` is how many count.
-    """
-    letters = [(row["video_id"], official_letter(row), row["target"]) for row in rows]
-    return Share.by_video((video, letter == target) for video, letter, target in letters if letter is not None)
 
 
 # --- evidence --------------------------------------------------------------------------------------------------------
@@ -163,11 +155,16 @@ class Comparison:
 
 
 def compare(rows: Iterable[Row], others: Iterable[Row]) -> Comparison:
-    """Return the comparison of `rows` with `others`, paired by video and question; rows without a pair are left out."""
+    """Return the comparison of `rows` with `others`, paired by video and question.
+
+    Rows without a pair are left out, and so are open answers that no judge has spoken about.
+    """
     from scipy.stats import binomtest
 
-    second = {(row["video_id"], row["question_id"]): is_correct(row) for row in others}
-    first = {(row["video_id"], row["question_id"]): is_correct(row) for row in rows}
+    first, second = (
+        {(row["video_id"], row["question_id"]): is_correct(row) for row in side if not is_unjudged(row)}
+        for side in (rows, others)
+    )
     pairs = [(key[0], first[key], second[key]) for key in first.keys() & second.keys()]
     gained, lost = sum(a and not b for _, a, b in pairs), sum(b and not a for _, a, b in pairs)
     mean = ClusteredMean.of((video, int(a) - int(b)) for video, a, b in pairs)

@@ -29,6 +29,10 @@ class PublishedResult:
     accuracy: dict[int, float]
     """Number of frames -> percent."""
 
+    def is_of(self, model: str) -> bool:
+        """Return whether a model, by its hub id or its folder, is the one of this result, and no relative of it."""
+        return model.rstrip("/").rpartition("/")[2] in (self.model, f"{self.model}-Instruct")
+
 
 FREERET = "FreeRet paper, Table 4 (arXiv 2509.24621)"
 PUBLISHED_RESULTS = (
@@ -76,7 +80,10 @@ class Condition:
 
     run: str
     arm: str
-    """The arm's name in the report: after the name of its run, if another run has an arm of the same name."""
+    """The arm's name in the report: after the name of its run, if another run has an arm of the same name.
+
+    Open questions are conditions of their own, with their judge in the name: see `judge`.
+    """
     method: str
     budget: int
     """The number of frames; 0 in an arm without frames."""
@@ -90,6 +97,8 @@ class Condition:
     """
     baseline_name: str
     """The baseline's name: "uniform frames", or the name of the arm; empty if there is no baseline."""
+    judge: str | None = None
+    """Who says whether the answers are correct, if all questions are open ones; None if all have options."""
 
 
 def read_runs(folders: Sequence[Path]) -> list[NamedRun]:
@@ -116,11 +125,13 @@ def failed_share(runs: Sequence[NamedRun]) -> str:
         share = f"{num_failed} of {counted(total, 'answer')} ({100 * num_failed / max(1, total):.1f}%)"
         share += f", {by_place} by what the machines did" if by_place else ""
         shares.append(f"{named.name}: {share}" if len(runs) > 1 else share)
-    return f"Failed, and counted as wrong: {'; '.join(shares)}."
+    num_unjudged = sum(named.run.num_unjudged for named in runs)
+    unjudged = f" Not judged yet, and left out: {counted(num_unjudged, 'open answer')}." if num_unjudged else ""
+    return f"Failed, and counted as wrong: {'; '.join(shares)}.{unjudged}"
 
 
-_Key = tuple[str, str, int]
-"""The name of a run, the name of an arm, and a budget identify a condition."""
+_Key = tuple[str, str, int, str]
+"""The name of a run, the name of an arm, a budget, and the judge of open questions, or "", identify a condition."""
 
 
 def conditions_of(runs: Sequence[NamedRun]) -> list[Condition]:
@@ -130,25 +141,29 @@ def conditions_of(runs: Sequence[NamedRun]) -> list[Condition]:
     rows: dict[_Key, list[Row]] = {}
     for named in runs:
         for row in named.run.rows:
-            rows.setdefault((named.name, row["arm"], row["budget"]), []).append(row)
+            rows.setdefault((named.name, row["arm"], row["budget"], row["judge"] or ""), []).append(row)
     ranks = {key: i for i, key in enumerate(arms)}
-    keys = sorted(rows, key=lambda key: (ranks.get(key[:2], len(ranks)), key[2]))
+    keys = sorted(rows, key=lambda key: (key[3], ranks.get(key[:2], len(ranks)), key[2]))
     reasons = why_not_comparable(runs)
 
-    def display_name(run: str, arm: str) -> str:
-        return clean(arm) if counts[arm] < 2 else f"{run}: {clean(arm)}"
+    def display_name(run: str, arm: str, judge: str) -> str:
+        name = clean(arm) if counts[arm] < 2 else f"{run}: {clean(arm)}"
+        return f"{name}, open questions judged by {clean(judge)}" if judge else name
+
+    def name_of_baseline(key: _Key) -> str:
+        return "uniform frames" if _method(key, arms) == BASELINE else display_name(*key[:2], key[3])
 
     def condition(key: _Key) -> Condition:
         baseline = _baseline(key, keys, arms, reasons.keys())
-        is_uniform = baseline is not None and _method(baseline, arms) == BASELINE
         return Condition(
             run=key[0],
-            arm=display_name(*key[:2]),
+            arm=display_name(*key[:2], key[3]),
             method=_method(key, arms),
             budget=key[2],
             rows=tuple(rows[key]),
             baseline=None if baseline is None else tuple(rows[baseline]),
-            baseline_name="" if baseline is None else "uniform frames" if is_uniform else display_name(*baseline[:2]),
+            baseline_name="" if baseline is None else name_of_baseline(baseline),
+            judge=key[3] or None,
         )
 
     return [condition(key) for key in keys]
@@ -164,8 +179,8 @@ def _baseline(
     key: _Key, keys: Sequence[_Key], arms: Mapping[tuple[str, str], Arm], incomparable: Set[tuple[str, str]]
 ) -> _Key | None:
     """Return the condition with which this one is compared, preferably of the same run."""
-    run, _, budget = key
-    candidates = [other for other in keys if other[2] == budget != NO_BUDGET]
+    run, _, budget, judge = key
+    candidates = [other for other in keys if other[2] == budget != NO_BUDGET and other[3] == judge]
     arm = arms.get(key[:2])
     if arm is not None and arm.baseline is not None:
         candidates = [other for other in candidates if other[:2] == (run, arm.baseline)]

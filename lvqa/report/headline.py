@@ -1,4 +1,4 @@
-"""The figures that papers on a benchmark print, as its own script counts them, or that of the run's protocol."""
+"""The figures that papers on a benchmark print, as its own script counts them, or as the run's protocol does."""
 
 from __future__ import annotations
 
@@ -32,22 +32,38 @@ def headlines(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list
     sections = []
     for way, settings in {run.way: run.run.config.benchmark for run in runs}.items():
         if settings.name in DATASETS:
-            section = _section(settings, [condition for condition in conditions if ways[condition.run] == way])
-            sections += [section] if section.tables else []
+            tables = _tables(_headline(settings), [one for one in conditions if ways[one.run] == way])
+            sections += [HeadlineSection(_title(settings), _counting(settings), tables)] if tables else []
     return sections
 
 
-def _section(settings: BenchmarkConfig, conditions: Sequence[Condition]) -> HeadlineSection:
-    reader, answer_format = DATASETS[settings.name], settings.answer_format
-    headline: Headline = reader.headline
-    counting = reader.counting
-    if answer_format is not None and answer_format.headline is not None:
-        headline, counting = answer_format.headline, answer_format.counting
-    title = f"Figures as {reader.title} counts them"
-    if settings.protocol != OWN:
-        title = f"Figures of {reader.title} by the protocol {settings.protocol}"
-    title += ", with subtitles" if settings.shows_subtitles else ""
-    return HeadlineSection(title, counting, _tables(headline, conditions))
+def figures_of(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list[dict[str, Figure]]:
+    """Return for each condition the figures of its benchmark; none of open questions, which no script reads."""
+    settings = {run.name: run.run.config.benchmark for run in runs}
+    return [_figures(settings[condition.run], condition) for condition in conditions]
+
+
+def _figures(settings: BenchmarkConfig, condition: Condition) -> dict[str, Figure]:
+    if settings.name not in DATASETS or condition.judge is not None:
+        return {}
+    return _headline(settings)(condition.rows)
+
+
+def _headline(settings: BenchmarkConfig) -> Headline:
+    """Return what computes the figures: the benchmark's class, unless the protocol counts otherwise."""
+    answer_format = settings.answer_format
+    return (answer_format and answer_format.headline) or DATASETS[settings.name].headline
+
+
+def _counting(settings: BenchmarkConfig) -> str:
+    answer_format = settings.answer_format
+    return (answer_format and answer_format.counting) or DATASETS[settings.name].counting
+
+
+def _title(settings: BenchmarkConfig) -> str:
+    title = DATASETS[settings.name].title
+    way = f"as {title} counts them" if settings.protocol == OWN else f"of {title} by the protocol {settings.protocol}"
+    return f"Figures {way}{', with subtitles' if settings.shows_subtitles else ''}"
 
 
 def _tables(headline: Headline, conditions: Sequence[Condition]) -> list[Table]:

@@ -25,10 +25,12 @@ def methods_paragraph(named: NamedRun) -> str:
     budgets = sorted({budget for arm in arms for budget in arm.budgets if budget})
     frames = f" at {_listed([str(budget) for budget in budgets])} frames" if budgets else ""
     names = _listed([arm.name for arm in arms])
+    judges = _listed(sorted({row["judge"] for row in run.rows if row["judge"]}))
+    judged = f"Answers to open questions were judged by {judges}, and are counted apart. " if judges else ""
     return clean(
         f"{named.name}: {named.model} answered {counted(num_questions, 'question')} about "
         f"{counted(num_videos, 'video')} of {named.way}. The frames were chosen by {names}{frames}. "
-        f"Accuracy counts all questions; intervals are 95%, cluster-robust with videos as clusters (CR2 with "
+        f"{judged}Accuracy counts all questions; intervals are 95%, cluster-robust with videos as clusters (CR2 with "
         f"Satterthwaite degrees of freedom, Wilson's form); p-values are corrected by Holm's method. "
         f"Seed {config.seed}; {packages or 'versions unknown'}."
     )

@@ -21,10 +21,12 @@ from lvqa.report.conditions import (
     read_runs,
     why_not_comparable,
 )
-from lvqa.report.headline import headlines
+from lvqa.report.csv_file import to_csv
+from lvqa.report.headline import figures_of, headlines
 from lvqa.report.latex import escape_latex, to_latex
 from lvqa.report.methods import methods_paragraph, settings_lines
 from lvqa.report.page import data_url, render_page, write_file
+from lvqa.report.submissions import write_submissions
 from lvqa.report.tables import Table, to_markdown
 
 FIGURE_FORMATS = ("pdf", "svg", "png")
@@ -69,6 +71,7 @@ class Report:
         csv: Path | None = None,
         latex: Path | None = None,
         figures: Path | None = None,
+        submissions: Path | None = None,
     ) -> None:
         """Write the report in other forms.
 
@@ -77,16 +80,20 @@ class Report:
             csv: Where the figures are written as numbers.
             latex: Where the tables and the methods paragraph are written in LaTeX, for the package booktabs.
             figures: A folder for the plots, each as PDF, SVG and PNG.
+            submissions: A folder for the files in which benchmarks take submissions.
 
         Raises:
             LvqaError: A file can't be written.
         """
         if csv is not None:
-            write_file(csv, tables.to_csv(self._conditions).encode("utf-8", errors="backslashreplace"))
+            text = to_csv(self._conditions, figures_of(self._runs, self._conditions))
+            write_file(csv, text.encode("utf-8", errors="backslashreplace"))
         if latex is not None:
             write_file(latex, _latex(self._runs, self._sections).encode("utf-8", errors="backslashreplace"))
         if figures is not None:
             _write_figures(figures, self._sections)
+        if submissions is not None:
+            write_submissions(submissions, self._runs, self._conditions)
         if html is not None:
             write_file(html, _page(self._runs, self._sections))
 
@@ -131,9 +138,9 @@ def _overview(conditions: Sequence[Condition]) -> Section:
 
 def _accuracy(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Section:
     benchmarks, budgets = {run.benchmark for run in runs}, {condition.budget for condition in conditions}
-    # A figure of another model shares no axes with these.
-    of_model = [p for p in PUBLISHED_RESULTS if all(p.model in run.run.config.model.name for run in runs)]
-    comparable = [p for p in of_model if p.benchmark in benchmarks and budgets & {*p.accuracy}]
+    # A figure of another model, or of another benchmark, shares no axes with these.
+    of_model = [p for p in PUBLISHED_RESULTS if all(p.is_of(run.run.config.model.name) for run in runs)]
+    comparable = [p for p in of_model if {p.benchmark} == benchmarks and budgets & {*p.accuracy}]
     models = dict.fromkeys(p.model for p in comparable)
     return Section(
         "Accuracy",

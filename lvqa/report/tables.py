@@ -1,9 +1,7 @@
-"""The tables of a report, for Markdown and HTML alike, and the CSV of its conditions."""
+"""The tables of a report, for Markdown, HTML and LaTeX alike."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -22,7 +20,6 @@ from lvqa.evaluation import (
     cost,
     evidence_recall,
     index_cost,
-    official_accuracy,
 )
 from lvqa.evaluation.intervals import POWER
 from lvqa.records import counted
@@ -275,21 +272,6 @@ def _lines_by_video(runs: Sequence[NamedRun], texts_of: Callable[[Row], Sequence
     return lines if num_more <= 0 else [*lines[:MAX_FAILURES], f"and {num_more} more of this kind"]
 
 
-def to_csv(conditions: Sequence[Condition]) -> str:
-    """Return a CSV with a line for each condition, and for each ability in it.
-
-    Shares lie in 0..1; costs are means of a question. A field without a meaning in its line is empty, for example the
-    difference to the baseline if there is no baseline.
-    """
-    lines = [line for condition in conditions for line in _csv_lines(condition)]
-    names = list(dict.fromkeys(name for line in lines for name in line)) or ["run", "arm", "budget", "ability"]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return buffer.getvalue()
-
-
 def share_entry(share: Share | None) -> Entry:
     """Return a share in percent, with its interval: "52.1" and "45.8-58.3; n 240"."""
     if share is None or not share.n:
@@ -344,48 +326,6 @@ def _by_budget(conditions: Sequence[Condition], value: Callable[[Condition], Ent
         entries = {condition.budget: value(condition) for condition in of_arm}
         lines.append((Entry(arm), *(entries.get(budget, Entry("")) for budget in budgets)))
     return Table(("arm", *map(frames_text, budgets)), tuple(lines))
-
-
-def _csv_lines(condition: Condition) -> list[dict[str, object]]:
-    abilities = dict.fromkeys(tag for row in condition.rows for tag in row["tags"])
-    lines = [_csv_line(condition, "all", condition.rows, condition.baseline)]
-    for ability in abilities:
-        baseline = None if condition.baseline is None else _with_tag(ability, condition.baseline)
-        lines.append(_csv_line(condition, ability, _with_tag(ability, condition.rows), baseline))
-    return lines
-
-
-def _with_tag(ability: str, rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if ability in row["tags"]]
-
-
-def _csv_line(
-    condition: Condition, ability: str, rows: Sequence[Row], baseline: Sequence[Row] | None
-) -> dict[str, object]:
-    line: dict[str, object] = {
-        "run": condition.run,
-        "arm": condition.arm,
-        "budget": condition.budget,
-        "ability": clean(ability),
-    }
-    line |= {"failed": sum(row["error"] is not None for row in rows)}
-    line |= _share_fields("accuracy", accuracy(rows)) | _share_fields("official_accuracy", official_accuracy(rows))
-    for stage, recall in evidence_recall(rows).items():
-        line |= _share_fields(f"recall_{stage.replace(' ', '_')}", recall)
-    if baseline is not None:
-        paired = compare(rows, baseline)
-        line |= {"difference": paired.difference, "difference_low": paired.low, "difference_high": paired.high}
-        line |= {"gained": paired.gained, "lost": paired.lost, "pairs": paired.n, "p": paired.p_value}
-        line |= {"mcnemar_p": paired.mcnemar_p, "detectable": paired.detectable, "videos": paired.num_videos}
-    mean = cost(rows)
-    line |= {name: getattr(mean, name) for name in ("frames_decoded", "pairs_encoded", "tokens_prefilled")}
-    line |= {"answer_tokens": mean.answer_tokens, "answer_visual_tokens": mean.answer_visual_tokens}
-    line |= {f"seconds_{clean(stage).replace(' ', '_')}": seconds for stage, seconds in mean.seconds.items()}
-    return {name: "" if isinstance(value, float) and math.isnan(value) else value for name, value in line.items()}
-
-
-def _share_fields(name: str, share: Share) -> dict[str, object]:
-    return {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high, f"{name}_n": share.n}
 
 
 def escape_markdown(text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lvqa.video.container import VideoError
 from lvqa.video.decoders import DECODERS, DecordDecoder, PyAVDecoder, decode_all
-from lvqa.video.identity import IDENTITY_FORMAT, has_content, read_identity
+from lvqa.video.identity import IDENTITY_FORMAT, content_id, has_content, read_identity
 from lvqa.video.metadata import (
     METADATA_FORMAT,
     inspect_video,
@@ -33,6 +33,7 @@ __all__ = [
     "PyAVDecoder",
     "VideoError",
     "VideoRecord",
+    "content_id",
     "cut_clips",
     "decode_all",
     "default_threads",

@@ -80,6 +80,18 @@ def identify(file: FileState) -> Identity:
     return Identity(video_id, FileState.of(file.path) == file and started_ns - file.changed_ns > SETTLED_NS)
 
 
+def content_id(path: Path, metadata_folder: Path) -> str:
+    """Return the id of a file's content as it is now, and keep it in the folder, so that it is not hashed again.
+
+    Raises:
+        OSError: The file can't be read.
+    """
+    file = FileState.of(path.resolve(), metadata_folder)
+    with suppress(OSError):  # a folder that can't be written is still of use
+        store_id(file)
+    return identify(file).id
+
+
 def has_content(path: Path, video_id: str, metadata_folder: Path) -> bool:
     """Return whether a file has the content of this id now; if so it is kept that it has, and is not hashed again.
 
@@ -89,7 +101,7 @@ def has_content(path: Path, video_id: str, metadata_folder: Path) -> bool:
     file = FileState.of(path, metadata_folder)
     is_equal = identify(file).id == video_id
     if is_equal:
-        with suppress(OSError):  # a folder that can't be written is still of use
+        with suppress(OSError):
             store_id(file)
     return is_equal
 

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lvqa.records import LvqaError
@@ -162,7 +163,7 @@ class RayBackend:
             for _ in range(number):
                 node = self._nodes.by_id[node_id]
                 spec = self._actor_spec(node, plan[node_id])
-                worker = RayWorker.create(node, spec, self._options.gpus_per_worker)
+                worker = self._cluster.ask(partial(RayWorker.create, node, spec, self._options.gpus_per_worker))
                 self._workers.append(worker)
                 self._call(worker, "probe")
 
@@ -251,7 +252,7 @@ class RayBackend:
     def _lose(self, worker: RayWorker, error: Exception) -> None:
         """A worker has died or can't be reached: its item goes to another one."""
         self._cluster.require_head()
-        reason = reason_of_loss(error)
+        reason = reason_of_loss(error, has_begun=worker.is_alive)
         attempts = self._dismiss(worker)
         self._logs.note_failure(worker.node.name, f"worker lost: {reason}", str(error))
         if reason in NODE_IS_GONE and worker.node.is_alive:
@@ -282,7 +283,7 @@ class RayBackend:
 
     def _dismiss(self, worker: RayWorker) -> Attempts[Any] | None:
         """End a worker and forget it. Returns the item that it had."""
-        worker.kill()
+        self._cluster.ask(worker.kill)
         if worker in self._workers:
             self._workers.remove(worker)
         if worker in self._idle:
@@ -376,4 +377,4 @@ class RayBackend:
         if stopping:
             ray.wait(stopping, num_returns=len(stopping), timeout=STOP_TIMEOUT_SECONDS)
         for worker in self._workers:
-            worker.kill()
+            self._cluster.ask(worker.kill)

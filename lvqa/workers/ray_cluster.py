@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import logging
@@ -14,11 +15,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from lvqa.records import LvqaError
 from lvqa.startup import num_cores
 from lvqa.workers.failures import one_line
+
+T = TypeVar("T")
 
 OBJECT_STORE_BYTES = 256 << 20
 """The size of the object store of a Ray that is started here; only paths and small results pass through it."""
@@ -32,6 +35,8 @@ HEAD_RESTART_SECONDS = 10.0
 """How long the head may be gone: where it is kept by an operator, it comes back."""
 HEAD_TIMEOUT_SECONDS = 40.0
 """How long the head may take to answer that, before the cluster counts as gone. Ray would end the process at 60."""
+LEAVE_TIMEOUT_SECONDS = 10.0
+"""How long Ray may take to leave a cluster."""
 EXPECTED = "expected host:port of a cluster (ray start --head), auto, ray://host:10001, or none for this machine alone"
 TOKEN_ADVICE = (
     "the cluster wants a token (Ray's token authentication): set RAY_AUTH_MODE=token, and put the cluster's token into "
@@ -103,6 +108,17 @@ class RayCluster:
         if not _answers(self.address):
             raise ClusterLostError(f"the head of the cluster at {self.address} is gone")
 
+    def ask(self, action: Callable[[], T]) -> T:
+        """Return what a call returns for which Ray asks the head: without a head, Ray would end this process.
+
+        Raises:
+            ClusterLostError: The head does not answer any more.
+        """
+        call = _Call(action)
+        while not call.wait(WATCH_SECONDS):
+            self.nodes()
+        return call.result()
+
     def close(self, stop_actors: Callable[[], None]) -> None:
         """Stop the actors, and then Ray if it was started or joined here."""
         self._watch.stop()
@@ -118,8 +134,10 @@ class RayCluster:
             if _answers(self.address):
                 stop_actors()
         finally:
-            if self._owns_ray:
+            if self.is_local:
                 ray.shutdown()
+            elif self._owns_ray and not _Call(ray.shutdown).wait(LEAVE_TIMEOUT_SECONDS):
+                atexit.unregister(ray.shutdown)  # it would wait for a head that is frozen once more
 
 
 class _Watch:
@@ -198,12 +216,15 @@ def _join_cluster(address: str, runtime_env: Mapping[str, Any] | None) -> None:
 
     if address.startswith(("http://", "https://")):
         raise ClusterError(f"{address!r} is where jobs are submitted (ray job submit); {EXPECTED}")
-    target = _address_of_this_machine() if address == "auto" else address
-    if target is not None:
+    if address == "auto":
+        address, origin = _address_of_this_machine()
+    else:
+        origin = ""
+    if address != "auto":
         try:  # Ray itself would try for many minutes
-            socket.create_connection(_host_and_port(target), timeout=CONNECT_TIMEOUT_SECONDS).close()
+            socket.create_connection(_host_and_port(address), timeout=CONNECT_TIMEOUT_SECONDS).close()
         except (OSError, ValueError, OverflowError) as error:
-            raise ClusterError(f"no Ray answers at {address!r} ({error}); {EXPECTED}") from error
+            raise ClusterError(f"no Ray answers at {address!r}{origin} ({error}); {EXPECTED}") from error
     if address.startswith("ray://") and importlib.util.find_spec("grpc") is None:
         raise ClusterError(
             f"the address {address!r} needs Ray's client: pip install 'lvqa[cluster]', or give host:port"
@@ -211,39 +232,53 @@ def _join_cluster(address: str, runtime_env: Mapping[str, Any] | None) -> None:
     options: dict[str, Any] = {"runtime_env": dict(runtime_env)} if runtime_env else {}
     try:
         with _quiet_stderr():  # the reasons are in the error
-            _within(
-                JOIN_TIMEOUT_SECONDS,
-                lambda: ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options),
+            joining = _Call(
+                lambda: ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
             )
+            if not joining.wait(JOIN_TIMEOUT_SECONDS):
+                raise TimeoutError(f"it has not answered as Ray does for {JOIN_TIMEOUT_SECONDS:g} s")
+            joining.result()
     except Exception as error:  # Ray raises many kinds
         reason = _join_failure(error)
         raise ClusterError(f"cannot join Ray at {address!r}: {reason}") from error
 
 
-def _address_of_this_machine() -> str | None:
-    """Return the address of the cluster that this machine is part of, as Ray has noted it; it may have ended."""
-    noted = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+def _address_of_this_machine() -> tuple[str, str]:
+    """Return the address that `auto` stands for, and where it stands; "auto" if only Ray may find one."""
+    if address := os.environ.get("RAY_ADDRESS"):
+        return address, ", the auto of RAY_ADDRESS"
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # as Ray looks for it
+    noted = Path(folder, "ray", "ray_current_cluster")
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        return noted.read_text().strip() or None
-    return None
+        if address := noted.read_text().strip():
+            return address, f", the auto of {noted}"
+    return "auto", ""
 
 
-def _within(seconds: float, action: Callable[[], object]) -> None:
-    """Call a function that may never return, off the main thread; after so many seconds raise TimeoutError."""
-    ended, errors = threading.Event(), list[BaseException]()
+class _Call(Generic[T]):
+    """A call in a thread of its own, since it may never return."""
 
-    def run() -> None:
+    def __init__(self, action: Callable[[], T]) -> None:
+        self._action, self._ended = action, threading.Event()
+        self._values, self._errors = list[T](), list[BaseException]()
+        threading.Thread(target=self._run, name="lvqa-ray-call", daemon=True).start()
+
+    def _run(self) -> None:
         try:
-            action()
+            self._values.append(self._action())
         except BaseException as error:
-            errors.append(error)
-        ended.set()
+            self._errors.append(error)
+        self._ended.set()
 
-    threading.Thread(target=run, name="lvqa-ray-join", daemon=True).start()
-    if not ended.wait(seconds):
-        raise TimeoutError(f"it has not answered as Ray does for {seconds:g} s")
-    for error in errors:
-        raise error
+    def wait(self, seconds: float) -> bool:
+        """Wait so long for its end, and return whether it has ended."""
+        return self._ended.wait(seconds)
+
+    def result(self) -> T:
+        """Return what the call has returned, or raise what it has raised."""
+        for error in self._errors:
+            raise error
+        return self._values[0]
 
 
 def _join_failure(error: Exception) -> str:

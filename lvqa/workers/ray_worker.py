@@ -154,8 +154,8 @@ def describe_workers(workers: Sequence[RayWorker], target: int) -> str:
     return f"{ready.total()} of {counted(target, 'worker')}{by_node}"
 
 
-def reason_of_loss(error: Exception) -> str:
-    """Return in a few words why Ray has lost an actor."""
+def reason_of_loss(error: Exception, *, has_begun: bool) -> str:
+    """Return in a few words why Ray has lost an actor; `has_begun` if it has ever answered."""
     text = one_line(error)
     if isinstance(error, TimeoutError | StartLostError):
         return text
@@ -169,4 +169,6 @@ def reason_of_loss(error: Exception) -> str:
         return f"a package is missing there: No module named {text.split('No module named ')[1].split(' ')[0]}"
     if "unavailable" in text:
         return NODE_IS_GONE[1]
+    if not has_begun:
+        return "its process has ended as it began (is the disk of Ray's folder there full, or its memory?)"
     return "its process has ended"
