@@ -333,7 +333,8 @@ def test_an_unreachable_judge_calls_no_answer_wrong_and_judges_when_the_run_goes
     ]
 
     report = write_report([tmp_path / "run"], csv=tmp_path / "run.csv")
-    assert "| uniform, open questions judged by judge-7b |" in report
+    assert "| uniform, open (judge-7b) |" in report
+    assert "Lines named open (judge-7b) are about open questions, whose answers that judge scored." in report
     assert "Answers to open questions were judged by judge-7b, and are counted apart." in report
     lines = [line.split(",") for line in (tmp_path / "run.csv").read_text().splitlines() if ",all," in line]
     assert len(lines) == 4

@@ -311,6 +311,13 @@ def test_the_methods_name_every_setting(run):
         assert key == "folder" or f"{key} " in methods, key
 
 
+def test_the_methods_name_commit_and_devices(run):
+    git = {"commit": "1a2b3c4d5e6f" + "0" * 28, "dirty": True}
+    folder = run("r", two_arms(), [UNIFORM, FREERET], git=git, devices=["NVIDIA H200", "cpu"])
+    methods = section(write_report([folder]), "Methods")
+    assert "lvqa 0.1.0 (commit 1a2b3c4d5e6f, changed) on NVIDIA H200 and cpu." in methods
+
+
 def test_latex_has_every_table_with_its_fields_and_no_character_that_it_would_read(run, tmp_path):
     arms = [UNIFORM, {"name": r"50% & a_b #1 $x {y} \\z ~^", "method": "freeret"}]
     rows = [

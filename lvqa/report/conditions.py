@@ -148,7 +148,7 @@ def conditions_of(runs: Sequence[NamedRun]) -> list[Condition]:
 
     def display_name(run: str, arm: str, judge: str) -> str:
         name = clean(arm) if counts[arm] < 2 else f"{run}: {clean(arm)}"
-        return f"{name}, open questions judged by {clean(judge)}" if judge else name
+        return f"{name}, open ({clean(judge)})" if judge else name
 
     def name_of_baseline(key: _Key) -> str:
         return "uniform frames" if _method(key, arms) == BASELINE else display_name(*key[:2], key[3])

@@ -117,12 +117,19 @@ def _sections(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list
         sections += [_recall(conditions), _paired(conditions)]
         sections += [_cost(runs, conditions), *_headlines(runs, conditions)]
     sections += [_not_compared(runs), _failures(runs), _warnings(runs), _methods(runs)]
-    share = failed_share(runs)
+    share = failed_share(runs) + _judges(conditions)
     return [
         replace(section, text=f"{section.text} {share}") if section.tables else section
         for section in sections
         if section.tables or section.lines
     ]
+
+
+def _judges(conditions: Sequence[Condition]) -> str:
+    """Return what the names of open questions' lines mean, as a sentence; "" if there are none."""
+    judges = dict.fromkeys(condition.judge for condition in conditions if condition.judge)
+    names = " or ".join(f"open ({clean(judge)})" for judge in judges)
+    return f" Lines named {names} are about open questions, whose answers that judge scored." if judges else ""
 
 
 def _overview(conditions: Sequence[Condition]) -> Section:
