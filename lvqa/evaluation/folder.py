@@ -18,7 +18,8 @@ from typing import IO, cast
 from filelock import FileLock, Timeout
 
 from lvqa.config import to_yaml
-from lvqa.evaluation.changes import GROWING_SETTINGS, check_files, settings_changes
+from lvqa.datasets import named
+from lvqa.evaluation.changes import GROWING_SETTINGS, file_changes, settings_changes
 from lvqa.evaluation.judges import judge_rows, with_judge
 from lvqa.evaluation.rows import ROWS_FORMAT, Key, Row, is_unjudged, key_of, read_rows, to_line, whole_bytes
 from lvqa.evaluation.run_info import RunInfo, note_session, read_info, update_info, write_text
@@ -173,7 +174,7 @@ def open_run(
     config: RunConfig,
     *,
     retry_failed: bool = False,
-    check: Callable[[Sequence[Row]], None] = lambda _: None,
+    changes: Callable[[Sequence[Row]], Sequence[str]] = lambda _: (),
     files: Mapping[str, str] | None = None,
 ) -> Iterator[RunFolder]:
     """Open a run folder to add to it, a new one or one to go on with; no other process can add to it meanwhile.
@@ -185,12 +186,13 @@ def open_run(
         folder: The folder.
         config: The settings of the run.
         retry_failed: Take out all answers that failed.
-        check: Called with the rows that are there, before anything is written; raises LvqaError for what has changed.
+        changes: Called with the rows that are there, before anything is written; returns what of their questions and
+            videos has changed.
         files: The user's own files that decide answers -> their digests.
 
     Raises:
-        LvqaError: The run was begun with other settings or files (which are named) or by lvqa 0.1, another process is
-            adding to it, or a line of it is not a row.
+        LvqaError: The run was begun with other settings, questions, videos or files (which are named) or by lvqa 0.1,
+            another process is adding to it, or a line of it is not a row.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -201,9 +203,7 @@ def open_run(
         if (folder / CONFIG).exists():
             _check_format(folder)
             _check_same(folder, config)
-            info = read_info(folder)
-            check_files(info.get("files", {}) if info else {}, files or {})
-            check(list(read_rows(folder / ANSWERS)))
+            _check_inputs(folder, changes, files or {})
         elif (folder / ANSWERS).stat().st_size:
             raise LvqaError(f"{folder} has an {ANSWERS} but no {CONFIG}; take another folder")
         _write_settings(folder, config)
@@ -259,6 +259,18 @@ def _check_same(folder: Path, config: RunConfig) -> None:
         listed = "; ".join(changes)
         raise LvqaError(
             f"{folder} was begun with other settings ({listed}); take another folder, or the settings it had"
+        )
+
+
+def _check_inputs(folder: Path, changes: Callable[[Sequence[Row]], Sequence[str]], files: Mapping[str, str]) -> None:
+    info = read_info(folder)
+    changed = [
+        *file_changes(info.get("files", {}) if info else {}, files),
+        *changes(list(read_rows(folder / ANSWERS))),
+    ]
+    if changed:
+        raise LvqaError(
+            f"{folder} has answers to something else: {named(changed)}; take another folder, or what it had"
         )
 
 

@@ -17,7 +17,7 @@ from lvqa.caveats import is_about_question
 from lvqa.components import check_settings
 from lvqa.config import Config, load_yaml
 from lvqa.datasets import Dataset, VideoTask, load_dataset, named
-from lvqa.evaluation.changes import check_inputs, digests
+from lvqa.evaluation.changes import digests, input_changes
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
 from lvqa.evaluation.judges import check_judge
 from lvqa.evaluation.rows import Key, Row
@@ -75,10 +75,10 @@ def evaluate(
     _check_scorable(dataset, config.benchmark.judge)
     missing = _check_videos(dataset, config)
     tasks = [task for task in dataset.tasks if task.video_id not in missing]
-    check = functools.partial(check_inputs, dataset=whole, store=_store_folder(config))
+    changes = functools.partial(input_changes, dataset=whole, store=_store_folder(config))
     is_new, files = not folder.exists(), _own_digests(config, dataset)
     try:
-        with open_run(folder, config, retry_failed=retry_failed, check=check, files=files) as run:
+        with open_run(folder, config, retry_failed=retry_failed, changes=changes, files=files) as run:
             _describe(run, dataset, tasks, missing, _folder(config))
             schedule = Schedule(tasks, resolve_arms(config), run.answered)
             if schedule.num_left:
