@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from lvqa.evaluation import resolve_arms, settings_of
-from lvqa.evaluation.folder import RunInfo
+from lvqa.evaluation.run_info import RunInfo
 from lvqa.records import counted
 from lvqa.report.conditions import NamedRun, clean
 
