@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -11,14 +12,17 @@ from lvqa.costs import CostMeter, split_cost
 from lvqa.letters import named_letter
 from lvqa.models import Model
 from lvqa.models.prefix import PrefixCache, SplitPrompt, prefill_shared
-from lvqa.records import Cost, Counts, ModelOutput, Question
+from lvqa.pairs import PACKINGS, Pair, is_split, runs_of_pairs
+from lvqa.protocols import AnswerFormat
+from lvqa.protocols.answer_format import shown_with_frames
+from lvqa.records import Cost, Counts, ModelOutput, Question, Subtitle
 from lvqa.session import MediaKey, VideoSession
-from lvqa.visual_tokens import Pair, VisualTokens, pairs_of_frames, runs_of_pairs
+from lvqa.visual_tokens import VisualTokens
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lvqa.models.prompt import Part, Prompt
+    from lvqa.models.prompt import ClipTokens, Part, Prompt
 
 
 OnAnswer = Callable[[int, int], None]
@@ -43,14 +47,20 @@ class Answerer:
     `time_encoding`: "text" shows each run of neighbouring frames as one video with its time in words before it;
     "mrope" shows one video whose temporal positions are the true seconds; "index" one video at a constant step.
 
+    `packing`: a name in PACKINGS. Where the frames of a pair lie apart, "text" tells the time of both.
+
+    `format`: how another source asks, whose generated reply it reads; None: as lvqa asks, and as `mode` says.
+
     `mode`, for multiple choice: "logits" shows the options and takes the letter with the largest logit; "text" shows
     them, generates, and takes the letter that the text names; "likelihood" asks the bare question and takes the option
     that is likeliest, word for word, as the reply.
     """
 
     time_encoding: str = "text"
+    packing: str = "sampled"
     mode: str = "logits"
     max_new_tokens: int = 64
+    format: AnswerFormat | None = None
 
     def answer(
         self,
@@ -71,13 +81,13 @@ class Answerer:
             on_answer: Called as answers are given.
         """
         keys = [
-            (self, question.text, question.options, MediaKey.of(question), tuple(seconds))
-            for question, seconds in zip(questions, times, strict=True)
+            (self, q.text, q.options, q.answer, q.subtitles, MediaKey.of(q), tuple(seconds))
+            for q, seconds in zip(questions, times, strict=True)
         ]
         new = {
             key: AnswerRequest(
                 question,
-                pairs_of_frames(map(session.grid.frame_at, seconds), session.grid),
+                PACKINGS[self.packing](map(session.grid.frame_at, seconds), session.grid),
                 session.query_media(question),
             )
             for key, question, seconds in zip(keys, questions, times, strict=True)
@@ -117,8 +127,7 @@ class Answerer:
         Returns:
             An output for each. Its cost has the tokens of the request's own prompt alone, shared or not.
         """
-        frames = {tuple(pairs): self.frame_parts(pairs, tokens) for pairs in (request.pairs for request in requests)}
-        whole = [(*frames[tuple(request.pairs)], *request.media, self._ask(request.question)) for request in requests]
+        whole = [self.prompt(request, tokens) for request in requests]
         by_letters: dict[str, list[int]] = {}
         for i, request in enumerate(requests):
             by_letters.setdefault(request.question.letters, []).append(i)
@@ -127,35 +136,62 @@ class Answerer:
             for batch in prefill_shared(model, [whole[i] for i in indices], prefix_cache):
                 questions = [requests[indices[split.index]].question for split in batch]
                 for split, output in zip(batch, self._outputs(model, questions, batch), strict=True):
-                    outputs[indices[split.index]] = output
+                    i = indices[split.index]
+                    outputs[i] = _with_lengths(output, *model.prompt_length(whole[i]))
                     on_answer(len(outputs), len(requests))
         return [outputs[i] for i in range(len(requests))]
 
-    def _ask(self, question: Question) -> str:
-        is_bare = self.mode == "likelihood" and question.options
-        return prompts.short_answer(question) if is_bare else prompts.answer(question)
+    def prompt(self, request: AnswerRequest, tokens: VisualTokens) -> Prompt:
+        """Return the whole prompt of a request: frames, picture and voice, subtitles, the question."""
+        from lvqa.models.prompt import ReplyStart, SystemText
+
+        question, frames = request.question, sorted({frame for pair in request.pairs for frame in pair})
+        times = [tokens.grid.seconds_of(frame) for frame in frames]
+        subtitles = None if question.subtitles is None else _ended(question.subtitles, tokens.video.duration_seconds)
+        if self.format is None:
+            is_compared = question.options and self.mode == "likelihood"
+            text = prompts.short_answer(question) if is_compared else prompts.answer(question)
+            lines = shown_with_frames(subtitles or (), times)
+            return (*self.frame_parts(request.pairs, tokens), *request.media, prompts.subtitles(lines) + text)
+        parts: list[Part] = [SystemText(self.format.system)] if self.format.system else []
+        subtitle_text = None
+        if subtitles is not None and self.format.interleave is not None:
+            images = _images(frames, tokens)
+            parts += [images[x] if isinstance(x, int) else x for x in self.format.interleave(subtitles, times)]
+        else:
+            parts += self.frame_parts(request.pairs, tokens)
+            if subtitles is not None and self.format.subtitles is not None:
+                subtitle_text = self.format.subtitles(subtitles, times)
+        parts += [*request.media, self.format.text(question, subtitle_text)]
+        return (*parts, *([ReplyStart(self.format.reply_start)] if self.format.reply_start else []))
 
     def _outputs(
         self, model: Model, questions: Sequence[Question], batch: Sequence[SplitPrompt]
     ) -> Iterator[ModelOutput]:
         """Yield what the model replies to questions, all with the same letters."""
         letters = list(questions[0].letters)
-        if letters and self.mode == "logits":
+        if letters and self.mode == "logits" and self.format is None:
             rows = _next_token_logits(model, batch, letters)
-            for question, split, logits in zip(questions, batch, rows, strict=True):
-                yield _with_tokens(_likeliest(question, logits), model.num_tokens(split.suffix, prefix=split.prefix))
+            yield from (_likeliest(question, logits) for question, logits in zip(questions, rows, strict=True))
             return
         for question, split in zip(questions, batch, strict=True):
             before = model.counts.tokens_prefilled
-            if letters and self.mode == "likelihood":
-                output = _likeliest(
-                    question, model.reply_log_probs(split.suffix, question.options, prefix=split.prefix)
-                )
-            else:
-                text = model.generate(split.suffix, max_new_tokens=self.max_new_tokens, prefix=split.prefix)
-                output = ModelOutput(text, named_letter(text, question.options), ())
+            output = self._output(model, question, split)
             num_read = 0 if split.prefix is None else len(split.prefix)
-            yield _with_tokens(output, num_read + model.counts.tokens_prefilled - before)
+            counts = Counts(tokens_prefilled=num_read + model.counts.tokens_prefilled - before)
+            yield replace(output, cost=Cost(counts))
+
+    def _output(self, model: Model, question: Question, split: SplitPrompt) -> ModelOutput:
+        """Return the reply to one question: the likeliest option, or generated text."""
+        if self.format is not None:
+            limit = self.format.max_new_tokens
+            text = model.generate(split.suffix, max_new_tokens=limit, prefix=split.prefix)
+            return ModelOutput(text, self.format.read(text, question), ())
+        if question.options and self.mode == "likelihood":
+            log_probs = model.reply_log_probs(split.suffix, question.options, prefix=split.prefix)
+            return _likeliest(question, log_probs)
+        text = model.generate(split.suffix, max_new_tokens=self.max_new_tokens, prefix=split.prefix)
+        return ModelOutput(text, named_letter(text, question.options), ())
 
     def frame_parts(self, pairs: Sequence[Pair], tokens: VisualTokens) -> list[Part]:
         """Return the part of the prompt that shows the frames: nothing if there are none."""
@@ -167,7 +203,8 @@ class Answerer:
         runs = runs_of_pairs(pairs, tokens.grid)
         parts: list[Part] = []
         for run, clip in zip(runs, tokens.clips(runs), strict=True):
-            parts += [prompts.timestamp(tokens.grid.seconds_of(run[0][0])), clip]
+            frames = run[0] if is_split(run[0], tokens.grid) else run[0][:1]
+            parts += [" ".join(prompts.timestamp(tokens.grid.seconds_of(frame)) for frame in frames), clip]
         return parts
 
 
@@ -180,9 +217,10 @@ def _next_token_logits(model: Model, batch: Sequence[SplitPrompt], words: Sequen
     return model.score_with_prefix(prefixes, suffixes, words)
 
 
-def _with_tokens(output: ModelOutput, num_tokens: int) -> ModelOutput:
-    """Return the output with the tokens that its prompt has."""
-    return replace(output, cost=Cost(Counts(tokens_prefilled=num_tokens)))
+def _with_lengths(output: ModelOutput, num_tokens: int, num_visual: int) -> ModelOutput:
+    """Return the output with the length of its prompt, which is its cost in tokens unless more was counted."""
+    cost = output.cost if output.cost.counts.tokens_prefilled else Cost(Counts(tokens_prefilled=num_tokens))
+    return replace(output, tokens=num_tokens, visual_tokens=num_visual, cost=cost)
 
 
 def _with_share(output: ModelOutput, share: Cost) -> ModelOutput:
@@ -190,6 +228,18 @@ def _with_share(output: ModelOutput, share: Cost) -> ModelOutput:
     return replace(
         output, cost=Cost(replace(share.counts, tokens_prefilled=output.cost.counts.tokens_prefilled), share.seconds)
     )
+
+
+def _ended(subtitles: Sequence[Subtitle], duration_seconds: float) -> list[Subtitle]:
+    """Return subtitles whose lines all have an end: where a file does not say it, that of the video."""
+    return [replace(s, end_seconds=duration_seconds) if math.isinf(s.end_seconds) else s for s in subtitles]
+
+
+def _images(frames: Sequence[int], tokens: VisualTokens) -> list[ClipTokens]:
+    """Return each frame as an image of its own."""
+    singles = [[(frame, frame)] for frame in frames]
+    clips = (tokens.clip_tokens(s, t, start_seconds=None) for s, t in zip(singles, tokens.stream(singles), strict=True))
+    return [replace(clip, is_image=True) for clip in clips]
 
 
 def _likeliest(question: Question, logits: Tensor) -> ModelOutput:

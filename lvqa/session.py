@@ -19,9 +19,10 @@ from lvqa.embedding import EMBEDDING_FORMAT, Embedder
 from lvqa.index import INDEX_FORMAT, ClipIndex, Store, fingerprint
 from lvqa.models import Model
 from lvqa.models.prefix import PrefixCache
+from lvqa.pairs import pairs_of_clip
 from lvqa.records import Clip, FileKey, LvqaError, ModelOutput, Question, Ranking, Video, file_key
 from lvqa.video import FRAMES_FORMAT, SAMPLINGS, FrameGrid
-from lvqa.visual_tokens import TOKENS_FORMAT, TokenFile, VisualTokens, image_tokens, pairs_of_clip
+from lvqa.visual_tokens import TOKENS_FORMAT, TokenFile, VisualTokens, image_tokens
 
 if TYPE_CHECKING:
     from lvqa.models.prompt import ClipTokens, Prompt
@@ -260,9 +261,10 @@ class SessionCache:
         self._sessions: dict[FrameSpec, VideoSession] = {}
         self._next: VideoSession | None = None
 
-    def prepare(self, session: VideoSession) -> None:
-        """Keep the session of a video that may be opened next."""
-        self._next = session
+    def prepare(self, video: Video, spec: FrameSpec, make: Callable[[], VideoSession]) -> VideoSession:
+        """Return a session of a video that may be opened next; it ends none. The arguments are those of `open`."""
+        self._next = make()
+        return self._next
 
     def open(self, video: Video, spec: FrameSpec, make: Callable[[], VideoSession]) -> VideoSession:
         """Return the video's session under this spec, made if it is not there. Another video ends all sessions."""

@@ -95,7 +95,7 @@ def test_with_both_orders_a_clip_is_read_once(tiny, scores, clips, layout):
         tokens.append(tiny.counts.tokens_prefilled - before)
     _, after = prompts.rerank(QUERY, clip_first=layout == "clip_first")
     lead = prompts.RERANK_TASK if layout == "clip_first" else ""
-    suffixes = sum(tiny.num_tokens((clip, after)) - len(tiny.encode_prefix((clip,), lead)) for clip in clips)
+    suffixes = sum(tiny.prompt_length((clip, after))[0] - len(tiny.encode_prefix((clip,), lead)) for clip in clips)
     assert tokens[1] - tokens[0] == pytest.approx(suffixes, abs=2 * len(clips))  # the texts differ by a few tokens
 
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
+
+from lvqa.pipeline import LongVideoQA
 
 _log = logging.getLogger(__name__)
 
 STOP_SECONDS = 30.0
 """How long the thread may take to end: it decodes one batch at most. A decoder that hangs is left behind."""
 
-DecodeAhead = Callable[[Path, Event], None]
-"""Decodes a video until the event is set."""
-
 
 class NextVideo:
     """The video that a worker will probably get next. An error is left for when it is opened."""
 
-    def __init__(self, decode: DecodeAhead) -> None:
-        self._decode = decode
+    def __init__(self, qa: LongVideoQA) -> None:
+        """Decode as the pipeline will need it."""
+        self._qa = qa
         self._thread: Thread | None = None
         self._stop = Event()
 
@@ -39,7 +38,10 @@ class NextVideo:
             self._thread = None
 
     def _work(self, path: Path, stop: Event) -> None:
+        qa = self._qa
         try:
-            self._decode(path, stop)
+            session = qa.open(path, as_next=True)
+            if not qa.store.path_of(session.video.id, qa.spec.to_dict()).exists():
+                qa.indexer.decode_ahead(session, stop)
         except Exception as error:
             _log.debug("%s: not decoded ahead: %s", path, error)

@@ -36,13 +36,15 @@ class Runner:
     def __init__(self, config: RunConfig) -> None:
         """Load the model, once. Raises LvqaError for what is unknown."""
         self._arms = resolve_arms(config)
-        self._first = LongVideoQA.load(config=self._arms[0].complete, progress=report_progress)
+        self._first = LongVideoQA.load(
+            config=self._arms[0].complete, progress=report_progress, answer_format=config.benchmark.answer_format
+        )
         self.identity = self._first.model.revision
         """What must be the same in all workers of a run."""
         # Arms that differ in their selection alone share a pipeline, and all share the video's sessions.
         self._pipelines = {arm.before_selection: self._first.with_config(arm.complete) for arm in self._arms}
         searching = next((arm for arm in self._arms if _searches(arm)), self._arms[0])
-        self._next_video = NextVideo(self._pipelines[searching.before_selection].decode_ahead)
+        self._next_video = NextVideo(self._pipelines[searching.before_selection])
         self._has_worked = False
 
     def __call__(self, item: WorkItem) -> WorkResult:
@@ -137,6 +139,8 @@ def blank_row(video_id: str, question: Question, arm: str, budget: int) -> Row:
         "reranked": [],
         "num_clips": 0,
         "counts": _row_counts(Counts()),
+        "answer_tokens": None,
+        "answer_visual_tokens": None,
         "index": None,
         "seconds": {},
         "warnings": [],
@@ -194,6 +198,8 @@ def _with_answer(row: Row, answer: Answer, arm: Arm) -> Row:
         "warnings": list(answer.caveats.warnings),
         "frames_substituted": answer.caveats.frames_substituted,
         "counts": _row_counts(counts),
+        "answer_tokens": answer.answer_tokens,
+        "answer_visual_tokens": answer.answer_visual_tokens,
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
     }
 

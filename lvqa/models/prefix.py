@@ -101,7 +101,9 @@ def _split(prompt: Prompt) -> tuple[Prompt, Prompt]:
 
 
 def _key(prefix: Prompt) -> Key:
-    return tuple(part if isinstance(part, str) else part.source or part for part in prefix)
+    return tuple(
+        (type(part), part) if isinstance(part, str) else (part.is_image, part.source or part) for part in prefix
+    )
 
 
 def _prefill(model: Model, prefixes: Mapping[Key, Prompt], cache: PrefixCache | None) -> dict[Key, PrefixKV]:
