@@ -39,7 +39,7 @@ from lvqa.models.forward import STATES
 from lvqa.models.frame_by_frame import FrameByFrame, InternVL, LlavaOnevision
 from lvqa.models.positions import VisualTokenSpan, position_ids
 from lvqa.models.prefix import PREFIXES_AT_ONCE, PrefixCache, prefill_shared
-from lvqa.models.prompt import ClipTokens, Prompt
+from lvqa.models.prompt import ClipTokens, Prompt, ReplyStart, SystemText
 from lvqa.models.qwen_omni import Qwen25Omni
 from lvqa.models.qwen_vl import Qwen3VL
 from lvqa.models.random_weights import SHAPES, random_model
@@ -502,6 +502,18 @@ def test_replies_behind_a_prefix_are_those_to_the_whole_prompt(model: Decoder, i
         log_probs = model.reply_log_probs(ends, replies, prefix=prefix)
         torch.testing.assert_close(log_probs, whole, atol=1e-4, rtol=1e-5)
     assert model.generate(ends, max_new_tokens=5, prefix=prefix) == model.generate((*clip, *ends), max_new_tokens=5)
+
+
+@pytest.mark.slow
+def test_a_prompt_with_a_system_message_or_a_begun_reply_is_split_as_well(model: Decoder) -> None:
+    clip, prompts = encoded_clip(model, 2), list[Prompt]()
+    prompts.append(("Look:", clip, "What?", ReplyStart("It is")))
+    if "system" in model.tokenizer.chat_template:
+        prompts.append((SystemText("Be brief."), "Look:", clip, "What?"))
+    splits = [split for batch in prefill_shared(model, prompts) for split in batch]
+    logits = model.score_with_prefix([split.prefix for split in splits], [split.suffix for split in splits])
+    torch.testing.assert_close(logits, model.next_token_logits(prompts), atol=1e-4, rtol=1e-5)
+    assert len({id(split.prefix) for split in splits}) == len(prompts)
 
 
 @pytest.mark.parametrize(
