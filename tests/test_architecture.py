@@ -70,6 +70,7 @@ ARROWS = {
     "session": {"audio", *SESSION},
     "answering": SESSION | {"letters"},
     "letters": {"records"},
+    "temporal": {"records"},
     "retrieval": SESSION | {"rerank", "selection"},
     "provenance": {"config"},
     "caveats": {"models", "records", "session"},
@@ -275,7 +276,7 @@ HEAVY = {"torch", "ray", "transformers", "faiss", "pyarrow", "av", "decord", "cv
 
 
 @pytest.mark.parametrize(
-    "module", ["lvqa", "lvqa.config", "lvqa.index", "lvqa.plugins", "lvqa.selection", "lvqa.cli.main"]
+    "module", ["lvqa", "lvqa.config", "lvqa.index", "lvqa.plugins", "lvqa.selection", "lvqa.temporal", "lvqa.cli.main"]
 )
 def test_importing_it_loads_nothing_heavy(module):
     assert find_spec(module) is not None
