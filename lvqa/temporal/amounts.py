@@ -50,8 +50,14 @@ def _is_duration(text: str, mention: Mention) -> bool:
 
 
 def _moment(match: Match, duration_seconds: float) -> Interval | None:
-    """ "at 90 seconds", "5 minutes in"; "a minute" is no number that one can rely on."""
-    seconds = amount_seconds(match["core"])
+    """ "at 90 seconds", "10 seconds after the start of the video"."""
+    seconds = amount_seconds(match.groupdict().get("amount") or match["core"])
+    return None if seconds is None else (seconds, seconds)
+
+
+def _moment_into(match: Match, duration_seconds: float) -> Interval | None:
+    """ "an hour into the video"."""
+    seconds = amount_seconds(match["core"], article_is_one=True)
     return None if seconds is None else (seconds, seconds)
 
 
@@ -59,12 +65,6 @@ def _from_end(match: Match, duration_seconds: float) -> Interval | None:
     """ "10 seconds before the end of the video"."""
     seconds = amount_seconds(match["amount"])
     return None if seconds is None else (duration_seconds - seconds, duration_seconds - seconds)
-
-
-def _from_start(match: Match, duration_seconds: float) -> Interval | None:
-    """ "10 seconds after the start of the video"."""
-    seconds = amount_seconds(match["amount"])
-    return None if seconds is None else (seconds, seconds)
 
 
 def _side(match: Match, duration_seconds: float) -> Interval | None:
@@ -142,11 +142,12 @@ _OF_VIDEO = (
 _OF_VIDEO_OR_STOP = rf"(?:\s+of\s+{VIDEO}|(?=\s*[?.,!]|\s*\Z))"
 _NOT_OWN = r"(?<!\bhis )(?<!\bher )(?<!\btheir )(?<!\bits )"
 _NOT_RELATIVE = (
-    rf"{OF_OTHER}(?!-\w)(?!\s*(?:after|before|later|ago|earlier|long|past|per|apart|each|intervals?|from\s+now|flat|old|"
+    rf"{OF_OTHER}(?!-\w)(?!\s*(?:after|before|later|ago|earlier|long|past|per|apart|each|intervals?|from\s+now|hands?|flat|old|"
     r"sharp|when|since|nach|vor|später|más\s+tarde|plus\s+tard|to\s+(?:go|midnight|noon|spare)|too|a\s+(?:day|week)|"
     r"in\s+(?!(?:the|this)\s+video)\w+)\b)"
 )
 _LABEL = r"(?P<unit>minutes?|minuten?|minutos?|seconds?|sekunden?|segundos?|secondes?)\s+"
+_CLOCK = r"[0-9]{1,3}:[0-5][0-9](?![0-9:])"
 _WHOLE = r"[0-9]{1,4}(?![0-9:%]|\.[0-9])"
 _CHINESE = r"(?:[0-9]{1,4}|[一二两三四五六七八九十]{1,3})"
 _CHINESE_VIDEO = r"(?<!比赛)(?<!比赛的)(?<!半场)(?<!半场的)"  # not of a match
@@ -160,16 +161,17 @@ _FORMS: tuple[tuple[re.Pattern[str], Callable[[Match, float], Interval | None]],
     # 10 seconds after the start of the video
     (
         any_of(rf"(?P<core>(?P<amount>{AMOUNT})\s+(?:after|from)\s+the\s+(?:start|beginning){_OF_VIDEO_OR_STOP})"),
-        _from_start,
+        _moment,
     ),
     # the second half of the video; the first 10% of the video
     (any_of(rf"\b(?P<core>{_WHICH_PART}{_PART}{_OF_VIDEO})"), _fraction),
     (any_of(rf"\b(?P<core>{_SIDE}(?P<percent>[0-9]{{1,2}})\s?(?:%|percent|per\s+cent){_OF_VIDEO})"), _percent),
     # the first 30 seconds; les 30 premières secondes; in the last minute; the last minute of the video
-    (any_of(rf"{_NOT_OWN}\b(?P<core>{_SIDE}(?P<amount>{AMOUNT})){_NOT_RELATIVE}"), _side),
+    (any_of(rf"{_NOT_OWN}\b(?P<core>{_SIDE}(?P<amount>{AMOUNT}|{_CLOCK})){_NOT_RELATIVE}"), _side),
     (any_of(rf"\b(?P<core>(?P<number>{NUMBER})\s+{_SIDE}(?P<amount>{UNIT})){_NOT_RELATIVE}"), _side),
     (any_of(rf"{_WITHIN}{_THE}(?:very\s+)?(?P<core>{_SIDE}(?P<amount>{UNIT})){_NOT_RELATIVE}"), _side),
     (any_of(rf"\b(?P<core>{_SIDE}(?P<amount>{UNIT})){_OF_VIDEO}"), _side),
+    (any_of(rf"{VIDEO}'s\s+(?P<core>{_SIDE}(?P<amount>{UNIT}))"), _side),
     # the 12th to the 14th minute; the 12th minute
     (any_of(rf"(?P<core>(?P<first>{ORDINAL}){_TO}(?P<last>{ORDINAL})\s+(?P<unit>{UNIT})){OF_OTHER}"), _ordinal),
     (any_of(rf"(?P<core>(?P<last>{ORDINAL})[\s-]+(?P<unit>{UNIT})){_NOT_RELATIVE}"), _ordinal),
@@ -183,14 +185,14 @@ _FORMS: tuple[tuple[re.Pattern[str], Callable[[Match, float], Interval | None]],
     (any_of(rf"{_PREPOSITION}{_THE}(?P<core>{_LABEL}(?P<first>{_WHOLE}))(?!\s*{UNIT}){OF_OTHER}"), _labelled),
     (
         any_of(
-            r"\b(?:from|between|von|zwischen|entre|de)\s+"
+            rf"\b(?:from|between|von|zwischen|entre|de)\s+{_THE}"
             rf"(?P<core>(?P<first>{NUMBER}){_TO}(?P<last>{NUMBER})\s+(?P<unit>{UNIT})){_NOT_RELATIVE}"
         ),
         _labelled,
     ),
     # the 30-second mark; 5 minutes into the video; from 5 minutes on; at 90 seconds
     (any_of(rf"(?P<core>{AMOUNT})[\s-]+(?:mark|point|timestamp)\b{OF_OTHER}"), _moment),
-    (any_of(rf"(?P<core>{AMOUNT})\s+in(?:to)?(?:\s+{VIDEO}|\s+it\b|(?=\s*[,.?!;:]|\s*\Z))"), _moment),
+    (any_of(rf"(?P<core>{AMOUNT})\s+in(?:to)?(?:\s+{VIDEO}|\s+it\b|(?=\s*[,.?!;:]|\s*\Z))"), _moment_into),
     (any_of(rf"\bfrom\s+(?P<core>{AMOUNT})\s+on(?:wards?)?\b"), _moment),
     (
         any_of(
@@ -228,7 +230,7 @@ _FORMS: tuple[tuple[re.Pattern[str], Callable[[Match, float], Interval | None]],
 
 _DURATION_BEFORE = any_of(
     r"\b(?:takes?|took|taking|lasts?|lasted|lasting|for|wait(?:s|ed|ing)?|every|within|needs?|cook(?:s|ed|ing)?|"
-    r"boil(?:s|ed|ing)?|bak(?:e|es|ed|ing)|rest(?:s|ed|ing)?|spen[dt]s?|runs?|ran|dauert|dure|dura)\s+(?:\w+\s+)?"
+    r"boil(?:s|ed|ing)?|bak(?:e|es|ed|ing)|rest(?:s|ed|ing)?|spen[dt]s?|runs?|ran|dauert|dure|dura)\s+(?:(?!the\b)\w+\s+)?"
     r"(?:about|around|from|between|at|after|only)?\s*\Z",
     r"(?:用了|花了|花费|花|了|持续|耗时|用时|时长|长达|历时|经过)\s*(?:约|大约)?\s*\Z",
 )

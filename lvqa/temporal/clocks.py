@@ -15,7 +15,8 @@ _CLOCK = re.compile(
     rf"(?<![{_LATIN}:$€£#])(?<![0-9][.,/+])"
     r"(?:(?P<hours>[0-9]{1,2}):(?=[0-5][0-9]:))?(?P<minutes>[0-9]{1,3}):(?P<seconds>[0-5][0-9])"
     r"(?:[.,](?P<fraction>[0-9]{1,3})(?![0-9:]))?"
-    rf"(?P<unit>\s?(?:h|hrs?|hours?|horas?|heures?|stunden?)\b)?(?![{_LATIN}]|:?[0-9])",
+    r"(?:(?<=:[0-9]{2}:[0-9]{2}):[0-9]{2})?"  # the frames of a timecode
+    rf"(?:\s?(?:mins?|minutes?)\b)?(?P<unit>\s?(?:h|hrs?|hours?|horas?|heures?|stunden?)\b)?(?![{_LATIN}]|:?[0-9])",
     re.IGNORECASE,
 )
 
@@ -97,6 +98,7 @@ _HOUR_BEFORE = any_of(
     rf"(?:,|\s+{_PARTS_OF_DAY})?[T\s,]*(?:(?:at|from|between|by|um|à|a\s+las)\s+)?\Z",
     r"(?:上午|下午|早上|早晨|晚上|凌晨|中午|傍晚|夜里)\s*\Z",
     r"\balarm(?:\s+clock)?(?:\s+(?:is|was|rings?|goes\s+off|rang|went\s+off))?(?:\s+set)?\s+(?:for|to|at)\s+\Z",
+    r"\b(?:sunset|sunrise|noon|midnight)(?:,|\s+(?:is|was)(?:\s+at)?)?\s+\Z",
     r"\b(?:local\s+time|o'clock|gmt|utc)\W+\Z",
     r"\b(?:opening\s+(?:hours|times?)|business\s+hours|check-?\s?(?:in|out)\s+time|departure(?:\s+time)?|boarding(?:\s+time)?|"
     r"curfew|appointment|deadline|scheduled)"
@@ -104,7 +106,7 @@ _HOUR_BEFORE = any_of(
     r"\b(?:open|closed)\s+(?:from|until|till|between)\s+\Z",
 )
 HOUR_AFTER = any_of(
-    r"\s{0,2}[ap]\.?\s?m\b",
+    r"\s{0,2}[ap]\.?\s?m\b(?!\s+(?:ende|anfang|schluss)\b)",
     r"\s+(?:o'clock|uhr)\b",
     r"\s+(?-i:UTC|GMT|E[SD]?T|P[SD]T|C[SDE]T|MST|CEST|BST)\b",
     r"\s+(?:local|standard|daylight)\s+time\b",
@@ -116,13 +118,15 @@ HOUR_AFTER = any_of(
 )
 _DISPLAY_BEFORE = any_of(
     r"\b(?:shows?|showing|shown\s+as|showed|reads?|reading|says?|saying|said|displays?|displaying|displayed|"
-    r"indicat(?:es?|ed|ing)|marks|marked|labell?ed|written|strikes?|struck|zeigt|anzeigt|marca|indique|affiche)"
+    r"indicat(?:es?|ed|ing)|marks|marked|hits?|reach(?:es|ed)|labell?ed|written|strikes?|struck|zeigt|anzeigt|marca|indique|affiche)"
     r"(?:\s+that)?(?:\s+(?:it|the\s+time)(?:'s|\s+is|\s+was))?(?:\s+(?:about|exactly|around|almost|nearly|only|the\s+time))?\s*:?\s*\Z",
     r"(?<!\bwhat )(?<!\bwho )\b(?:is|was|it's|are|were|equals?)"
     r"(?:\s+(?:about|exactly|around|almost|nearly|now|only|at\s+least))?\s+\Z",
     r"\bset\s+(?:for|to|at)\s+\Z",
-    r"\ban?\s+\Z",
-    r"\b(?:clock|timer|stopwatch|countdown)\s+(?:is|was|begins?|starts?|stands?)\s+at\s+\Z",
+    r"\b(?:an?|captions?|signs?|labels?|text|numbers?|words?|digits|titles?|prices?|tables?|platforms?|channels?|served|opens|"
+    r"closes)\s+\Z",
+    r"\bwith\s+\Z",
+    r"\b(?:clock|timer|stopwatch|countdown|scoreboard)\s+(?:is|was|begins?|starts?|stands?)\s+at\s+\Z",
     r"\b(?:clock|watch|timer|stopwatch|hands)(?:\s+is|\s+are|\s+was)?\s+(?:stops?|stopped|frozen|stuck|set|paused|points?|pointing)"
     r"\s+(?:at|to|on)\s+\Z",
     r"\b(?:clock|timer|stopwatch|scoreboard)(?:\s+(?:with|of))?\s*:?\s*\Z",
@@ -144,7 +148,7 @@ _NUMBER_BEFORE = any_of(
     r"\b(?:genesis|exodus|leviticus|deuteronomy|proverbs|ecclesiastes|isaiah|jeremiah|ezekiel|matthew|luke|john|romans|"
     r"corinthians|galatians|ephesians|philippians|colossians|thessalonians|timothy|hebrews|revelation)\s+\Z",
     r"(?:福音|诗篇|创世记|圣经)\s*\Z",
-    r"\b(?:ends?|ended|finish(?:es|ed)?)\s+\Z",
+    r"\b(?:ends?|ended|finish(?:es|ed)?|first|opening|initial|last|final|closing)\s+\Z",
     r"\b(?:beats?|defeat(?:s|ed)|wins?|won|los(?:es?|t)|mix(?:es|ed)?)(?:\s+(?!(?:at|from|in|around|between|by|before|after)\b)\w+)"
     r"{1,4}\s+\Z",
     r"(?<![0-9])[0-9]:[0-9]\s*[(,]\s*\Z",
@@ -152,7 +156,8 @@ _NUMBER_BEFORE = any_of(
 )
 _DURATION_BEFORE = any_of(
     r"\b(?:for|takes?|took|taking|lasts?|lasted|lasting|durations?(?:\s+(?:of|is))?|lengths?(?:\s+(?:of|is))?|"
-    r"(?:a|the|his|her|their)\s+(?:\w+\s+)?(?:time|record|pace|best|split|mark)\s+of|personal\s+best|within|every|per)"
+    r"(?<!\bat )(?:a|the|his|her|their)\s+(?:\w+\s+)?(?:time|record|pace|best|split|mark)\s+of|"
+    r"personal\s+best|within|every|per)"
     r"(?:\s+(?:about|around|only|just|nearly|almost|exactly|over|under|a))?\s+\Z",
     r"\b(?:finish|complet|ran\b|run\b|runs\b|win|won\b|swam|swim|rac(?:e|ed|ing)\b)\w*(?:\s+\w+){0,4}\s+in\s+\Z",
 )

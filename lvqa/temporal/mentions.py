@@ -32,7 +32,9 @@ def plain_text(text: str) -> str:
 
 
 def _blank_unless_all(match: re.Match[str]) -> str:
-    """Return blanks, but leave a question that stands in quotation marks as a whole."""
+    """Return blanks, but leave a question that stands in quotation marks as a whole, and a number: at "21:40"."""
+    if _CLOCKS.fullmatch(match[0][1:-1]):
+        return f" {match[0][1:-1]} "
     is_whole = not (match.string[: match.start()].strip() or match.string[match.end() :].strip())
     return match[0] if is_whole else blanks(match)
 
@@ -101,6 +103,7 @@ _PLAIN_CHARACTERS = str.maketrans(
     "０１２３４５６７８９：∶–—−‒‑－～〜~’‘′″“”\u00a0\u202f\u3000",
     "0123456789::---------'''\"\"\"   ",
 )
+_CLOCKS = re.compile(r"[0-9:.\- ]+")
 _DIRECTED_QUOTE = re.compile(
     "|".join(
         f"{left}[^{left}{right}\\n]{{1,200}}+{right}" for left, right in ("“”", "„“", "«»", "「」", "『』", "《》")
@@ -108,11 +111,11 @@ _DIRECTED_QUOTE = re.compile(
 )
 _QUOTE = re.compile(r"""(?<![\w"'])"[^"\n]{1,200}+"(?!\w)|(?<![\w"'])'(?:[^'\n]|'(?=\w)){1,200}+'(?!\w)""")
 
-_IN_THE_VIDEO = r"(?:\s+(?:in|of)\s+the\s+video)?\s*"
-_BEFORE_END = r"\s*(?:(?:the|la|el|der|zur|zum)\s+)?(?:(?:minutes?|minuto)\s+)?"
+_IN_THE_VIDEO = r"(?:\s+mark)?(?:\s+(?:in|of)\s+the\s+video)?\s*"
+_BEFORE_END = r"\s*(?:(?:about|around)\s+)?(?:(?:the|la|el|der|zur|zum)\s+)?(?:(?:minutes?|minuto)\s+)?"
 _TO = any_of(
-    rf"{_IN_THE_VIDEO}(?:-{{1,2}}|,?\s*\b(?:up\s+)?(?:to|until|till|through|thru|bis|hasta|a|à|au|al|jusqu'à)\b|到|至)"
+    rf"{_IN_THE_VIDEO}(?:-{{1,2}}>?|\u2192|\band\s+(?:ends|ending)\s+at\b|,?\s*\b(?:up\s+)?(?:to|until|till|through|thru|bis|hasta|a|à|au|al|jusqu'à)\b|到|至)"
     rf"{_BEFORE_END}"
 )
-_AND = any_of(rf"{_IN_THE_VIDEO}(?:\b(?:and|und|y|e|et)\b|和|与){_BEFORE_END}")
+_AND = any_of(rf"{_IN_THE_VIDEO}(?:\b(?:and|und|y|e|et)\b|&|和|与){_BEFORE_END}")
 _BETWEEN = any_of(rf"(?:\b(?:between|from|zwischen|entre)|在|从){_BEFORE_END}\Z")

@@ -32,7 +32,7 @@ _CHINESE = {digit: value for value, digit in enumerate("零一二三四五六七
 
 _LETTER = "A-Za-zÀ-ÖØ-öø-ɏ"
 _START = rf"(?<![{_LETTER}0-9_:$€£#])(?<![0-9][.,])"
-_END = rf"(?![{_LETTER}])"
+_END = rf"(?![{_LETTER}0-9])"
 _TENS_AND_ONES = rf"(?:{'|'.join(_TENS)})(?:[\s-](?:{'|'.join(list(_SMALL)[:9])}))?"
 NUMBER = (
     rf"{_START}(?:[0-9]{{1,4}}(?:\.[0-9]{{1,2}})?|half(?:\s+an?)?|{_TENS_AND_ONES}|"
@@ -55,7 +55,7 @@ def _amount(gap: str) -> str:
     then = r"(?:\s*,?\s*(?:(?:and|und|y|et)\s+)?)"
     hours, seconds = rf"{number}{_HOUR}{half}", rf"{number}{_SECOND}"
     rest = rf"\s?(?:h|min)\s?[0-5][0-9](?![0-9:%]|\s*{UNIT})"  # "3 min 30", "1 h 20"
-    compact = rf"{_START}[0-9]{{1,3}}(?:{rest}|h[0-9]{{1,2}}m(?:[0-9]{{1,2}}s)?|m[0-9]{{1,2}}s){_END}"
+    compact = rf"{_START}[0-9]{{1,3}}(?:{rest}|h[0-9]{{1,2}}m(?:in)?(?:[0-9]{{1,2}}s)?|m(?:in)?[0-9]{{1,2}}s){_END}"
     return (
         rf"(?:{compact}|{_START}[0-9]{{1,3}}'\s?[0-5]?[0-9](?:\"|'')|"
         rf"{hours}(?:{then}{number}(?:{_MINUTE}|m{_END}))?(?:{then}{seconds})?|"
@@ -71,14 +71,21 @@ UNHYPHENATED_AMOUNT = _amount(r"\s*")
 _PART = re.compile(
     rf"(?P<number>{NUMBER}|(?<![{_LETTER}])an?(?=\s)|[0-9]{{1,4}}|[一二两三四五六七八九十]{{1,3}})"
     r"(?P<half>\s+and\s+a\s+half)?[\s-]*个?"
-    rf"(?P<unit>{UNIT}|h(?=[0-9])|m(?=[0-9])|m{_END}|小时|分钟?|秒|'(?!')|\"|'')(?P<half_after>\s+and\s+a\s+half)?",
+    rf"(?P<unit>{UNIT}|h(?=[0-9])|m(?:in)?(?=[0-9])|m{_END}|小时|分钟?|秒|'(?!')|\"|'')(?P<half_after>\s+and\s+a\s+half)?",
     re.IGNORECASE,
 )
 _REST = re.compile(r"[0-9]\s?(?P<unit>h|min)\s?(?P<rest>[0-5][0-9])\Z", re.IGNORECASE)
 
 
-def amount_seconds(text: str) -> float | None:
-    """Return the seconds of an amount, or None if it has no number: "a minute" mostly means a while."""
+def amount_seconds(text: str, *, article_is_one: bool = False) -> float | None:
+    """Return the seconds of an amount, or None if it has no number: "a minute" mostly means a while.
+
+    Args:
+        text: What AMOUNT matches, or a clock time: "1:30" for a minute and a half.
+        article_is_one: Whether "a minute" is one, as in "a minute into the video".
+    """
+    if clock := re.fullmatch(r"([0-9]{1,3}):([0-5][0-9])", text):
+        return 60.0 * int(clock[1]) + int(clock[2])
     parts = list(_PART.finditer(text))
     total = 0.0
     for part in parts:
@@ -86,7 +93,12 @@ def amount_seconds(text: str) -> float | None:
         total += (number_value(part["number"]) + half) * unit_seconds(part["unit"])
     if rest := _REST.search(text):
         total += int(rest["rest"]) * unit_seconds(rest["unit"]) / 60
-    is_vague = len(parts) == 1 and parts[0]["number"].casefold() in ("a", "an") and not parts[0]["half_after"]
+    is_vague = (
+        not article_is_one
+        and len(parts) == 1
+        and parts[0]["number"].casefold() in ("a", "an")
+        and not parts[0]["half_after"]
+    )
     return None if is_vague or not parts else total
 
 

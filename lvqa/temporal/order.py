@@ -131,24 +131,25 @@ _OCCURRENCES: dict[Occurrence, re.Pattern[str]] = {
 }
 
 _NO_RELATION = any_of(
-    r"\b(?:look(?:s|ed|ing)?|takes|named|called|runs?|ran|running|chas(?:es?|ed|ing)|asks?|sought|modell?ed|day|one|time|"
-    r"year|ever)\s+after\b",
+    r"\b(?:look(?:s|ed|ing)?|takes|named|called|runs?|ran|running|chas(?:es?|ed|ing)|asks?|sought|modell?ed|one|ever)"
+    r"\s+after\b|\b(\w+)\s+after\s+\1\b",
     r"\bafter(?:-\w+|\s+(?:all\b(?=\s*(?:[,.?!]|\Z))|hours\b|effects\b|you\b|the\s+other\b))|-after\b",
-    r"\b(?:never|day)\s+before\b|\bbefore(?:-\w+|\s+(?:yesterday|long)\b)",
+    r"\bnever\s+before\b|\bbefore(?:-\w+|\s+(?:yesterday|long)\b)",
     r"\bbefore\s+(?:(?:the|a)\s+(?:judges?|court|cameras?|audience|mirror|altar|jury|crowd|throne|king|queen)|"
     r"(?:his|her|their)\s+eyes)\b",
-    r"(?<!right )(?<!just )(?<!shortly )(?<!immediately )(?<!happen )(?<!happens )(?<!happened )"
-    r"\bbefore(?=\s*(?:[?.!]|\Z))",
+    r"(?<!right )(?<!just )(?<!shortly )(?<!soon )(?<!immediately )(?<!happen )(?<!happens )(?<!happened )"
+    r"\b(?:before|after)(?=\s*(?:[?.!]|\Z))",
     r"\b(?:since|by|until)\s+then\b",
     r"\bd'après\b|\baprès-midi\b|\bavant-\w+",
 )
 _RELATIONS: dict[Relation, re.Pattern[str]] = {
     "after": any_of(
         r"\b(?:after|afterwards?|thereafter|subsequently|as\s+soon\s+as|(?:immediately|directly)\s+following)\b",
+        r"(?:^|[.?!]\s)\s*following\s+(?:the|this|that|his|her|their)\b|\bonce\s+(?:the|he|she|it|they|his|her|all)\b",
         r"\b(?:happen(?:s|ed)?|do(?:es)?|did|comes?|came|goes|go|went|appears?|says?|said|shown|seen)"
-        r"\s+next\b(?!\s+to\b)",
+        r"\s+next\b(?!\s+(?:to|door|time|day|week|month|year)\b)",
         r"\bnext\s+(?:scene|shot|frame|moment|clip)\b",
-        rf"(?:^|[.;,]\s*|\band\s+)then,?\s+(?:what|who|where|which|how|why)\b|\bthen{_STOP}",
+        rf"(?:^|[.;?]\s*|\band\s+)then,?\s+(?:what|who|where|which|how|why)\b|\bthen{_STOP}",
         r"\b(?:nachdem|danach|anschließend|daraufhin|après|ensuite|después|luego|tras)\b",
         r"之后|以后|随后|然后|接下来|紧接着|后[，,]",
     ),

@@ -11,7 +11,7 @@ from lvqa.temporal.clocks import clock_times
 from lvqa.temporal.mentions import Interval, Mention, plain_text
 from lvqa.temporal.order import Occurrence, Position, Relation, read_occurrence, read_position, read_relation
 
-MAX_CHARACTERS = 4000
+MAX_CHARACTERS = 2000
 """As much as any question has; a text of any length is read within a second."""
 
 
