@@ -468,7 +468,7 @@ def links_page() -> str:
     texts = {path.name: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md") if path.name != "links.md"}
     texts |= {"methods.md": methods_page(), "settings.md": settings_page()}
     for page, text in sorted(texts.items()):
-        for address in sorted(set(re.findall(r"https?://[^\s)>`\"']+", text))):
+        for address in sorted(set(re.findall(r"https?://(?!localhost)[^\s)>`\"']+", text))):
             used.setdefault(address.rstrip(".,;"), []).append(page)
     lines = [
         f"| <{address}> | {', '.join(f'[{page}]({page})' for page in pages)} |"

@@ -99,7 +99,6 @@ def test_a_list_of_questions_alone_is_about_the_video(video, tmp_path):
             "no question about {video}; its questions are about 'cellar'",
         ),
         ("q.csv", "question\n", "holds no question"),
-        ("q.jsonl", '{"question": "What?"}\n{"question"\n', "not JSON"),
         ("q.csv", b"question\ncaf\xe9?\n", "not UTF-8"),
     ],
 )
@@ -109,6 +108,20 @@ def test_a_file_that_is_no_list_is_refused(video, tmp_path, name, text, message)
     with pytest.raises(LvqaError) as caught:
         questions_about(path, video)
     assert message.format(video=video) in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("q.jsonl", '{"question": "What?"}\n{"question"\n{"question": "Who?"}\n', "not JSON"),
+        ("q.jsonl", '{"question": "What?"}\n["Where?"]\n{"question": "Who?"}\n', "must be a mapping"),
+        ("q.csv", "question,id\nWhat?,1\nWhere, exactly?,2\nWho?,3\n", "more fields than the head"),
+    ],
+)
+def test_a_line_that_can_not_be_read_stops_no_other(video, tmp_path, name, text, message):
+    first, second, last = questions_about(write(tmp_path, text, name), video).questions
+    assert isinstance(second, LvqaError) and message in str(second)
+    assert [item.text for item in (first, last) if isinstance(item, Question)] == ["What?", "Who?"]
 
 
 def test_a_missing_key_is_named_with_all_that_are_missing(video, tmp_path):

@@ -227,6 +227,12 @@ def test_no_server_and_a_slow_one_are_unavailable(serve):
         release.set()
 
 
+def test_a_key_that_is_no_header_is_one_line(serve, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sec\nret")
+    with pytest.raises(JudgeUnavailableError, match="can't be asked"):
+        ask_judge(JudgeModel(url=serve().url, model="m", attempts=1), open_row())
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"choices": []}', b"\xff\xfe"])
 def test_a_reply_that_is_no_completion_is_no_verdict(serve, body):
     server = serve(lambda *_: (200, {}, body))
@@ -333,7 +339,8 @@ def test_an_unreachable_judge_calls_no_answer_wrong_and_judges_when_the_run_goes
     ]
 
     report = write_report([tmp_path / "run"], csv=tmp_path / "run.csv")
-    assert "| uniform, open questions judged by judge-7b |" in report
+    assert "| uniform, open (judge-7b) |" in report
+    assert "Lines named open (judge-7b) are about open questions, whose answers that judge scored." in report
     assert "Answers to open questions were judged by judge-7b, and are counted apart." in report
     lines = [line.split(",") for line in (tmp_path / "run.csv").read_text().splitlines() if ",all," in line]
     assert len(lines) == 4

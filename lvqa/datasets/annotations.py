@@ -97,6 +97,11 @@ def files_read() -> Iterator[list[Path]]:
 
 def json_lines(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
     """Yield where it stands and the value of each line of a JSON Lines file; empty lines are passed over."""
+    yield from _without_errors(try_json_lines(path, kind))
+
+
+def try_json_lines(path: Path, kind: type[T]) -> Iterator[tuple[str, T | LvqaError]]:
+    """Do what `json_lines` does, and yield the error in place of a value that can't be read."""
     _check_file(path)
     line_number = 0
     with path.open("rb") as file:
@@ -106,7 +111,17 @@ def json_lines(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
             if len(line) > MAX_LINE_BYTES:
                 raise LvqaError(f"the line is too long; allowed: {MAX_LINE_BYTES >> 20} MiB ({origin})")
             if line.strip():
-                yield origin, decode_json(line.strip(), kind, origin=origin)
+                try:
+                    yield origin, decode_json(line.strip(), kind, origin=origin)
+                except LvqaError as error:
+                    yield origin, error
+
+
+def _without_errors(items: Iterator[tuple[str, T | LvqaError]]) -> Iterator[tuple[str, T]]:
+    for origin, item in items:
+        if isinstance(item, LvqaError):
+            raise item
+        yield origin, item
 
 
 def json_list(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
@@ -127,6 +142,11 @@ def csv_rows(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
 
     Fields may be separated by semicolons or tabs as well, as some spreadsheets write them.
     """
+    yield from _without_errors(try_csv_rows(path, kind))
+
+
+def try_csv_rows(path: Path, kind: type[T]) -> Iterator[tuple[str, T | LvqaError]]:
+    """Do what `csv_rows` does, and yield the error in place of a row that can't be read."""
     _check_file(path)
     try:
         lines = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
@@ -138,11 +158,18 @@ def csv_rows(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
     try:
         for row in reader:
             origin = f"{path}, line {reader.line_num}"
-            if "more fields" in row:
-                raise LvqaError(f"the line has more fields than the head, which has {len(row) - 1} ({origin})")
-            yield origin, convert({key: value or "" for key, value in row.items()}, kind, origin=origin)
+            try:
+                yield origin, _csv_row(row, kind, origin)
+            except LvqaError as error:
+                yield origin, error
     except csv.Error as error:
         raise LvqaError(f"not a CSV file: {error} ({path}, line {reader.line_num})") from None
+
+
+def _csv_row(row: dict[str, Any], kind: type[T], origin: str) -> T:
+    if "more fields" in row:
+        raise LvqaError(f"the line has more fields than the head, which has {len(row) - 1} ({origin})")
+    return convert({key: value or "" for key, value in row.items()}, kind, origin=origin)
 
 
 def parquet_rows(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from lvqa.datasets.annotations import Entry, Text, TextOrNumber, csv_rows, json_lines, texts
+from lvqa.datasets.annotations import Entry, Text, TextOrNumber, texts, try_csv_rows, try_json_lines
 from lvqa.datasets.headline import AnswerRow, Figure
 from lvqa.datasets.lvbench import parse_span
 from lvqa.records import LETTERS, VIDEO_SUFFIXES, LvqaError, Question, shorten
@@ -50,6 +50,8 @@ class Own:
     def entries(self) -> Iterator[Entry]:
         """Yield the questions in the order of the file."""
         for origin, fields in _rows(self._file()):
+            if isinstance(fields, LvqaError):
+                raise fields
             question = _question(fields, origin)
             yield Entry(question, origin, unread=_unread(fields), path=self._path(question.video_id))
 
@@ -99,6 +101,9 @@ def questions_about(path: Path, video: Path) -> QuestionList:
     others, unread = dict[str, None](), dict[str, None]()
     try:
         for origin, fields in _rows(path):
+            if isinstance(fields, LvqaError):
+                questions.append(fields)
+                continue
             name = fields.setdefault("video", str(video))
             if isinstance(name, str) and not _is_name_of(name, video, path.parent):
                 others[name] = None
@@ -123,14 +128,15 @@ def _is_name_of(name: str, video: Path, folder: Path) -> bool:
     return any(path.is_file() and path.samefile(video) for path in paths)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield where it stands and the content of each row of a file with questions."""
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | LvqaError]]:
+    """Yield where it stands and the content of each row of a file with questions, or why it can't be read."""
     suffix = path.suffix.lower()
     require(suffix in SUFFIXES, "a file with questions", str(path), f"a file with suffix {' or '.join(SUFFIXES)}")
     if suffix == ".jsonl":
-        yield from json_lines(path, dict[str, Any])
-    else:
-        yield from ((origin, _as_json(row)) for origin, row in csv_rows(path, dict[str, str]))
+        yield from try_json_lines(path, dict[str, Any])
+        return
+    for origin, row in try_csv_rows(path, dict[str, str]):
+        yield origin, row if isinstance(row, LvqaError) else _as_json(row)
 
 
 def _unread(fields: dict[str, Any]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from lvqa.evaluation import resolve_arms, settings_of
+from lvqa.evaluation.run_info import RunInfo
 from lvqa.records import counted
 from lvqa.report.conditions import NamedRun, clean
 
@@ -18,10 +19,6 @@ def methods_paragraph(named: NamedRun) -> str:
     arms = resolve_arms(config)
     num_videos = len({row["video_id"] for row in run.rows})
     num_questions = len({(row["video_id"], row["question_id"]) for row in run.rows})
-    versions = run.about.get("versions", {})
-    packages = ", ".join(
-        f"{name} {versions[name]}" for name in ("lvqa", "torch", "transformers", "av") if name in versions
-    )
     budgets = sorted({budget for arm in arms for budget in arm.budgets if budget})
     frames = f" at {_listed([str(budget) for budget in budgets])} frames" if budgets else ""
     names = _listed([arm.name for arm in arms])
@@ -29,11 +26,21 @@ def methods_paragraph(named: NamedRun) -> str:
     judged = f"Answers to open questions were judged by {judges}, and are counted apart. " if judges else ""
     return clean(
         f"{named.name}: {named.model} answered {counted(num_questions, 'question')} about "
-        f"{counted(num_videos, 'video')} of {named.benchmark}. The frames were chosen by {names}{frames}. "
+        f"{counted(num_videos, 'video')} of {named.way}. The frames were chosen by {names}{frames}. "
         f"{judged}Accuracy counts all questions; intervals are 95%, cluster-robust with videos as clusters (CR2 with "
         f"Satterthwaite degrees of freedom, Wilson's form); p-values are corrected by Holm's method. "
-        f"Seed {config.seed}; {packages or 'versions unknown'}."
+        f"Seed {config.seed}; {_made_with(run.about)}."
     )
+
+
+def _made_with(about: RunInfo) -> str:
+    """Return with which programs a run was made, and on what: "lvqa 0.2.0 (commit 1a2b), torch 2.13.0 on cpu"."""
+    versions, git = about.get("versions", {}), about.get("git")
+    commit = f" (commit {git['commit'][:12]}{', changed' if git['dirty'] else ''})" if git else ""
+    programs = [f"{name} {versions[name]}" for name in ("lvqa", "torch", "transformers", "av") if name in versions]
+    programs[:1] = [f"{program}{commit}" for program in programs[:1]]
+    devices = about.get("devices", [])
+    return (", ".join(programs) or "versions unknown") + (f" on {_listed(devices)}" if devices else "")
 
 
 def settings_lines(named: NamedRun) -> list[str]:
