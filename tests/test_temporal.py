@@ -14,6 +14,8 @@ from annotation_files import lvbench_line, lvbench_row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lvqa.synthetic.questions import ask_about
+from lvqa.synthetic.script import write_script
 from lvqa.temporal import TemporalReading, read_temporal
 
 HOUR = 3600.0
@@ -62,6 +64,7 @@ TIMES = {
     "What happens in the twelfth minute of the video?": [(660, 720)],
     "Who enters in the twenty-second minute?": [(1260, 1320)],
     "Who is on the screen at minute 12?": [720],
+    "Describe minute twelve.": [720],
     "What happens from minute 12 to minute 14?": [(720, 840)],
     "Summarize minutes 12-14.": [(720, 840)],
     "What is cooked between the 12th and the 14th minute?": [(660, 840)],
@@ -93,6 +96,8 @@ TIMES = {
     "What is he doing from 2 minutes to 3 minutes 30 seconds?": [(120, 210)],
     "What is shown from 30 to 45 seconds?": [(30, 45)],
     "What is seen 10 seconds before the end of the video?": [3590],
+    "Who is there two minutes before the video ended?": [3480],
+    "Who is there 20 seconds after the start of the video?": [20],
     "What happens in the second half of the video?": [(1800, 3600)],
     "What happens in the last quarter of the film?": [(2700, 3600)],
     "What is shown in the first 10% of the video?": [(0, 360)],
@@ -145,6 +150,7 @@ NO_TIMES = (
     "Which model has a scale of 1:24?",
     "Is the syrup mixed 1:10 or more?",
     "Is the ratio 10:15?",
+    "Why does the picture's ratio change from 16:10 to 21:09?",
     "Was it recorded on 2024-05-12 10:15?",
     "What happened on 12/05/2024 at 10:15?",
     "What happened on May 5, 2024 at 10:15?",
@@ -171,6 +177,10 @@ NO_TIMES = (
     "Who is at the airport at 14:20 UTC?",
     "What stands on the table when the timer shows 2:30?",
     "Who has the ball with 2:30 left?",
+    "Who waits until the shop opens at 9:00?",
+    "Which series airs at 20:15?",
+    "Who sees the timer count down from 10:00 to 00:00?",
+    "Which final 3:16 did they win?",
     "Whose watch stopped at 10:15?",
     "Who shoots with 10:15 on the game clock?",
     "Who shoots when the game clock hits 10:15?",
@@ -375,6 +385,16 @@ def test_a_long_text_is_read_within_a_second(piece):
     start = time.process_time()
     read_temporal(text, HOUR)
     assert time.process_time() - start < 1
+
+
+def test_the_times_of_synthetic_questions_are_read_and_no_others():
+    script = write_script(700, 30)
+    questions = ask_about(script, 40)
+    readings = {question.text: read_temporal(question.text, script.duration_seconds) for question in questions}
+    assert {text for text, reading in readings.items() if reading.spans} == {text for text in readings if ":" in text}
+    for question in questions:
+        for start, end in readings[question.text].spans:
+            assert start <= question.evidence_seconds[1] and question.evidence_seconds[0] <= end
 
 
 def run_script(path: Path) -> subprocess.CompletedProcess[str]:

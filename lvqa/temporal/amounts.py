@@ -119,7 +119,7 @@ def _chinese_moment(match: Match, duration_seconds: float) -> Interval | None:
 _ABOUT = r"(?:(?:about|around|approximately|roughly|exactly|just|only|precisely|ungefähr|etwa|environ|unos)\s+)?"
 _THE = r"(?:(?:the|la|el|der)\s+)?"
 _PREPOSITION = (
-    r"(?:^|[.,;:!?(]|\b(?:at|in|by|around|about|near|from|to|after|before|until|during|since|between|for|on|"
+    r"(?:^|[.,;:!?(]|\b(?:at|in|by|around|about|near|from|to|after|before|until|during|since|between|for|on|describe|explain|summari[sz]e|"
     r"bei|ab|nach|vor|bis|um|von|zwischen|à|a|dans|vers|en|el|del|al|entre|desde|hasta|la|le))\s*"
 )
 _WITHIN = r"\b(?:in|during|within|over|throughout|in\s+der|dans|pendant|en|durante)\s+"
@@ -148,7 +148,7 @@ _NOT_RELATIVE = (
 )
 _LABEL = r"(?P<unit>minutes?|minuten?|minutos?|seconds?|sekunden?|segundos?|secondes?)\s+"
 _CLOCK = r"[0-9]{1,3}:[0-5][0-9](?![0-9:])"
-_WHOLE = r"[0-9]{1,4}(?![0-9:%]|\.[0-9])"
+_WHOLE = rf"{NUMBER}(?![0-9:%]|\.[0-9])"
 _CHINESE = r"(?:[0-9]{1,4}|[一二两三四五六七八九十]{1,3})"
 _CHINESE_VIDEO = r"(?<!比赛)(?<!比赛的)(?<!半场)(?<!半场的)"  # not of a match
 
@@ -157,17 +157,25 @@ _END_OF_SPAN = any_of(
 )
 _FORMS: tuple[tuple[re.Pattern[str], Callable[[Match, float], Interval | None]], ...] = (
     # 10 seconds before the end of the video
-    (any_of(rf"(?P<core>(?P<amount>{AMOUNT})\s+(?:before|from)\s+the\s+end{_OF_VIDEO_OR_STOP})"), _from_end),
+    (
+        any_of(
+            rf"(?P<core>(?P<amount>{AMOUNT})\s+(?:before|from)\s+(?:the\s+end{_OF_VIDEO_OR_STOP}|{VIDEO}\s+(?:ends?|ended)\b))"
+        ),
+        _from_end,
+    ),
     # 10 seconds after the start of the video
     (
-        any_of(rf"(?P<core>(?P<amount>{AMOUNT})\s+(?:after|from)\s+the\s+(?:start|beginning){_OF_VIDEO_OR_STOP})"),
+        any_of(
+            rf"(?P<core>(?P<amount>{AMOUNT})\s+(?:after|from)\s+(?:the\s+(?:start|beginning){_OF_VIDEO_OR_STOP}|{VIDEO}\s+(?:starts?|started|begins|began)\b))"
+        ),
         _moment,
     ),
     # the second half of the video; the first 10% of the video
     (any_of(rf"\b(?P<core>{_WHICH_PART}{_PART}{_OF_VIDEO})"), _fraction),
     (any_of(rf"\b(?P<core>{_SIDE}(?P<percent>[0-9]{{1,2}})\s?(?:%|percent|per\s+cent){_OF_VIDEO})"), _percent),
     # the first 30 seconds; les 30 premières secondes; in the last minute; the last minute of the video
-    (any_of(rf"{_NOT_OWN}\b(?P<core>{_SIDE}(?P<amount>{AMOUNT}|{_CLOCK})){_NOT_RELATIVE}"), _side),
+    (any_of(rf"{_NOT_OWN}\b(?P<core>{_SIDE}(?P<amount>{AMOUNT})){_NOT_RELATIVE}"), _side),
+    (any_of(rf"\bthe\s+(?P<core>{_SIDE}(?P<amount>{_CLOCK})){_NOT_RELATIVE}"), _side),
     (any_of(rf"\b(?P<core>(?P<number>{NUMBER})\s+{_SIDE}(?P<amount>{UNIT})){_NOT_RELATIVE}"), _side),
     (any_of(rf"{_WITHIN}{_THE}(?:very\s+)?(?P<core>{_SIDE}(?P<amount>{UNIT})){_NOT_RELATIVE}"), _side),
     (any_of(rf"\b(?P<core>{_SIDE}(?P<amount>{UNIT})){_OF_VIDEO}"), _side),

@@ -103,6 +103,8 @@ _HOUR_BEFORE = any_of(
     r"\b(?:opening\s+(?:hours|times?)|business\s+hours|check-?\s?(?:in|out)\s+time|departure(?:\s+time)?|boarding(?:\s+time)?|"
     r"curfew|appointment|deadline|scheduled)"
     r"(?:\s+(?:is|are|was|at|for|from|until|till|by|between|of))*\W+\Z",
+    r"\b(?:shop|store|school|museum|office|restaurant|bank|gym|market|library|bar|pub)\s+(?:opens|closes|starts|begins|ends)\s+at\s+\Z",
+    r"\b(?:airs|aired|departs|departed|departing|boards)\s+(?:at\s+)?\Z",
     r"\b(?:open|closed)\s+(?:from|until|till|between)\s+\Z",
 )
 HOUR_AFTER = any_of(
@@ -122,7 +124,7 @@ _DISPLAY_BEFORE = any_of(
     r"(?:\s+that)?(?:\s+(?:it|the\s+time)(?:'s|\s+is|\s+was))?(?:\s+(?:about|exactly|around|almost|nearly|only|the\s+time))?\s*:?\s*\Z",
     r"(?<!\bwhat )(?<!\bwho )\b(?:is|was|it's|are|were|equals?)"
     r"(?:\s+(?:about|exactly|around|almost|nearly|now|only|at\s+least))?\s+\Z",
-    r"\bset\s+(?:for|to|at)\s+\Z",
+    r"\bset\s+(?:for|to|at)\s+\Z|\bcount(?:s|ed|ing)?\s+(?:down|up)\s+(?:from|to)\s+\Z",
     r"\b(?:an?|captions?|signs?|labels?|text|numbers?|words?|digits|titles?|prices?|tables?|platforms?|channels?|served|opens|"
     r"closes)\s+\Z",
     r"\bwith\s+\Z",
@@ -151,6 +153,7 @@ _NUMBER_BEFORE = any_of(
     r"\b(?:ends?|ended|finish(?:es|ed)?|first|opening|initial|last|final|closing)\s+\Z",
     r"\b(?:beats?|defeat(?:s|ed)|wins?|won|los(?:es?|t)|mix(?:es|ed)?)(?:\s+(?!(?:at|from|in|around|between|by|before|after)\b)\w+)"
     r"{1,4}\s+\Z",
+    r"\bratio\b[^.?!]{0,20}\bfrom\s+\Z",
     r"(?<![0-9])[0-9]:[0-9]\s*[(,]\s*\Z",
     r"[0-9]\s*[-:x\u00d7/]\s*\Z",
 )
