@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -68,8 +69,8 @@ class Answerer:
             times: For each question the times of its frames, in seconds.
         """
         keys = [
-            (self, replace(question, id="", tags=(), image=None, voice=None), MediaKey.of(question), tuple(seconds))
-            for question, seconds in zip(questions, times, strict=True)
+            (self, q.text, q.options, q.answer, q.subtitles, MediaKey.of(q), tuple(seconds))
+            for q, seconds in zip(questions, times, strict=True)
         ]
         new = {
             key: AnswerRequest(
@@ -157,8 +158,8 @@ class Answerer:
 
 
 def _ended(subtitles: Sequence[Subtitle], duration_seconds: float) -> list[Subtitle]:
-    """Return subtitles whose lines all have an end: at the latest that of the video."""
-    return [replace(line, end_seconds=min(line.end_seconds, duration_seconds)) for line in subtitles]
+    """Return subtitles whose lines all have an end: where a file does not say it, that of the video."""
+    return [replace(s, end_seconds=duration_seconds) if math.isinf(s.end_seconds) else s for s in subtitles]
 
 
 def _images(frames: Sequence[int], tokens: VisualTokens) -> list[ClipTokens]:

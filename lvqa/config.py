@@ -160,7 +160,7 @@ class AnswerConfig(Section):
     """Multiple choice: the letter with the largest logit, the letter that the generated text names, or the option
     likeliest as the answer to the bare question; null: the first, unless the model's own config.json says else."""
     max_new_tokens: PositiveInt = 64
-    """A generated answer has at most so many tokens."""
+    """A generated answer has at most so many tokens; a protocol of a benchmark has a bound of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
