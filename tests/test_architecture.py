@@ -72,6 +72,7 @@ ARROWS = {
     "protocols": {"datasets", "records"},
     "answering": SESSION | {"letters", "protocols"},
     "letters": {"records"},
+    "temporal": {"records"},
     "retrieval": SESSION | {"rerank", "selection"},
     "provenance": {"config"},
     "caveats": {"models", "records", "session"},
@@ -279,7 +280,7 @@ HEAVY = {"torch", "ray", "transformers", "faiss", "pyarrow", "av", "decord", "cv
 
 
 @pytest.mark.parametrize(
-    "module", ["lvqa", "lvqa.config", "lvqa.index", "lvqa.plugins", "lvqa.selection", "lvqa.cli.main"]
+    "module", ["lvqa", "lvqa.config", "lvqa.index", "lvqa.plugins", "lvqa.selection", "lvqa.temporal", "lvqa.cli.main"]
 )
 def test_importing_it_loads_nothing_heavy(module):
     assert find_spec(module) is not None
