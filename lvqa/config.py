@@ -152,11 +152,15 @@ class AnswerConfig(Section):
 
     time_encoding: Literal["text", "mrope", "index"] | None = None
     """How the model learns the time of a frame; null takes text, unless the model writes true seconds by itself."""
+    packing: Literal["sampled", "aligned"] | None = None
+    """Which two frames share a temporal patch of Qwen's vision tower: those chosen one after the other, as in Qwen's
+    own processor, or neighbours in the video alone, where any other frame fills a patch; null: the first, unless the
+    model's own config.json says else."""
     mode: Literal["logits", "text", "likelihood"] | None = None
     """Multiple choice: the letter with the largest logit, the letter that the generated text names, or the option
     likeliest as the answer to the bare question; null: the first, unless the model's own config.json says else."""
     max_new_tokens: PositiveInt = 64
-    """A generated answer has at most so many tokens."""
+    """A generated answer has at most so many tokens; a protocol of a benchmark has a bound of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,10 @@ import numpy as np
 from lvqa.config import VideoConfig
 from lvqa.embedding import CLIPS_AT_ONCE
 from lvqa.models import Model
+from lvqa.pairs import pairs_of_clip
 from lvqa.records import Clip, LvqaError, Video
 from lvqa.session import IndexSpec, VideoSession
 from lvqa.video import cut_clips, scene_changes
-from lvqa.visual_tokens import pairs_of_clip
 
 SEGMENT_CLIPS = 2 * CLIPS_AT_ONCE
 """How many clips a segment has, 8.5 minutes by default; more if there were too many segments."""

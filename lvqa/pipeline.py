@@ -19,6 +19,7 @@ from lvqa.index_steps import VideoIndexer
 from lvqa.indexing import Progress, build_here
 from lvqa.models import Model, load_model
 from lvqa.platforms import require_unix
+from lvqa.protocols import AnswerFormat
 from lvqa.records import Answer, Candidate, Counts, IndexUse, Question, Ranking, SearchResult, Video
 from lvqa.retrieval import Retriever
 from lvqa.session import IndexSpec, SessionCache, VideoSession
@@ -37,7 +38,13 @@ class LongVideoQA:
     """
 
     def __init__(
-        self, model: Model, config: Config, *, progress: Progress | None = None, sessions: SessionCache | None = None
+        self,
+        model: Model,
+        config: Config,
+        *,
+        progress: Progress | None = None,
+        sessions: SessionCache | None = None,
+        answer_format: AnswerFormat | None = None,
     ) -> None:
         """Make a pipeline over a loaded model; `LongVideoQA.load` loads it too.
 
@@ -46,6 +53,7 @@ class LongVideoQA:
             config: All settings. LvqaError for a name that is not known.
             progress: Called as work goes on, with the stage, how many pairs are done, and of how many.
             sessions: The sessions that pipelines over one model share; see `with_config`.
+            answer_format: How answers are asked for and read, where a protocol of a benchmark governs them.
         """
         check_settings(config)
         self.model, self.config = model, config
@@ -56,8 +64,13 @@ class LongVideoQA:
         self.indexer = VideoIndexer(model, self.spec, config.video, self.open)
         self.retriever = Retriever(model, reranker_of(config, layout=model.rerank_layout), config, self.spec)
         self._find_caveats = partial(find_caveats, model, has_probabilities=has_probabilities(config))
+        self._answer_format = answer_format
+        # Others show the frames as one video, without their times in words.
+        time_encoding = model.time_encoding if answer_format is None else "mrope"
         self._answerer = Answerer(
-            time_encoding=config.answer.time_encoding or model.time_encoding,
+            format=answer_format,
+            time_encoding=config.answer.time_encoding or time_encoding,
+            packing=config.answer.packing or model.answer_packing,
             mode=config.answer.mode or model.answer_mode,
             max_new_tokens=config.answer.max_new_tokens,
         )
@@ -70,6 +83,7 @@ class LongVideoQA:
         config: Config | None = None,
         overrides: Sequence[str] = (),
         progress: Progress | None = None,
+        answer_format: AnswerFormat | None = None,
     ) -> LongVideoQA:
         """Load a model, and make a pipeline over it.
 
@@ -78,6 +92,7 @@ class LongVideoQA:
             config: All settings; by default those of `load_config`.
             overrides: Settings as on the command line, "selection.frames=32".
             progress: As for the pipeline.
+            answer_format: As for the pipeline.
 
         Raises:
             LvqaError: A setting or a model is not known. Settings are checked before the model is looked for.
@@ -92,7 +107,7 @@ class LongVideoQA:
         loaded = load_model(settings.name, revision=settings.revision, device=settings.device, dtype=settings.dtype)
         if settings.compile:
             loaded.compile()
-        return cls(loaded, config, progress=progress)
+        return cls(loaded, config, progress=progress, answer_format=answer_format)
 
     def with_config(self, config: Config) -> LongVideoQA:
         """Return a pipeline with other settings over the same model.
@@ -100,7 +115,8 @@ class LongVideoQA:
         Where the two see a video alike, they share its session: many settings can be compared on one video, and each of
         its frame pairs is decoded and encoded once.
         """
-        return LongVideoQA(self.model, config, progress=self.progress, sessions=self._sessions)
+        shared: dict[str, Any] = {"progress": self.progress, "sessions": self._sessions}
+        return LongVideoQA(self.model, config, answer_format=self._answer_format, **shared)
 
     @property
     def device_name(self) -> str:

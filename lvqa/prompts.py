@@ -140,6 +140,11 @@ def timestamp(seconds: float) -> str:
     return f"[{minutes:02d}:{rest:02d}]"
 
 
+def subtitles(lines: Sequence[str]) -> str:
+    """Return the lines of subtitles that go with the frames, before the question; nothing if there are none."""
+    return "".join(f"{line}\n" for line in ("Subtitles:", *lines)) if lines else ""
+
+
 def answer(question: Question) -> str:
     """Return what follows the frames: the question, and how to answer it."""
     if question.options:

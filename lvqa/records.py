@@ -119,6 +119,16 @@ class Frames:
 
 
 @dataclass(frozen=True, slots=True)
+class Subtitle:
+    """A line of subtitles."""
+
+    start_seconds: float
+    end_seconds: float
+    """Where it ends; infinity if the file does not say."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A question, with what a benchmark knows about it."""
 
@@ -141,6 +151,8 @@ class Question:
     """The abilities that the question tests, as the benchmark names them."""
     evidence_seconds: tuple[float, float] | None = None
     """The annotated start and end of the evidence."""
+    subtitles: tuple[Subtitle, ...] | None = None
+    """The subtitles of its video that may be shown; empty if the video has none, None: they are not to be shown."""
 
     @property
     def letters(self) -> str:
@@ -235,6 +247,10 @@ class ModelOutput:
     """The letter, or None if there is none."""
     option_scores: tuple[float, ...]
     """The probability of each option; empty where text was generated."""
+    tokens: int = 0
+    """How many tokens the prompt had."""
+    visual_tokens: int = 0
+    """How many of them showed the frames, or let the voice be heard."""
     cost: Cost = field(default_factory=Cost, compare=False)
     """What answering cost when it was done. Of questions that were answered together the first one carries it."""
 
@@ -305,6 +321,10 @@ class Answer:
     """What ranking the clips cost when it was done, in this call or an earlier one; None without a ranking."""
     answer_cost: Cost = field(default_factory=Cost)
     """What answering from these frames cost when it was done, in this call or an earlier one."""
+    answer_tokens: int = 0
+    """How many tokens the prompt of the answer had."""
+    answer_visual_tokens: int = 0
+    """How many of them showed the frames, or let the voice be heard."""
     caveats: Caveats = Caveats()
 
     def frames_of(self, candidate: Candidate) -> tuple[float, ...]:
@@ -338,6 +358,8 @@ class Answer:
             evidence=ranking.candidates if ranking else (),
             ranking_cost=ranking.cost if ranking else None,
             answer_cost=output.cost,
+            answer_tokens=output.tokens,
+            answer_visual_tokens=output.visual_tokens,
             caveats=caveats,
             **call,
         )

@@ -19,9 +19,10 @@ from lvqa.embedding import EMBEDDING_FORMAT, Embedder
 from lvqa.index import INDEX_FORMAT, ClipIndex, Store, fingerprint
 from lvqa.models import Model
 from lvqa.models.prefix import PrefixCache
+from lvqa.pairs import pairs_of_clip
 from lvqa.records import Clip, FileKey, LvqaError, ModelOutput, Question, Ranking, Video, file_key
 from lvqa.video import FRAMES_FORMAT, SAMPLINGS, FrameGrid
-from lvqa.visual_tokens import TOKENS_FORMAT, TokenFile, VisualTokens, image_tokens, pairs_of_clip
+from lvqa.visual_tokens import TOKENS_FORMAT, TokenFile, VisualTokens, image_tokens
 
 if TYPE_CHECKING:
     from lvqa.models.prompt import ClipTokens, Prompt

@@ -1,8 +1,8 @@
 """The visual tokens of one video: every frame pair is decoded and encoded once, and kept for all stages.
 
-A pair is named by its two grid frames, (k, k + 1). A frame without its partner is the pair (k, k), as Qwen encodes an
-image: it is one frame, and is decoded and counted as one. The vision tower attends only inside a pair, so its tokens
-are the same in every prompt.
+A pair is named by its two grid frames; the pair (k, k) is one frame, and is decoded and counted as one. The vision
+tower attends only inside a pair, so its tokens are the same in every prompt. Pairs of the grid are kept on disk too; a
+pair that an answer packs from other frames is kept in memory.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, compress, groupby, pairwise
+from itertools import chain, compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ import numpy as np
 
 from lvqa.image import read_image
 from lvqa.models.cache import ByteLRUCache
-from lvqa.records import Clip, Counts, Video
+from lvqa.pairs import Pair
+from lvqa.records import Counts, Video
 from lvqa.video import FrameGrid, read_frames
 
 if TYPE_CHECKING:
@@ -31,34 +32,8 @@ if TYPE_CHECKING:
     from lvqa.models import Model
     from lvqa.models.prompt import ClipTokens
 
-Pair = tuple[int, int]
-"""The grid frames of a pair; twice the same frame if it has no partner."""
-
 TOKENS_FORMAT = 3
 """The format number of token files. Raise it when their layout changes, or the computation that makes the tokens."""
-
-
-def pairs_of_clip(clip: Clip, grid: FrameGrid) -> list[Pair]:
-    """Return the pairs that lie in a clip."""
-    inside = slice(*np.searchsorted(grid.times_seconds, [clip.start_seconds, clip.end_seconds]))
-    return [grid.pair(pair_id) for pair_id in np.unique(grid.pair_ids[inside]).tolist()]
-
-
-def pairs_of_frames(frames: Iterable[int], grid: FrameGrid) -> list[Pair]:
-    """Return grid frames as pairs: both frames of a pair together, a frame without its partner twice."""
-    by_pair = (list(group) for _, group in groupby(sorted(set(frames)), key=grid.pair_ids.__getitem__))
-    return [(group[0], group[-1]) for group in by_pair]
-
-
-def runs_of_pairs(pairs: Sequence[Pair], grid: FrameGrid) -> list[list[Pair]]:
-    """Return the runs of pairs that follow each other on the grid; a run is presented as one clip."""
-    runs: list[list[Pair]] = [[pairs[0]]] if pairs else []
-    for before, pair in pairwise(pairs):
-        if grid.are_neighbours(before[1], pair[0]):
-            runs[-1].append(pair)
-        else:
-            runs.append([pair])
-    return runs
 
 
 def image_tokens(path: Path, model: Model, *, max_pixels: int | None = None) -> ClipTokens:
@@ -333,7 +308,7 @@ class VisualTokens:
         return bytes([sum((frame in self.substituted) << bit for bit, frame in enumerate(pair))])
 
     def _slot(self, pair: Pair) -> int | None:
-        """Return which of the grid's pairs this is; None for a frame without its partner."""
+        """Return which of the grid's pairs this is; None for another one."""
         pair_id = int(self.grid.pair_ids[pair[0]])
         return pair_id if self.grid.pair(pair_id) == pair else None
 

@@ -45,7 +45,7 @@ LIBRARIES = {
 # module -> the modules that it may import. The package itself (its lazy names) is the module "lvqa".
 BASE = {"prompts", "records", "validation"}
 MODEL = BASE | {"costs", "embedding", "models"}
-SESSION = MODEL | {"config", "index", "session", "video", "visual_tokens"}
+SESSION = MODEL | {"config", "index", "pairs", "session", "video", "visual_tokens"}
 ARROWS = {
     "records": set(),
     "files": set(),
@@ -66,9 +66,11 @@ ARROWS = {
     "models": {"prompts", "records"},
     "embedding": {"models", "prompts", "records"},
     "rerank": BASE | {"models", "plugins"},
-    "visual_tokens": {"models", "image", "records", "video"},
+    "pairs": {"records", "video"},
+    "visual_tokens": {"models", "image", "pairs", "records", "video"},
     "session": {"audio", *SESSION},
-    "answering": SESSION | {"letters"},
+    "protocols": {"datasets", "records"},
+    "answering": SESSION | {"letters", "protocols"},
     "letters": {"records"},
     "retrieval": SESSION | {"rerank", "selection"},
     "provenance": {"config"},
@@ -77,19 +79,20 @@ ARROWS = {
     "node_check": {"provenance", "records", "video", "workers"},
     "indexing": SESSION | {"caveats", "index_steps"},
     "components": {"config", "plugins", "records", "rerank", "selection", "validation", "video"},
-    "pipeline": SESSION | {"answering", "caveats", "components", "index_steps", "indexing", "platforms", "retrieval"},
+    "pipeline": SESSION
+    | {"answering", "caveats", "components", "index_steps", "indexing", "platforms", "protocols", "retrieval"},
     "library": {
         *("caveats", "components", "config", "index", "index_steps", "indexing", "node_check", "pipeline", "records"),
         *("rerank", "session", "validation", "video", "workers"),
     },
     "evaluation": {
         *("caveats", "components", "config", "costs", "datasets", "files", "index", "indexing", "node_check"),
-        *("pipeline", "plugins", "prompts", "provenance", "records", "validation", "video", "workers"),
+        *("pipeline", "plugins", "prompts", "protocols", "provenance", "records", "validation", "video", "workers"),
     },
     "harness_files": {"datasets", "files", "image", "records", "selection", "video"},
     "lmms": {"config", "datasets", "image", "models", "pipeline", "records", "video"},
     "diagnostics": MODEL | {"pipeline", "rerank", "session"},
-    "report": {"datasets", "evaluation", "files", "image", "diagnostics", "records", "video"},
+    "report": {"datasets", "evaluation", "files", "image", "diagnostics", "protocols", "records", "video"},
     "profiling": SESSION | {"answering", "rerank", "startup"},
     "synthetic": {"records"},
     "lvqa": {"pipeline", "records"},

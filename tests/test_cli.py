@@ -233,7 +233,8 @@ KEYS = [
         "frames_budget",
         "frames",
     ),
-    *("evidence", "warnings", "frames_substituted", "index", "counts", "seconds", "video"),
+    *("evidence", "warnings", "frames_substituted", "index", "counts", "answer_tokens", "answer_visual_tokens"),
+    *("seconds", "video"),
     *("model", "model_revision", "settings", "versions"),
 ]
 """The keys of the JSON of `lvqa ask --json`."""

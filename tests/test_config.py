@@ -63,7 +63,7 @@ def test_defaults_are_those_of_the_design():
             "options": {},
         },
         "selection": {"frames": 16, "frames_per_clip": None, "uniform": "midpoint", "scores": None, "options": {}},
-        "answer": {"time_encoding": None, "mode": None, "max_new_tokens": 64},
+        "answer": {"time_encoding": None, "packing": None, "mode": None, "max_new_tokens": 64},
         "store": {"folder": None, "memory_mib": 2048, "disk_mib": 128},
         "method": "freeret",
         "seed": 0,

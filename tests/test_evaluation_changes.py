@@ -153,7 +153,7 @@ def test_a_changed_file_of_your_own_is_refused_by_name(run, settings, tmp_path):
     config = load_run_config(settings, [f"selection.scores={scores}"])
     text = (folder / "config.yaml").read_text().replace("scores: null", f"scores: {scores}")
     (folder / "config.yaml").write_text(text)
-    assert f"the run was begun with another content of {scores}" in refusal(folder, config)
+    assert f"{folder} has answers to something else: {scores} has another content; take" in refusal(folder, config)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 
 from lvqa.evaluation import load_run_config, read_run
 from lvqa.evaluation.folder import open_run
-from lvqa.evaluation.rows import NEW_KEYS, ROWS_FORMAT, read_rows
+from lvqa.evaluation.rows import ADDED_KEYS, NEW_KEYS, ROWS_FORMAT, read_rows
 from lvqa.records import LvqaError
 from lvqa.report import write_report
 
@@ -86,12 +86,13 @@ def test_a_run_of_lvqa_0_1_is_read_under_todays_names(old_run):
     assert (second["question_id"], second["question"], second["prediction"]) == ("700-1", "", "A")
 
 
-@pytest.mark.parametrize("lacking", [[*NEW_KEYS], ["judge", "judged_correct", "judge_text"]], ids=["2", "3"])
-def test_rows_of_older_formats_are_read(run, tmp_path, lacking):
+@pytest.mark.parametrize("format", [2, 3, 4])
+def test_rows_of_older_formats_are_read(run, tmp_path, format):
     (before, *_) = run.rows
     path = tmp_path / "answers.jsonl"
-    path.write_text(json.dumps({key: value for key, value in before.items() if key not in lacking}) + "\n")
-    assert list(read_rows(path)) == [before | {key: NEW_KEYS[key] for key in lacking}]
+    added = {key: value for number, keys in ADDED_KEYS.items() if number > format for key, value in keys.items()}
+    path.write_text(json.dumps({key: value for key, value in before.items() if key not in added}) + "\n")
+    assert list(read_rows(path)) == [before | added]
 
 
 def test_a_run_of_lvqa_0_1_is_reported(old_run):
@@ -121,15 +122,15 @@ def test_a_run_of_lvqa_0_1_is_not_added_to(old_run):
 def test_a_new_run_has_the_format_of_its_rows(tmp_path):
     with open_run(tmp_path / "run", load_run_config()):
         pass
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["rows_format"] == ROWS_FORMAT == 4
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["rows_format"] == ROWS_FORMAT == 5
 
 
 def test_rows_of_a_later_format_are_refused(tmp_path):
     with open_run(tmp_path / "run", load_run_config()):
         pass
     path = tmp_path / "run" / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"rows_format": 5}))
-    with pytest.raises(LvqaError, match=r"^rows_format must be one of 1, 2, 3, 4, got 5 \(.*run\.json;"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rows_format": 6}))
+    with pytest.raises(LvqaError, match=r"^rows_format must be one of 1, 2, 3, 4, 5, got 6 \(.*run\.json;"):
         read_run(tmp_path / "run")
 
 

@@ -227,6 +227,12 @@ def test_no_server_and_a_slow_one_are_unavailable(serve):
         release.set()
 
 
+def test_a_key_that_is_no_header_is_one_line(serve, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sec\nret")
+    with pytest.raises(JudgeUnavailableError, match="can't be asked"):
+        ask_judge(JudgeModel(url=serve().url, model="m", attempts=1), open_row())
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"choices": []}', b"\xff\xfe"])
 def test_a_reply_that_is_no_completion_is_no_verdict(serve, body):
     server = serve(lambda *_: (200, {}, body))

@@ -61,6 +61,8 @@ BAD = {
     "embedded": [[[1, 2]], [1, 2, 3], None],
     "reranked": [[["a", 2, 3]]],
     "num_clips": [-1],
+    "answer_tokens": [-1, "x"],
+    "answer_visual_tokens": [1.5],
     "counts": [{}, {"frames_decoded": 1, "pairs_encoded": 1}, None],
     "index": [{}, {"reused": 1}, 3],
     "seconds": [{"open": "x"}, [1]],

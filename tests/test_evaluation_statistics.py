@@ -69,6 +69,11 @@ def test_an_open_answer_counts_by_its_judge_and_not_before_it_has_spoken():
     assert (compare(rows, others).gained, compare(rows, others).n) == (1, 3)
 
 
+def test_an_empty_reply_is_wrong_in_the_official_figure():
+    rows = [row("A"), row(None, text="", option_scores=[]), failed()]
+    assert LVBench.headline(rows)["overall"] == Figure(0.5, 2)
+
+
 def test_a_question_without_a_known_target_is_never_correct():
     assert accuracy([row(None, None), failed(target=None)]).hits == 0
 
@@ -215,13 +220,14 @@ def counts(frames, pairs, tokens):
 
 def test_cost_is_the_mean_of_answered_questions():
     rows = [
-        row(counts=counts(4, 2, 100), seconds={"rank": 1.0, "answer": 2.0}),
+        row(counts=counts(4, 2, 100), seconds={"rank": 1.0, "answer": 2.0}, answer_tokens=60, answer_visual_tokens=48),
         row(counts=counts(0, 0, 300), seconds={"answer": 4.0}),
         failed(counts=counts(0, 0, 0)),
     ]
     mean = cost(rows)
     assert (mean.n, mean.frames_decoded, mean.pairs_encoded, mean.tokens_prefilled) == (2, 2, 1, 200)
     assert mean.seconds == {"rank": 0.5, "answer": 3.0}
+    assert (mean.answer_tokens, mean.answer_visual_tokens) == (60, 48), "rows of older formats do not say it"
     assert cost([]).n == 0 and math.isnan(cost([]).tokens_prefilled)
 
 

@@ -45,6 +45,8 @@ def row(arm: str, budget: int, question: int, *, is_correct: bool = False, video
         "index": None,
         "seconds": {"decode": 0.25, "answer": 1.0},
         **NEW_KEYS,
+        "answer_tokens": 20 + 10 * budget,
+        "answer_visual_tokens": 10 * budget,
         "error": None,
     } | changes
 
@@ -198,7 +200,7 @@ def test_an_arm_may_name_its_own_baseline(run):
     rows = [*two_arms(), *(row("oracle", 16, i, is_correct=True, video=f"v{i // 2}") for i in range(12))]
     arms = [UNIFORM, FREERET, {"method": "oracle", "baseline": "freeret"}]
     markdown = write_report([run("r", rows, arms)])
-    assert [(line[0], line[5].partition(" ")[0], line[6]) for line in lines_of(section(markdown, "Overview"))[2:]] == [
+    assert [(line[0], line[6].partition(" ")[0], line[7]) for line in lines_of(section(markdown, "Overview"))[2:]] == [
         ("uniform", "", ""),
         ("freeret", "+50.0", "uniform frames"),
         ("oracle", "+25.0", "freeret"),
@@ -208,16 +210,32 @@ def test_an_arm_may_name_its_own_baseline(run):
 def test_the_overview_has_a_line_for_each_condition(run):
     rows = [row("uniform", 16, 0, is_correct=True), row("uniform", 16, 1), row("blind", 0, 0)]
     markdown = write_report([run("r", rows, [UNIFORM, BLIND])])
-    accuracy, evidence, tokens, difference, to = fields_of(markdown, "Overview", "uniform", "16")
+    accuracy, evidence, tokens, of_answer, difference, to = fields_of(markdown, "Overview", "uniform", "16")
     assert (accuracy, difference, to) == ("50.0 (1 video; n 2)", "", "")
-    assert evidence.endswith("n 2)") and tokens == "1,160"
+    assert evidence.endswith("n 2)") and (tokens, of_answer) == ("1,160", "180 (visual 160)")
     assert fields_of(markdown, "Overview", "blind", "none")[1] == "-"
+
+
+def test_arms_are_measured_against_uniform_frames_that_are_packed_as_their_own(run):
+    arms = [
+        {"name": f"{method}, {packing}", "method": method, "settings": {"answer.packing": packing}}
+        for packing in ("sampled", "aligned")
+        for method in ("uniform", "topk")
+    ]
+    rows = [row(arm["name"], 16, i, is_correct=arm["name"][-7:] == "sampled") for arm in arms for i in range(2)]
+    markdown = write_report([run("r", rows, arms)])
+    fields = {name: fields_of(markdown, "Overview", name, "16") for name in ("topk, sampled", "topk, aligned")}
+    assert {name: field[4:] for name, field in fields.items()} == {
+        name: ["+0.0 (1 video)", "uniform frames"] for name in fields
+    }
+    markdown = write_report([run("s", rows, [*arms[:1], arms[3]])])
+    assert fields_of(markdown, "Overview", "topk, aligned", "16")[4:] == ["", ""], "no uniform frames are packed so"
 
 
 def test_many_baselines_are_named_in_the_overview_alone(run):
     arms = [{"name": name, "method": "topk", "baseline": base} for name, base in zip("abc", "bca", strict=True)]
     markdown = write_report([run("r", [row(name, 16, 0) for name in "abc"], arms)])
-    assert [line[6] for line in lines_of(section(markdown, "Overview"))[2:]] == ["b", "c", "a"]
+    assert [line[7] for line in lines_of(section(markdown, "Overview"))[2:]] == ["b", "c", "a"]
     assert "## Paired difference to the arm's baseline\n" in markdown
 
 
@@ -244,8 +262,10 @@ def test_cost_is_the_mean_of_an_answered_question(run):
         failed("freeret", 16, 2, "out of memory"),
     ]
     markdown = write_report([run("r", rows, [UNIFORM, FREERET])])
-    assert fields_of(markdown, "Cost", "uniform", "16") == ["32.0", "16.0", "1,160", "4.00", "2.00", "2.00"]
-    assert fields_of(markdown, "Cost", "freeret", "16") == ["-"] * 6
+    assert fields_of(markdown, "Cost", "uniform", "16") == [
+        *("32.0", "16.0", "1,160", "180 (visual 160)", "4.00", "2.00", "2.00")
+    ]
+    assert fields_of(markdown, "Cost", "freeret", "16") == ["-"] * 7
     assert fields_of(markdown, "Cost", "r") == ["1", "600", "300", "12,300", "90.0"]
 
 
@@ -556,6 +576,7 @@ def test_the_csv_has_a_line_for_each_condition_and_ability(run, tmp_path):
     }
     assert same | {"ability": "all"} | official == freeret  # every question is of this ability
     assert uniform["difference"] == blind["difference"] == blind["recall_selection"] == ""
+    assert (freeret["answer_tokens"], freeret["answer_visual_tokens"]) == ("180.0", "160.0")
     assert float(freeret["recall_selection"]) == 0.75
     assert (float(freeret["seconds_answer"]), float(freeret["tokens_prefilled"])) == (1.0, 1160.0)
 

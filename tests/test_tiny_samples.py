@@ -37,13 +37,14 @@ from lvqa.models.chat import ChatTemplate
 from lvqa.models.positions import VisualTokenSpan, position_ids
 from lvqa.models.prompt import ClipTokens, Prompt
 from lvqa.models.qwen_vl import Qwen25VL
+from lvqa.pairs import Pair, runs_of_pairs
 from lvqa.records import Candidate, Clip, Counts, Question, Video
 from lvqa.rerank import MultipleChoice
 from lvqa.rerank.protocol import RerankRequest
 from lvqa.synthetic.script import Shot, VideoScript
 from lvqa.synthetic.world import ATTRIBUTES, HEIGHT, WIDTH
 from lvqa.video import FrameGrid
-from lvqa.visual_tokens import Pair, VisualTokens, runs_of_pairs
+from lvqa.visual_tokens import VisualTokens
 from tiny.generator import SampleGenerator
 from tiny.samples import COLUMNS, ROWS, PromptPart, Sample, single_frame
 from tiny.takes import TakePool, random_takes
@@ -63,6 +64,9 @@ class Recorder:
 
     def token_grid(self, height: int, width: int) -> tuple[int, int]:
         return ROWS, COLUMNS
+
+    def prompt_length(self, prompt: Prompt) -> tuple[int, int]:
+        return 0, 0
 
     def last_hidden_states(self, prompts: Sequence[Prompt], **_: object) -> Tensor:
         self.prompts += prompts

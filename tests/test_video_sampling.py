@@ -20,11 +20,11 @@ from video_files import (
 )
 
 import lvqa.video
+from lvqa.pairs import pairs_of_clip
 from lvqa.records import Clip, LvqaError, Video
 from lvqa.video import FrameGrid, VideoError, cut_clips, inspect_video
 from lvqa.video.sampling import times_on_screen
 from lvqa.video.timeline import Timeline
-from lvqa.visual_tokens import pairs_of_clip
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,10 @@ from torch import Tensor
 
 import lvqa.visual_tokens
 from lvqa.models.qwen_vl import Qwen25VL
+from lvqa.pairs import Pair, aligned_pairs, pairs_of_clip, runs_of_pairs
 from lvqa.records import Clip, Counts, Video
 from lvqa.video import FrameGrid, cut_clips, inspect_video
-from lvqa.visual_tokens import Pair, TokenFile, VisualTokens, pairs_of_clip, pairs_of_frames, runs_of_pairs
+from lvqa.visual_tokens import TokenFile, VisualTokens
 
 CELL, CELLS = 16, 60
 PAIR_BYTES = CELLS * 2 * 4
@@ -137,9 +138,9 @@ def test_clips_share_out_all_pairs_of_a_grid(num_frames, rate, clip_seconds):
         (range(5), [(0, 1), (2, 3), (4, 4)]),
     ],
 )
-def test_pairs_of_frames(frames, expected):
-    assert pairs_of_frames(frames, SECONDS) == expected
-    assert pairs_of_frames(iter(frames), SECONDS) == expected
+def test_aligned_pairs(frames, expected):
+    assert aligned_pairs(frames, SECONDS) == expected
+    assert aligned_pairs(iter(frames), SECONDS) == expected
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_runs_of_pairs(sequence, expected):
 def test_no_pair_and_no_run_goes_across_a_gap():
     grid = FrameGrid(np.array([0.0, 1, 2, 600, 601]), 1.0)
     assert [grid.pair(pair_id) for pair_id in range(grid.num_pairs)] == [(0, 1), (2, 2), (3, 4)]
-    assert pairs_of_frames(range(5), grid) == [(0, 1), (2, 2), (3, 4)]
+    assert aligned_pairs(range(5), grid) == [(0, 1), (2, 2), (3, 4)]
     assert runs_of_pairs([(0, 1), (2, 2), (3, 4)], grid) == [[(0, 1), (2, 2)], [(3, 4)]]
 
 
@@ -193,9 +194,9 @@ def test_only_what_is_new_is_decoded(store):
 
 def test_a_frame_alone_is_a_pair_of_its_own(store):
     read(store, [pairs(4)])
-    assert read(store, [pairs_of_frames([4], store.grid)]) == [[(4, 4)]]
+    assert read(store, [aligned_pairs([4], store.grid)]) == [[(4, 4)]]
     assert store.counts == Counts(frames_decoded=3, pairs_encoded=2)
-    assert read(store, [pairs_of_frames([4, 5], store.grid)]) == [pairs(4)]
+    assert read(store, [aligned_pairs([4, 5], store.grid)]) == [pairs(4)]
     assert store.counts == Counts(frames_decoded=3, pairs_encoded=2)
 
 

@@ -64,6 +64,8 @@ def answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, obje
         **caveats_json(answer.caveats),
         "index": index,
         "counts": dataclasses.asdict(answer.counts),
+        "answer_tokens": answer.answer_tokens,
+        "answer_visual_tokens": answer.answer_visual_tokens,
         "seconds": {stage: round(seconds, 4) for stage, seconds in answer.seconds.items()},
     }
 

@@ -145,7 +145,7 @@ def _advise(run: Run) -> None:
     if run.num_unjudged:
         echo_message(
             f"{counted(run.num_unjudged, 'open answer')} could not be judged, and count neither as correct nor as "
-            "wrong: run the same command again, and they are judged"
+            f"wrong{_why_unjudged(run)}: run the same command again, and they are judged"
         )
     if run.num_failed_by_place:
         echo_message(
@@ -158,6 +158,15 @@ def _advise(run: Run) -> None:
         click.get_current_context().exit(1)
     if run.num_unjudged or run.num_failed_by_place or run.num_failed > MAX_FAILED_SHARE * len(run.rows):
         click.get_current_context().exit(3)
+
+
+def _why_unjudged(run: Run) -> str:
+    """Return what a judge said of one answer in place of yes or no, in brackets; "" if it was not reached."""
+    from lvqa.evaluation import is_unjudged
+    from lvqa.records import shorten
+
+    texts = [row["judge_text"] for row in run.rows if is_unjudged(row) and row["judge_text"]]
+    return f" (the judge replied {shorten(texts[0])})" if texts else ""
 
 
 def _summary(run: Run) -> str:

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from lvqa.datasets.annotations import AnyText, AnyTextOrNumber, Entry, Text, json_list, make_entry, texts, video_key
 from lvqa.datasets.headline import AnswerRow, Figure, by_tag, overall, tag
+from lvqa.datasets.subtitles import SubtitleFile
 from lvqa.validation import NonNegativeFloat
 
 Interval = tuple[NonNegativeFloat, NonNegativeFloat]
@@ -32,7 +33,8 @@ class CGBench:
     """CG-Bench (arXiv 2412.12075): `cgbench.json`, 12,129 questions about 1,219 videos, a list with a row a question.
 
     The file is that of github.com/CG-Bench/CG-Bench. The evidence is `clue_intervals`. A question with several has none
-    here, since a question has one span; of the mini set that is 421 of 3,000.
+    here, since a question has one span; of the mini set that is 421 of 3,000. Videos with subtitles have them in
+    `cg_subtitles/VIDEO_UID.srt`.
     """
 
     title = "CG-Bench"
@@ -45,14 +47,15 @@ class CGBench:
     def entries(self) -> Iterator[Entry]:
         """Yield the questions."""
         for origin, row in json_list(self.path, Row):
-            intervals = row["clue_intervals"]
+            intervals, key = row["clue_intervals"], video_key(row["video_uid"], "video_uid", origin)
             yield make_entry(
                 row["question"],
                 texts(row["choices"]),
                 row["right_answer"],
                 origin,
                 id=str(row["qid"]),
-                video_id=video_key(row["video_uid"], "video_uid", origin),
+                video_id=key,
+                subtitles=SubtitleFile(self.path.parent / "cg_subtitles" / f"{key}.srt", "srt"),
                 tags=(tag("category", row["sub_category"]), tag("domain", row["domain"])),
                 evidence_seconds=intervals[0] if len(intervals) == 1 and intervals[0][0] <= intervals[0][1] else None,
             )

@@ -51,8 +51,8 @@ class LVBench:
 
     title = "LVBench"
     counting = (
-        "As LVBench's own scripts count: questions without an answer are left out, so an arm that fails often looks "
-        "better than it is. A question with several abilities counts once in each."
+        "As LVBench's own scripts count: questions that failed are left out, so an arm that fails often looks better "
+        "than it is; an empty reply is wrong. A question with several abilities counts once in each."
     )
 
     def __init__(self, folder: Path) -> None:
@@ -101,23 +101,29 @@ def _entry(row: Row, key: str, origin: str) -> Entry:
 
 
 def _answered(rows: Sequence[AnswerRow]) -> Figure:
-    letters = [(letter, row["target"]) for row in rows if (letter := official_letter(row))]
+    letters = [(letter, row["target"]) for row in rows if (letter := official_letter(row)) is not None]
     num_correct = sum(letter == target for letter, target in letters)
     return Figure(num_correct / len(letters) if letters else math.nan, len(letters))
 
 
-def official_letter(row: AnswerRow) -> str:
-    """Return what LVBench's scripts compare with the target: the first character of the text, without brackets.
+def official_letter(row: AnswerRow) -> str | None:
+    """Return what LVBench's scripts compare with the target; None for a question that failed, which they leave out.
 
-    "(B) red" and "B. red" give B; "The answer is B" gives T, which is wrong; an empty text gives "". A prediction by
-    logits is returned as it is.
+    A prediction by logits is returned as it is.
     """
     if row["error"] is not None:
-        return ""
-    if row["option_scores"]:
-        return row["prediction"] or ""
-    words = row["text"].strip().split(")")[0].split("(")[-1].split()
-    return words[0][0] if words else ""
+        return None
+    return row["prediction"] or "" if row["option_scores"] else first_character(row["text"])
+
+
+def first_character(reply: str) -> str:
+    """Return the first character of a reply, without brackets, as LVBench's scripts do.
+
+    "(B) red" and "B. red" give B; "The answer is B" gives T, and an empty reply "", which are wrong.
+    """
+    before = reply.strip().split(")")[0].strip()
+    inside = before.split("(")[1].strip() if "(" in before else before
+    return inside.split(" ")[0][:1]
 
 
 def parse_span(reference: object) -> tuple[float, float] | None:

@@ -8,21 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from lvqa.records import LvqaError, shorten
+from lvqa.records import LvqaError, Subtitle, shorten
 from lvqa.validation import FiniteFloat, convert, decode_json, parse_json
 
 MAX_BYTES = 16 << 20
 """A bound on a file of subtitles; the published ones have a megabyte at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subtitle:
-    """A line of subtitles."""
-
-    start_seconds: float
-    end_seconds: float
-    """Where it ends; infinity if the file does not say."""
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

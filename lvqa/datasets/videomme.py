@@ -48,7 +48,7 @@ class VideoMME:
 
     title = "Video-MME"
     counting = (
-        "Accuracy overall, by the length of the video, and by its domain, without subtitles, as the authors' "
+        "Accuracy overall, by the length of the video, and by its domain, as the authors' "
         "eval_your_results.py counts: questions without an answer are left out, so an arm that fails often looks "
         "better than it is."
     )

@@ -87,16 +87,13 @@ def _may_change(key: str) -> bool:
 # --- questions, videos and files -------------------------------------------------------------------------------------
 
 
-def check_inputs(rows: Iterable[Row], dataset: Dataset, store: Path) -> None:
-    """Compare the questions and videos of a run's rows with those that are there now.
+def input_changes(rows: Iterable[Row], dataset: Dataset, store: Path) -> list[str]:
+    """Return which questions and videos of a run's rows are no longer as they were, and in what.
 
     Args:
         rows: The rows of the run.
         dataset: All of the benchmark, whatever of it is asked.
         store: The folder that keeps what is known of videos, so that none is hashed again that did not change.
-
-    Raises:
-        LvqaError: A question has changed or is gone, or a video has another content.
     """
     questions = {(task.video_id, question.id): question for task in dataset.tasks for question in task.questions}
     paths = {task.video_id: task.path for task in dataset.tasks}
@@ -112,8 +109,7 @@ def check_inputs(rows: Iterable[Row], dataset: Dataset, store: Path) -> None:
         with contextlib.suppress(OSError):  # what can't be read is for the worker that needs it
             if path is not None and path.is_file() and (now := content_id(path, store)) != before:
                 changes[f"video {video_id} has another content ({before}, now {now}: {path})"] = None
-    if changes:
-        raise LvqaError(f"since they were answered, these have changed: {named([*changes])}")
+    return [*changes]
 
 
 def _question_changes(row: Row, question: Question | None) -> Iterator[str]:
@@ -166,8 +162,6 @@ def digests(paths: Iterable[Path]) -> dict[Path, str]:
     return hashes
 
 
-def check_files(before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Raise LvqaError if a file of the user's own code or scores has another content than at the beginning."""
-    changed = [path for path, digest in now.items() if before.get(path, digest) != digest]
-    if changed:
-        raise LvqaError(f"the run was begun with another content of {named(changed)}")
+def file_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return which files of the user's own code or scores have another content than at the beginning."""
+    return [f"{path} has another content" for path, digest in now.items() if before.get(path, digest) != digest]

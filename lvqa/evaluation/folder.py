@@ -1,90 +1,37 @@
 """A run folder: `config.yaml` (resolved), `run.json` (where and with what), `answers.jsonl` (a row an answer).
 
-Rows are appended one question after another and never changed, so a run that was killed goes on where it stopped. A
-line without its end is the only thing that a kill leaves behind; it is cut off. A folder that lvqa 0.1 wrote is read,
-and never added to.
+Rows are appended one question after another, and never changed but for what a judge says of an open answer. So a run
+that was killed goes on where it stopped. A line without its end is the only thing that a kill leaves behind; it is cut
+off. A folder that lvqa 0.1 wrote is read, and never added to.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import errno
-import json
 import logging
-import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, NotRequired, TypedDict, cast
+from typing import IO, cast
 
 from filelock import FileLock, Timeout
 
 from lvqa.config import to_yaml
-from lvqa.evaluation.changes import GROWING_SETTINGS, check_files, settings_changes
+from lvqa.datasets import named
+from lvqa.evaluation.changes import GROWING_SETTINGS, file_changes, settings_changes
 from lvqa.evaluation.judges import judge_rows, with_judge
 from lvqa.evaluation.rows import ROWS_FORMAT, Key, Row, is_unjudged, key_of, read_rows, to_line, whole_bytes
+from lvqa.evaluation.run_info import RunInfo, note_session, read_info, update_info, write_text
 from lvqa.evaluation.settings import Judge, JudgeModel, RunConfig, load_run_config
-from lvqa.files import write_atomically
-from lvqa.provenance import GitState, git_state, provenance
 from lvqa.records import LvqaError, counted
-from lvqa.validation import NonNegativeInt, decode_json
 from lvqa.workers import NodeFacts
 
 _log = logging.getLogger(__name__)
 
-CONFIG, RUN_INFO, ANSWERS, LOCK = "config.yaml", "run.json", "answers.jsonl", ".lock"
+CONFIG, ANSWERS, LOCK = "config.yaml", "answers.jsonl", ".lock"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """The errors of file systems without locks, as network file systems can be."""
-
-
-class Session(TypedDict):
-    """Where and with what a run was worked on."""
-
-    started: str
-    """The time in ISO 8601, UTC."""
-    versions: dict[str, str]
-    """The versions of lvqa, of Python and of the packages that compute."""
-    git: NotRequired[GitState | None]
-    """The commit of lvqa, where it runs from a checkout."""
-    machine: NotRequired[dict[str, Any]]
-    """The system, its number of processors, and the number of workers."""
-
-
-class RunInfo(Session):
-    """What run.json holds: the first session, and what is known of the whole run."""
-
-    rows_format: NotRequired[Literal[1, 2, 3, 4]]
-    """The format of the rows; lvqa 0.1 wrote none, and its rows are of format 1."""
-    model: NotRequired[str]
-    """The name of the model."""
-    settings: NotRequired[dict[str, Any]]
-    """All settings, those of the arms among them, as the last session had them."""
-    seed: NotRequired[int]
-    """The seed of the run's random generators."""
-    resumed: list[Session]
-    """The later sessions."""
-    videos: NotRequired[NonNegativeInt | None]
-    """How many videos the run has."""
-    questions: NotRequired[NonNegativeInt | None]
-    """How many questions there are in all, those about missing videos not among them."""
-    missing: NotRequired[list[str] | None]
-    """The dataset's videos that the run went on without."""
-    skipped: NotRequired[list[str] | None]
-    """A line for all annotations of a kind that are odd or left out, and for each time that can't be used."""
-    model_revision: NotRequired[str | None]
-    """The revision of the model that answered."""
-    annotations: NotRequired[dict[str, str]]
-    """Annotation file, from the benchmark's folder -> its SHA-256."""
-    content_ids: NotRequired[dict[str, str]]
-    """Video -> the first 16 digits of the SHA-256 of its file, as `Video.id`."""
-    files: NotRequired[dict[str, str]]
-    """A file with the user's own code or scores -> its SHA-256."""
-    devices: NotRequired[list[str]]
-    """The devices that answered: the names of GPUs, or cpu."""
-    nodes: NotRequired[dict[str, dict[str, Any]]]
-    """Machine of the cluster -> its versions, and what else was seen when it was tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +79,7 @@ def read_run(folder: Path) -> Run:
     if not (folder / CONFIG).is_file():
         raise LvqaError(f"{folder} is not a run folder: it has no {CONFIG}; lvqa eval makes one")
     rows = tuple(read_rows(folder / ANSWERS))
-    about = _read_info(folder) or cast(RunInfo, {})
+    about = read_info(folder) or cast(RunInfo, {})
     return Run(folder, load_run_config(folder / CONFIG, accept_old=True), about, rows)
 
 
@@ -177,30 +124,30 @@ class RunFolder:
                     rows[key_of(row)] = row
             finally:  # also where it is interrupted: each verdict costs a request
                 self._answers.close()
-                _write(self.folder / ANSWERS, "".join(map(to_line, rows.values())))
+                write_text(self.folder / ANSWERS, "".join(map(to_line, rows.values())))
                 self._answers = (self.folder / ANSWERS).open("ab")
         return sum(map(is_unjudged, rows.values()))
 
     def describe(self, **info: object) -> None:
         """Note in run.json what the run is about, under keys of RunInfo."""
-        _write(self.folder / RUN_INFO, json.dumps({**(_read_info(self.folder) or {}), **info}, indent=1) + "\n")
+        update_info(self.folder, **info)
 
     def note_nodes(self, facts: Mapping[str, NodeFacts]) -> None:
         """Note in run.json what is known of the machines of the cluster."""
-        info = _read_info(self.folder)
+        info = read_info(self.folder)
         known = info.get("nodes", {}) if info else {}
         self.describe(nodes={**known, **{name: {**node.equal, **node.notes} for name, node in facts.items()}})
 
     @property
     def revision(self) -> str | None:
         """The model's revision that the run was begun with, if it has any answer."""
-        info = _read_info(self.folder)
+        info = read_info(self.folder)
         return info.get("model_revision") if info else None
 
     def note_device(self, device: str) -> None:
         """Note in run.json a device that answers."""
         if device not in self._devices:
-            info = _read_info(self.folder)
+            info = read_info(self.folder)
             self._devices = {*(info.get("devices", []) if info else []), device}
             self.describe(devices=sorted(self._devices))
 
@@ -227,7 +174,7 @@ def open_run(
     config: RunConfig,
     *,
     retry_failed: bool = False,
-    check: Callable[[Sequence[Row]], None] = lambda _: None,
+    changes: Callable[[Sequence[Row]], Sequence[str]] = lambda _: (),
     files: Mapping[str, str] | None = None,
 ) -> Iterator[RunFolder]:
     """Open a run folder to add to it, a new one or one to go on with; no other process can add to it meanwhile.
@@ -239,12 +186,13 @@ def open_run(
         folder: The folder.
         config: The settings of the run.
         retry_failed: Take out all answers that failed.
-        check: Called with the rows that are there, before anything is written; raises LvqaError for what has changed.
+        changes: Called with the rows that are there, before anything is written; returns what of their questions and
+            videos has changed.
         files: The user's own files that decide answers -> their digests.
 
     Raises:
-        LvqaError: The run was begun with other settings or files (which are named) or by lvqa 0.1, another process is
-            adding to it, or a line of it is not a row.
+        LvqaError: The run was begun with other settings, questions, videos or files (which are named) or by lvqa 0.1,
+            another process is adding to it, or a line of it is not a row.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -255,13 +203,11 @@ def open_run(
         if (folder / CONFIG).exists():
             _check_format(folder)
             _check_same(folder, config)
-            info = _read_info(folder)
-            check_files(info.get("files", {}) if info else {}, files or {})
-            check(list(read_rows(folder / ANSWERS)))
+            _check_inputs(folder, changes, files or {})
         elif (folder / ANSWERS).stat().st_size:
             raise LvqaError(f"{folder} has an {ANSWERS} but no {CONFIG}; take another folder")
         _write_settings(folder, config)
-        session = _note_session(folder, config, files or {})
+        session = note_session(folder, config, files or {})
         rows = _take_out_failed(folder / ANSWERS, every=retry_failed)
         answered = {key_of(row) for row in rows}
         with contextlib.closing(RunFolder(folder, answered, judge=config.benchmark.judge, session=session)) as run:
@@ -274,7 +220,7 @@ def _take_out_failed(path: Path, *, every: bool) -> list[Row]:
     kept = [row for row in rows if not (row["by_place"] or (every and row["error"] is not None))]
     if len(kept) < len(rows):
         _log.info("%s: %d answers that failed are asked again", path.parent, len(rows) - len(kept))
-        _write(path, "".join(map(to_line, kept)))
+        write_text(path, "".join(map(to_line, kept)))
     return kept
 
 
@@ -303,7 +249,7 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def _check_format(folder: Path) -> None:
-    info = _read_info(folder)
+    info = read_info(folder)
     if info is not None and info.get("rows_format") != ROWS_FORMAT:
         raise LvqaError(f"{folder} was begun by an older lvqa, which had other rows; take another folder")
 
@@ -316,6 +262,18 @@ def _check_same(folder: Path, config: RunConfig) -> None:
         )
 
 
+def _check_inputs(folder: Path, changes: Callable[[Sequence[Row]], Sequence[str]], files: Mapping[str, str]) -> None:
+    info = read_info(folder)
+    changed = [
+        *file_changes(info.get("files", {}) if info else {}, files),
+        *changes(list(read_rows(folder / ANSWERS))),
+    ]
+    if changed:
+        raise LvqaError(
+            f"{folder} has answers to something else: {named(changed)}; take another folder, or what it had"
+        )
+
+
 def _write_settings(folder: Path, config: RunConfig) -> None:
     """Write the settings of a new run, and those of one to which arms or budgets are added."""
     path = folder / CONFIG
@@ -325,57 +283,4 @@ def _write_settings(folder: Path, config: RunConfig) -> None:
         if not added:
             return
         _log.info("%s: %s are added to", folder, " and ".join(added))
-    _write(path, to_yaml(config))
-
-
-def _note_session(folder: Path, config: RunConfig, files: Mapping[str, str]) -> int:
-    """Note where and with what the run is worked on, and return which session it is.
-
-    The first one, 0, stands for itself, later ones in a list.
-    """
-    made_with = provenance(config, model_revision=None)
-    versions = made_with["versions"]
-    session: Session = {
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": versions,
-        "git": git_state(),
-        "machine": {"system": platform.platform(), "processors": os.cpu_count(), "workers": config.workers},
-    }
-    info = _read_info(folder)
-    content: Mapping[str, object]
-    if info is None:
-        content = {
-            **made_with,
-            **session,
-            "rows_format": ROWS_FORMAT,
-            "seed": config.seed,
-            "files": files,
-            "resumed": [],
-        }
-    else:
-        changed = [name for name, version in versions.items() if info["versions"].get(name) != version]
-        if changed:
-            _log.warning("%s goes on with other versions than it was begun with: %s", folder, ", ".join(changed))
-        known = {"settings": made_with["settings"], "files": {**info.get("files", {}), **files}}
-        content = {**info, **known, "resumed": [*info["resumed"], session]}
-    _write(folder / RUN_INFO, json.dumps(content, indent=1) + "\n")
-    return 0 if info is None else len(info["resumed"]) + 1
-
-
-def _read_info(folder: Path) -> RunInfo | None:
-    """Return what run.json holds, or None if there is no such file."""
-    path = folder / RUN_INFO
-    if not path.exists():
-        return None
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise LvqaError(f"cannot read {path}: {error.strerror or error}") from error
-    return decode_json(content, RunInfo, origin=f"{path}; delete it, and the next lvqa eval writes it again")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        raise LvqaError(f"cannot write {path}: {error.strerror or error}") from error
+    write_text(path, to_yaml(config))

@@ -123,7 +123,7 @@ def ask_judge(judge: JudgeModel, row: Row, *, wait: Callable[[float], object] = 
             seconds = _retry_after(error) or _backoff(attempt)
             if error.code not in _TRANSIENT and error.code < 500:
                 break
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # the last: a key that is no header
             problem, seconds = str(getattr(error, "reason", None) or error or type(error).__name__), _backoff(attempt)
         else:
             return Verdict(read_verdict(reply), reply)

@@ -17,16 +17,18 @@ from lvqa.caveats import is_about_question
 from lvqa.components import check_settings
 from lvqa.config import Config, load_yaml
 from lvqa.datasets import Dataset, VideoTask, load_dataset, named
-from lvqa.evaluation.changes import check_inputs, digests
+from lvqa.evaluation.changes import digests, input_changes
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
 from lvqa.evaluation.judges import check_judge
 from lvqa.evaluation.rows import Key, Row
 from lvqa.evaluation.runner import Condition, Runner, WorkItem, WorkResult, blank_row
 from lvqa.evaluation.settings import Arm, Judge, JudgeModel, RunConfig, resolve_arms
+from lvqa.evaluation.subtitles import subtitle_files, with_subtitles
 from lvqa.index import default_store
 from lvqa.node_check import node_check
 from lvqa.plugins import absolute, file_of
 from lvqa.records import LvqaError, clock_time, counted
+from lvqa.validation import require
 from lvqa.workers import ClusterError, ClusterLostError, Outcome, Pool, Prepare
 
 _log = logging.getLogger(__name__)
@@ -73,10 +75,10 @@ def evaluate(
     _check_scorable(dataset, config.benchmark.judge)
     missing = _check_videos(dataset, config)
     tasks = [task for task in dataset.tasks if task.video_id not in missing]
-    check = functools.partial(check_inputs, dataset=whole, store=_store_folder(config))
-    is_new = not folder.exists()
+    changes = functools.partial(input_changes, dataset=whole, store=_store_folder(config))
+    is_new, files = not folder.exists(), _own_digests(config, dataset)
     try:
-        with open_run(folder, config, retry_failed=retry_failed, check=check, files=_own_digests(config)) as run:
+        with open_run(folder, config, retry_failed=retry_failed, changes=changes, files=files) as run:
             _describe(run, dataset, tasks, missing, _folder(config))
             schedule = Schedule(tasks, resolve_arms(config), run.answered)
             if schedule.num_left:
@@ -112,8 +114,12 @@ def _describe(
 
 def check_run(config: RunConfig) -> None:
     """Raise LvqaError for a setting of an arm that no module knows. Costs nothing."""
+    config.benchmark.check()
     for arm in resolve_arms(config):
         check_settings(arm.complete)
+        if arm.config.answer.mode is not None and config.benchmark.answer_format is not None:
+            allowed = f"null, since protocol {config.benchmark.protocol!r} reads generated replies"
+            require(False, f"answer.mode of arm {arm.name!r}", arm.config.answer.mode, allowed)
 
 
 def chosen_tasks(config: RunConfig) -> Dataset:
@@ -123,8 +129,9 @@ def chosen_tasks(config: RunConfig) -> Dataset:
 
 def _cut(dataset: Dataset, config: RunConfig) -> Dataset:
     tasks = dataset.tasks[: config.benchmark.videos]
-    cut = tuple(dataclasses.replace(task, questions=task.questions[: config.benchmark.limit]) for task in tasks)
-    return dataclasses.replace(dataset, tasks=cut)
+    cut = [dataclasses.replace(task, questions=task.questions[: config.benchmark.limit]) for task in tasks]
+    dataset = dataclasses.replace(dataset, tasks=tuple(cut))
+    return with_subtitles(dataset, config.benchmark) if config.benchmark.shows_subtitles else dataset
 
 
 def _check_scorable(dataset: Dataset, judge: Judge | None) -> None:
@@ -202,8 +209,10 @@ def _own_files(config: RunConfig) -> list[Path]:
     return list(dict.fromkeys(file.absolute() for file in files if file is not None and file.is_file()))
 
 
-def _own_digests(config: RunConfig) -> dict[str, str]:
-    return {str(path): digest for path, digest in digests(_own_files(config)).items()}
+def _own_digests(config: RunConfig, dataset: Dataset) -> dict[str, str]:
+    """Return the digests of the files beside the annotations that decide what is asked, and how."""
+    files = [*_own_files(config), *(subtitle_files(dataset) if config.benchmark.shows_subtitles else ())]
+    return {str(path): digest for path, digest in digests(files).items()}
 
 
 def _make_runner(config: RunConfig, prepare: Prepare | None) -> Runner:

@@ -48,7 +48,9 @@ class Runner:
     def __init__(self, config: RunConfig) -> None:
         """Load the model, once. Raises LvqaError for what is unknown."""
         self._arms = resolve_arms(config)
-        self._first = LongVideoQA.load(config=self._arms[0].complete, progress=report_progress)
+        self._first = LongVideoQA.load(
+            config=self._arms[0].complete, progress=report_progress, answer_format=config.benchmark.answer_format
+        )
         self.identity = self._first.model.revision
         """What must be the same in all workers of a run."""
         # Arms that differ in their selection alone share a pipeline, and all share the video's sessions.
@@ -129,6 +131,8 @@ def blank_row(item: WorkItem, arm: str, budget: int) -> Row:
         "reranked": [],
         "num_clips": 0,
         "counts": _row_counts(Counts()),
+        "answer_tokens": None,
+        "answer_visual_tokens": None,
         "index": None,
         "seconds": {},
         "warnings": [],
@@ -179,6 +183,8 @@ def _with_answer(row: Row, answer: Answer, arm: Arm) -> Row:
         "warnings": list(answer.caveats.warnings),
         "frames_substituted": answer.caveats.frames_substituted,
         "counts": _row_counts(counts),
+        "answer_tokens": answer.answer_tokens,
+        "answer_visual_tokens": answer.answer_visual_tokens,
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
     }
 

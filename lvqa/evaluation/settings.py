@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from lvqa.config import Config, Section, SelectionConfig, flat, load_config, to_dict, with_settings
+from lvqa.protocols import OWN, AnswerFormat, find_format
+from lvqa.records import LvqaError
 from lvqa.validation import (
     FiniteFloat,
     NonNegativeInt,
@@ -87,6 +89,10 @@ class BenchmarkConfig(Section):
     """A name in datasets.DATASETS."""
     folder: Path | None = None
     """The folder with the dataset's files and `videos/`."""
+    protocol: Text = OWN
+    """How questions are asked and replies are read and counted: a name in protocols.PROTOCOLS."""
+    subtitles: bool | None = None
+    """Show the model the subtitles that the benchmark publishes; null: if the protocol does so unasked."""
     videos: PositiveInt | None = None
     """Only the first so many videos; null takes all."""
     limit: PositiveInt | None = None
@@ -96,6 +102,24 @@ class BenchmarkConfig(Section):
     case, punctuation, articles and spaces; {url, model} asks a model. Null refuses open questions."""
     make: SyntheticVideos | None = None
     """Synthetic videos instead of a published dataset, made into the folder before the run."""
+
+    @property
+    def answer_format(self) -> AnswerFormat | None:
+        """How the protocol asks; None for lvqa's own way. LvqaError if the benchmark has no such protocol."""
+        return find_format(self.protocol, self.name)
+
+    @property
+    def shows_subtitles(self) -> bool:
+        """Whether the model is shown subtitles."""
+        if self.subtitles is not None:
+            return self.subtitles
+        return self.answer_format is not None and self.answer_format.wants_subtitles
+
+    def check(self) -> None:
+        """Raise LvqaError for a protocol that the benchmark does not have, or that can't be told to show subtitles."""
+        answer_format = self.answer_format
+        if self.shows_subtitles and answer_format is not None and not answer_format.shows_subtitles:
+            raise LvqaError(f"benchmark.subtitles must be false: {self.protocol} shows no subtitles of {self.name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

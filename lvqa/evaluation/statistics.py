@@ -203,6 +203,10 @@ class Cost:
     tokens_prefilled: float
     seconds: dict[str, float]
     """Stage -> wall time."""
+    answer_tokens: float = math.nan
+    """The tokens of the answer's own prompt; NaN where they are not known."""
+    answer_visual_tokens: float = math.nan
+    """How many of them showed frames; NaN where they are not known."""
 
 
 def cost(rows: Iterable[Row]) -> Cost:
@@ -210,7 +214,11 @@ def cost(rows: Iterable[Row]) -> Cost:
     answered = [row for row in rows if row["error"] is None]
     stages = dict.fromkeys(stage for row in answered for stage in row["seconds"])
     seconds = {stage: _mean([row["seconds"].get(stage, 0.0) for row in answered]) for stage in stages}
-    return _cost([row["counts"] for row in answered], seconds)
+    return dataclasses.replace(
+        _cost([row["counts"] for row in answered], seconds),
+        answer_tokens=_mean([tokens for row in answered if (tokens := row["answer_tokens"]) is not None]),
+        answer_visual_tokens=_mean([tokens for row in answered if (tokens := row["answer_visual_tokens"]) is not None]),
+    )
 
 
 def index_cost(rows: Iterable[Row]) -> Cost:

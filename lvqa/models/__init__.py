@@ -36,6 +36,8 @@ class Model(Protocol):
     """The layout of reranking prompts that suits the model best, as `rerank.layout` names it."""
     answer_mode: str
     """The way to answer multiple choice that suits the model best, as `answer.mode` names it."""
+    answer_packing: str
+    """Which frames of an answer become a pair, as `answer.packing` names it, if the settings do not say."""
     is_for_synthetic: bool
     """Whether the model knows the videos of `lvqa make-videos` alone, as its config.json says."""
     time_encoding: str
@@ -68,6 +70,10 @@ class Model(Protocol):
 
     def pairs_at_once(self, height: int, width: int) -> int:
         """Return how many pairs of frames of this size fill a batch; fewer leave the device idle."""
+        ...
+
+    def prompt_length(self, prompt: Prompt) -> tuple[int, int]:
+        """Return how many tokens a whole prompt has, and how many of them are visual or audio tokens."""
         ...
 
     def encode_pairs(self, pixels: np.ndarray) -> Tensor:

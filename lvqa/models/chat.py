@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lvqa.models.positions import AudioTokenSpan, Span, VisualTokenSpan, position_ids
-from lvqa.models.prompt import ClipTokens, Prompt
+from lvqa.models.prompt import ClipTokens, Prompt, ReplyStart, SystemText
 from lvqa.records import LvqaError
 
 SENTINEL = "lvqa-content-5d1f0c"
@@ -63,6 +63,18 @@ class Batch:
     """The encoded tokens of all prompts, in order."""
 
 
+@dataclass(frozen=True, slots=True)
+class _TurnFrame:
+    """What a chat template puts around the user's turn."""
+
+    head: list[int]
+    """The tokens of what stands before it, up to the last special token."""
+    text_before: str
+    text_after: str
+    tail: str
+    """What follows it, from the first special token on to where the reply begins."""
+
+
 class ChatTemplate:
     """A tokenizer and its chat template, which make token sequences of prompts.
 
@@ -100,23 +112,40 @@ class ChatTemplate:
             raise LvqaError(f"the tokenizer in {tokenizer.name_or_path} has no token {lacking[0]}")
         self._lay_out, self._text_after_clip = lay_out, text_after_clip
         self._pad_ids = dict(zip((VisualTokenSpan, AudioTokenSpan), map(self._id, pads), strict=False))
-        before, after = self._render(SENTINEL)
-        # The template's own text next to the content is tokenised together with it, as the library would.
-        head_end = max(before.rfind(token) + len(token) for token in specials if token in before)
-        tail_start = min(after.find(token) for token in specials if token in after)
-        self._head, self._text_before = self._template_ids(before[:head_end]), before[head_end:]
-        self._text_after, self._tail = after[:tail_start], self._template_ids(after[tail_start:])
+        self._specials = specials
+        self._frames = {"": self._frame_of("")}
 
-    def _render(self, text: str) -> list[str]:
+    def _frame_of(self, system: str) -> _TurnFrame:
+        """Return what the template puts around the user's turn, after this system message or its own."""
+        before, after = self._render(SENTINEL, system)
+        # The template's own text next to the content is tokenised together with it, as the library would.
+        head_end = max(before.rfind(token) + len(token) for token in self._specials if token in before)
+        tail_start = min(after.find(token) for token in self._specials if token in after)
+        head = self._template_ids(before[:head_end])
+        return _TurnFrame(head, before[head_end:], after[:tail_start], after[tail_start:])
+
+    def _frame(self, system: str = "") -> _TurnFrame:
+        if system not in self._frames:
+            self._frames[system] = self._frame_of(system)
+        return self._frames[system]
+
+    def _render(self, text: str, system: str) -> list[str]:
         """Return what the template puts before and after a user's text; some want it as one item of a list."""
+        where = self.tokenizer.name_or_path
         if self.tokenizer.chat_template is None:
-            raise LvqaError(f"the model in {self.tokenizer.name_or_path} has no chat template; use one tuned to answer")
-        for content in (text, [{"type": "text", "text": text}]):
-            messages = [{"role": "user", "content": content}]
+            raise LvqaError(f"the model in {where} has no chat template; use one tuned to answer")
+        contents = {"system": system, "user": text} if system else {"user": text}
+        for as_list in (False, True):
+            messages = [
+                {"role": role, "content": [{"type": "text", "text": content}] if as_list else content}
+                for role, content in contents.items()
+            ]
             rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            if text in rendered and system not in rendered:
+                raise LvqaError(f"the chat template in {where} has no place for a system message")
             if text in rendered:
                 return rendered.split(text)  # type: ignore[no-any-return]
-        raise LvqaError(f"the chat template in {self.tokenizer.name_or_path} does not show the user's text")
+        raise LvqaError(f"the chat template in {where} does not show the user's text")
 
     def _id(self, token: SpecialToken) -> int:
         return self.tokenizer.convert_tokens_to_ids(token.text)  # type: ignore[no-any-return]
@@ -129,9 +158,12 @@ class ChatTemplate:
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids  # type: ignore[no-any-return]
 
     def encode(self, prompt: Prompt) -> TokenizedPrompt:
-        """Return the prompt as the one user turn, up to where the reply begins."""
-        parts = self._lay_out_all((self._text_before, *prompt, self._text_after))
-        return self._tokenize(self._head, parts, self._tail, prompt)
+        """Return the prompt as the one user turn, up to where the reply begins or goes on."""
+        frame = self._frame("".join(part for part in prompt if isinstance(part, SystemText)))
+        reply_start = "".join(part for part in prompt if isinstance(part, ReplyStart))
+        content = tuple(part for part in prompt if not isinstance(part, SystemText | ReplyStart))
+        parts = self._lay_out_all((frame.text_before, *content, frame.text_after))
+        return self._tokenize(frame.head, parts, self._template_ids(frame.tail + reply_start), content)
 
     def encode_prefix(self, prompt: Prompt) -> TokenizedPrompt:
         """Return a prompt up to the end of its last clip.
@@ -141,13 +173,15 @@ class ChatTemplate:
         """
         if not prompt or isinstance(prompt[-1], str):
             raise ValueError("a prefix must end with a clip, for text is tokenised with what follows it")
-        parts = self._lay_out_all((self._text_before, *prompt))
-        return self._tokenize(self._head, parts[:-1], [], prompt)  # the text after the clip begins the suffix
+        frame = self._frame()
+        parts = self._lay_out_all((frame.text_before, *prompt))
+        return self._tokenize(frame.head, parts[:-1], [], prompt)  # the text after the clip begins the suffix
 
     def encode_suffix(self, prompt: Prompt, first_position: int) -> TokenizedPrompt:
         """Return what follows a prefix, up to where the reply begins; its positions start at `first_position`."""
-        parts = [self._text_after_clip, *self._lay_out_all((*prompt, self._text_after))]
-        suffix = self._tokenize([], parts, self._tail, prompt)
+        frame = self._frame()
+        parts = [self._text_after_clip, *self._lay_out_all((*prompt, frame.text_after))]
+        suffix = self._tokenize([], parts, self._template_ids(frame.tail), prompt)
         return replace(suffix, positions=first_position + suffix.positions)
 
     def _lay_out_all(self, content: Prompt) -> list[PromptPart]:

@@ -51,6 +51,8 @@ class Decoder(ABC):
     """The library's class that loads the weights."""
     text_after_clip: ClassVar[str] = ""
     """The text between a clip and what follows it."""
+    default_packing: ClassVar[str] = "sampled"
+    """How an answer's frames become pairs, if config.json does not say."""
     time_encoding = "text"
     max_pixels: int
 
@@ -69,6 +71,7 @@ class Decoder(ABC):
         """The width of the states."""
         self.rerank_layout = str(getattr(library.config, "rerank_layout", "question_first"))
         self.answer_mode = str(getattr(library.config, "answer_mode", "logits"))
+        self.answer_packing = str(getattr(library.config, "answer_packing", self.default_packing))
         self.is_for_synthetic = getattr(library.config, "synthetic_videos_only", False) is True
         text_model = library.model.language_model
         self.lm_head = LMHead(text_model.norm, library.lm_head.weight, tokenizer)
@@ -162,6 +165,11 @@ class Decoder(ABC):
     def encode_prompt(self, prompt: Prompt) -> TokenizedPrompt:
         """Return the token sequence of a whole prompt, up to where the reply begins."""
         return self._chat.encode(prompt)
+
+    def prompt_length(self, prompt: Prompt) -> tuple[int, int]:
+        """Return how many tokens a whole prompt has, and how many of them are visual or audio tokens."""
+        tokenized = self.encode_prompt(prompt)
+        return len(tokenized), int(tokenized.visual_mask.sum())
 
     def encode_prefix(self, prompt: Prompt) -> TokenizedPrompt:
         """Return the token sequence of a prompt's prefix, which must end with a clip."""

@@ -1,7 +1,8 @@
 """InternVL and LLaVA-OneVision, which see single frames: a pair is two frames that are encoded one by one.
 
 A frame without a partner is in the sequence once. Frames are scaled to the one square that the tower knows, as these
-models' video processors do it; `model.max_pixels` changes nothing. Text and frames have a single axis of positions.
+models' video processors do it; `model.max_pixels` changes nothing. No frames share a token, so that frames are packed
+"aligned", each with its own time; "sampled" has the same tokens. Text and frames have a single axis of positions.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class FrameByFrame(Decoder):
     """What the two have in common. An adapter defines `sizes`, `encode_frames` and `lay_out`."""
 
     text_after_clip = "\n"
+    default_packing: ClassVar[str] = "aligned"
     image_mean: ClassVar[Channels]
     image_std: ClassVar[Channels]
 

@@ -41,6 +41,18 @@ class AudioTokens(ClipTokens):
     """Encoded audio: each of its tokens has the shape of a pair with one cell."""
 
 
+class SystemText(str):
+    """The system message, in place of that of the model's own template; it stands nowhere in the user's turn."""
+
+    __slots__ = ()
+
+
+class ReplyStart(str):
+    """What the reply begins with; the model goes on from there. It may be the last part of a prompt."""
+
+    __slots__ = ()
+
+
 Part = str | ClipTokens
 """A piece of text, or a clip."""
 Prompt = tuple[Part, ...]

@@ -22,6 +22,8 @@ from lvqa.models.vision import (
     target_size,
 )
 
+MAX_MEAN_SECONDS = 4.0
+"""How far apart the frames of a pair may be, for Qwen3-VL to read the mean of their times."""
 MAX_CELLS = 128
 """A frame has so many tokens at most: Qwen's own cap for LVBench. A config's `video_max_pixels` goes before it."""
 
@@ -96,7 +98,8 @@ class Qwen25VL(Qwen2VL):
 class Qwen3VL(Qwen2VL):
     """Qwen3-VL. Each pair stands between delimiters of its own, behind its time as text where that is known.
 
-    The text is the library's: the mean of the two frames' times, "<12.5 seconds>".
+    The text is the library's: the mean of the two frames' times, "<12.5 seconds>". Where they lie apart, nothing was
+    seen at that time, and both are written.
     """
 
     model_type: ClassVar[str] = "qwen3_vl"
@@ -108,5 +111,7 @@ class Qwen3VL(Qwen2VL):
         """Return the clip pair by pair."""
         for pair in range(clip.num_pairs):
             if clip.seconds:
-                yield f"<{sum(clip.seconds[pair]) / 2:.1f} seconds>"
+                first, second = clip.seconds[pair]
+                times = ((first + second) / 2,) if second - first <= MAX_MEAN_SECONDS else (first, second)
+                yield "".join(f"<{seconds:.1f} seconds>" for seconds in times)
             yield from (self.start, VisualTokenSpan((0,), clip.rows, clip.cols), self.end)

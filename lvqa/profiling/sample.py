@@ -11,9 +11,10 @@ import numpy as np
 
 from lvqa.models.prompt import ClipTokens
 from lvqa.models.qwen_vl import Qwen25VL
+from lvqa.pairs import pairs_of_clip
 from lvqa.records import Clip, LvqaError, Question, Video
 from lvqa.video import FrameGrid, cut_clips, read_frames
-from lvqa.visual_tokens import VisualTokens, pairs_of_clip
+from lvqa.visual_tokens import VisualTokens
 
 CLIP_SECONDS = 16.0
 """The length of a measured clip."""

@@ -16,6 +16,7 @@ from lvqa.embedding import Embedder
 from lvqa.models.prefix import PrefixCache
 from lvqa.models.prompt import ClipTokens
 from lvqa.models.qwen_vl import Qwen25VL
+from lvqa.pairs import aligned_pairs
 from lvqa.profiling.baselines import decode_with_ffmpeg
 from lvqa.profiling.flops import LanguageCost, VisionCost
 from lvqa.profiling.sample import CLIP_PAIRS, Sample, sample_questions
@@ -23,7 +24,6 @@ from lvqa.profiling.task import Task
 from lvqa.records import Candidate, Clip, Counts, Question
 from lvqa.rerank import MultipleChoice, RerankRequest
 from lvqa.video import decode_all, default_threads
-from lvqa.visual_tokens import pairs_of_frames
 
 MATRIX, DECODE = "matrix product", "decode all"
 """The names of the machine's ceilings: a large product in the model's type; every frame decoded, none scaled."""
@@ -227,7 +227,7 @@ class StageTasks:
     def _answer(self) -> Task:
         model, language, tokens = self._model, self._language, self._sample.tokens
         num_frames = min(self._num_frames, 2 * CLIP_PAIRS * len(self._sample.clips))
-        pairs = pairs_of_frames(range(num_frames), tokens.grid)
+        pairs = aligned_pairs(range(num_frames), tokens.grid)
         frames = self._answerer.frame_parts(pairs, tokens)
         lengths = [len(model.encode_prompt((*frames, prompts.answer(question)))) for question in self._questions]
         requests = [AnswerRequest(question, pairs) for question in self._questions]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvqa.evaluation import NO_BUDGET, Arm, Row, Run, read_run, resolve_arms, settings_of
+from lvqa.protocols import OWN
 from lvqa.records import LvqaError, counted
 
 ANSWERING_SETTINGS = ("model.dtype", "model.max_pixels")
@@ -54,6 +55,13 @@ class NamedRun:
         return settings.name if settings.make is None else f"synthetic videos in {settings.name}'s layout"
 
     @property
+    def way(self) -> str:
+        """The benchmark, and how it was asked: by which protocol, and whether with subtitles."""
+        settings = self.run.config.benchmark
+        protocol = "" if settings.protocol == OWN else f" by the protocol {settings.protocol}"
+        return f"{self.benchmark}{protocol}{' with subtitles' if settings.shows_subtitles else ''}"
+
+    @property
     def model(self) -> str:
         """The model's name and, where it is known, the revision that answered."""
         revision = self.run.about.get("model_revision")
@@ -84,7 +92,8 @@ class Condition:
     """The rows of the baseline at the same budget: of the arm that this arm or its run names as the baseline, or else
     of the uniform arm of its run, or of another run that can be compared with it (see `why_not_comparable`).
 
-    None if there is no such arm, in an arm without frames, and in the baseline itself.
+    A uniform arm whose frames are packed or answered otherwise is none. None if there is no such arm, in an arm without
+    frames, and in the baseline itself.
     """
     baseline_name: str
     """The baseline's name: "uniform frames", or the name of the arm; empty if there is no baseline."""
@@ -177,9 +186,15 @@ def _baseline(
         candidates = [other for other in candidates if other[:2] == (run, arm.baseline)]
     else:
         candidates = [other for other in candidates if _method(other, arms) == BASELINE]
+        candidates = [other for other in candidates if _answers_alike(arm, arms.get(other[:2]))]
         candidates = [other for other in candidates if not {(run, other[0]), (other[0], run)} & incomparable]
     best = min(candidates, key=lambda other: other[0] != run, default=key)
     return None if best == key else best
+
+
+def _answers_alike(arm: Arm | None, other: Arm | None) -> bool:
+    """Return whether two arms give the model frames, and read its answer, in the same way."""
+    return arm is None or other is None or arm.config.answer == other.config.answer
 
 
 def why_not_comparable(runs: Sequence[NamedRun]) -> dict[tuple[str, str], str]:
@@ -193,8 +208,8 @@ def why_not_comparable(runs: Sequence[NamedRun]) -> dict[tuple[str, str], str]:
 
 def _difference(one: NamedRun, other: NamedRun) -> str:
     """Return in what two runs differ, so that their answers can't be compared; "" if they can."""
-    if one.benchmark != other.benchmark:
-        return f"benchmark {one.benchmark} and {other.benchmark}"
+    if one.way != other.way:
+        return f"benchmark {one.way} and {other.way}"
     if one.model != other.model:
         return f"model {one.model} and {other.model}"
     ours, theirs = _answering(one), _answering(other)

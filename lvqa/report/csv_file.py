@@ -66,6 +66,7 @@ def _csv_line(
         line |= {"mcnemar_p": paired.mcnemar_p, "detectable": paired.detectable, "videos": paired.num_videos}
     mean = cost(rows)
     line |= {name: getattr(mean, name) for name in ("frames_decoded", "pairs_encoded", "tokens_prefilled")}
+    line |= {"answer_tokens": mean.answer_tokens, "answer_visual_tokens": mean.answer_visual_tokens}
     line |= {f"seconds_{clean(stage).replace(' ', '_')}": seconds for stage, seconds in mean.seconds.items()}
     return {name: _number(value) for name, value in line.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from lvqa.evaluation import resolve_arms, settings_of
-from lvqa.evaluation.folder import RunInfo
+from lvqa.evaluation.run_info import RunInfo
 from lvqa.records import counted
 from lvqa.report.conditions import NamedRun, clean
 
@@ -26,7 +26,7 @@ def methods_paragraph(named: NamedRun) -> str:
     judged = f"Answers to open questions were judged by {judges}, and are counted apart. " if judges else ""
     return clean(
         f"{named.name}: {named.model} answered {counted(num_questions, 'question')} about "
-        f"{counted(num_videos, 'video')} of {named.benchmark}. The frames were chosen by {names}{frames}. "
+        f"{counted(num_videos, 'video')} of {named.way}. The frames were chosen by {names}{frames}. "
         f"{judged}Accuracy counts all questions; intervals are 95%, cluster-robust with videos as clusters (CR2 with "
         f"Satterthwaite degrees of freedom, Wilson's form); p-values are corrected by Holm's method. "
         f"Seed {config.seed}; {_made_with(run.about)}."

@@ -136,7 +136,8 @@ def _overview(conditions: Sequence[Condition]) -> Section:
     return Section(
         "Overview",
         "Accuracy: percent of all questions. Evidence: percent of the questions with an annotated time of which a "
-        "frame was selected. Tokens: prefilled to rank and answer a question on an indexed video. Difference: "
+        "frame was selected. Tokens: prefilled to rank and answer a question on an indexed video; those of the "
+        "answer's own prompt stand apart, so that equal budgets can be seen to be equal. Difference: "
         "points of accuracy on the same questions. Intervals are 95%; the sections below explain them.",
         [tables.overview_table(conditions)],
     )
@@ -212,10 +213,7 @@ def _cost(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Section:
 
 
 def _headlines(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> list[Section]:
-    return [
-        Section(f"Figures as {reader.title} counts them", f"Percent. {reader.counting}", of_benchmark)
-        for reader, of_benchmark in headlines(runs, conditions)
-    ]
+    return [Section(one.title, f"Percent. {one.counting}", one.tables) for one in headlines(runs, conditions)]
 
 
 def _not_compared(runs: Sequence[NamedRun]) -> Section:
@@ -251,7 +249,7 @@ def _about(named: NamedRun) -> list[str]:
         "failed": sum(row["error"] is not None for row in run.rows),
     }
     lines = [
-        f"{named.name}: benchmark {named.benchmark}; model {config.model.name}; "
+        f"{named.name}: benchmark {named.way}; model {config.model.name}; "
         f"{', '.join(f'{name} {count}' for name, count in counts.items())}; seed {config.seed}; "
         f"started {run.about.get('started', 'at an unknown time')}; {versions}"
     ]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from lvqa.evaluation import (
     Comparison,
+    Cost,
     Row,
     Share,
     accuracy,
@@ -27,6 +28,8 @@ from lvqa.report.conditions import PUBLISHED_RESULTS, Condition, NamedRun, by_ar
 SELECTION = "selection"
 """The name of the last stage of evidence recall, which looks at the selected frames."""
 MAX_FAILURES = 50
+ANSWER_TOKENS = "answer's tokens"
+"""The column of the tokens that the answer's own prompt had."""
 
 
 class Entry(NamedTuple):
@@ -63,17 +66,19 @@ def to_markdown(table: Table) -> str:
 
 def overview_table(conditions: Sequence[Condition]) -> Table:
     """Return a line for each condition: accuracy, recall, tokens, and the paired difference to the baseline."""
-    head = ("arm", "frames", "accuracy", "evidence selected", "tokens", "difference, points", "to")
+    head = ("arm", "frames", "accuracy", "evidence selected", "tokens", ANSWER_TOKENS, "difference, points", "to")
     lines = []
     for condition in conditions:
         paired = None if condition.baseline is None else compare(condition.rows, condition.baseline)
+        mean = cost(condition.rows)
         lines.append(
             (
                 Entry(condition.arm),
                 Entry(str(condition.budget or "none")),
                 share_entry(accuracy(condition.rows)),
                 share_entry(selection_recall(condition)),
-                Entry(amount(cost(condition.rows).tokens_prefilled)),
+                Entry(amount(mean.tokens_prefilled)),
+                _answer_tokens(mean),
                 Entry("") if paired is None else Entry(points(paired.difference), _interval(paired)),
                 Entry(condition.baseline_name),
             )
@@ -185,18 +190,24 @@ def cost_table(conditions: Sequence[Condition]) -> Table:
     """Return a line for each condition: the mean costs of a question."""
     costs = [cost(condition.rows) for condition in conditions]
     stages = tuple(dict.fromkeys(stage for mean in costs for stage in mean.seconds))
-    head = ("arm", "frames", "frames decoded", "pairs encoded", "tokens prefilled", "seconds", *stages)
+    head = ("arm", "frames", "frames decoded", "pairs encoded", "tokens prefilled", ANSWER_TOKENS, "seconds", *stages)
     lines = [
         (
             Entry(condition.arm),
             Entry(str(condition.budget or "none")),
             *(Entry(amount(v)) for v in (mean.frames_decoded, mean.pairs_encoded, mean.tokens_prefilled)),
+            _answer_tokens(mean),
             Entry(amount(sum(mean.seconds.values()) if mean.n else math.nan)),
             *(Entry(amount(mean.seconds.get(stage, math.nan))) for stage in stages),
         )
         for condition, mean in zip(conditions, costs, strict=True)
     ]
     return Table(head, tuple(lines))
+
+
+def _answer_tokens(mean: Cost) -> Entry:
+    visual = "" if math.isnan(mean.answer_visual_tokens) else f"visual {amount(mean.answer_visual_tokens)}"
+    return Entry(amount(mean.answer_tokens), visual)
 
 
 def index_table(runs: Sequence[NamedRun]) -> Table | None:

@@ -141,6 +141,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         video_max_pixels=12 * 28 * 28,
         rerank_layout="clip_first",
         answer_mode="likelihood",
+        answer_packing="aligned",
         cpu_dtype="float32",
         synthetic_videos_only=True,
     )
