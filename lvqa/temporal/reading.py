@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 from lvqa.records import clock_time
-from lvqa.temporal.amounts import amounts
 from lvqa.temporal.clocks import clock_times
 from lvqa.temporal.mentions import Interval, Mention, plain_text
 from lvqa.temporal.order import Occurrence, Position, Relation, read_occurrence, read_position, read_relation
@@ -43,6 +42,8 @@ def read_temporal(text: str, duration_seconds: float) -> TemporalReading:
         text: The question without its options, whose times are not meant. Of a longer one, MAX_CHARACTERS are read.
         duration_seconds: The video's duration. Spans are clipped to it; a time beyond it is none of this video's.
     """
+    from lvqa.temporal.amounts import amounts  # its patterns take a while to compile: only where a question is read
+
     plain = plain_text(text[:MAX_CHARACTERS])
     named = clock_times(plain)
     plain = _without(plain, named)
