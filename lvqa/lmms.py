@@ -22,12 +22,42 @@ from lvqa.datasets.lvbench import split_options
 from lvqa.image import is_picture, is_picture_file, on_one_canvas
 from lvqa.models.devices import device_of_process
 from lvqa.pipeline import LongVideoQA
-from lvqa.records import LvqaError, Question, shorten
+from lvqa.protocols import AnswerFormat
+from lvqa.records import Answer, LvqaError, Question, shorten
 from lvqa.video import inspect_video, write_frames
 
 _log = logging.getLogger(__name__)
 
 manifest = ModelManifest(model_id="lvqa", simple_class_path="lvqa.lmms.Lvqa")
+
+PROMPTS = ("lvqa", "task")
+PICTURE_MARK = "<image>"
+"""What tasks write into a prompt where a picture belongs; here the pictures come before the text."""
+PARAGRAPH = "\n\n"
+"""lmms-eval's default stop, at which its own models do not stop either: it would cut replies short."""
+
+
+class TaskPrompt:
+    """The prompts of a task as they are. Frames are chosen by the bare questions in them."""
+
+    def __init__(self, max_new_tokens: int, stops: Sequence[str]) -> None:
+        self._contexts: dict[Question, str] = {}
+        self._stops = [stop for stop in stops if stop not in ("", PARAGRAPH)]
+        self.format = AnswerFormat(
+            text=lambda question, _: self._contexts[question],
+            read=lambda *_: None,  # the task reads the reply
+            max_new_tokens=max_new_tokens,
+        )
+
+    def keep(self, question: Question, context: str) -> None:
+        """Keep the prompt of a question."""
+        self._contexts[question] = context
+
+    def cut(self, text: str) -> str:
+        """Return a generated text up to the first stop."""
+        for stop in self._stops:
+            text = text.partition(stop)[0]
+        return text
 
 
 class Lvqa(lmms):  # type: ignore[misc]
@@ -44,6 +74,7 @@ class Lvqa(lmms):  # type: ignore[misc]
         self,
         *,
         config: str | None = None,
+        prompt: str = "lvqa",
         device: str | None = None,
         batch_size: str | int | None = None,
         max_batch_size: int | None = None,
@@ -53,6 +84,8 @@ class Lvqa(lmms):  # type: ignore[misc]
 
         Args:
             config: A YAML file of lvqa's settings.
+            prompt: "lvqa": questions are asked and answered as `lvqa ask` does; "task": with the task's own prompt, and
+                the generated text is the reply. lvqa generates greedily.
             device: lmms-eval's `--device`; it stands for `model.device`. Of several processes each takes a GPU.
             batch_size: lmms-eval's `--batch_size`: so many questions on a video are asked together at most. "auto"
                 stands for all of them; lvqa batches by tokens, and takes fewer at once where memory runs out.
@@ -63,6 +96,9 @@ class Lvqa(lmms):  # type: ignore[misc]
             LvqaError: A setting is not known, or the model can't be loaded.
         """
         super().__init__()
+        if prompt not in PROMPTS:
+            raise LvqaError(f"prompt must be one of {', '.join(PROMPTS)}, got {shorten(prompt)}")
+        self._asks_as_task = prompt == "task"
         self._batch_size = parse_batch_size(batch_size, max_batch_size)
         settings = ({} if device is None else {"model.device": device}) | settings
         loaded = load_config(
@@ -70,9 +106,8 @@ class Lvqa(lmms):  # type: ignore[misc]
         )
         own_device = dataclasses.replace(loaded.model, device=device_of_process(loaded.model.device))
         self._qa = LongVideoQA.load(config=dataclasses.replace(loaded, model=own_device))
-        # Of pictures nobody knows the times.
-        untimed = dataclasses.replace(self._qa.config.answer, time_encoding="index")
-        self._picture_qa = self._qa.with_config(dataclasses.replace(self._qa.config, answer=untimed))
+        self._prompts: dict[tuple[object, ...], TaskPrompt] = {}
+        self._pipelines: dict[tuple[TaskPrompt | None, bool], LongVideoQA] = {(None, False): self._qa}
 
     @property
     def device(self) -> Any:
@@ -94,62 +129,73 @@ class Lvqa(lmms):  # type: ignore[misc]
         from tqdm import tqdm
 
         replies = [""] * len(requests)
-        by_video: dict[str, dict[int, Question]] = {}
+        by_video: dict[tuple[str, TaskPrompt | None], dict[int, Question]] = {}
         with tqdm(total=len(requests), desc="lvqa", disable=self.rank != 0) as progress:
             for i, request in enumerate(requests):
-                visuals, question = self._visuals_and_question(*request.args)
+                visuals, question, prompt = self._parse(*request.args)
                 if _is_video(visuals):
-                    by_video.setdefault(str(visuals[0]), {})[i] = question
+                    by_video.setdefault((str(visuals[0]), prompt), {})[i] = question
                 else:  # at once, since all pictures of a task would not fit into memory
-                    replies[i] = self._reply_to_pictures(visuals, question)
+                    replies[i] = self._reply_to_pictures(visuals, question, prompt)
                     progress.update()
-            for path in self._in_turn(list(by_video)):
-                for batch in _batches(by_video[path], self._batch_size):
-                    of_video = self._replies(path, list(batch.values()))
+            for path, prompt in self._in_turn(list(by_video)):
+                for batch in _batches(by_video[path, prompt], self._batch_size):
+                    of_video = self._replies(path, list(batch.values()), prompt)
                     for i, reply in zip(batch, of_video, strict=True):
                         replies[i] = reply
                     progress.update(len(batch))
         return replies
 
-    def _in_turn(self, paths: list[str]) -> list[str]:
+    def _in_turn(self, videos: list[tuple[str, TaskPrompt | None]]) -> list[tuple[str, TaskPrompt | None]]:
         """Return the videos in the order of this process.
 
         Questions are dealt out singly, so that all processes have the same videos. Each begins with another, and finds
         most of the others' indexes made when it comes to them.
         """
-        first = self.rank * len(paths) // self.world_size
-        return paths[first:] + paths[:first]
+        first = self.rank * len(videos) // self.world_size
+        return videos[first:] + videos[:first]
 
-    def _replies(self, path: str, questions: Sequence[Question]) -> list[str]:
+    def _pipeline(self, prompt: TaskPrompt | None, *, has_times: bool = True) -> LongVideoQA:
+        """Return the pipeline that asks with a prompt; of pictures nobody knows the times."""
+        key = prompt, not has_times
+        if key not in self._pipelines:
+            config = self._qa.config
+            if not has_times:
+                untimed = dataclasses.replace(config.answer, time_encoding="index")
+                config = dataclasses.replace(config, answer=untimed)
+            self._pipelines[key] = self._qa.with_config(config, answer_format=prompt.format if prompt else None)
+        return self._pipelines[key]
+
+    def _replies(self, path: str, questions: Sequence[Question], prompt: TaskPrompt | None) -> list[str]:
         """Return the reply to each question on a video; if one fails, each is answered alone."""
         try:
-            answers = self._qa.answers(path, questions)
+            answers = self._pipeline(prompt).answers(path, questions)
         except LvqaError as error:
             if len(questions) > 1:  # one of them may be at fault
-                return [reply for question in questions for reply in self._replies(path, [question])]
+                return [reply for question in questions for reply in self._replies(path, [question], prompt)]
             _log.error("no answer to %s: %s", shorten(questions[0].text), error)
             return [""]
         for warning in dict.fromkeys(warning for answer in answers for warning in answer.caveats.warnings):
             _log.warning("%s: %s", path, warning)
-        return [answer.option or answer.text for answer in answers]
+        return [_reply(answer, prompt) for answer in answers]
 
-    def _reply_to_pictures(self, pictures: Sequence[Any], question: Question) -> str:
+    def _reply_to_pictures(self, pictures: Sequence[Any], question: Question, prompt: TaskPrompt | None) -> str:
         """Return the reply to a question about pictures: they are read as the frames of a video, in their order.
 
         All are shown if the budget allows it. Of more the method chooses, as of a video.
         """
-        config = self._picture_qa.config
-        method = "uniform" if len(pictures) <= config.selection.frames else config.method
+        qa = self._pipeline(prompt, has_times=False)
+        method = "uniform" if len(pictures) <= qa.config.selection.frames else qa.config.method
         with tempfile.TemporaryDirectory(prefix="lvqa-") as folder:
             path = Path(folder) / "pictures.mkv"
             try:
-                write_frames(path, on_one_canvas(pictures), frames_per_second=config.video.frames_per_second)
+                write_frames(path, on_one_canvas(pictures), frames_per_second=qa.config.video.frames_per_second)
                 # The file is no video of the library, so its record is not kept.
-                (answer,) = self._picture_qa.answers(inspect_video(path), [question], method=method)
+                (answer,) = qa.answers(inspect_video(path), [question], method=method)
             except LvqaError as error:
                 _log.error("no answer to %s: %s", shorten(question.text), error)
                 return ""
-        return answer.option or answer.text
+        return _reply(answer, prompt)
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Refuse: the model chooses its frames by the question, so it can't score a given text."""
@@ -159,10 +205,13 @@ class Lvqa(lmms):  # type: ignore[misc]
         """Refuse: the model answers each question on its own."""
         raise NotImplementedError("lvqa answers tasks of the type generate_until alone")
 
-    def _visuals_and_question(
-        self, context: str, _: object, doc_to_visual: Callable[[Any], object], doc_id: Any, task: str, split: str
-    ) -> tuple[list[Any], Question]:
-        """Return what a request shows: the path of a video, or pictures; and its question."""
+    def _parse(
+        self, context: str, options: Any, doc_to_visual: Callable[[Any], object], doc_id: Any, task: str, split: str
+    ) -> tuple[list[Any], Question, TaskPrompt | None]:
+        """Return what a request shows, the path of a video or pictures; its question; the task's prompt, if asked for.
+
+        `options` are the task's for generation.
+        """
         doc = self.task_dict[task][split][doc_id]
         visuals = doc_to_visual(doc)
         if not (isinstance(visuals, list) and (_is_video(visuals) or (visuals and all(map(is_picture, visuals))))):
@@ -170,7 +219,21 @@ class Lvqa(lmms):  # type: ignore[misc]
                 f"task {shorten(task)}: lvqa needs the path of one video a question, or pictures, got "
                 f"{shorten(visuals)}"
             )
-        return visuals, parse_question(_from_question_on(context, doc))
+        context = context.replace(PICTURE_MARK, "").strip()
+        question = parse_question(_from_question_on(context, doc))
+        if not self._asks_as_task:
+            return visuals, question, None
+        question = dataclasses.replace(question, id=str(doc_id))
+        until = options.get("until") or ()
+        stops = (until,) if isinstance(until, str) else tuple(until)
+        max_new_tokens = options.get("max_new_tokens", self._qa.config.answer.max_new_tokens)
+        prompt = self._prompts.setdefault((task, max_new_tokens, stops), TaskPrompt(max_new_tokens, stops))
+        prompt.keep(question, context)
+        return visuals, question, prompt
+
+
+def _reply(answer: Answer, prompt: TaskPrompt | None) -> str:
+    return prompt.cut(answer.text) if prompt else answer.option or answer.text
 
 
 def _is_video(visuals: list[Any]) -> bool:

@@ -91,7 +91,7 @@ ARROWS = {
         *("pipeline", "plugins", "prompts", "protocols", "provenance", "records", "validation", "video", "workers"),
     },
     "harness_files": {"datasets", "files", "image", "records", "selection", "video"},
-    "lmms": {"config", "datasets", "image", "models", "pipeline", "records", "video"},
+    "lmms": {"config", "datasets", "image", "models", "pipeline", "protocols", "records", "video"},
     "diagnostics": MODEL | {"pipeline", "rerank", "session"},
     "report": {"datasets", "evaluation", "files", "image", "diagnostics", "protocols", "records", "video"},
     "profiling": SESSION | {"answering", "rerank", "startup"},

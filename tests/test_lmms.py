@@ -25,6 +25,7 @@ from PIL import Image
 from lvqa.datasets.lvbench import split_options
 from lvqa.models.devices import device_of_process
 from lvqa.pipeline import LongVideoQA
+from lvqa.protocols import AnswerFormat
 from lvqa.records import Answer, LvqaError, Question
 from lvqa.synthetic.videos import make_videos
 from lvqa.video import inspect_video, read_frames, write_frames
@@ -164,6 +165,40 @@ def test_each_process_begins_with_another_video_and_asks_as_many_questions_as_it
         replies.append(model.generate_until(requests(docs, model)))
         assert calls == [(str(path), number) for path, number in order]
     assert replies[0] == replies[1]
+
+
+@pytest.mark.slow
+def test_with_the_prompt_of_the_task_its_text_is_shown_and_the_generated_text_is_the_reply(
+    lmms_module: ModuleType, videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LVQA_HOME", str(tmp_path))
+    settings = {"model.name": "tiny", "selection.frames": 4, "method": "topk"}
+    model = lmms_module.Lvqa(device="cpu", prompt="task", **settings)
+    context = f"<image>\nLook at it.\n{CHOICE}"
+    docs = [(videos[0], context), (videos[1], context), (videos[0], "Watch it.\nWhat is seen?")]
+
+    def replies(**options: object) -> list[str]:
+        of_docs = requests(docs, model)
+        for request in of_docs:
+            request.args = (request.args[0], options, *request.args[2:])
+        return model.generate_until(of_docs)
+
+    qa = LongVideoQA.load(overrides=[f"{key}={value}" for key, value in settings.items()])
+
+    def expected(context: str, path: Path, max_new_tokens: int) -> str:
+        shown = AnswerFormat(text=lambda *_: context, read=lambda *_: None, max_new_tokens=max_new_tokens)
+        asking = qa.with_config(qa.config, answer_format=shown)
+        return asking.answer(path, lmms_module.parse_question(context)).text
+
+    texts = [context.removeprefix("<image>\n"), context.removeprefix("<image>\n"), docs[2][1]]
+    longer = [expected(text, path, 16) for text, (path, _) in zip(texts, docs, strict=True)]
+    assert all(longer) and replies(max_new_tokens=16, until=["\n\n"]) == longer
+    stop = longer[2][4:7]
+    assert replies(max_new_tokens=16, until=stop) == [text.partition(stop)[0] for text in longer]
+    shorter = replies(max_new_tokens=1)
+    assert shorter == [expected(text, path, 1) for text, (path, _) in zip(texts, docs, strict=True)] != longer
+    with pytest.raises(LvqaError, match="prompt must be one of lvqa, task, got 'own'"):
+        lmms_module.Lvqa(prompt="own", **settings)
 
 
 @pytest.mark.parametrize(
