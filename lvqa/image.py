@@ -1,16 +1,16 @@
-"""Read the pictures that a query may hold."""
+"""Read pictures: those that a query may hold, and those that stand in for a video."""
 
 from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lvqa.records import MAX_ASPECT, FileKey, LvqaError, file_key, shorten
+from lvqa.records import MAX_ASPECT, VIDEO_SUFFIXES, FileKey, LvqaError, file_key, shorten
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -36,6 +36,63 @@ def read_image(path: Path, *, size_of: Callable[[int, int], tuple[int, int]] | N
         raise LvqaError(f"image {shorten(str(path))} is {size}: one side may be {MAX_ASPECT} times the other at most")
     height, width = size_of(picture.height, picture.width) if size_of else (picture.height, picture.width)
     return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def save_picture(path: Path, pixels: np.ndarray) -> None:
+    """Write pixels, (height, width, 3) uint8, RGB, into a file in the format of its suffix, of high quality.
+
+    Raises:
+        OSError: The folder or the disk refuses it.
+    """
+    from PIL import Image
+
+    Image.fromarray(pixels).save(path, quality=95)
+
+
+def is_picture_file(path: str | Path) -> bool:
+    """Return whether the name is that of a still picture."""
+    from PIL import Image
+
+    suffix = Path(path).suffix.lower()
+    return suffix in Image.registered_extensions() and suffix not in VIDEO_SUFFIXES
+
+
+def is_picture(value: object) -> bool:
+    """Return whether this is one of Pillow's pictures, or the path of a picture's file."""
+    from PIL import Image
+
+    return isinstance(value, Image.Image) or (isinstance(value, str | Path) and is_picture_file(value))
+
+
+def on_one_canvas(pictures: Sequence[str | Path | Picture]) -> Iterator[np.ndarray]:
+    """Yield pictures as pixels, (height, width, 3) uint8, RGB, all of one size.
+
+    The size is that of the largest sides; a smaller picture is in the middle, on black, and none is scaled.
+
+    Args:
+        pictures: Files, or Pillow's pictures; one is in memory at a time.
+
+    Raises:
+        LvqaError: A file is missing, or is no picture.
+    """
+    from PIL import Image
+
+    sizes = [_upright(picture).size for picture in pictures]
+    width, height = (max(sides) for sides in zip(*sizes, strict=True))
+    for picture in map(_upright, pictures):
+        canvas = Image.new("RGB", (width, height))
+        canvas.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
+        yield np.asarray(canvas)
+
+
+def _upright(picture: str | Path | Picture) -> Picture:
+    from PIL import ImageOps
+
+    return (
+        _open_upright(Path(picture))
+        if isinstance(picture, str | Path)
+        else ImageOps.exif_transpose(picture).convert("RGB")
+    )
 
 
 def _open_upright(path: Path) -> Picture:

@@ -109,14 +109,14 @@ class LongVideoQA:
             loaded.compile()
         return cls(loaded, config, progress=progress, answer_format=answer_format)
 
-    def with_config(self, config: Config) -> LongVideoQA:
-        """Return a pipeline with other settings over the same model.
+    def with_config(self, config: Config, *, answer_format: AnswerFormat | None = None) -> LongVideoQA:
+        """Return a pipeline with other settings over the same model, and with another way to ask if one is given.
 
         Where the two see a video alike, they share its session: many settings can be compared on one video, and each of
         its frame pairs is decoded and encoded once.
         """
         shared: dict[str, Any] = {"progress": self.progress, "sessions": self._sessions}
-        return LongVideoQA(self.model, config, answer_format=self._answer_format, **shared)
+        return LongVideoQA(self.model, config, answer_format=answer_format or self._answer_format, **shared)
 
     @property
     def device_name(self) -> str:

@@ -72,6 +72,7 @@ ARROWS = {
     "protocols": {"datasets", "records"},
     "answering": SESSION | {"letters", "protocols"},
     "letters": {"records"},
+    "temporal": {"records"},
     "retrieval": SESSION | {"rerank", "selection"},
     "provenance": {"config"},
     "caveats": {"models", "records", "session"},
@@ -89,7 +90,8 @@ ARROWS = {
         *("caveats", "components", "config", "costs", "datasets", "files", "index", "indexing", "node_check"),
         *("pipeline", "plugins", "prompts", "protocols", "provenance", "records", "validation", "video", "workers"),
     },
-    "lmms": {"datasets", "config", "pipeline", "records"},
+    "harness_files": {"datasets", "files", "image", "records", "selection", "video"},
+    "lmms": {"config", "datasets", "image", "models", "pipeline", "protocols", "records", "video"},
     "diagnostics": MODEL | {"pipeline", "rerank", "session"},
     "report": {"datasets", "evaluation", "files", "image", "diagnostics", "protocols", "records", "video"},
     "profiling": SESSION | {"answering", "rerank", "startup"},
@@ -278,7 +280,7 @@ HEAVY = {"torch", "ray", "transformers", "faiss", "pyarrow", "av", "decord", "cv
 
 
 @pytest.mark.parametrize(
-    "module", ["lvqa", "lvqa.config", "lvqa.index", "lvqa.plugins", "lvqa.selection", "lvqa.cli.main"]
+    "module", ["lvqa", "lvqa.config", "lvqa.index", "lvqa.plugins", "lvqa.selection", "lvqa.temporal", "lvqa.cli.main"]
 )
 def test_importing_it_loads_nothing_heavy(module):
     assert find_spec(module) is not None

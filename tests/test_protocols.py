@@ -285,7 +285,7 @@ def test_other_subtitles_are_another_run(videomme, tmp_path):
     evaluate(config, tmp_path / "run")
     path = videomme / "subtitle" / "Cm73ma6Ibcs.srt"
     path.write_text(path.read_text().replace("back", "left"))
-    with pytest.raises(LvqaError, match=r"begun with another content of .*Cm73ma6Ibcs\.srt"):
+    with pytest.raises(LvqaError, match=r"has answers to something else: .*Cm73ma6Ibcs\.srt"):
         evaluate(config, tmp_path / "run")
 
 

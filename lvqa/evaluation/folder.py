@@ -188,7 +188,7 @@ def open_run(
         retry_failed: Take out all answers that failed.
         changes: Called with the rows that are there, before anything is written; returns what of their questions and
             videos has changed.
-        files: The user's own files that decide answers -> their digests.
+        files: The files beside the annotations that decide answers -> their digests.
 
     Raises:
         LvqaError: The run was begun with other settings, questions, videos or files (which are named) or by lvqa 0.1,

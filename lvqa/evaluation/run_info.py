@@ -64,7 +64,7 @@ class RunInfo(Session):
     content_ids: NotRequired[dict[str, str]]
     """Video -> the first 16 digits of the SHA-256 of its file, as `Video.id`."""
     files: NotRequired[dict[str, str]]
-    """A file with the user's own code or scores -> its SHA-256."""
+    """A file beside the annotations that decides answers (own code, scores, subtitles) -> its SHA-256."""
     devices: NotRequired[list[str]]
     """The devices that answered: the names of GPUs, or cpu."""
     nodes: NotRequired[dict[str, dict[str, Any]]]

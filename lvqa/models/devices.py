@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import Tensor
 
-from lvqa.records import LvqaError
+from lvqa.records import LvqaError, counted
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 """The precisions that a model can be loaded in, by name."""
@@ -41,6 +43,30 @@ def best_device(name: str | None) -> torch.device:
     except Exception as error:  # each backend has its own way to say that it is not there
         raise LvqaError(f"device {name!r} can't be used by torch {torch.__version__} here; use cpu") from error
     return device
+
+
+def device_of_process(name: str | None) -> str | None:
+    """Return the device of this process: of several that a launcher started on a machine, each has a GPU of its own.
+
+    `torchrun` and `accelerate launch` number the processes of a machine in LOCAL_RANK.
+
+    Args:
+        name: The device that was asked for; None: the best there is.
+
+    Raises:
+        LvqaError: There are fewer GPUs than processes, or all processes are to share one.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or not torch.cuda.is_available():
+        return name
+    if name not in (None, "cuda"):
+        if torch.device(name).type == "cuda":
+            raise LvqaError(f"device {name!r} can't be that of several processes: give cuda, and each has its own")
+        return name
+    if local_rank >= torch.cuda.device_count():
+        num_gpus = counted(torch.cuda.device_count(), "GPU")
+        raise LvqaError(f"process {local_rank} has no GPU: this machine has {num_gpus}; start as many processes")
+    return f"cuda:{local_rank}"
 
 
 def batch_tokens(device: torch.device) -> int:

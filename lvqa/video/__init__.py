@@ -22,6 +22,7 @@ from lvqa.video.prefetch import default_threads, read_frames
 from lvqa.video.record import RECORD_FORMAT, VideoRecord, keep_record, load_record
 from lvqa.video.sampling import FRAMES_FORMAT, SAMPLINGS, FrameGrid, cut_clips
 from lvqa.video.scenes import scene_changes
+from lvqa.video.writing import write_frames
 
 __all__ = [
     "DECODERS",
@@ -52,4 +53,5 @@ __all__ = [
     "reread_metadata",
     "scene_changes",
     "store_metadata",
+    "write_frames",
 ]
