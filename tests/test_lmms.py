@@ -186,8 +186,8 @@ def test_with_the_prompt_of_the_task_its_text_is_shown_and_the_generated_text_is
     qa = LongVideoQA.load(overrides=[f"{key}={value}" for key, value in settings.items()])
 
     def expected(context: str, path: Path, max_new_tokens: int) -> str:
-        shown = AnswerFormat(text=lambda *_: context, read=lambda *_: None, max_new_tokens=max_new_tokens)
-        asking = qa.with_config(qa.config, answer_format=shown)
+        verbatim = AnswerFormat(text=lambda *_: context, read=lambda *_: None, max_new_tokens=max_new_tokens)
+        asking = qa.with_config(qa.config, answer_format=verbatim)
         return asking.answer(path, lmms_module.parse_question(context)).text
 
     texts = [context.removeprefix("<image>\n"), context.removeprefix("<image>\n"), docs[2][1]]
