@@ -193,6 +193,15 @@ def write_lsdbench(folder: Path, **changes: Any) -> None:
     write_rows(folder, "mc_qa_annotations_1300.json", [changed(fields, changes), fields, {**fields, "video_id": "b"}])
 
 
+def write_timescope(folder: Path, file: str = "timescope.json", **changes: Any) -> None:
+    prompt = (
+        "Answer the question. Give the letter alone.\n\nQuestion: What does the cat do?\n\nA: sleeps\nB: eats: fish\n"
+    )
+    fields = {"id": 7, "video": "cat.mp4", "length": 3600, "type": "QA", "input": prompt + "C: jumps", "answer": "B"}
+    others = [{**fields, "id": 8, "type": "OCR"}, {**fields, "id": 9, "video": "long/cat.mp4"}]
+    write_rows(folder, file, [changed(fields, changes), *others])
+
+
 def write_egoschema(folder: Path, **changes: Any) -> None:
     rows = [
         {"q_uid": f"0074f737-{i}", "question": "What is C doing?", **{f"option {k}": f"C does {k}." for k in range(5)}}
@@ -245,6 +254,8 @@ WRITERS: dict[str, Callable[..., None]] = {
     "cgbench_mini": functools.partial(write_cgbench, file="cgbench_mini.json"),
     "hourvideo": write_hourvideo,
     "lsdbench": write_lsdbench,
+    "timescope": write_timescope,
+    "longtimescope": functools.partial(write_timescope, file="longtimescope.json"),
     "egoschema": write_egoschema,
     "nextqa": write_nextqa,
     "nextqa_val": functools.partial(write_nextqa, file="val.csv"),

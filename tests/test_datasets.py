@@ -482,6 +482,22 @@ FIRST_QUESTIONS = {
         answer="A",
         evidence_seconds=(3540.0, 3720.0),
     ),
+    "timescope": Question(
+        "What does the cat do?",
+        ("sleeps", "eats: fish", "jumps"),
+        id="7",
+        video_id="cat",
+        answer="B",
+        tags=("length: 3600", "task: QA"),
+    ),
+    "longtimescope": Question(
+        "What does the cat do?",
+        ("sleeps", "eats: fish", "jumps"),
+        id="7",
+        video_id="cat",
+        answer="B",
+        tags=("length: 3600", "task: QA"),
+    ),
     "egoschema": Question(
         "What is C doing?",
         tuple(f"C does {k}." for k in range(5)),
@@ -515,6 +531,36 @@ def test_several_clues_are_no_single_span(tmp_path):
 def test_egoschema_passes_over_questions_without_a_public_answer(tmp_path):
     WRITERS["egoschema"](tmp_path)
     assert [question.answer for question in questions_of(load_dataset("egoschema", tmp_path))] == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "stem", "options"),
+    [
+        ("Look.\nQuestion: Who?\nA: x\nB: y\nAnswer with the letter.", "Who?", ("x", "y")),
+        ("Who?\n(A) x\n(B) y y", "Who?", ("x", "y y")),
+        ("Which line is right?\nA. first\nis this\nB. second", "Which line is right?", ("first\nis this", "second")),
+        ("Question: Plan A: who?\nA) x\nB) y", "Plan A: who?", ("x", "y")),
+    ],
+)
+def test_timescopes_prompt_is_a_question_with_options(prompt, stem, options, tmp_path):
+    WRITERS["timescope"](tmp_path, input=prompt)
+    question = questions_of(load_dataset("timescope", tmp_path))[0]
+    assert (question.text, question.options) == (stem, options)
+
+
+def test_a_prompt_without_options_is_named_and_left_out(tmp_path):
+    WRITERS["timescope"](tmp_path, input="Who?")
+    dataset = load_dataset("timescope", tmp_path)
+    assert [question.id for question in questions_of(dataset)] == ["8", "9"]
+    assert dataset.warnings == ("1 of 3 questions are left out: 7 (it has 0 options where 2 or more are expected)",)
+
+
+def test_a_video_of_timescope_may_lie_in_a_folder(tmp_path):
+    WRITERS["timescope"](tmp_path)
+    videos = {task.video_id: task.path for task in load_dataset("timescope", tmp_path).tasks}
+    assert videos == {"cat": tmp_path / "videos" / "cat.mp4", "long/cat": tmp_path / "videos" / "long" / "cat.mp4"}
+    WRITERS["timescope"](tmp_path, video="../cat.mp4")
+    assert "video must be the name of a file, without a folder, got '..' (" in refusal("timescope", tmp_path)
 
 
 @pytest.mark.parametrize(

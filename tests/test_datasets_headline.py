@@ -91,6 +91,7 @@ TAGS: dict[str, Callable[[int], list[str]]] = {
     "cgbench_mini": lambda i: ["category: Entity Perception", "domain: GUI"],
     "egoschema": lambda i: [],
     "lsdbench": lambda i: [],
+    "timescope": lambda i: [f"length: {pick(LENGTHS, i)}", "task: QA"],
 }
 GOLDEN: dict[str, dict[str, float]] = {
     # JUNJIE99/MLVU, choice_bench.py: check_ans, and the mean of acc_dict; lmms-eval gives the same
@@ -162,6 +163,10 @@ GOLDEN: dict[str, dict[str, float]] = {
     # lmms-eval, egoschema_aggregate_score
     "egoschema": {
         "subset": 54.0,
+    },
+    # lmms-eval, timescope_aggregate_results
+    "timescope": {
+        "overall": 54.0,
     },
     # lmms-eval, lsdbench_aggregate_accuracy_results
     "lsdbench": {

@@ -24,6 +24,7 @@ from lvqa.datasets.mlvu import MLVU, MLVUTest
 from lvqa.datasets.nextqa import NExTQA, NExTQAVal
 from lvqa.datasets.own import Own, QuestionList, questions_about
 from lvqa.datasets.subtitles import SubtitleFile
+from lvqa.datasets.timescope import LongTimeScope, TimeScope
 from lvqa.datasets.videomme import VideoMME, VideoMMELong
 from lvqa.datasets.videomme_v2 import VideoMMEv2
 from lvqa.records import VIDEO_SUFFIXES, LvqaError, Question, counted, shorten
@@ -157,6 +158,8 @@ DATASETS: dict[str, type[DatasetReader]] = {
     "cgbench_mini": CGBenchMini,
     "hourvideo": HourVideo,
     "lsdbench": LSDBench,
+    "timescope": TimeScope,
+    "longtimescope": LongTimeScope,
     "egoschema": EgoSchema,
     "nextqa": NExTQA,
     "nextqa_val": NExTQAVal,
