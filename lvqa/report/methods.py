@@ -34,7 +34,7 @@ def methods_paragraph(named: NamedRun) -> str:
 
 
 def _made_with(about: RunInfo) -> str:
-    """Return with which programs a run was made, and on what: "lvqa 0.2.0 (commit 1a2b), torch 2.13.0 on cpu"."""
+    """Return with which programs a run was made, and on what: "lvqa 9.9.0 (commit 1a2b), torch 9.9.0 on cpu"."""
     versions, git = about.get("versions", {}), about.get("git")
     commit = f" (commit {git['commit'][:12]}{', changed' if git['dirty'] else ''})" if git else ""
     programs = [f"{name} {versions[name]}" for name in ("lvqa", "torch", "transformers", "av") if name in versions]
