@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -127,7 +128,8 @@ class Answerer:
         Returns:
             An output for each. Its cost has the tokens of the request's own prompt alone, shared or not.
         """
-        whole = [self.prompt(request, tokens) for request in requests]
+        frame_parts = functools.cache(lambda pairs: tuple(self.frame_parts(pairs, tokens)))
+        whole = [self._prompt(request, tokens, frame_parts) for request in requests]
         by_letters: dict[str, list[int]] = {}
         for i, request in enumerate(requests):
             by_letters.setdefault(request.question.letters, []).append(i)
@@ -143,6 +145,11 @@ class Answerer:
 
     def prompt(self, request: AnswerRequest, tokens: VisualTokens) -> Prompt:
         """Return the whole prompt of a request: frames, picture and voice, subtitles, the question."""
+        return self._prompt(request, tokens, lambda pairs: tuple(self.frame_parts(pairs, tokens)))
+
+    def _prompt(
+        self, request: AnswerRequest, tokens: VisualTokens, frame_parts: Callable[[tuple[Pair, ...]], Prompt]
+    ) -> Prompt:
         from lvqa.models.prompt import ReplyStart, SystemText
 
         question, frames = request.question, sorted({frame for pair in request.pairs for frame in pair})
@@ -152,14 +159,14 @@ class Answerer:
             is_compared = question.options and self.mode == "likelihood"
             text = prompts.short_answer(question) if is_compared else prompts.answer(question)
             lines = shown_with_frames(subtitles or (), times)
-            return (*self.frame_parts(request.pairs, tokens), *request.media, prompts.subtitles(lines) + text)
+            return (*frame_parts(tuple(request.pairs)), *request.media, prompts.subtitles(lines) + text)
         parts: list[Part] = [SystemText(self.format.system)] if self.format.system else []
         subtitle_text = None
         if subtitles is not None and self.format.interleave is not None:
             images = _images(frames, tokens)
             parts += [images[x] if isinstance(x, int) else x for x in self.format.interleave(subtitles, times)]
         else:
-            parts += self.frame_parts(request.pairs, tokens)
+            parts += frame_parts(tuple(request.pairs))
             if subtitles is not None and self.format.subtitles is not None:
                 subtitle_text = self.format.subtitles(subtitles, times)
         parts += [*request.media, self.format.text(question, subtitle_text)]

@@ -440,6 +440,14 @@ def test_hourvideo_leaves_out_questions_whose_options_are_pictures(tmp_path):
     assert dataset.warnings == ("1 of 4 questions are left out: v1_q3 (its options are pictures)",)
 
 
+TIMESCOPE = Question(
+    "What does the cat do?",
+    ("sleeps", "eats: fish", "jumps"),
+    id="7",
+    video_id="cat",
+    answer="B",
+    tags=("length: 3600", "task: QA"),
+)
 FIRST_QUESTIONS = {
     "mlvu_test": Question(
         "Which team scores first?",
@@ -482,22 +490,8 @@ FIRST_QUESTIONS = {
         answer="A",
         evidence_seconds=(3540.0, 3720.0),
     ),
-    "timescope": Question(
-        "What does the cat do?",
-        ("sleeps", "eats: fish", "jumps"),
-        id="7",
-        video_id="cat",
-        answer="B",
-        tags=("length: 3600", "task: QA"),
-    ),
-    "longtimescope": Question(
-        "What does the cat do?",
-        ("sleeps", "eats: fish", "jumps"),
-        id="7",
-        video_id="cat",
-        answer="B",
-        tags=("length: 3600", "task: QA"),
-    ),
+    "timescope": TIMESCOPE,
+    "longtimescope": TIMESCOPE,
     "egoschema": Question(
         "What is C doing?",
         tuple(f"C does {k}." for k in range(5)),

@@ -126,19 +126,21 @@ def fail_first_on(name: str, marker: Path, text: str, _: int = 0) -> str:
     if node() == name:
         marker.touch()
         raise LvqaError(text)
-    deadline = time.monotonic() + 90
-    while not marker.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    _wait_for(marker)
     time.sleep(0.05)
     return node()
+
+
+def _wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 300
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def sleep_after(flag: Path, _: int = 0) -> str:
     """Say that this process has a task, by a file beside the flag; sleep when the flag is there."""
     (flag.parent / f"{node()}-{os.getpid()}").touch()
-    deadline = time.monotonic() + 300
-    while not flag.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    _wait_for(flag)
     time.sleep(0.2)
     return "slept"
 

@@ -185,6 +185,11 @@ def parquet_rows(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
     yield from _converted(rows, kind, path)
 
 
+def json_list_or_parquet(json_path: Path, parquet_path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
+    """Do what `json_list` does where that file lies, else what `parquet_rows` does."""
+    return json_list(json_path, kind) if json_path.exists() else parquet_rows(parquet_path, kind)
+
+
 def video_key(value: str, name: str, origin: str) -> str:
     """Return the key of a video: the name of its file in `videos/`, without the suffix of a video."""
     key = next((value.removesuffix(suffix) for suffix in VIDEO_SUFFIXES if value.endswith(suffix)), value)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from lvqa.datasets.annotations import AnyText, Entry, Text, TextOrNumber, json_list, make_entry, parquet_rows, video_key
+from lvqa.datasets.annotations import AnyText, Entry, Text, TextOrNumber, json_list_or_parquet, make_entry, video_key
 from lvqa.datasets.headline import AnswerRow, Figure, by_tag, overall, tag
 from lvqa.records import LETTERS, Question
 
@@ -47,7 +47,7 @@ class TimeScope:
 
     def entries(self) -> Iterator[Entry]:
         """Yield the questions."""
-        for origin, row in json_list(self.as_json, Row) if self.as_json.exists() else parquet_rows(self.path, Row):
+        for origin, row in json_list_or_parquet(self.as_json, self.path, Row):
             yield _entry(row, origin)
 
     @staticmethod
@@ -76,7 +76,7 @@ def _entry(row: Row, origin: str) -> Entry:
 
 def parse_prompt(prompt: str) -> tuple[str, tuple[str, ...]]:
     """Return the question and the options of a prompt: the last run of lines that begin with A, B, C and so on."""
-    begins = [match for match in _OPTION.finditer(prompt)]
+    begins = list(_OPTION.finditer(prompt))
     firsts = [i for i, match in enumerate(begins) if match[1] == "A"]
     if not firsts:
         return _BEFORE_QUESTION.sub("", prompt).strip(), ()

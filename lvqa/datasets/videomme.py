@@ -11,9 +11,8 @@ from lvqa.datasets.annotations import (
     AnyTextOrNumber,
     Entry,
     Text,
-    json_list,
+    json_list_or_parquet,
     make_entry,
-    parquet_rows,
     texts,
     video_key,
     without_letters,
@@ -62,7 +61,7 @@ class VideoMME:
 
     def entries(self) -> Iterator[Entry]:
         """Yield the questions."""
-        for origin, row in json_list(self.as_json, Row) if self.as_json.exists() else parquet_rows(self.path, Row):
+        for origin, row in json_list_or_parquet(self.as_json, self.path, Row):
             if row["duration"] in self.durations:
                 yield _entry(row, origin, self.subtitles)
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from lvqa.datasets.headline import AnswerRow, Figure, by_tag, overall
 from lvqa.datasets.videomme import DURATIONS
 from lvqa.protocols.answer_format import AnswerFormat, all_on_lines, all_words, lettered, shown_with_frames
-from lvqa.protocols.official import SELECT_OF_EIGHT, VIDEO_MME_V2_PHRASES, lsdbench
-from lvqa.protocols.replies import first_letter, first_of_several, last_letter_alone, last_of_several, ranked_letter
+from lvqa.protocols.official import FORMATS as OFFICIAL
+from lvqa.protocols.official import SELECT_OF_EIGHT, VIDEO_MME_V2_PHRASES
+from lvqa.protocols.replies import first_letter, first_of_several, last_of_several, ranked_letter
 from lvqa.records import Question, Subtitle
 
 OVER_ALL = "Accuracy over all questions: one without a letter, or without an answer, is wrong."
@@ -125,5 +126,5 @@ FORMATS: Mapping[str, AnswerFormat] = {
     "cgbench_mini": AnswerFormat(
         text=_cgbench, read=ranked_letter("ABCDEFGHIJKLMN"), subtitles=_cgbench_subtitles, max_new_tokens=16
     ),
-    "lsdbench": AnswerFormat(text=lsdbench, read=last_letter_alone("ABCD"), max_new_tokens=2048),
+    "lsdbench": OFFICIAL["lsdbench"],  # the same in lmms-eval
 }

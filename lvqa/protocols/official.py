@@ -61,8 +61,7 @@ def mlvu(question: Question, _: str | None) -> str:
     return f"{listed}\nOnly give the best option."
 
 
-def lsdbench(question: Question, _: str | None) -> str:
-    """Return the text of LSDBench, which lmms-eval shares."""
+def _lsdbench(question: Question, _: str | None) -> str:
     return f"{question.text}\n{lettered(question)}\n"
 
 
@@ -101,5 +100,5 @@ FORMATS: Mapping[str, AnswerFormat] = {
     "mlvu": _MLVU,
     "mlvu_test": _MLVU,
     # dvlab-research/LSDBench, dataset.py and utils.py
-    "lsdbench": AnswerFormat(text=lsdbench, read=last_letter_alone("ABCD"), max_new_tokens=2048),
+    "lsdbench": AnswerFormat(text=_lsdbench, read=last_letter_alone("ABCD"), max_new_tokens=2048),
 }
