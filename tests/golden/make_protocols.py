@@ -321,7 +321,7 @@ def vlm_prompts(folder: Path) -> dict[str, str]:
     indices = [round(seconds * FRAMES_PER_SECOND) for seconds in TIMES]
     frames = ([FRAME] * NUM_FRAMES, indices, {"fps": FRAMES_PER_SECOND, "n_frames": TOTAL_FRAMES})
     a_to_h = [f"{chr(65 + i)}. {option}" for i, option in enumerate(OPTIONS)]
-    srt = Path(os.devnull).parent / "shm" / "lvqa-subtitles.srt"
+    srt = folder / "lvqa-subtitles.srt"
     srt.write_text(
         "\n\n".join(f"{i}\n{_clock(a)} --> {_clock(b)}\n{text}" for i, (a, b, text) in enumerate(SUBTITLES, 1))
     )
