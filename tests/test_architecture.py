@@ -37,37 +37,38 @@ LIBRARIES = {
     "jinja2": {"report"},
     "PIL": {"image"},
     "filelock": {"evaluation"},
-    "cachetools": {"models"},
+    "cachetools": {"models", "session", "video"},
     "lmms_eval": {"lmms"},
     "torchvision": set(),
 }
 
 # module -> the modules that it may import. The package itself (its lazy names) is the module "lvqa".
 BASE = {"prompts", "records", "validation"}
-MODEL = BASE | {"costs", "embedding", "models"}
+MODEL = BASE | {"concurrency", "costs", "embedding", "models"}
 SESSION = MODEL | {"config", "index", "pairs", "session", "video", "visual_tokens"}
 ARROWS = {
     "records": set(),
+    "concurrency": set(),
     "files": set(),
     "platforms": {"records"},
     "startup": set(),
     "audio": {"records"},
     "image": {"records"},
     "validation": {"audio", "image", "records"},
-    "costs": {"records"},
+    "costs": {"concurrency", "records"},
     "config": {"records", "validation"},
     "prompts": {"records"},
-    "video": {"files", "records", "startup"},
+    "video": {"concurrency", "files", "records", "startup"},
     "index": {"files", "records"},
     "plugins": {"records", "validation"},
     "selection": {"plugins", "records", "validation"},
     "datasets": {"records", "validation"},
     "workers": {"records", "startup", "validation"},
-    "models": {"prompts", "records"},
+    "models": {"concurrency", "prompts", "records"},
     "embedding": {"models", "prompts", "records"},
     "rerank": BASE | {"models", "plugins"},
     "pairs": {"records", "video"},
-    "visual_tokens": {"models", "image", "pairs", "records", "video"},
+    "visual_tokens": {"concurrency", "models", "image", "pairs", "records", "video"},
     "session": {"audio", *SESSION},
     "protocols": {"datasets", "records"},
     "answering": SESSION | {"letters", "protocols"},
