@@ -189,10 +189,11 @@ class LongVideoQA:
         Returns:
             An answer to each question, with an even share of what the call cost.
         """
-        config = self.config if selection is None else dataclasses.replace(self.config, selection=selection)
-        method = method or config.method
-        selector = selector_of(config, method)
-        budget = check_count(config.selection.frames if frames is None else frames)
+        selection = selection or self.config.selection
+        budget = check_count(selection.frames if frames is None else frames)
+        selection = dataclasses.replace(selection, frames=budget)
+        config = dataclasses.replace(self.config, selection=selection, method=method or self.config.method)
+        selector = selector_of(config, config.method)
         for question in questions:
             check_question(question)
         if not questions:
@@ -203,34 +204,34 @@ class LongVideoQA:
                 session = stack.enter_context(self.open(path))
                 for question in questions:
                     session.query_media(question)  # what can't be seen or heard is refused before indexing
-            return self._answers(session, questions, selector, meter, method=method, frames_budget=budget)
+            return self._answers(session, questions, selector, config, meter)
 
     def _answers(
-        self, session: VideoSession, questions: Sequence[Question], selector: Selector, meter: CostMeter, **call: Any
+        self, session: VideoSession, questions: Sequence[Question], selector: Selector, config: Config, meter: CostMeter
     ) -> list[Answer]:
-        """Answer questions about an open video; `call` has the method and the budget, as answers name them."""
-        budget: int = call["frames_budget"]
+        """Answer questions about an open video under settings with this call's method and selection."""
         is_searched = selector.needs_scores or selector.needs_features
         use = self._index(session, meter) if is_searched else None
         rankings: Sequence[Ranking | None] = [None for _ in questions]
         if selector.needs_scores:
             rankings = self._rank(session, questions, meter)
         with meter.stage("select"):
-            selections = [
-                selector.select(self.retriever.selector_input(session, question, ranking, selector, budget))
+            inputs = [
+                self.retriever.selector_input(session, question, ranking, selector, config.selection)
                 for question, ranking in zip(questions, rankings, strict=True)
             ]
+            selections = [selector.select(of_question) for of_question in inputs]
         with meter.stage("answer"):
             times = [selected.times_seconds for selected in selections]
             outputs = self._answerer.answer(self.model, session, questions, times, on_answer=self._on_answer)
         caveats = [self._find_caveats(session, use, *pair) for pair in zip(rankings, selections, strict=True)]
-        call |= {"model": self.model.name, "index": use}
+        call: dict[str, Any] = {"model": self.model.name, "method": config.method, "index": use}
+        call["frames_budget"] = config.selection.frames
+        shares = split_cost(meter.cost, len(questions))
         seconds = {stage: total / len(questions) for stage, total in meter.seconds.items()}
         return [
-            Answer.of(question, output, selected, ranking, caveat, **call, counts=share.counts, seconds=dict(seconds))
-            for question, output, selected, ranking, caveat, share in zip(
-                questions, outputs, selections, rankings, caveats, split_cost(meter.cost, len(questions)), strict=True
-            )
+            Answer.of(*parts, **call, time_read=inputs[i].time_read, counts=shares[i].counts, seconds=dict(seconds))
+            for i, parts in enumerate(zip(questions, outputs, selections, rankings, caveats, strict=True))
         ]
 
     def index(self, path: str | Path, *, rebuild: bool = False) -> IndexUse:

@@ -55,6 +55,7 @@ def answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, obje
         "option": answer.option,
         "option_scores": answer.option_scores,
         "method": answer.method,
+        "time_read": answer.time_read,
         "frames_budget": answer.frames_budget,
         "frames": [
             {"time_seconds": seconds, "substituted": seconds in answer.caveats.substituted_seconds}
@@ -89,6 +90,8 @@ def answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
     if answer.option_scores:
         scores = zip(answer.question.letters, answer.option_scores, strict=True)
         lines += ["", "options   " + "  ".join(f"{letter} {score:.2f}" for letter, score in scores)]
+    if answer.time_read:
+        lines += [f"time read from the question: {answer.time_read}"]
     for i, candidate in enumerate(evidence[:EVIDENCE_LINES]):
         num_frames = len(answer.frames_of(candidate))
         seen = f"  {counted(num_frames, 'frame')} shown" if num_frames else "  not shown"
