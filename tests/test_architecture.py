@@ -37,9 +37,13 @@ LIBRARIES = {
     "jinja2": {"report"},
     "PIL": {"image"},
     "filelock": {"evaluation"},
-    "cachetools": {"models"},
+    "cachetools": {"models", "server"},
     "lmms_eval": {"lmms"},
     "torchvision": set(),
+    "fastapi": {"server"},
+    "starlette": {"server"},
+    "uvicorn": {"server"},
+    "pydantic": {"server"},
 }
 
 # module -> the modules that it may import. The package itself (its lazy names) is the module "lvqa".
@@ -96,6 +100,11 @@ ARROWS = {
     "report": {"datasets", "evaluation", "files", "image", "diagnostics", "protocols", "records", "video"},
     "profiling": SESSION | {"answering", "rerank", "startup"},
     "synthetic": {"records"},
+    "output": {"config", "library", "records"},
+    "server": {
+        *("config", "evaluation", "image", "index", "indexing", "library", "output", "pipeline", "provenance"),
+        *("records", "report", "selection", "validation", "video"),
+    },
     "lvqa": {"pipeline", "records"},
 }
 # The command line may import every module; nothing may import it.

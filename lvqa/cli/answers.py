@@ -1,73 +1,16 @@
-"""How commands print answers and candidates: as lines, and as objects of JSON."""
+"""How commands print answers and candidates as lines."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lvqa.cli.terminal import one_line
 
 if TYPE_CHECKING:
-    from lvqa.config import Config
-    from lvqa.records import Answer, Candidate, Caveats, Video
+    from lvqa.records import Answer, Candidate
 
 EVIDENCE_LINES = 5
-
-
-def evidence_to_print(answer: Answer, config: Config) -> tuple[Candidate, ...]:
-    """Return the candidates that were reranked; without reranking, as many of the best."""
-    reranked = tuple(candidate for candidate in answer.evidence if candidate.rerank_score is not None)
-    return reranked or answer.evidence[: config.rerank.num_shown]
-
-
-def candidate_json(candidate: Candidate) -> dict[str, object]:
-    """Return the candidate as an object of the JSON that commands print."""
-    return {
-        "start_seconds": candidate.clip.start_seconds,
-        "end_seconds": candidate.clip.end_seconds,
-        "embed_score": candidate.embed_score,
-        "rerank_score": candidate.rerank_score,
-    }
-
-
-def video_json(video: Video) -> dict[str, object]:
-    """Return the video as an object of the JSON that commands print."""
-    return {"path": str(video.path), "id": video.id, "duration_seconds": video.duration_seconds}
-
-
-def caveats_json(caveats: Caveats) -> dict[str, object]:
-    """Return what a reader must know of a result, as keys of the JSON that commands print."""
-    return {"warnings": caveats.warnings, "frames_substituted": caveats.frames_substituted}
-
-
-def answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, object]:
-    """Return the answer as an object of the JSON that commands print, with the evidence that is to be printed."""
-    use = answer.index
-    index = use and {"reused": use.reused, "clips": use.clips, "path": None if use.path is None else str(use.path)}
-    image, voice = answer.question.image, answer.question.voice
-    return {
-        "question": answer.question.text,
-        "image": None if image is None else str(image),
-        "voice": None if voice is None else str(voice),
-        "options": answer.question.options,
-        "answer": answer.text,
-        "option": answer.option,
-        "option_scores": answer.option_scores,
-        "method": answer.method,
-        "frames_budget": answer.frames_budget,
-        "frames": [
-            {"time_seconds": seconds, "substituted": seconds in answer.caveats.substituted_seconds}
-            for seconds in answer.frames
-        ],
-        "evidence": [{**candidate_json(clip), "frames": answer.frames_of(clip)} for clip in evidence],
-        **caveats_json(answer.caveats),
-        "index": index,
-        "counts": dataclasses.asdict(answer.counts),
-        "answer_tokens": answer.answer_tokens,
-        "answer_visual_tokens": answer.answer_visual_tokens,
-        "seconds": {stage: round(seconds, 4) for stage, seconds in answer.seconds.items()},
-    }
 
 
 def candidate_line(candidate: Candidate) -> str:

@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.answers import answer_json, answer_text, candidate_json, candidate_line, evidence_to_print, video_json
+from lvqa.cli.answers import answer_text, candidate_line
 from lvqa.cli.ask_list import ask_list
 from lvqa.cli.main import CommonOptions, common_options, inspect_video
 from lvqa.cli.terminal import echo_warnings, one_line, print_json
+from lvqa.output import NUM_RUNNERS_UP, answer_json, choice_json, evidence_to_print, video_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
     from lvqa.library import LibraryAnswer, LibraryHit
     from lvqa.pipeline import LongVideoQA
     from lvqa.records import Answer, Question, Video
-
-NUM_RUNNERS_UP = 4
-"""So many other videos of the library are named, each with its best moment."""
 
 
 @click.command()
@@ -99,7 +97,7 @@ def ask(
     answer = dataclasses.replace(answer, seconds={"load": load_seconds, **answer.seconds})
     evidence = evidence_to_print(answer, config)
     if as_json:
-        chosen = {} if choice is None else _choice_json(choice)
+        chosen = {} if choice is None else choice_json(choice)
         print_json({**answer_json(answer, evidence), "video": video_json(video), **chosen, **made_with})
     else:
         click.echo("\n".join([answer_text(answer, evidence), *([] if choice is None else _choice_lines(choice))]))
@@ -154,23 +152,10 @@ def _answer(
     return choice.answer, choice.video, choice
 
 
-def hit_json(hit: LibraryHit) -> dict[str, object]:
-    """Return a moment of the library as an object of the JSON that commands print."""
-    path = hit.location.path
-    video = {"path": None if path is None else str(path), "video_id": hit.video_id, "state": hit.location.state}
-    return {**video, **candidate_json(hit.candidate)}
-
-
 def hit_line(hit: LibraryHit) -> str:
     """Return a moment of the library as a line: its time, its scores, and the path of its video."""
     state = "" if hit.location.is_there else f"  ({hit.location.state})"
     return f"{candidate_line(hit.candidate)}  {one_line(hit.location.path)}{state}"
-
-
-def _choice_json(choice: LibraryAnswer) -> dict[str, object]:
-    """Return why an answer is from this video of the library."""
-    runners_up = [hit_json(hit) for hit in choice.runners_up[:NUM_RUNNERS_UP]]
-    return {"library": {**hit_json(choice.hit), "runners_up": runners_up, "warnings": list(choice.warnings)}}
 
 
 def _choice_lines(choice: LibraryAnswer) -> list[str]:

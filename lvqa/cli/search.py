@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.answers import candidate_json, candidate_line, caveats_json, video_json
-from lvqa.cli.ask import hit_json, hit_line, inspect_for_question
+from lvqa.cli.answers import candidate_line
+from lvqa.cli.ask import hit_line, inspect_for_question
 from lvqa.cli.main import CommonOptions, common_options
 from lvqa.cli.terminal import echo_message, echo_warnings, print_json
+from lvqa.output import ranking_json, search_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
@@ -79,9 +80,7 @@ def _search_video(
         result = qa.search_video(video.path, query, top=top)
         made_with = provenance(config, model_revision=qa.model.revision)
     echo_warnings(video.path, result.caveats.warnings)
-    results = [{"path": str(video.path), **candidate_json(hit)} for hit in result.candidates]
-    output = {"results": results, **caveats_json(result.caveats), "video": video_json(video), **made_with}
-    return output, list(map(candidate_line, result.candidates))
+    return {**search_json(result, video), **made_with}, list(map(candidate_line, result.candidates))
 
 
 def _search_library(
@@ -96,5 +95,4 @@ def _search_library(
     with common.load_pipeline(config) as qa:
         ranking = search_library(qa, query, top=top)
         made_with = provenance(config, model_revision=qa.model.revision)
-    results = [hit_json(hit) for hit in ranking.hits]
-    return {"results": results, "warnings": ranking.warnings, **made_with}, list(map(hit_line, ranking.hits))
+    return {**ranking_json(ranking), **made_with}, list(map(hit_line, ranking.hits))
