@@ -100,9 +100,11 @@ ARROWS = {
     "report": {"datasets", "evaluation", "files", "image", "diagnostics", "protocols", "records", "video"},
     "profiling": SESSION | {"answering", "rerank", "startup"},
     "synthetic": {"records"},
+    "client": {"records", "validation"},
     "output": {"config", "library", "records"},
     "server": {
-        *("config", "evaluation", "image", "index", "indexing", "library", "output", "pipeline", "provenance"),
+        *("config", "evaluation", "image", "index", "indexing", "letters", "library", "output", "pipeline"),
+        "provenance",
         *("records", "report", "selection", "validation", "video"),
     },
     "lvqa": {"pipeline", "records"},

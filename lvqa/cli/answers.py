@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from lvqa.cli.terminal import one_line
+import click
+
+from lvqa.cli.terminal import echo_message, one_line, print_json
+from lvqa.output import candidate_json
 
 if TYPE_CHECKING:
     from lvqa.records import Answer, Candidate
@@ -15,10 +18,28 @@ EVIDENCE_LINES = 5
 
 def candidate_line(candidate: Candidate) -> str:
     """Return the candidate's time and scores as a line: "0:16-0:32  embed 0.61  rerank 0.90"."""
-    from lvqa.report import span_text
+    return moment_line(candidate_json(candidate))
 
-    rerank = "" if candidate.rerank_score is None else f"  rerank {candidate.rerank_score:.2f}"
-    return f"{span_text(candidate)}  embed {candidate.embed_score:.2f}{rerank}"
+
+def moment_line(moment: Mapping[str, Any]) -> str:
+    """Return the line of a moment; one of the library, as `output.hit_json` returns it, ends with its video's path."""
+    from lvqa.report import clock
+
+    rerank = "" if moment["rerank_score"] is None else f"  rerank {moment['rerank_score']:.2f}"
+    line = f"{clock(moment['start_seconds'])}-{clock(moment['end_seconds'])}  embed {moment['embed_score']:.2f}{rerank}"
+    if "state" not in moment:
+        return line
+    state = "" if moment["state"] in ("ok", "moved") else f"  ({moment['state']})"
+    return f"{line}  {one_line(moment['path'])}{state}"
+
+
+def choice_lines(library: Mapping[str, Any]) -> list[str]:
+    """Return why an answer is from this video of the library, as lines; `output.choice_json` has it under "library"."""
+    best = {key: value for key, value in library.items() if key != "state"}
+    lines = [f"video     {one_line(library['path'])}, for {moment_line(best)}"]
+    for i, runner_up in enumerate(library["runners_up"]):
+        lines += [("next best " if i == 0 else " " * 10) + moment_line(runner_up)]
+    return lines
 
 
 def answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
@@ -54,3 +75,13 @@ def _cost_text(answer: Answer) -> str:
         f"{counted(counts.tokens_prefilled, 'token')}{index}; {sum(answer.seconds.values()):.1f} s"
         + (f" ({stages})" if stages else "")
     )
+
+
+def print_moments(content: Mapping[str, Any], *, as_json: bool, quiet: bool) -> None:
+    """Print what a search finds."""
+    if as_json:
+        print_json(dict(content))
+        return
+    click.echo("\n".join(map(moment_line, content["results"])))
+    if not content["reranked"] and not quiet:
+        echo_message("ranked by embedding alone")

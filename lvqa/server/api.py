@@ -24,6 +24,13 @@ from lvqa.server.streams import events, respond
 
 router = APIRouter(prefix="/api")
 
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Server-sent events.", "content": {"text/event-stream": {}}}
+}
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The result, or with `stream` its events.", "content": {"text/event-stream": {}}}
+}
+
 
 @router.get("/status", tags=["server"])
 async def status(request: Request) -> dict[str, Any]:
@@ -179,7 +186,7 @@ async def get_job(request: Request, job_id: str) -> dict[str, Any]:
     return _job(request, job_id).to_json()
 
 
-@router.get("/jobs/{job_id}/events", tags=["index"], response_class=EventSourceResponse, response_model=None)
+@router.get("/jobs/{job_id}/events", tags=["index"], response_model=None, responses=EVENTS)
 async def job_events(request: Request, job_id: str) -> Response:
     """Return the events of a job from its beginning, as they happen. Who stops reading does not stop the job."""
     return EventSourceResponse(events(_job(request, job_id)))
@@ -199,9 +206,6 @@ def _job(request: Request, job_id: str) -> Job:
     if job is None:
         raise ApiError(404, f"there is no job {shorten(job_id)}, or it is forgotten")
     return job
-
-
-ANSWERS = {200: {"description": "The answer, or with `stream` its events.", "content": {"text/event-stream": {}}}}
 
 
 @router.post("/ask", tags=["ask"], response_model=None, responses=ANSWERS)

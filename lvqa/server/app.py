@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 import lvqa
 from lvqa.indexing import Progress
 from lvqa.pipeline import LongVideoQA
-from lvqa.server import api, media, runs
+from lvqa.server import api, chat, media, runs
 from lvqa.server.errors import add_handlers
 from lvqa.server.guard import Guard
 from lvqa.server.media import MediaCutter
@@ -54,7 +54,7 @@ def make_app(settings: ServerSettings, *, load: Load | None = None) -> FastAPI:
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
     )
-    for module in (api, media, runs):
+    for module in (api, chat, media, runs):
         app.include_router(module.router)
     add_handlers(app)
     app.add_middleware(Guard, settings=settings)

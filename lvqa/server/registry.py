@@ -91,6 +91,10 @@ class VideoRegistry:
         ids = [part for part in url.path.split("/") if part in self._videos]
         return self.get(ids[-1] if ids else reference)
 
+    def knows(self, video_id: str) -> bool:
+        """Return whether there is a video of this id."""
+        return video_id in self._videos
+
     def only(self) -> Video | None:
         """Return the video if there is one alone."""
         return self.get(next(iter(self._videos))) if len(self._videos) == 1 else None
