@@ -140,6 +140,8 @@ class SelectionConfig(Section):
     """Method freeret takes so many frames from a clip, whole pairs; null takes a quarter of the budget, 4 at least."""
     uniform: Literal["midpoint", "linspace", "interior"] = "midpoint"
     """How method uniform spaces its frames."""
+    read_times: bool = True
+    """Tell a method that uses it what the question says about time ("at 21:40"), which is then in the answer too."""
     scores: Path | None = None
     """A file of scores stands in for the model's, see selection.files.read_scores; null takes the model's."""
     options: dict[str, Any] = field(default_factory=dict, hash=False)

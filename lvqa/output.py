@@ -57,6 +57,7 @@ def answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, obje
         "option": answer.option,
         "option_scores": answer.option_scores,
         "method": answer.method,
+        "time_read": answer.time_read,
         "frames_budget": answer.frames_budget,
         "frames": [
             {"time_seconds": seconds, "substituted": seconds in answer.caveats.substituted_seconds}

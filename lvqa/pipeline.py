@@ -192,10 +192,11 @@ class LongVideoQA:
         Returns:
             An answer to each question, with an even share of what the call cost.
         """
-        config = self.config if selection is None else dataclasses.replace(self.config, selection=selection)
-        method = method or config.method
+        selection, method = selection or self.config.selection, method or self.config.method
+        budget = check_count(selection.frames if frames is None else frames)
+        selection = dataclasses.replace(selection, frames=budget)
+        config = dataclasses.replace(self.config, selection=selection)
         selector = selector_of(config, method)
-        budget = check_count(config.selection.frames if frames is None else frames)
         for question in questions:
             check_question(question)
         if not questions:
@@ -211,21 +212,21 @@ class LongVideoQA:
         if selector.needs_scores:
             rankings = self._rank(session, questions, meter)
         with meter.stage("select"):
-            selections = [
-                selector.select(self.retriever.selector_input(session, question, ranking, selector, budget))
+            inputs = [
+                self.retriever.selector_input(session, question, ranking, selector, selection)
                 for question, ranking in zip(questions, rankings, strict=True)
             ]
+            selections = [selector.select(of_question) for of_question in inputs]
         with meter.stage("answer"):
             times = [selected.times_seconds for selected in selections]
             outputs = self._answerer.answer(self.model, session, questions, times, on_answer=self._on_answer)
         caveats = [self._find_caveats(session, use, *pair) for pair in zip(rankings, selections, strict=True)]
         call: dict[str, Any] = {"model": self.model.name, "method": method, "frames_budget": budget, "index": use}
+        shares = split_cost(meter.cost, len(questions))
         seconds = {stage: total / len(questions) for stage, total in meter.seconds.items()}
         return [
-            Answer.of(question, output, selected, ranking, caveat, **call, counts=share.counts, seconds=dict(seconds))
-            for question, output, selected, ranking, caveat, share in zip(
-                questions, outputs, selections, rankings, caveats, split_cost(meter.cost, len(questions)), strict=True
-            )
+            Answer.of(*parts, **call, time_read=inputs[i].time_read, counts=shares[i].counts, seconds=dict(seconds))
+            for i, parts in enumerate(zip(questions, outputs, selections, rankings, caveats, strict=True))
         ]
 
     def index(self, path: str | Path, *, rebuild: bool = False) -> IndexUse:

@@ -329,6 +329,9 @@ class Answer:
     """How many tokens the prompt of the answer had."""
     answer_visual_tokens: int = 0
     """How many of them showed the frames, or let the voice be heard."""
+    time_read: str | None = None
+    """What the method was told of the question's time: "21:40", "" if the question names none; None where nothing was
+    read, since the method does not use it or `selection.read_times` is off."""
     caveats: Caveats = Caveats()
 
     def frames_of(self, candidate: Candidate) -> tuple[float, ...]:

@@ -230,6 +230,7 @@ KEYS = [
         "option",
         "option_scores",
         "method",
+        "time_read",
         "frames_budget",
         "frames",
     ),

@@ -53,6 +53,8 @@ def answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
     if answer.option_scores:
         scores = zip(answer.question.letters, answer.option_scores, strict=True)
         lines += ["", "options   " + "  ".join(f"{letter} {score:.2f}" for letter, score in scores)]
+    if answer.time_read:
+        lines += [f"time read from the question: {answer.time_read}"]
     for i, candidate in enumerate(evidence[:EVIDENCE_LINES]):
         num_frames = len(answer.frames_of(candidate))
         seen = f"  {counted(num_frames, 'frame')} shown" if num_frames else "  not shown"

@@ -141,6 +141,7 @@ def blank_row(video_id: str, question: Question, arm: str, budget: int) -> Row:
         "counts": _row_counts(Counts()),
         "answer_tokens": None,
         "answer_visual_tokens": None,
+        "time_read": None,
         "index": None,
         "seconds": {},
         "warnings": [],
@@ -200,6 +201,7 @@ def _with_answer(row: Row, answer: Answer, arm: Arm) -> Row:
         "counts": _row_counts(counts),
         "answer_tokens": answer.answer_tokens,
         "answer_visual_tokens": answer.answer_visual_tokens,
+        "time_read": answer.time_read,
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
     }
 

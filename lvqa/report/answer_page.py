@@ -159,6 +159,9 @@ _PAGE = """<!doctype html>
  &middot; {{ video.width }}x{{ video.height }}
  &middot; model {{ answer.model }} &middot; method {{ answer.method }}</p>
 <p class="answer">{% if answer.option %}{{ answer.option }}. {% endif %}{{ answer.text }}</p>
+{% if answer.time_read %}
+<p class="small">time read from the question: {{ answer.time_read }}</p>
+{% endif %}
 {% for warning in answer.caveats.warnings %}
 <p class="warning">{{ warning }}</p>
 {% endfor %}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import os
@@ -14,11 +15,22 @@ import numpy as np
 from lvqa.plugins import run_checks
 from lvqa.records import LvqaError
 from lvqa.selection.protocol import Selector, SelectorInput
+from lvqa.temporal import TemporalReading
 
 BUDGETS = (1, 2, 3, 16, 32, 64)
 DIMENSIONS = 6
 SUBPROCESS_TIMEOUT_SECONDS = 120
 """How long another process may take to choose."""
+
+READINGS = (
+    None,
+    TemporalReading(),
+    TemporalReading(spans=((20.0, 20.0),), relation="after"),
+    TemporalReading(spans=((5.0, 30.0), (7.5, 7.5), (9e8, 9e8)), position="end"),
+    TemporalReading(position="beginning", occurrence="last"),
+    TemporalReading(occurrence="first", relation="before"),
+)
+"""What may have been read of a question's time: not read, nothing, moments, spans that overlap, a time past the end."""
 
 Make = Callable[[], Selector]
 
@@ -62,7 +74,15 @@ def make_features(kind: str, n: int) -> np.ndarray:
     return unit
 
 
-def make_inputs(n: int, m: int, *, scores: str, features: str | None = None, question_id: str = "q") -> SelectorInput:
+def make_inputs(
+    n: int,
+    m: int,
+    *,
+    scores: str,
+    features: str | None = None,
+    question_id: str = "q",
+    reading: TemporalReading | None = None,
+) -> SelectorInput:
     """Return an input of n frames, of which m are wanted, in clips of eight; the evidence is the whole video."""
     vectors = None if features is None else make_features(features, n)
     return SelectorInput(
@@ -75,6 +95,7 @@ def make_inputs(n: int, m: int, *, scores: str, features: str | None = None, que
         video_id="v",
         question_id=question_id,
         question_text="What does the man in the red coat do?",
+        reading=reading,
         evidence_seconds=(0.0, n / 0.7),
     )
 
@@ -84,7 +105,9 @@ def inputs_of_all_sizes(selector: Selector, kind: str) -> Iterator[SelectorInput
     shapes = [(n, m) for m in BUDGETS for n in (max(1, m // 2), m, m + 1, 3 * m + 7)]
     feature_kinds = itertools.cycle(("runs", "different", "alike", "zero", "runs"))
     for (n, m), features in zip(shapes, feature_kinds, strict=False):
-        yield make_inputs(n, m, scores=kind, features=features if selector.needs_features else None)
+        for reading in READINGS if selector.uses_reading else (None,):
+            kept = features if selector.needs_features else None
+            yield make_inputs(n, m, scores=kind, features=kept, reading=reading)
 
 
 def _check_budget(kind: str, make: Make) -> str | None:
@@ -108,12 +131,16 @@ def _check_repetition(make: Make) -> str | None:
 
 
 def _check_declared_needs(make: Make) -> str | None:
-    """Check that `needs_scores` and `needs_features` are true where it can't do without."""
+    """Check that `needs_scores`, `needs_features` and `uses_reading` are true where it can't do without."""
     selector = make()
     features = "different" if selector.needs_features else None
     inputs, other = (make_inputs(90, 9, scores=kind, features=features) for kind in ("random", "two-peak"))
     if not selector.needs_scores and selector.select(inputs) != selector.select(other):
         return "needs_scores is false, and other scores give other frames"
+    if not selector.uses_reading:
+        of_readings = [selector.select(dataclasses.replace(inputs, reading=reading)) for reading in READINGS]
+        if of_readings != of_readings[:1] * len(READINGS):
+            return "uses_reading is false, and other readings of the question's time give other frames"
     if selector.needs_features:
         try:
             selector.select(make_inputs(90, 9, scores="random"))

@@ -68,6 +68,7 @@ class KMeansSelector:
     max_rounds: int = 50
     needs_scores: ClassVar[bool] = False
     needs_features: ClassVar[bool] = True
+    uses_reading: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require_whole(self.max_rounds, "max_rounds")

@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from lvqa.records import FrameSelection, LvqaError
+from lvqa.temporal import TemporalReading
 from lvqa.validation import is_whole
 
 
@@ -41,6 +42,8 @@ class SelectorInput:
     question_id: str
     """Seeds the random numbers of a selector, together with `video_id`."""
     question_text: str
+    reading: TemporalReading | None
+    """What the question says about time; None for a selector that does not use it, and where it is not to be read."""
     evidence_seconds: tuple[float, float] | None
     """[start, end) of what answers the question, if it is annotated. It is for the control `oracle` alone."""
 
@@ -58,6 +61,7 @@ class SelectorInput:
         video_name: str = "",
         question_id: str = "",
         question_text: str = "",
+        reading: TemporalReading | None = None,
         evidence_seconds: tuple[float, float] | None = None,
     ) -> None:
         """Check the values and store them; each field says what it holds.
@@ -98,6 +102,7 @@ class SelectorInput:
             "video_name": video_name,
             "question_id": question_id,
             "question_text": question_text,
+            "reading": reading,
             "evidence_seconds": evidence_seconds,
         }
         for name, value in values.items():
@@ -111,6 +116,11 @@ class SelectorInput:
     def budget(self) -> int:
         """The number of frames that a selection has: min(num_frames, n)."""
         return min(self.num_frames, len(self))
+
+    @property
+    def time_read(self) -> str | None:
+        """What the question says about time, in words, "" if nothing; None without a reading."""
+        return None if self.reading is None else self.reading.text
 
     @property
     def is_flat(self) -> bool:
@@ -224,6 +234,11 @@ class Selector(Protocol):
         """Whether `features`, the vectors of the index, are used."""
         ...
 
+    @property
+    def uses_reading(self) -> bool:
+        """Whether `reading` is used. If not, nothing is read of the question's time."""
+        ...
+
     def select(self, inputs: SelectorInput, /) -> FrameSelection:
         """Choose exactly min(num_frames, n) of the n times, sorted and distinct.
 
@@ -235,11 +250,20 @@ class Selector(Protocol):
         ...
 
 
+class TimesOnly:
+    """The declarations of a selector that uses neither scores nor vectors."""
+
+    needs_scores: ClassVar[bool] = False
+    needs_features: ClassVar[bool] = False
+    uses_reading: ClassVar[bool] = False
+
+
 class ScoreBased:
     """The declarations of a selector that uses scores."""
 
     needs_scores: ClassVar[bool] = True
     needs_features: ClassVar[bool] = False
+    uses_reading: ClassVar[bool] = False
 
 
 class FeatureBased:
@@ -247,6 +271,7 @@ class FeatureBased:
 
     needs_scores: ClassVar[bool] = True
     needs_features: ClassVar[bool] = True
+    uses_reading: ClassVar[bool] = False
 
 
 # --- shared by several selectors -----------------------------------------------------------------------------------

@@ -75,6 +75,10 @@ class RouterSelector:
     def needs_features(self) -> bool:
         return self._other().needs_features
 
+    @property
+    def uses_reading(self) -> bool:
+        return self._other().uses_reading
+
     def select(self, inputs: SelectorInput) -> FrameSelection:
         whole = UniformSelector(uniform=self.uniform)
         return (whole if is_about_whole(inputs.question_text) else self._other()).select(inputs)

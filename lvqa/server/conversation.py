@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def address_of(part: Part) -> str:
 def _earlier(turns: Sequence[Message]) -> list[Turn]:
     """Return the earlier questions with their answers."""
     pairs: list[Turn] = []
-    for before, after in zip(turns, turns[1:], strict=False):
+    for before, after in itertools.pairwise(turns):
         if (before.role, after.role) == ("user", "assistant"):
             reply = text_of(after).split(EVIDENCE)[0].split(NOTE)[0]
             pairs.append(Turn(question=text_of(before), answer=reply))
@@ -99,9 +100,8 @@ def image_url(part: Part, folders: ServedFolders) -> str:
     if not address.startswith("file://"):
         return address
     path = folders.resolve(address.removeprefix("file://"))
-    kind = next(
-        (kind for kind, suffix in SUFFIXES.items() if suffix == path.suffix.lower().replace(".jpeg", ".jpg")), None
-    )
+    kinds = {suffix: kind for kind, suffix in SUFFIXES.items() if kind.startswith("image/")} | {".jpeg": "image/jpeg"}
+    kind = kinds.get(path.suffix.lower())
     if kind is None or path.stat().st_size > MAX_BODY_BYTES:
         raise ApiError(400, f"image: {path.name} is no picture of {MAX_BODY_BYTES >> 20} MiB at most")
     return f"data:{kind};base64,{base64.b64encode(Path(path).read_bytes()).decode()}"
