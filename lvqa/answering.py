@@ -6,9 +6,10 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from lvqa import prompts
+from lvqa.config import AnswerConfig
 from lvqa.costs import CostMeter, split_cost
 from lvqa.letters import named_letter
 from lvqa.models import Model
@@ -63,6 +64,19 @@ class Answerer:
     max_new_tokens: int = 64
     format: AnswerFormat | None = None
 
+    @classmethod
+    def of(cls, model: Model, settings: AnswerConfig, answer_format: AnswerFormat | None) -> Self:
+        """Return the answerer of these settings; what they leave open, the model says."""
+        # Others show the frames as one video, without their times in words.
+        time_encoding = model.time_encoding if answer_format is None else "mrope"
+        return cls(
+            format=answer_format,
+            time_encoding=settings.time_encoding or time_encoding,
+            packing=settings.packing or model.answer_packing,
+            mode=settings.mode or model.answer_mode,
+            max_new_tokens=settings.max_new_tokens,
+        )
+
     def answer(
         self,
         model: Model,
@@ -85,6 +99,7 @@ class Answerer:
             (self, q.text, q.history, q.options, q.answer, q.subtitles, MediaKey.of(q), tuple(seconds))
             for q, seconds in zip(questions, times, strict=True)
         ]
+        known: dict[object, ModelOutput] = {key: session.outputs[key] for key in keys if key in session.outputs}
         new = {
             key: AnswerRequest(
                 question,
@@ -92,7 +107,7 @@ class Answerer:
                 session.query_media(question),
             )
             for key, question, seconds in zip(keys, questions, times, strict=True)
-            if key not in session.outputs
+            if key not in known
         }
         if new:
             meter = CostMeter(model.counts)
@@ -101,8 +116,9 @@ class Answerer:
                     model, list(new.values()), session.tokens, prefix_cache=session.answer_prefixes, on_answer=on_answer
                 )
             shares = split_cost(meter.cost, len(outputs))
-            session.outputs.update(zip(new, map(_with_share, outputs, shares), strict=True))
-        return [session.outputs[key] for key in keys]
+            known.update(zip(new, map(_with_share, outputs, shares), strict=True))
+            session.outputs.update(known)
+        return [known[key] for key in keys]
 
     def answer_requests(
         self,

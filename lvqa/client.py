@@ -178,6 +178,8 @@ class RemoteVideoQA:
                     return event
                 if name == "error":
                     raise LvqaError(str(event["error"]["message"]))
+                if name == "stopped":
+                    raise LvqaError(f"the server {self.url} was told to stop this work")
                 if name in STAGES:
                     self._progress(STAGES[name], event["done"], event["total"])
         raise LvqaError(f"the server {self.url} ended before it answered")
@@ -223,6 +225,13 @@ class RemoteVideoQA:
             message = error.get("message") if isinstance(error, dict) else None
             raise LvqaError(str(message or f"{self.url} answers with status {response.status}"))
         return content
+
+
+def connect(url: str, *, token: str | None = None, progress: Progress | None = None) -> RemoteVideoQA:
+    """Return what asks a running `lvqa serve` with the methods of `LongVideoQA`; the arguments are RemoteVideoQA's."""
+    server = RemoteVideoQA(url, token=token, progress=progress)
+    server.request("GET", "/api/status")
+    return server
 
 
 def _path(path: str | Path | None) -> Path | None:

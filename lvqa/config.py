@@ -172,7 +172,8 @@ class StoreConfig(Section):
     folder: Path | None = None
     """The store lies in this folder; null takes $LVQA_HOME or the user's cache folder."""
     memory_mib: PositiveInt = 2048
-    """Bound on the visual tokens kept for a video, in the memory of the model's device."""
+    """Bound on the visual tokens kept for a video, in the memory of the model's device. Other videos stay open as long
+    as what is kept of all together is within it."""
     disk_mib: NonNegativeInt = 128
     """Bound on a file of a video's visual tokens, for the next process; one that would be larger is not written."""
 

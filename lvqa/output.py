@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lvqa.config import Config
     from lvqa.library import LibraryAnswer, LibraryHit, LibraryRanking
-    from lvqa.records import Answer, Candidate, Caveats, SearchResult, Video
+    from lvqa.records import Answer, Candidate, Caveats, FrameSelection, Ranking, SearchResult, Video
 
 NUM_RUNNERS_UP = 4
 """So many other videos of the library are named, each with its best moment."""
@@ -71,6 +71,12 @@ def answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, obje
         "answer_visual_tokens": answer.answer_visual_tokens,
         "seconds": {stage: round(seconds, 4) for stage, seconds in answer.seconds.items()},
     }
+
+
+def selection_json(ranking: Ranking | None, selection: FrameSelection) -> dict[str, object]:
+    """Return what is known before a question is answered: the frames that were chosen, and the scores of all clips."""
+    clips = () if ranking is None else sorted(ranking.candidates, key=lambda candidate: candidate.clip)
+    return {"frames": list(selection.times_seconds), "clips": [candidate_json(clip) for clip in clips]}
 
 
 def search_json(result: SearchResult, video: Video) -> dict[str, object]:

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """One multimodal model, with its weights unchanged. Tokens and prompts are those of `lvqa.models.prompt`."""
+    """One multimodal model, with its weights unchanged. Tokens and prompts are those of `lvqa.models.prompt`.
+
+    Threads may share it: it does one thing at a time.
+    """
 
     name: str
     """The name that the model was loaded by."""
     revision: str
     """The hub's commit, or a fingerprint of a folder's files; it belongs into every fingerprint."""
-    counts: Counts
-    """The work since loading; every call adds to it."""
     dim: int
     """The width of the hidden states."""
     max_pixels: int
@@ -45,6 +46,11 @@ class Model(Protocol):
 
     lm_head: LMHead
     """The final norm and the language head."""
+
+    @property
+    def counts(self) -> Counts:
+        """The work of this thread since loading; every call adds to it."""
+        ...
 
     @property
     def device(self) -> torch.device:

@@ -36,7 +36,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 async def status(request: Request) -> dict[str, Any]:
     """Return what runs here: the model, its settings, and what waits."""
     state = state_of(request)
-    qa, jobs = state.qa, state.queue.jobs()
+    qa, jobs = state.qa, state.jobs()
     return {
         "lvqa": lvqa.__version__,
         "model": qa.model.name,
@@ -131,7 +131,7 @@ async def get_video(request: Request, video_id: str) -> dict[str, Any]:
 async def delete_video(request: Request, video_id: str) -> Response:
     """Forget a video, its index too; its file is deleted only if it was uploaded here."""
     state = state_of(request)
-    for job in state.queue.jobs():
+    for job in state.jobs():
         if job.video_id == video_id:
             job.stop()
     await state.in_files(lambda registry: registry.remove(video_id))
@@ -165,7 +165,7 @@ async def find_video(state: ServerState, query: Query) -> Video | None:
 async def start_index(request: Request, video_id: str, body: IndexRequest | None = None) -> dict[str, Any]:
     """Start to index a video. The job that is returned tells how far it is, at /api/jobs/{job}/events."""
     state = state_of(request)
-    for job in state.queue.jobs():
+    for job in state.jobs():
         if (job.kind, job.video_id) == ("index", video_id) and not job.is_over:
             return job.to_json()
     video = await state.in_files(lambda registry: registry.find(video_id))
@@ -176,7 +176,7 @@ async def start_index(request: Request, video_id: str, body: IndexRequest | None
 @router.get("/jobs", tags=["index"])
 async def list_jobs(request: Request) -> dict[str, Any]:
     """Return what waits, runs, and was indexed lately."""
-    jobs = state_of(request).queue.jobs()
+    jobs = state_of(request).jobs()
     return {"jobs": [{**job.to_json(), "result": None} for job in jobs]}
 
 
@@ -202,7 +202,7 @@ async def stop_job(request: Request, job_id: str) -> dict[str, Any]:
 
 
 def _job(request: Request, job_id: str) -> Job:
-    job = state_of(request).queue.find(job_id)
+    job = state_of(request).find_job(job_id)
     if job is None:
         raise ApiError(404, f"there is no job {shorten(job_id)}, or it is forgotten")
     return job

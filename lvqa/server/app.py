@@ -9,7 +9,6 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 import lvqa
-from lvqa.indexing import Progress
 from lvqa.pipeline import LongVideoQA
 from lvqa.server import api, chat, media, runs
 from lvqa.server.errors import add_handlers
@@ -32,8 +31,8 @@ def make_app(settings: ServerSettings, *, load: Load | None = None) -> FastAPI:
         load: Loads the model, in place of the one that the settings name.
     """
 
-    def load_pipeline(progress: Progress) -> LongVideoQA:
-        return LongVideoQA.load(config=settings.config, progress=progress)
+    def load_pipeline() -> LongVideoQA:
+        return LongVideoQA.load(config=settings.config)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

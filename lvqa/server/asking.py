@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from lvqa.config import Config
@@ -25,11 +24,9 @@ from lvqa.records import Question, Video
 from lvqa.selection import SELECTORS
 from lvqa.server.attachments import attached_files, decode_data_url
 from lvqa.server.errors import ApiError
-from lvqa.server.jobs import Job
 from lvqa.server.schemas import AskRequest, SearchRequest
+from lvqa.server.state import Work
 from lvqa.validation import check_question, require_one_of
-
-Work = Callable[[LongVideoQA, Job], dict[str, Any]]
 
 REMOTE_METHODS = tuple(SELECTORS)
 """The methods that a request may name: never a file of code, which would be run."""
@@ -49,7 +46,7 @@ def ask_work(request: AskRequest, video: Video | None) -> Work:
     if voice is None:
         check_question(question, distinct_options=True)
 
-    def work(qa: LongVideoQA, job: Job) -> dict[str, Any]:
+    def work(qa: LongVideoQA) -> dict[str, Any]:
         with attached_files(image, voice) as (image_path, voice_path):
             complete = dataclasses.replace(question, image=image_path, voice=voice_path)
             check_question(complete, distinct_options=True)
@@ -100,7 +97,7 @@ def search_work(request: SearchRequest, video: Video | None) -> Work:
     if image is None:
         check_question(Question(request.query), is_search=True)
 
-    def work(qa: LongVideoQA, job: Job) -> dict[str, Any]:
+    def work(qa: LongVideoQA) -> dict[str, Any]:
         config = qa.config
         if not request.rerank:
             config = dataclasses.replace(config, rerank=dataclasses.replace(config.rerank, pool=0))
@@ -123,7 +120,7 @@ def search_work(request: SearchRequest, video: Video | None) -> Work:
 def index_work(video: Video, *, rebuild: bool) -> Work:
     """Return the work that indexes a video."""
 
-    def work(qa: LongVideoQA, job: Job) -> dict[str, Any]:
+    def work(qa: LongVideoQA) -> dict[str, Any]:
         use = qa.index(video.path, rebuild=rebuild)
         if use.path is None:
             raise ApiError(507, f"the index can't be kept: {use.unsaved}")

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
+from lvqa.concurrency import StoppedError, stop_when
 from lvqa.server.errors import ApiError, describe, error_json
 
 _log = logging.getLogger(__name__)
@@ -25,10 +26,6 @@ MAX_ENDED_JOBS = 64
 SECONDS_BETWEEN_PROGRESS = 0.1
 KEEP_ALIVE_SECONDS = 10.0
 """A stream that has nothing to say sends an empty line this often, so that nobody takes it for dead."""
-
-
-class StoppedJobError(Exception):
-    """Nobody waits for the job's result any more."""
 
 
 class Job:
@@ -65,9 +62,7 @@ class Job:
         return self._stop.is_set()
 
     def progress(self, stage: str, num_done: int, total: int) -> None:
-        """Tell how far the work is; raises StoppedJobError if it is to stop."""
-        if self.is_stopped:
-            raise StoppedJobError
+        """Tell how far the work is."""
         now, (last_stage, last) = time.monotonic(), self._last_progress
         if stage != last_stage or num_done == total or now - last >= SECONDS_BETWEEN_PROGRESS:
             self._last_progress = (stage, now)
@@ -83,8 +78,9 @@ class Job:
             return self._call(self._end, "stopped", None, None)
         self._call(self._set_state, "running")
         try:
-            self._call(self._end, "done", work(self), None)
-        except StoppedJobError:
+            with stop_when(self._stop.is_set):
+                self._call(self._end, "done", work(self), None)
+        except StoppedError:
             self._call(self._end, "stopped", None, None)
         except Exception as error:
             self._call(self._end, "failed", None, describe(error))

@@ -10,6 +10,7 @@ import uvicorn
 from lvqa.records import LvqaError
 from lvqa.server.app import make_app
 from lvqa.server.settings import ServerSettings
+from lvqa.server.state import Load
 
 SHUTDOWN_SECONDS = 3
 """How long open connections may go on after an interrupt."""
@@ -41,11 +42,20 @@ def run_server(settings: ServerSettings, *, on_ready: Callable[[str], None]) -> 
     Raises:
         LvqaError: The address can't be listened at.
     """
+    server, listener = make_server(settings, on_ready=on_ready)
+    with listener:
+        server.run(sockets=[listener])
+
+
+def make_server(
+    settings: ServerSettings, *, on_ready: Callable[[str], None], load: Load | None = None
+) -> tuple[uvicorn.Server, socket.socket]:
+    """Return a server and the socket that it is to listen at; `load` is that of `make_app`."""
     listener = _listen(settings)
     host, port = listener.getsockname()[:2]
     shown_host = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(
-        make_app(settings),
+        make_app(settings, load=load),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -55,8 +65,7 @@ def run_server(settings: ServerSettings, *, on_ready: Callable[[str], None]) -> 
         ws="none",
         proxy_headers=False,
     )
-    with listener:
-        _Server(config, lambda: on_ready(f"http://{shown_host}:{port}")).run(sockets=[listener])
+    return _Server(config, lambda: on_ready(f"http://{shown_host}:{port}")), listener
 
 
 def _listen(settings: ServerSettings) -> socket.socket:
