@@ -17,7 +17,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 MAX_MODULE_LINES, MAX_FUNCTION_LINES, MAX_MEDIAN_FUNCTION_LINES, MAX_PIPELINE_LINES = 400, 60, 8, 300
 
 MODEL_MODULES = {
-    *("models", "profiling", "embedding", "rerank", "answering", "pipeline", "retrieval", "session"),
+    *("models", "profiling", "embedding", "rerank", "answering", "direct", "pipeline", "retrieval", "session"),
     "visual_tokens",
 }
 
@@ -112,8 +112,10 @@ ARROWS = {
     "profiling": SESSION | {"answering", "rerank", "startup"},
     "synthetic": {"records"},
     "client": {"records", "validation"},
+    "direct": {"answering", "audio", "components", "models", "pairs", "pipeline", "records", "visual_tokens"},
     "output": {"config", "library", "records"},
     "server": {
+        "direct",
         *(
             "concurrency",
             "config",

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request, UploadFile
 from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.responses import JSONResponse, Response
 
-from lvqa.records import Video
+from lvqa.records import Video, shorten
 from lvqa.server.api import add_upload, find_video
 from lvqa.server.asking import ask_work
 from lvqa.server.attachments import UploadedFile, decode_data_url, upload_name
 from lvqa.server.chat_schemas import ChatRequest, Part
-from lvqa.server.conversation import address_of, read_conversation, reply_text
+from lvqa.server.conversation import address_of, read_conversation, reply_text, video_parts
+from lvqa.server.direct_chat import direct_work
 from lvqa.server.errors import ApiError, error_json
 from lvqa.server.jobs import Job
 from lvqa.server.remote import fetch
@@ -34,8 +35,10 @@ CHUNK_BYTES = 1 << 20
 
 @router.get("/models")
 async def list_models(request: Request) -> dict[str, Any]:
-    """Return the models: the pipeline."""
-    return {"object": "list", "data": [{"id": PIPELINE, "object": "model", "created": 0, "owned_by": "lvqa"}]}
+    """Return the models: the pipeline, and then its model under its own name, which sees exactly what is sent."""
+    names = (PIPELINE, state_of(request).qa.model.name)
+    models = [{"id": name, "object": "model", "created": 0, "owned_by": "lvqa"} for name in names]
+    return {"object": "list", "data": models}
 
 
 @router.post("/chat/completions", response_model=None)
@@ -46,8 +49,13 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     the library. Evidence, times and scores are in the field `lvqa`, and in the text as links.
     """
     state = state_of(request)
+    completion = _Completion(body, str(request.base_url).rstrip("/"))
+    if body.model == state.qa.model.name:
+        videos = {id(part): await _video_of(state, part) for part in video_parts(body)}
+        job = state.submit("chat", direct_work(body, videos, state.registry.folders), video_id=None)
+        return await completion.respond(request, job)
     if body.model != PIPELINE:
-        raise ApiError(404, f"model {body.model!r} is not served here; GET /v1/models lists all")
+        raise ApiError(404, f"model {shorten(body.model)} is not served here; GET /v1/models lists all")
     conversation = read_conversation(body, state.registry.folders)
     question = conversation.request
     if conversation.video is not None:
@@ -57,10 +65,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     else:
         video = await state.in_files(lambda registry: registry.only())
     job = state.submit("ask", ask_work(question, video), video_id=video and video.id)
-    completion = _Completion(body, str(request.base_url).rstrip("/"))
-    if body.stream:
-        return EventSourceResponse(completion.chunks(job))
-    return JSONResponse(completion.whole(await result_of(request, job)))
+    return await completion.respond(request, job)
 
 
 class _Completion:
@@ -70,8 +75,16 @@ class _Completion:
         self._request, self._base_url = request, base_url
         self._id, self._created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
 
+    async def respond(self, request: Request, job: Job) -> Response:
+        """Return the reply that a job makes, whole or as it comes."""
+        if self._request.stream:
+            return EventSourceResponse(self.chunks(job))
+        return JSONResponse(self.whole(await result_of(request, job)))
+
     def whole(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Return the whole reply as one object."""
+        if "choice" in answer:
+            return {**self._head("chat.completion"), "choices": [answer["choice"]], "usage": answer["usage"]}
         message = {"role": "assistant", "content": self._text(answer), "refusal": None}
         choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
         return {**self._head("chat.completion"), "choices": [choice], "lvqa": answer}
@@ -87,6 +100,9 @@ class _Completion:
                     answer = {key: value for key, value in event.items() if key != "event"}
                     yield self._chunk({"content": self._text(answer)})
                     yield self._chunk({}, finish_reason="stop", lvqa=answer)
+                elif event["event"] == "reply":
+                    for chunk in self._direct_chunks(event):
+                        yield chunk
                 elif event["event"] == "error":
                     yield format_sse_event(data_str=json.dumps({"error": event["error"]}))
                 elif event["event"] == "stopped":
@@ -98,8 +114,19 @@ class _Completion:
             if not job.is_over:
                 job.stop()
 
-    def _chunk(self, delta: dict[str, Any], *, finish_reason: str | None = None, **more: Any) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
+    def _direct_chunks(self, reply: dict[str, Any]) -> Iterator[bytes]:
+        choice = reply["choice"]
+        yield self._chunk({"content": choice["message"]["content"]}, logprobs=choice["logprobs"])
+        yield self._chunk({}, finish_reason=choice["finish_reason"])
+        options = self._request.stream_options
+        if options is not None and options.include_usage:
+            content = {**self._head("chat.completion.chunk"), "choices": [], "usage": reply["usage"]}
+            yield format_sse_event(data_str=json.dumps(content))
+
+    def _chunk(
+        self, delta: dict[str, Any], *, finish_reason: str | None = None, logprobs: object = None, **more: Any
+    ) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": logprobs}
         return format_sse_event(
             data_str=json.dumps({**self._head("chat.completion.chunk"), "choices": [choice], **more})
         )

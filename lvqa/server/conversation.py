@@ -56,12 +56,18 @@ def read_conversation(chat: ChatRequest, folders: ServedFolders) -> Conversation
         options=list(options),
         history=list(_earlier(turns[:-1])),
         image=image_url(images[0], folders) if images else None,
-        voice=_sound_url(sounds[0]) if sounds else None,
+        voice=sound_url(sounds[0]) if sounds else None,
         frames=chat.lvqa.frames,
         method=chat.lvqa.method,
     )
-    videos = [part for turn in turns for part in parts_of(turn) if part.video_url is not None or part.file is not None]
+    videos = video_parts(chat)
     return Conversation(request, videos[-1] if videos else None)
+
+
+def video_parts(chat: ChatRequest) -> list[Part]:
+    """Return the parts of all messages that show a video, in their order."""
+    parts = [part for message in chat.messages for part in parts_of(message)]
+    return [part for part in parts if part.video_url is not None or part.file is not None]
 
 
 def parts_of(message: Message) -> list[Part]:
@@ -107,7 +113,8 @@ def image_url(part: Part, folders: ServedFolders) -> str:
     return f"data:{kind};base64,{base64.b64encode(Path(path).read_bytes()).decode()}"
 
 
-def _sound_url(part: Part) -> str:
+def sound_url(part: Part) -> str:
+    """Return a sound as a data: URL."""
     sound = part.input_audio
     assert sound is not None
     if sound.format not in AUDIO_TYPES:
