@@ -96,7 +96,7 @@ class Answerer:
             on_answer: Called as answers are given.
         """
         keys = [
-            (self, q.text, q.options, q.answer, q.subtitles, MediaKey.of(q), tuple(seconds))
+            (self, q.text, q.history, q.options, q.answer, q.subtitles, MediaKey.of(q), tuple(seconds))
             for q, seconds in zip(questions, times, strict=True)
         ]
         known: dict[object, ModelOutput] = {key: session.outputs[key] for key in keys if key in session.outputs}

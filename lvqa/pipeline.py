@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from lvqa.answering import Answerer
 from lvqa.caveats import find_caveats
+from lvqa.client import connect
 from lvqa.components import check_settings, has_probabilities, reranker_of, selector_of
 from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.costs import CostMeter, split_cost
@@ -41,6 +42,8 @@ class LongVideoQA:
     >>> answer.text, answer.evidence[0].start_seconds
     """
 
+    connect = staticmethod(connect)
+
     def __init__(
         self,
         model: Model,
@@ -49,6 +52,7 @@ class LongVideoQA:
         progress: Progress | None = None,
         sessions: SessionCache | None = None,
         answer_format: AnswerFormat | None = None,
+        on_selected: Callable[..., None] = lambda *_: None,
     ) -> None:
         """Make a pipeline over a loaded model; `LongVideoQA.load` loads it too.
 
@@ -58,11 +62,12 @@ class LongVideoQA:
             progress: Called as work goes on, with the stage, how many pairs are done, and of how many.
             sessions: The sessions that pipelines over one model share; see `with_config`.
             answer_format: How answers are asked for and read, where a protocol of a benchmark governs them.
+            on_selected: Called before questions are answered, with the rankings and the frames of each.
         """
         check_settings(config)
         self.model, self.config = model, config
         self.store = Store(config.store.folder)
-        self.progress = progress or (lambda *_: None)
+        self.progress, self._on_selected = progress or (lambda *_: None), on_selected
         self._sessions = sessions or SessionCache(config.store.memory_mib << 20)
         self.spec = IndexSpec.of(model, config)
         self.indexer = VideoIndexer(model, self.spec, config.video, self.open)
@@ -221,6 +226,7 @@ class LongVideoQA:
                 for question, ranking in zip(questions, rankings, strict=True)
             ]
             selections = [selector.select(of_question) for of_question in inputs]
+        self._on_selected(rankings, selections)
         with meter.stage("answer"):
             times = [selected.times_seconds for selected in selections]
             outputs = self._answerer.answer(self.model, session, questions, times, on_answer=self._on_answer)
@@ -235,12 +241,7 @@ class LongVideoQA:
         ]
 
     def index(self, path: str | Path, *, rebuild: bool = False) -> IndexUse:
-        """Build the video's index, or find it in the store.
-
-        Args:
-            path: The video file.
-            rebuild: Build it even if it is there.
-        """
+        """Build the video's index, or find it in the store; with `rebuild` build it even if it is there."""
         with self.open(path) as session:
             return self._index(session, CostMeter(self.model.counts), rebuild=rebuild, must_save=True)
 

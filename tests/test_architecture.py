@@ -17,7 +17,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 MAX_MODULE_LINES, MAX_FUNCTION_LINES, MAX_MEDIAN_FUNCTION_LINES, MAX_PIPELINE_LINES = 400, 60, 8, 300
 
 MODEL_MODULES = {
-    *("models", "profiling", "embedding", "rerank", "answering", "pipeline", "retrieval", "session"),
+    *("models", "profiling", "embedding", "rerank", "answering", "direct", "pipeline", "retrieval", "session"),
     "visual_tokens",
 }
 
@@ -37,9 +37,13 @@ LIBRARIES = {
     "jinja2": {"report"},
     "PIL": {"image"},
     "filelock": {"evaluation"},
-    "cachetools": {"models", "session", "video"},
+    "cachetools": {"models", "server", "session", "video"},
     "lmms_eval": {"lmms"},
     "torchvision": set(),
+    "fastapi": {"server"},
+    "starlette": {"server"},
+    "uvicorn": {"server"},
+    "pydantic": {"server"},
 }
 
 # module -> the modules that it may import. The package itself (its lazy names) is the module "lvqa".
@@ -82,7 +86,17 @@ ARROWS = {
     "indexing": SESSION | {"caveats", "index_steps"},
     "components": {"config", "plugins", "records", "rerank", "selection", "validation", "video"},
     "pipeline": SESSION
-    | {"answering", "caveats", "components", "index_steps", "indexing", "platforms", "protocols", "retrieval"},
+    | {
+        "answering",
+        "caveats",
+        "client",
+        "components",
+        "index_steps",
+        "indexing",
+        "platforms",
+        "protocols",
+        "retrieval",
+    },
     "library": {
         *("caveats", "components", "config", "index", "index_steps", "indexing", "node_check", "pipeline", "records"),
         *("rerank", "session", "validation", "video", "workers"),
@@ -97,6 +111,26 @@ ARROWS = {
     "report": {"datasets", "evaluation", "files", "image", "diagnostics", "protocols", "records", "video"},
     "profiling": SESSION | {"answering", "rerank", "startup"},
     "synthetic": {"records"},
+    "client": {"records", "validation"},
+    "direct": {"answering", "audio", "components", "models", "pairs", "pipeline", "records", "visual_tokens"},
+    "output": {"config", "library", "records"},
+    "server": {
+        "direct",
+        *(
+            "concurrency",
+            "config",
+            "evaluation",
+            "image",
+            "index",
+            "indexing",
+            "letters",
+            "library",
+            "output",
+            "pipeline",
+        ),
+        "provenance",
+        *("records", "report", "selection", "validation", "video"),
+    },
     "lvqa": {"pipeline", "records"},
 }
 # The command line may import every module; nothing may import it.

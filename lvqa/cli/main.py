@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "ask": "ask:ask",
     "search": "search:search",
+    "serve": "serve:serve",
     "index": "index:index",
     "eval": "evaluate:evaluate",
     "report": "evaluate:report",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lvqa.records import Counts, LvqaError
 
@@ -44,6 +44,8 @@ class Model(Protocol):
     time_encoding: str
     """The encoding of a frame's time that suits the model best, as `answer.time_encoding` names it."""
 
+    tokenizer: Any
+    """The library's tokenizer, as it was loaded."""
     lm_head: LMHead
     """The final norm and the language head."""
 
@@ -148,8 +150,18 @@ class Model(Protocol):
         """
         ...
 
-    def generate(self, prompt: Prompt, *, max_new_tokens: int = ..., prefix: PrefixKV | None = ...) -> str:
-        """Return the greedy reply; with a prefix the prompt is what follows it."""
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        max_new_tokens: int = ...,
+        prefix: PrefixKV | None = ...,
+        on_token: Callable[[int, Tensor], None] = ...,
+    ) -> str:
+        """Return the greedy reply; with a prefix the prompt is what follows it.
+
+        `on_token` gets each token, the one that ends the reply too, and the logits of all, (vocabulary,).
+        """
         ...
 
 

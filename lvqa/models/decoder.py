@@ -207,11 +207,7 @@ class Decoder(Exclusive, ABC):
         return PATCHES_PER_TOKEN * math.prod(self.token_grid(height, width))
 
     def encode_audio(self, samples: np.ndarray) -> AudioTokens:
-        """Return the audio tokens of (samples,) float32 at the rate of `lvqa.audio`.
-
-        Raises:
-            LvqaError: The model does not hear.
-        """
+        """Return the audio tokens of (samples,) float32 at the rate of `lvqa.audio`; LvqaError if it does not hear."""
         raise LvqaError(f"model {self.name!r} does not hear; ask in words, or ask a Qwen2.5-Omni")
 
     @exclusive
@@ -302,13 +298,18 @@ class Decoder(Exclusive, ABC):
         return self.lm_head.logits(self._forward.final_norm(states), tokens)
 
     @exclusive
-    def generate(self, prompt: Prompt, *, max_new_tokens: int = 64, prefix: PrefixKV | None = None) -> str:
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        max_new_tokens: int = 64,
+        prefix: PrefixKV | None = None,
+        on_token: Callable[[int, Tensor], None] = lambda *_: None,
+    ) -> str:
         """Return the reply, chosen greedily token by token, without special tokens.
 
-        Args:
-            prompt: The whole prompt, or what follows its prefix.
-            max_new_tokens: The bound on the reply.
-            prefix: What was read of the prompt before.
+        `on_token` gets each token, the one that ends the reply too, and the logits of all, (vocabulary,). The other
+        arguments are those of `reply_log_probs`.
         """
         batch, cache, states = self._begin_reply(prompt, prefix)
         position = int(batch.positions.max())
@@ -316,12 +317,13 @@ class Decoder(Exclusive, ABC):
         stop_ids = self._stop_ids()
         for _ in range(max_new_tokens):
             check_stop()
-            token = self.library.lm_head(states[:, -1]).argmax(-1)  # (1,)
+            logits = self.library.lm_head(states[:, -1])  # (1, vocabulary)
+            token = logits.argmax(-1)
+            on_token(int(token), logits[0])
             if int(token) in stop_ids:
                 break
             reply.append(int(token))
-            position += 1
-            states = self._forward.decode_step(token[:, None], position, cache)
+            states = self._forward.decode_step(token[:, None], position + len(reply), cache)
         self.counts.tokens_prefilled += batch.ids.shape[1]
         return self.tokenizer.decode(reply, skip_special_tokens=True).strip()  # type: ignore[no-any-return]
 
@@ -332,14 +334,13 @@ class Decoder(Exclusive, ABC):
         The prompt, or what follows its prefix, is processed once for all of them.
         """
         batch, cache, states = self._begin_reply(prompt, prefix)
-        first = states.expand(len(replies), -1, -1)
+        states = states.expand(len(replies), -1, -1)
         cache.batch_repeat_interleave(len(replies))
         tokens = [torch.tensor([*self._chat.text_ids(reply), self.tokenizer.eos_token_id]) for reply in replies]
         ids = pad_sequence(tokens, batch_first=True, padding_value=-1).to(self.device)  # (replies, longest)
-        states = first
         if ids.shape[1] > 1:  # else all replies are empty, and end at once
             following = self._forward.decode_step(ids[:, :-1].clamp(min=0), int(batch.positions.max()) + 1, cache)
-            states = torch.cat([first, following], dim=1)
+            states = torch.cat([states, following], dim=1)
         log_probs: Tensor = self.library.lm_head(states).float().log_softmax(-1)
         self.counts.tokens_prefilled += batch.ids.shape[1] + sum(map(len, tokens))
         return log_probs.gather(-1, ids.clamp(min=0)[..., None]).squeeze(-1).masked_fill(ids < 0, 0).sum(1)
