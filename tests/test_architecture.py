@@ -74,6 +74,8 @@ ARROWS = {
     "letters": {"records"},
     "temporal": {"records"},
     "retrieval": SESSION | {"rerank", "selection", "temporal"},
+    "gate": SESSION,
+    "looking": SESSION | {"answering", "caveats", "selection"},
     "provenance": {"config"},
     "caveats": {"models", "records", "session"},
     "index_steps": SESSION,
@@ -81,7 +83,18 @@ ARROWS = {
     "indexing": SESSION | {"caveats", "index_steps"},
     "components": {"config", "plugins", "records", "rerank", "selection", "validation", "video"},
     "pipeline": SESSION
-    | {"answering", "caveats", "components", "index_steps", "indexing", "platforms", "protocols", "retrieval"},
+    | {
+        "answering",
+        "caveats",
+        "components",
+        "gate",
+        "index_steps",
+        "indexing",
+        "looking",
+        "platforms",
+        "protocols",
+        "retrieval",
+    },
     "library": {
         *("caveats", "components", "config", "index", "index_steps", "indexing", "node_check", "pipeline", "records"),
         *("rerank", "session", "validation", "video", "workers"),

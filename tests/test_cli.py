@@ -231,6 +231,8 @@ KEYS = [
         "option_scores",
         "method",
         "time_read",
+        "question_kind",
+        "looked_again",
         "frames_budget",
         "frames",
     ),

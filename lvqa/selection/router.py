@@ -79,6 +79,10 @@ class RouterSelector:
     def uses_reading(self) -> bool:
         return self._other().uses_reading
 
+    @property
+    def uses_kind(self) -> bool:
+        return self._other().uses_kind
+
     def select(self, inputs: SelectorInput) -> FrameSelection:
         whole = UniformSelector(uniform=self.uniform)
         return (whole if is_about_whole(inputs.question_text) else self._other()).select(inputs)
