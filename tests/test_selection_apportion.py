@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvqa.records import LvqaError
@@ -47,6 +47,7 @@ def dhondt(votes, seats, room):
     return {party: winners.count(party) for party in votes if party in winners}
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.integers(0, 29), st.floats(0.2, 1), min_size=4, max_size=8), st.sampled_from([16, 32, 64]))
 def test_clips_get_frames_by_dhondts_rule(confidences, budget):
     times = frames_of(confidences, budget, **NO_WHOLE)
@@ -64,6 +65,16 @@ def test_without_proportion_the_best_four_are_alike():
     confidences = {3: 1.0, 9: 0.4, 15: 0.3, 21: 0.2, 27: 0.1}
     alike = frames_of(confidences, 16, proportional=False, **NO_WHOLE)
     assert clips_of(alike) == dict.fromkeys((3, 9, 15, 21), 4)
+
+
+@pytest.mark.parametrize("budget", [16, 32, 64])
+def test_with_all_switches_off_it_is_freeret(budget):
+    rng = np.random.default_rng(budget)
+    off = dict.fromkeys(("named_times", "proportional", "order", "occurrence", "whole"), False)
+    for scores in rng.random((20, NUM_CLIPS)):
+        arguments = {"scores": scores.repeat(CLIP_SECONDS), "clip_ids": np.arange(NUM_CLIPS).repeat(CLIP_SECONDS)}
+        inputs = SelectorInput(np.arange(NUM_CLIPS * CLIP_SECONDS), budget, **arguments)
+        assert make_selector("apportion", off).select(inputs) == make_selector("freeret").select(inputs)
 
 
 @pytest.mark.parametrize("budget", [16, 32, 64])
