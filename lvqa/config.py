@@ -143,6 +143,8 @@ class SelectionConfig(Section):
     """How method uniform spaces its frames."""
     read_times: bool = True
     """Tell a method that uses it what the question says about time ("at 21:40"), which is then in the answer too."""
+    smooth_seconds: PositiveFloat | None = None
+    """Smooth the clips' scores in time, by a Gaussian of this standard deviation; null leaves them as they are."""
     gate: bool = False
     """Ask the model whether the question is about one moment, an order of events or the whole video, for a method that
     uses it."""

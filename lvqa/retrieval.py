@@ -103,14 +103,16 @@ class Retriever:
             ranking: The question's ranking, if the selector needs scores.
             kind: What the model takes the question to be about, if it was asked.
             selector: It says whether it needs the vectors of the index, and uses what the question says about time.
-            settings: `frames` are to be selected, and with `read_times` the question's time is read.
+            settings: `frames` are to be selected, with `read_times` the question's time is read, and with
+                `smooth_seconds` scores are smoothed.
         """
         times, features = session.grid.times_seconds, None
         if selector.needs_features:
             index = self._searched_index(session)
             features = frame_features(times, index.clips, index.vectors)
         is_read = selector.uses_reading and settings.read_times
-        of_frames = frame_scores(times, ranking.candidates if ranking else ())
+        candidates = ranking.candidates if ranking else ()
+        of_frames = frame_scores(times, candidates, smooth_seconds=settings.smooth_seconds)
         return SelectorInput(
             times,
             settings.frames,

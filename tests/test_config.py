@@ -67,6 +67,7 @@ def test_defaults_are_those_of_the_design():
             "frames_per_clip": None,
             "uniform": "midpoint",
             "read_times": True,
+            "smooth_seconds": None,
             "gate": False,
             "scores": None,
             "options": {},
