@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lvqa import prompts
+from lvqa.config import AnswerConfig
 from lvqa.costs import CostMeter, split_cost
 from lvqa.letters import named_letter
 from lvqa.models import Model
@@ -63,6 +64,19 @@ class Answerer:
     max_new_tokens: int = 64
     format: AnswerFormat | None = None
 
+    @classmethod
+    def of(cls, model: Model, settings: AnswerConfig, format: AnswerFormat | None = None) -> Answerer:
+        """Return how a model answers under these settings; what they leave open is as the model's own config says."""
+        # Others show the frames as one video, without their times in words.
+        time_encoding = model.time_encoding if format is None else "mrope"
+        return cls(
+            format=format,
+            time_encoding=settings.time_encoding or time_encoding,
+            packing=settings.packing or model.answer_packing,
+            mode=settings.mode or model.answer_mode,
+            max_new_tokens=settings.max_new_tokens,
+        )
+
     def answer(
         self,
         model: Model,
@@ -103,6 +117,10 @@ class Answerer:
             shares = split_cost(meter.cost, len(outputs))
             session.outputs.update(zip(new, map(_with_share, outputs, shares), strict=True))
         return [session.outputs[key] for key in keys]
+
+    def gives_confidence(self, question: Question) -> bool:
+        """Return whether the answer to a question has the probabilities of its options: no generated one has."""
+        return bool(question.options) and self.format is None and self.mode != "text"
 
     def answer_requests(
         self,

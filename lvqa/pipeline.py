@@ -14,13 +14,15 @@ from lvqa.caveats import find_caveats
 from lvqa.components import check_settings, has_probabilities, reranker_of, selector_of
 from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.costs import CostMeter, split_cost
+from lvqa.gate import ask_kinds
 from lvqa.index import Store
 from lvqa.index_steps import VideoIndexer
 from lvqa.indexing import Progress, build_here
+from lvqa.looking import Looker
 from lvqa.models import Model, load_model
 from lvqa.platforms import require_unix
 from lvqa.protocols import AnswerFormat
-from lvqa.records import Answer, Candidate, IndexUse, Question, Ranking, SearchResult, Video
+from lvqa.records import Answer, Candidate, IndexUse, Question, QuestionKind, Ranking, SearchResult, Video
 from lvqa.retrieval import Retriever
 from lvqa.session import IndexSpec, SessionCache, VideoSession
 from lvqa.validation import check_count, check_question, option_texts
@@ -65,15 +67,8 @@ class LongVideoQA:
         self.retriever = Retriever(model, reranker_of(config, layout=model.rerank_layout), config, self.spec)
         self._find_caveats = partial(find_caveats, model, has_probabilities=has_probabilities(config))
         self._answer_format = answer_format
-        # Others show the frames as one video, without their times in words.
-        time_encoding = model.time_encoding if answer_format is None else "mrope"
-        self._answerer = Answerer(
-            format=answer_format,
-            time_encoding=config.answer.time_encoding or time_encoding,
-            packing=config.answer.packing or model.answer_packing,
-            mode=config.answer.mode or model.answer_mode,
-            max_new_tokens=config.answer.max_new_tokens,
-        )
+        answerer = Answerer.of(model, config.answer, answer_format)
+        self._looker = Looker(model, answerer, config.answer.look_again, self._on_answer)
 
     @classmethod
     def load(
@@ -192,10 +187,10 @@ class LongVideoQA:
         Returns:
             An answer to each question, with an even share of what the call cost.
         """
-        config = self.config if selection is None else dataclasses.replace(self.config, selection=selection)
-        method = method or config.method
+        selection, method = selection or self.config.selection, method or self.config.method
+        selection = dataclasses.replace(selection, frames=check_count(selection.frames if frames is None else frames))
+        config = dataclasses.replace(self.config, selection=selection)
         selector = selector_of(config, method)
-        budget = check_count(config.selection.frames if frames is None else frames)
         for question in questions:
             check_question(question)
         if not questions:
@@ -208,25 +203,26 @@ class LongVideoQA:
         is_searched = selector.needs_scores or selector.needs_features
         use = self._index(session, meter) if is_searched else None
         rankings: Sequence[Ranking | None] = [None for _ in questions]
+        kinds: Sequence[QuestionKind | None] = [None for _ in questions]
         if selector.needs_scores:
             rankings = self._rank(session, questions, meter)
+        if selection.gate and selector.uses_kind:
+            kinds = ask_kinds(self.model, session, questions, meter)
         with meter.stage("select"):
-            selections = [
-                selector.select(self.retriever.selector_input(session, question, ranking, selector, budget))
-                for question, ranking in zip(questions, rankings, strict=True)
-            ]
-        with meter.stage("answer"):
-            times = [selected.times_seconds for selected in selections]
-            outputs = self._answerer.answer(self.model, session, questions, times, on_answer=self._on_answer)
-        caveats = [self._find_caveats(session, use, *pair) for pair in zip(rankings, selections, strict=True)]
-        call: dict[str, Any] = {"model": self.model.name, "method": method, "frames_budget": budget, "index": use}
+            known = zip(questions, rankings, kinds, strict=True)
+            inputs = [self.retriever.selector_input(session, *of_one, selector, selection) for of_one in known]
+        looks = self._looker.look(session, questions, selector, inputs, meter)
+        call = {"model": self.model.name, "method": method, "frames_budget": selection.frames, "index": use}
         seconds = {stage: total / len(questions) for stage, total in meter.seconds.items()}
-        return [
-            Answer.of(question, output, selected, ranking, caveat, **call, counts=share.counts, seconds=dict(seconds))
-            for question, output, selected, ranking, caveat, share in zip(
-                questions, outputs, selections, rankings, caveats, split_cost(meter.cost, len(questions)), strict=True
-            )
-        ]
+        answers, shares = [], split_cost(meter.cost, len(questions))
+        for i, (question, look) in enumerate(zip(questions, looks, strict=True)):
+            own: dict[str, Any] = {
+                **{"time_read": inputs[i].time_read, "question_kind": kinds[i], "looked_again": look.looked_again},
+                **{"counts": shares[i].counts, "seconds": dict(seconds)},
+            }
+            caveats = self._find_caveats(session, use, rankings[i], look.selection, look.notes)
+            answers.append(Answer.of(question, look.output, look.selection, rankings[i], caveats, **call, **own))
+        return answers
 
     def index(self, path: str | Path, *, rebuild: bool = False) -> IndexUse:
         """Build the video's index, or find it in the store.

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lvqa import prompts
-from lvqa.config import Config
+from lvqa.config import Config, SelectionConfig
 from lvqa.costs import CostMeter, split_cost
 from lvqa.index import ClipIndex
 from lvqa.models import Model
-from lvqa.records import Candidate, Question, Ranking
+from lvqa.records import Candidate, Question, QuestionKind, Ranking
 from lvqa.rerank import Reranker, RerankRequest
 from lvqa.selection import Selector, SelectorInput, frame_features, frame_scores
 from lvqa.session import IndexSpec, MediaKey, OnPairs, VideoSession, query_media
+from lvqa.temporal import read_temporal
 
 if TYPE_CHECKING:
     from lvqa.models.prompt import Prompt
@@ -86,7 +87,13 @@ class Retriever:
         return self._reranker.rerank(self._model, [request])[0]
 
     def selector_input(
-        self, session: VideoSession, question: Question, ranking: Ranking | None, selector: Selector, budget: int
+        self,
+        session: VideoSession,
+        question: Question,
+        ranking: Ranking | None,
+        kind: QuestionKind | None,
+        selector: Selector,
+        settings: SelectionConfig,
     ) -> SelectorInput:
         """Return what a selector sees: the frame grid, and what is known about each frame.
 
@@ -94,17 +101,21 @@ class Retriever:
             session: The open video.
             question: What is asked.
             ranking: The question's ranking, if the selector needs scores.
-            selector: It says whether it needs the vectors of the index.
-            budget: How many frames are to be selected.
+            kind: What the model takes the question to be about, if it was asked.
+            selector: It says whether it needs the vectors of the index, and uses what the question says about time.
+            settings: `frames` are to be selected, with `read_times` the question's time is read, and with
+                `smooth_seconds` scores are smoothed.
         """
         times, features = session.grid.times_seconds, None
         if selector.needs_features:
             index = self._searched_index(session)
             features = frame_features(times, index.clips, index.vectors)
-        of_frames = frame_scores(times, ranking.candidates if ranking else ())
+        is_read = selector.uses_reading and settings.read_times
+        candidates = ranking.candidates if ranking else ()
+        of_frames = frame_scores(times, candidates, smooth_seconds=settings.smooth_seconds)
         return SelectorInput(
             times,
-            budget,
+            settings.frames,
             scores=of_frames.scores,
             clip_ids=of_frames.clip_ids,
             pair_ids=session.grid.pair_ids,
@@ -114,6 +125,8 @@ class Retriever:
             video_name=question.video_id or session.video.path.stem,
             question_id=question.id or question.text,
             question_text=question.text,
+            reading=read_temporal(question.text, session.video.duration_seconds) if is_read else None,
+            question_kind=None if kind is None else kind.probabilities,
             evidence_seconds=question.evidence_seconds,
         )
 

@@ -16,7 +16,7 @@ from synthetic_truth import events_of, short_name, twenty_scripts
 
 from lvqa.synthetic.drawing import draw
 from lvqa.synthetic.questions import ask_about
-from lvqa.synthetic.script import EVENTS, Shot, Take, VideoScript, frame_at, write_script
+from lvqa.synthetic.script import EVENTS, Shot, Take, Variety, VideoScript, frame_at, write_script
 from lvqa.synthetic.world import WIDTH
 
 PASSING = 1.25
@@ -63,6 +63,28 @@ def test_takes_fill_the_video_and_cuts_and_events_lie_on_frames(seed, minutes):
         for shot, following in pairwise(take.shots):
             assert shot.end_seconds == following.start_seconds
             assert min(s.end_seconds - s.start_seconds for s in take.shots) >= 5
+
+
+@pytest.mark.parametrize(("takes", "name"), [((3, 3), "film000704-3s"), ((120, 120), "film000704-120s")])
+def test_takes_are_as_long_as_they_are_wanted(takes, name):
+    script = write_script(704, 20, Variety(takes))
+    lengths = [take.end_seconds - take.start_seconds for take in script.takes]
+    assert set(lengths) == {takes[0]} and sum(lengths) == 1200
+    assert script.key == name and write_script(704, 20, Variety((2.5, 9))).key == "film000704-2.5to9s"
+    questions = ask_about(script, 12)
+    assert len({question.text for question in questions}) == 12
+    assert all(question.evidence_seconds[1] <= 1200 for question in questions)
+
+
+def test_lookalikes_make_more_scenes_alike_and_are_in_the_name():
+    def most_common(lookalikes):
+        script = write_script(704, 60, Variety(lookalikes=lookalikes))
+        scenes = [take.shots[0].scene for take in script.takes]
+        return max(Counter(scene.place for scene in scenes).values()) / len(scenes)
+
+    assert most_common(0) < 0.25 < most_common(1) < 0.5 < most_common(2)
+    assert write_script(704, 20, Variety(lookalikes=2)).key == "film000704-2x"
+    assert write_script(704, 20, Variety()) == write_script(704, 20)
 
 
 def test_things_of_a_scene_differ_in_colour_and_shape(scripts):

@@ -12,7 +12,7 @@ from synthetic_truth import mean_difference
 
 from lvqa.records import LvqaError
 from lvqa.synthetic.drawing import draw
-from lvqa.synthetic.script import write_script
+from lvqa.synthetic.script import Variety, write_script
 from lvqa.synthetic.videos import make_videos, write_video
 from lvqa.synthetic.world import HEIGHT, WIDTH
 from lvqa.video import inspect_video, read_frames
@@ -88,6 +88,10 @@ def test_an_interrupted_video_leaves_no_file(tmp_path):
         ({"num_questions": 0}, "questions must be 1 or more, got 0"),
         ({"num_questions": 3000, "seed": 8}, "room for"),
         ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"variety": Variety((5, 4))}, "take_seconds must be the shortest and the longest in seconds"),
+        ({"variety": Variety((float("nan"), 4))}, "take_seconds must be"),
+        ({"variety": Variety((0.5, 4))}, "the shortest at least 2, got 0.5 and 4"),
+        ({"variety": Variety(lookalikes=-1)}, "lookalikes must be 0 to 10, got -1"),
     ],
 )
 def test_bad_numbers_are_refused_before_anything_is_written(tmp_path, changes, message):

@@ -10,7 +10,7 @@ from lvqa.cli.terminal import one_line
 
 if TYPE_CHECKING:
     from lvqa.config import Config
-    from lvqa.records import Answer, Candidate, Caveats, Video
+    from lvqa.records import Answer, Candidate, Caveats, QuestionKind, Video
 
 EVIDENCE_LINES = 5
 
@@ -41,6 +41,13 @@ def caveats_json(caveats: Caveats) -> dict[str, object]:
     return {"warnings": caveats.warnings, "frames_substituted": caveats.frames_substituted}
 
 
+def kind_json(kind: QuestionKind | None) -> dict[str, float] | None:
+    """Return what the model takes a question to be about as an object of the JSON that commands print."""
+    from lvqa.records import QUESTION_KINDS
+
+    return None if kind is None else dict(zip(QUESTION_KINDS, kind.probabilities, strict=True))
+
+
 def answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, object]:
     """Return the answer as an object of the JSON that commands print, with the evidence that is to be printed."""
     use = answer.index
@@ -55,6 +62,9 @@ def answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, obje
         "option": answer.option,
         "option_scores": answer.option_scores,
         "method": answer.method,
+        "time_read": answer.time_read,
+        "question_kind": kind_json(answer.question_kind),
+        "looked_again": answer.looked_again,
         "frames_budget": answer.frames_budget,
         "frames": [
             {"time_seconds": seconds, "substituted": seconds in answer.caveats.substituted_seconds}
@@ -89,12 +99,18 @@ def answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
     if answer.option_scores:
         scores = zip(answer.question.letters, answer.option_scores, strict=True)
         lines += ["", "options   " + "  ".join(f"{letter} {score:.2f}" for letter, score in scores)]
+    if answer.time_read:
+        lines += [f"time read from the question: {answer.time_read}"]
+    if answer.question_kind is not None:
+        lines += [f"the question is about: {answer.question_kind.text}"]
     for i, candidate in enumerate(evidence[:EVIDENCE_LINES]):
         num_frames = len(answer.frames_of(candidate))
         seen = f"  {counted(num_frames, 'frame')} shown" if num_frames else "  not shown"
         lines += [("evidence  " if i == 0 else " " * 10) + candidate_line(candidate) + seen]
     frames = str(len(answer.frames))
-    if 0 < len(answer.frames) < answer.frames_budget:
+    if answer.looked_again is not None:
+        frames += " (looked again)" if answer.looked_again else " (sure at the first look)"
+    elif 0 < len(answer.frames) < answer.frames_budget:
         frames += " (the video has no more)" if answer.method in SELECTORS else " (the method chose no more)"
     lines += [f"frames    {frames}: " + " ".join(map(clock, answer.frames)), f"cost      {_cost_text(answer)}"]
     return "\n".join(lines)

@@ -134,7 +134,14 @@ def _make_missing_videos(config: RunConfig, *, quiet: bool) -> None:
             f"benchmark.make would overwrite the questions in {folder}, which are not about synthetic videos"
         )
     make_videos_with_progress(
-        folder, num_videos=make.videos, minutes=make.minutes, num_questions=make.questions, seed=make.seed, quiet=quiet
+        folder,
+        num_videos=make.videos,
+        minutes=make.minutes,
+        num_questions=make.questions,
+        seed=make.seed,
+        take_seconds=make.take_seconds,
+        lookalikes=make.lookalikes,
+        quiet=quiet,
     )
 
 

@@ -23,11 +23,21 @@ TINY_WARNING = (
 
 
 def make_videos_with_progress(
-    folder: Path, *, num_videos: int, minutes: float, num_questions: int, seed: int, quiet: bool
+    folder: Path,
+    *,
+    num_videos: int,
+    minutes: float,
+    num_questions: int,
+    seed: int,
+    take_seconds: tuple[float, float] | None = None,
+    lookalikes: float = 1.0,
+    quiet: bool,
 ) -> list[Path]:
     """Call `lvqa.synthetic.videos.make_videos` and report its progress."""
+    from lvqa.synthetic.script import USUAL, Variety
     from lvqa.synthetic.videos import make_videos
 
+    variety = Variety(take_seconds or USUAL.take_seconds, lookalikes)
     seconds = 0
     with Progress(quiet=quiet) as progress:
 
@@ -37,7 +47,13 @@ def make_videos_with_progress(
             progress("make videos", seconds, max(seconds, math.ceil(minutes * 60) * num_videos))
 
         return make_videos(
-            folder, num_videos=num_videos, minutes=minutes, num_questions=num_questions, seed=seed, on_second=on_second
+            folder,
+            num_videos=num_videos,
+            minutes=minutes,
+            num_questions=num_questions,
+            seed=seed,
+            variety=variety,
+            on_second=on_second,
         )
 
 
@@ -53,14 +69,44 @@ def make_videos_with_progress(
     show_default=True,
     help="Seed of the first video, the next one has the next seed; seeds from 900000 are held out from training.",
 )
+@click.option(
+    "--take-seconds",
+    type=(float, float),
+    metavar="FROM TO",
+    help="The shortest and the longest scene in seconds.  [default: 8 40]",
+)
+@click.option(
+    "--lookalikes",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="How many times as likely a scene has the video's favourite place and things.",
+)
 @click.option("--quiet", is_flag=True, help="Print no progress.")
-def make_videos(*, folder: Path, videos: int, minutes: float, questions: int, seed: int, quiet: bool) -> None:
+def make_videos(
+    *,
+    folder: Path,
+    videos: int,
+    minutes: float,
+    questions: int,
+    seed: int,
+    take_seconds: tuple[float, float] | None,
+    lookalikes: float,
+    quiet: bool,
+) -> None:
     """Make synthetic videos and questions about them.
 
     They are written in LVBench's layout: the videos into DIR/videos, the questions into DIR/video_info.meta.jsonl.
     """
     paths = make_videos_with_progress(
-        folder, num_videos=videos, minutes=minutes, num_questions=questions, seed=seed, quiet=quiet
+        folder,
+        num_videos=videos,
+        minutes=minutes,
+        num_questions=questions,
+        seed=seed,
+        take_seconds=take_seconds,
+        lookalikes=lookalikes,
+        quiet=quiet,
     )
     for path in paths:
         click.echo(one_line(path))

@@ -53,6 +53,10 @@ class SyntheticVideos(Section):
     """How many questions each video has."""
     seed: int = 900_000
     """The seed of the first video; from 900000 on they are held out."""
+    take_seconds: tuple[FiniteFloat, FiniteFloat] | None = None
+    """The shortest and the longest scene; null: 8 to 40."""
+    lookalikes: FiniteFloat = 1.0
+    """How many times as likely a scene has the video's favourite place and things."""
 
 
 DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import os
@@ -14,11 +15,25 @@ import numpy as np
 from lvqa.plugins import run_checks
 from lvqa.records import LvqaError
 from lvqa.selection.protocol import Selector, SelectorInput
+from lvqa.temporal import TemporalReading
 
 BUDGETS = (1, 2, 3, 16, 32, 64)
 DIMENSIONS = 6
 SUBPROCESS_TIMEOUT_SECONDS = 120
 """How long another process may take to choose."""
+
+READINGS = (
+    None,
+    TemporalReading(),
+    TemporalReading(spans=((20.0, 20.0),), relation="after"),
+    TemporalReading(spans=((5.0, 30.0), (7.5, 7.5), (9e8, 9e8)), position="end"),
+    TemporalReading(position="beginning", occurrence="last"),
+    TemporalReading(occurrence="first", relation="before"),
+)
+"""What may have been read of a question's time: not read, nothing, moments, spans that overlap, a time past the end."""
+
+QUESTION_KINDS = (None, *np.eye(3), np.array([0.2, 0.3, 0.5]))
+"""What the model may take a question to be about: not asked, sure of each kind, unsure."""
 
 Make = Callable[[], Selector]
 
@@ -62,7 +77,14 @@ def make_features(kind: str, n: int) -> np.ndarray:
     return unit
 
 
-def make_inputs(n: int, m: int, *, scores: str, features: str | None = None, question_id: str = "q") -> SelectorInput:
+def make_inputs(
+    n: int,
+    m: int,
+    *,
+    scores: str,
+    features: str | None = None,
+    question_id: str = "q",
+) -> SelectorInput:
     """Return an input of n frames, of which m are wanted, in clips of eight; the evidence is the whole video."""
     vectors = None if features is None else make_features(features, n)
     return SelectorInput(
@@ -84,7 +106,17 @@ def inputs_of_all_sizes(selector: Selector, kind: str) -> Iterator[SelectorInput
     shapes = [(n, m) for m in BUDGETS for n in (max(1, m // 2), m, m + 1, 3 * m + 7)]
     feature_kinds = itertools.cycle(("runs", "different", "alike", "zero", "runs"))
     for (n, m), features in zip(shapes, feature_kinds, strict=False):
-        yield make_inputs(n, m, scores=kind, features=features if selector.needs_features else None)
+        inputs = make_inputs(n, m, scores=kind, features=features if selector.needs_features else None)
+        yield from hinted(inputs, reading=selector.uses_reading, kind=selector.uses_kind)
+
+
+def hinted(inputs: SelectorInput, *, reading: bool = True, kind: bool = True) -> Iterator[SelectorInput]:
+    """Yield the input, and it with what may have been read of its question, and what the model may have said of it."""
+    yield inputs
+    if reading:
+        yield from (dataclasses.replace(inputs, reading=value) for value in READINGS)
+    if kind:
+        yield from (dataclasses.replace(inputs, question_kind=value) for value in QUESTION_KINDS)
 
 
 def _check_budget(kind: str, make: Make) -> str | None:
@@ -108,12 +140,17 @@ def _check_repetition(make: Make) -> str | None:
 
 
 def _check_declared_needs(make: Make) -> str | None:
-    """Check that `needs_scores` and `needs_features` are true where it can't do without."""
+    """Check that what it needs and uses is declared: other values of what is not must give the same frames."""
     selector = make()
     features = "different" if selector.needs_features else None
     inputs, other = (make_inputs(90, 9, scores=kind, features=features) for kind in ("random", "two-peak"))
     if not selector.needs_scores and selector.select(inputs) != selector.select(other):
         return "needs_scores is false, and other scores give other frames"
+    first = selector.select(inputs)
+    if not selector.uses_reading and any(selector.select(other) != first for other in hinted(inputs, kind=False)):
+        return "uses_reading is false, and another reading of the question's time gives other frames"
+    if not selector.uses_kind and any(selector.select(other) != first for other in hinted(inputs, reading=False)):
+        return "uses_kind is false, and another kind of the question gives other frames"
     if selector.needs_features:
         try:
             selector.select(make_inputs(90, 9, scores="random"))

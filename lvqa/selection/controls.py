@@ -8,22 +8,19 @@ from typing import ClassVar
 import numpy as np
 
 from lvqa.records import FrameSelection, LvqaError
-from lvqa.selection.protocol import SelectorInput, evenly_spaced
+from lvqa.selection.protocol import SelectorInput, TimesOnly, evenly_spaced
 
 CONTROLS = ("oracle", "blind")
 """The names of the selectors that only an evaluation can use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OracleSelector:
+class OracleSelector(TimesOnly):
     """Evenly spaced frames inside the annotated evidence, at least one: an upper bound of what a selector can find.
 
     Whole pairs, as FreeRet chooses them, since a single frame shows no motion; single frames of a span so long that
     pairs would leave most of it out. Evidence that is shorter than the budget gives fewer frames.
     """
-
-    needs_scores: ClassVar[bool] = False
-    needs_features: ClassVar[bool] = False
 
     def select(self, inputs: SelectorInput) -> FrameSelection:
         if inputs.evidence_seconds is None:
@@ -35,11 +32,9 @@ class OracleSelector:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BlindSelector:
+class BlindSelector(TimesOnly):
     """No frames: what the question alone gives away, a lower bound."""
 
-    needs_scores: ClassVar[bool] = False
-    needs_features: ClassVar[bool] = False
     shows_frames: ClassVar[bool] = False
 
     def select(self, inputs: SelectorInput) -> FrameSelection:

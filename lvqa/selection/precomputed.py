@@ -19,7 +19,7 @@ import numpy as np
 from lvqa.plugins import DATA_SUFFIXES
 from lvqa.records import FileKey, FrameSelection, LvqaError, counted, file_key, shorten
 from lvqa.selection.files import Key, read_question_texts, read_scores, read_selections
-from lvqa.selection.protocol import Selector, SelectorInput
+from lvqa.selection.protocol import Selector, SelectorInput, TimesOnly
 
 Entry = TypeVar("Entry")
 
@@ -33,15 +33,13 @@ def is_selection_file(name: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class PrecomputedSelection:
+class PrecomputedSelection(TimesOnly):
     """The frames that a file of selections has for the question: as many as the budget, or fewer, never more.
 
     The file names its questions and counts in seconds (the format `bolt`; `lvqa selections` converts the others to it).
     """
 
     path: Path
-    needs_scores: ClassVar[bool] = False
-    needs_features: ClassVar[bool] = False
 
     def select(self, inputs: SelectorInput) -> FrameSelection:
         """Return the frames of the grid that are nearest to those of the file.
@@ -74,6 +72,16 @@ class PrecomputedScores:
     def needs_features(self) -> bool:
         """What the inner selector declares."""
         return self.inner.needs_features
+
+    @property
+    def uses_reading(self) -> bool:
+        """What the inner selector declares."""
+        return self.inner.uses_reading
+
+    @property
+    def uses_kind(self) -> bool:
+        """What the inner selector declares."""
+        return self.inner.uses_kind
 
     def select(self, inputs: SelectorInput) -> FrameSelection:
         """Return what the inner selector chooses, given the scores of the file.

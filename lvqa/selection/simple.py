@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
 from lvqa.records import FrameSelection
-from lvqa.selection.protocol import ScoreBased, SelectorInput, argsort_descending, seeded_rng
+from lvqa.selection.protocol import ScoreBased, SelectorInput, TimesOnly, argsort_descending, seeded_rng
 from lvqa.validation import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UniformSelector:
+class UniformSelector(TimesOnly):
     """Frames at even distances in time.
 
     midpoint: the middles of M equal parts, of an even grid frame floor((i + 1/2) n / M). linspace: from the first frame
@@ -22,8 +22,6 @@ class UniformSelector:
     """
 
     uniform: Literal["midpoint", "linspace", "interior"] = "midpoint"
-    needs_scores: ClassVar[bool] = False
-    needs_features: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         allowed = ("midpoint", "linspace", "interior")
@@ -39,12 +37,10 @@ class UniformSelector:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RandomSelector:
+class RandomSelector(TimesOnly):
     """Frames at random: the same for the same seed, video and question, in every process."""
 
     seed: int = 0
-    needs_scores: ClassVar[bool] = False
-    needs_features: ClassVar[bool] = False
 
     def select(self, inputs: SelectorInput) -> FrameSelection:
         keys = seeded_rng(self.seed, inputs.video_id, inputs.question_id).random(len(inputs))

@@ -88,11 +88,34 @@ class Take:
 
 
 @dataclass(frozen=True, slots=True)
+class Variety:
+    """How a video differs from the usual ones, which the embedded model was taught."""
+
+    take_seconds: tuple[float, float] = TAKE_SECONDS
+    """The shortest and the longest take, in whole eighths of a second (frames)."""
+    lookalikes: float = 1.0
+    """How many times as likely it is that a scene has the video's favourite place and things, up to always: so much
+    more of the video looks like what a question is about."""
+
+    @property
+    def suffix(self) -> str:
+        """What tells the video's name from that of a usual one with the same seed: "-3s", "-2x", or ""."""
+        shortest, longest = self.take_seconds
+        takes = f"{shortest:g}s" if shortest == longest else f"{shortest:g}to{longest:g}s"
+        parts = (takes if self.take_seconds != TAKE_SECONDS else "", f"{self.lookalikes:g}x")
+        return "".join(f"-{part}" for part in parts if part not in ("", "1x"))
+
+
+USUAL = Variety()
+
+
+@dataclass(frozen=True, slots=True)
 class VideoScript:
     """All that is true of a synthetic video."""
 
     seed: int
     takes: tuple[Take, ...]
+    variety: Variety = USUAL
 
     @property
     def duration_seconds(self) -> float:
@@ -101,27 +124,28 @@ class VideoScript:
     @property
     def key(self) -> str:
         """The video's name in the files of a dataset."""
-        return f"film{self.seed:06d}"
+        return f"film{self.seed:06d}{self.variety.suffix}"
 
 
-def write_script(seed: int, minutes: float) -> VideoScript:
+def write_script(seed: int, minutes: float, variety: Variety = USUAL) -> VideoScript:
     """Sample the script of a video. It depends on the arguments alone, and each cut and event lies on a frame.
 
     Args:
         seed: The random seed. Seeds from `questions.HELD_OUT_SEEDS` on are for evaluation.
         minutes: The duration of the video.
+        variety: What is unusual about the video.
     """
     rng = np.random.default_rng([seed, 1])
-    style = Style.sample(rng)
+    style = Style.sample(rng, variety.lookalikes)
     takes: list[Take] = []
     start, duration = 0.0, minutes * 60
     while start < duration:
-        end = start + _whole_frames(rng.uniform(*TAKE_SECONDS))
+        end = start + _whole_frames(rng.uniform(*variety.take_seconds))
         # If what remains is too short for a take, the last take is longer.
-        end = duration if duration - end < TAKE_SECONDS[0] else end
+        end = duration if duration - end < variety.take_seconds[0] else end
         takes.append(random_take(rng, start, end, style))
         start = end
-    return VideoScript(seed, tuple(takes))
+    return VideoScript(seed, tuple(takes), variety)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,22 +155,24 @@ class Style:
     cast: tuple[Thing, ...]
     """Nine things; the first one is seen more often than the others."""
     place: str
+    lookalikes: float = 1.0
+    """As in Variety."""
 
     @classmethod
-    def sample(cls, rng: np.random.Generator) -> Style:
+    def sample(cls, rng: np.random.Generator, lookalikes: float = 1.0) -> Style:
         """Sample a cast and a place."""
-        return cls(
-            tuple(thing for _ in range(3) for thing in random_things(rng, 3)), str(rng.choice(ATTRIBUTES["place"]))
-        )
+        cast = tuple(thing for _ in range(3) for thing in random_things(rng, 3))
+        return cls(cast, str(rng.choice(ATTRIBUTES["place"])), lookalikes)
 
     def apply(self, rng: np.random.Generator, scene: Scene) -> Scene:
         """Return the scene, in three of ten cases in the preferred place, in six of ten with one of the cast."""
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 * self.lookalikes:
             scene = replace(scene, place=self.place)
-        member = self.cast[0 if rng.random() < 0.4 else int(rng.integers(len(self.cast)))]
-        others = scene.things[1:]
-        if rng.random() < 0.6 and all(member.colour != o.colour and member.shape != o.shape for o in others):
-            scene = replace(scene, things=(replace(scene.things[0], colour=member.colour, shape=member.shape), *others))
+        member = self.cast[0 if rng.random() < 0.4 * self.lookalikes else int(rng.integers(len(self.cast)))]
+        first, *others = scene.things
+        fits = all(member.colour != other.colour and member.shape != other.shape for other in others)
+        if rng.random() < 0.6 * self.lookalikes and fits:
+            scene = replace(scene, things=(replace(first, colour=member.colour, shape=member.shape), *others))
         return scene
 
 

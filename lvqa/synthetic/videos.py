@@ -13,7 +13,7 @@ import numpy as np
 
 from lvqa.records import LETTERS, SYNTHETIC_TAG, LvqaError, Question
 from lvqa.synthetic.questions import HELD_OUT_SEEDS, ask_about, clock
-from lvqa.synthetic.script import FRAMES_PER_SECOND, VideoScript, iter_frames, write_script
+from lvqa.synthetic.script import FRAMES_PER_SECOND, USUAL, Variety, VideoScript, iter_frames, write_script
 from lvqa.synthetic.world import HEIGHT, WIDTH
 
 MAX_MINUTES = 1440
@@ -64,6 +64,7 @@ def make_videos(
     minutes: float,
     num_questions: int,
     seed: int,
+    variety: Variety = USUAL,
     on_second: Callable[[], None] = lambda: None,
 ) -> list[Path]:
     """Write a dataset of synthetic videos with questions. A video file that exists is kept.
@@ -74,6 +75,7 @@ def make_videos(
         minutes: The duration of each video, 1 to MAX_MINUTES.
         num_questions: How many questions there are about each video.
         seed: The random seed of the first video.
+        variety: What is unusual about the videos; it is in their names.
         on_second: Is called after each second of video that is written.
 
     Returns:
@@ -89,7 +91,8 @@ def make_videos(
         raise LvqaError(f"minutes must be 1 to {MAX_MINUTES}, got {minutes}")
     if seed < 0:
         raise LvqaError(f"seed must be 0 or more, got {seed}")
-    scripts = [write_script(seed + i, minutes) for i in range(num_videos)]
+    _check_variety(variety)
+    scripts = [write_script(seed + i, minutes, variety) for i in range(num_videos)]
     lines = [json.dumps(annotation(script, ask_about(script, num_questions))) for script in scripts]
     paths = [folder / "videos" / f"{script.key}-{minutes:g}min.mp4" for script in scripts]
     try:
@@ -101,6 +104,15 @@ def make_videos(
     except OSError as error:
         raise LvqaError(f"cannot write videos into {folder}: {error.strerror or error}") from error
     return paths
+
+
+def _check_variety(variety: Variety) -> None:
+    shortest, longest = variety.take_seconds
+    if not 2 <= shortest <= longest < float("inf"):
+        allowed = "the shortest and the longest in seconds, the shortest at least 2"
+        raise LvqaError(f"take_seconds must be {allowed}, got {shortest:g} and {longest:g}")
+    if not 0 <= variety.lookalikes <= 10:
+        raise LvqaError(f"lookalikes must be 0 to 10, got {variety.lookalikes:g}")
 
 
 def annotation(script: VideoScript, questions: Sequence[Question]) -> dict[str, object]:
