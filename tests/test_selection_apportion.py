@@ -156,8 +156,8 @@ def test_one_picture_has_one_share_and_the_whole_is_shown_by_what_stands_for_it(
     features[4] = features[3] = features[2]
     features = features.repeat(CLIP_SECONDS, axis=0)
     confidences = {2: 0.8, 3: 0.9, 4: 0.7, 12: 0.6}
-    shown = clips_of(frames_of(confidences, 16, features=features, distinct=True, **NO_WHOLE))
-    assert set(shown) == {3, 12}
+    counts = clips_of(frames_of(confidences, 16, features=features, distinct=True, **NO_WHOLE))
+    assert set(counts) == {3, 12}
     flat = {clip: 0.5 + clip / 1000 for clip in range(30)}
     standing = clips_of(frames_of(flat, 4, features=features, representative=True))
     assert len(standing) == 2 and set(standing) & {2, 3, 4}  # the picture that three clips show
