@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from lvqa import prompts
 from lvqa.config import AnswerConfig
@@ -65,12 +65,12 @@ class Answerer:
     format: AnswerFormat | None = None
 
     @classmethod
-    def of(cls, model: Model, settings: AnswerConfig, answer_format: AnswerFormat | None) -> Self:
-        """Return the answerer of these settings; what they leave open, the model says."""
+    def of(cls, model: Model, settings: AnswerConfig, format: AnswerFormat | None = None) -> Answerer:
+        """Return how a model answers under these settings; what they leave open is as the model's own config says."""
         # Others show the frames as one video, without their times in words.
-        time_encoding = model.time_encoding if answer_format is None else "mrope"
+        time_encoding = model.time_encoding if format is None else "mrope"
         return cls(
-            format=answer_format,
+            format=format,
             time_encoding=settings.time_encoding or time_encoding,
             packing=settings.packing or model.answer_packing,
             mode=settings.mode or model.answer_mode,
@@ -119,6 +119,10 @@ class Answerer:
             known.update(zip(new, map(_with_share, outputs, shares), strict=True))
             session.outputs.update(known)
         return [known[key] for key in keys]
+
+    def gives_confidence(self, question: Question) -> bool:
+        """Return whether the answer to a question has the probabilities of its options: no generated one has."""
+        return bool(question.options) and self.format is None and self.mode != "text"
 
     def answer_requests(
         self,

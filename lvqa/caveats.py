@@ -11,6 +11,7 @@ from lvqa.models import Model
 from lvqa.records import Candidate, Caveats, FrameSelection, IndexUse, Ranking, Video, counted
 from lvqa.session import VideoSession
 
+NO_CONFIDENCE = "all frames were shown at once: answer.look_again needs a confidence, and a generated answer has none"
 WEAK = "weak evidence"
 WEAK_EVIDENCE = 0.5
 """Evidence is weak where the reranker gives no clip a probability of so much: each is more likely wrong than right."""
@@ -22,6 +23,7 @@ def find_caveats(
     use: IndexUse | None,
     ranking: Ranking | None,
     selection: FrameSelection | None = None,
+    notes: Sequence[str] = (),
     *,
     has_probabilities: bool,
 ) -> Caveats:
@@ -33,6 +35,7 @@ def find_caveats(
         use: The index that was used; damaged frames are then counted in the whole frame grid, else in the answer's.
         ranking: The ranking of the clips, if there is one.
         selection: The answer's frames; None for a search.
+        notes: What else a reader must know, one line each.
         has_probabilities: Whether the scores of the ranking are probabilities.
     """
     times = () if selection is None else selection.times_seconds
@@ -45,6 +48,7 @@ def find_caveats(
     warnings += describe_model(model, session.video)
     if ranking is not None and has_probabilities:
         warnings += describe_evidence(ranking.candidates)
+    warnings += notes
     return Caveats(tuple(warnings), num_substituted, substituted)
 
 
@@ -83,4 +87,4 @@ def describe_evidence(candidates: Sequence[Candidate]) -> Iterator[str]:
 
 def is_about_question(warning: str) -> bool:
     """Return whether a line is about one question, and not about its video or the model."""
-    return warning.startswith(WEAK)
+    return warning.startswith((WEAK, NO_CONFIDENCE))

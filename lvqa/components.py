@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from lvqa.config import Config
+from lvqa.records import LvqaError
 from lvqa.rerank import RERANKERS, Reranker, make_reranker
-from lvqa.selection import CONTROLS, SELECTORS, Selector, make_selector
+from lvqa.selection import CONTROLS, SELECTORS, Selector, is_selection_file, make_selector
 from lvqa.validation import require_one_of
 from lvqa.video import DECODERS, SAMPLINGS
 
@@ -34,11 +35,13 @@ def selector_of(config: Config, method: str | None = None) -> Selector:
         method: It replaces the method of the settings, if it is given.
 
     Raises:
-        LvqaError: The method is unknown, or an option is not allowed.
+        LvqaError: The method is unknown, an option is not allowed, or the method can't choose for a second look.
     """
-    s = config.selection
+    s, method = config.selection, method or config.method
+    if config.answer.look_again is not None and is_selection_file(method):
+        raise LvqaError(f"answer.look_again needs a method that chooses frames itself, got the file of them {method!r}")
     shared = {"frames_per_clip": s.frames_per_clip, "uniform": s.uniform, "seed": config.seed}
-    return make_selector(method or config.method, s.options, scores=s.scores, **shared)
+    return make_selector(method, s.options, scores=s.scores, **shared)
 
 
 def has_probabilities(config: Config) -> bool:

@@ -17,6 +17,7 @@ from msgspec import Meta
 from lvqa.records import LvqaError
 from lvqa.validation import NonNegativeInt, PositiveFloat, PositiveInt, Text, check_fields, convert, in_yaml
 
+Probability = Annotated[float, Meta(gt=0, le=1, description="a number above 0, at most 1")]
 Settings = TypeVar("Settings", bound="Config")
 
 POOL = 50
@@ -142,6 +143,11 @@ class SelectionConfig(Section):
     """How method uniform spaces its frames."""
     read_times: bool = True
     """Tell a method that uses it what the question says about time ("at 21:40"), which is then in the answer too."""
+    smooth_seconds: PositiveFloat | None = None
+    """Smooth the clips' scores in time, by a Gaussian of this standard deviation; null leaves them as they are."""
+    gate: bool = False
+    """Ask the model whether the question is about one moment, an order of events or the whole video, for a method that
+    uses it."""
     scores: Path | None = None
     """A file of scores stands in for the model's, see selection.files.read_scores; null takes the model's."""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
@@ -163,6 +169,9 @@ class AnswerConfig(Section):
     likeliest as the answer to the bare question; null: the first, unless the model's own config.json says else."""
     max_new_tokens: PositiveInt = 64
     """A generated answer has at most so many tokens; a protocol of a benchmark has a bound of its own."""
+    look_again: Probability | None = None
+    """Answer from half of the frames first, and where the likeliest option has a smaller probability, again with the
+    other half beside them; null shows all frames at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

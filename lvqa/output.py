@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lvqa.config import Config
     from lvqa.library import LibraryAnswer, LibraryHit, LibraryRanking
-    from lvqa.records import Answer, Candidate, Caveats, FrameSelection, Ranking, SearchResult, Video
+    from lvqa.records import Answer, Candidate, Caveats, FrameSelection, QuestionKind, Ranking, SearchResult, Video
 
 NUM_RUNNERS_UP = 4
 """So many other videos of the library are named, each with its best moment."""
@@ -43,6 +43,13 @@ def caveats_json(caveats: Caveats) -> dict[str, object]:
     return {"warnings": caveats.warnings, "frames_substituted": caveats.frames_substituted}
 
 
+def kind_json(kind: QuestionKind | None) -> dict[str, float] | None:
+    """Return what the model takes a question to be about as an object of the JSON that commands print."""
+    from lvqa.records import QUESTION_KINDS
+
+    return None if kind is None else dict(zip(QUESTION_KINDS, kind.probabilities, strict=True))
+
+
 def answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, object]:
     """Return the answer as an object of the JSON that commands print, with the evidence that is to be printed."""
     use = answer.index
@@ -58,6 +65,8 @@ def answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, obje
         "option_scores": answer.option_scores,
         "method": answer.method,
         "time_read": answer.time_read,
+        "question_kind": kind_json(answer.question_kind),
+        "looked_again": answer.looked_again,
         "frames_budget": answer.frames_budget,
         "frames": [
             {"time_seconds": seconds, "substituted": seconds in answer.caveats.substituted_seconds}

@@ -16,13 +16,15 @@ from lvqa.client import connect
 from lvqa.components import check_settings, has_probabilities, reranker_of, selector_of
 from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.costs import CostMeter, split_cost
+from lvqa.gate import ask_kinds
 from lvqa.index import Store
 from lvqa.index_steps import VideoIndexer
 from lvqa.indexing import Progress, build_here
+from lvqa.looking import Looker
 from lvqa.models import Model, load_model
 from lvqa.platforms import require_unix
 from lvqa.protocols import AnswerFormat
-from lvqa.records import Answer, Candidate, IndexUse, Question, Ranking, SearchResult, Video
+from lvqa.records import Answer, Candidate, IndexUse, Question, QuestionKind, Ranking, SearchResult, Video
 from lvqa.retrieval import Retriever
 from lvqa.selection import Selector
 from lvqa.session import IndexSpec, SessionCache, VideoSession
@@ -74,7 +76,8 @@ class LongVideoQA:
         self.retriever = Retriever(model, reranker_of(config, layout=model.rerank_layout), config, self.spec)
         self._find_caveats = partial(find_caveats, model, has_probabilities=has_probabilities(config))
         self._answer_format = answer_format
-        self._answerer = Answerer.of(model, config.answer, answer_format)
+        answerer = Answerer.of(model, config.answer, answer_format)
+        self._looker = Looker(model, answerer, config.answer.look_again, self._on_answer)
 
     @classmethod
     def load(
@@ -195,8 +198,7 @@ class LongVideoQA:
             An answer to each question, with an even share of what the call cost.
         """
         selection = selection or self.config.selection
-        budget = check_count(selection.frames if frames is None else frames)
-        selection = dataclasses.replace(selection, frames=budget)
+        selection = dataclasses.replace(selection, frames=check_count(selection.frames if frames is None else frames))
         config = dataclasses.replace(self.config, selection=selection, method=method or self.config.method)
         selector = selector_of(config, config.method)
         for question in questions:
@@ -215,30 +217,28 @@ class LongVideoQA:
         self, session: VideoSession, questions: Sequence[Question], selector: Selector, config: Config, meter: CostMeter
     ) -> list[Answer]:
         """Answer questions about an open video under settings with this call's method and selection."""
-        is_searched = selector.needs_scores or selector.needs_features
-        use = self._index(session, meter) if is_searched else None
+        use = self._index(session, meter) if selector.needs_scores or selector.needs_features else None
         rankings: Sequence[Ranking | None] = [None for _ in questions]
+        kinds: Sequence[QuestionKind | None] = [None for _ in questions]
         if selector.needs_scores:
             rankings = self._rank(session, questions, meter)
+        if config.selection.gate and selector.uses_kind:
+            kinds = ask_kinds(self.model, session, questions, meter)
         with meter.stage("select"):
-            inputs = [
-                self.retriever.selector_input(session, question, ranking, selector, config.selection)
-                for question, ranking in zip(questions, rankings, strict=True)
-            ]
-            selections = [selector.select(of_question) for of_question in inputs]
-        self._on_selected(rankings, selections)
-        with meter.stage("answer"):
-            times = [selected.times_seconds for selected in selections]
-            outputs = self._answerer.answer(self.model, session, questions, times, on_answer=self._on_answer)
-        caveats = [self._find_caveats(session, use, *pair) for pair in zip(rankings, selections, strict=True)]
-        call: dict[str, Any] = {"model": self.model.name, "method": config.method, "index": use}
-        call["frames_budget"] = config.selection.frames
-        shares = split_cost(meter.cost, len(questions))
+            known = zip(questions, rankings, kinds, strict=True)
+            inputs = [self.retriever.selector_input(session, *of_one, selector, config.selection) for of_one in known]
+        looks = self._looker.look(session, questions, selector, inputs, meter, partial(self._on_selected, rankings))
+        call = {"model": self.model.name, "method": config.method, "index": use}
         seconds = {stage: total / len(questions) for stage, total in meter.seconds.items()}
-        return [
-            Answer.of(*parts, **call, time_read=inputs[i].time_read, counts=shares[i].counts, seconds=dict(seconds))
-            for i, parts in enumerate(zip(questions, outputs, selections, rankings, caveats, strict=True))
-        ]
+        answers, shares = [], split_cost(meter.cost, len(questions))
+        for i, (question, look) in enumerate(zip(questions, looks, strict=True)):
+            own: dict[str, Any] = {
+                **{"time_read": inputs[i].time_read, "question_kind": kinds[i], "looked_again": look.looked_again},
+                **{"counts": shares[i].counts, "seconds": dict(seconds), "frames_budget": config.selection.frames},
+            }
+            caveats = self._find_caveats(session, use, rankings[i], look.selection, look.notes)
+            answers.append(Answer.of(question, look.output, look.selection, rankings[i], caveats, **call, **own))
+        return answers
 
     def index(self, path: str | Path, *, rebuild: bool = False) -> IndexUse:
         """Build the video's index, or find it in the store; with `rebuild` build it even if it is there."""

@@ -139,6 +139,22 @@ def retllm_tie(query_text: str) -> tuple[str, str]:
     return f"{query_text}, ", ". Does the candidate match the query, True or False."
 
 
+def question_kind(question_text: str) -> str:
+    """Return the question what another one is about; the options are those of records.QUESTION_KINDS, in their order.
+
+    It is asked as FreeRet asks whether a clip matches: one of several sentences, by its letter.
+    """
+    kinds = [
+        "The question is about one moment of the video.",
+        "The question is about the order of several events.",
+        "The question is about the whole video.",
+    ]
+    return (
+        f"Determine what the question about a video is about.\nQuestion: {question_text}\n{options(kinds)}\n"
+        "Answer with the option's letter from the given choices directly."
+    )
+
+
 TRUE, FALSE = LABELS["true_false"]
 """The replies to `retllm_true` and `retllm_tie`."""
 

@@ -226,6 +226,28 @@ class Cost:
     seconds: float = 0.0
     """Wall time."""
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.counts + other.counts, self.seconds + other.seconds)
+
+
+QUESTION_KINDS = ("moment", "order", "whole")
+"""What a question may be about: one moment of the video, the order of several events, the whole video."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionKind:
+    """What a question is about, as the model takes it."""
+
+    probabilities: tuple[float, ...]
+    """One for each of QUESTION_KINDS."""
+    cost: Cost = field(default_factory=Cost, compare=False)
+    """What asking the model cost when it was done. Questions that were asked about together have even shares of it."""
+
+    @property
+    def text(self) -> str:
+        """The probabilities in words, "moment 0.90, order 0.08, whole 0.02"."""
+        return ", ".join(f"{name} {p:.2f}" for name, p in zip(QUESTION_KINDS, self.probabilities, strict=True))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranking:
@@ -332,6 +354,11 @@ class Answer:
     time_read: str | None = None
     """What the method was told of the question's time: "21:40", "" if the question names none; None where nothing was
     read, since the method does not use it or `selection.read_times` is off."""
+    question_kind: QuestionKind | None = None
+    """What the model takes the question to be about; None for a method that does not use it, and with
+    `selection.gate` off."""
+    looked_again: bool | None = None
+    """Whether the model, unsure after half of the frames, saw the other half too; None where it saw all at once."""
     caveats: Caveats = Caveats()
 
     def frames_of(self, candidate: Candidate) -> tuple[float, ...]:

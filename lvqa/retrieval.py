@@ -10,7 +10,7 @@ from lvqa.config import Config, SelectionConfig
 from lvqa.costs import CostMeter, split_cost
 from lvqa.index import ClipIndex
 from lvqa.models import Model
-from lvqa.records import Candidate, Question, Ranking
+from lvqa.records import Candidate, Question, QuestionKind, Ranking
 from lvqa.rerank import Reranker, RerankRequest
 from lvqa.selection import Selector, SelectorInput, frame_features, frame_scores
 from lvqa.session import IndexSpec, MediaKey, OnPairs, VideoSession, query_media
@@ -92,6 +92,7 @@ class Retriever:
         session: VideoSession,
         question: Question,
         ranking: Ranking | None,
+        kind: QuestionKind | None,
         selector: Selector,
         settings: SelectionConfig,
     ) -> SelectorInput:
@@ -101,15 +102,18 @@ class Retriever:
             session: The open video.
             question: What is asked.
             ranking: The question's ranking, if the selector needs scores.
+            kind: What the model takes the question to be about, if it was asked.
             selector: It says whether it needs the vectors of the index, and uses what the question says about time.
-            settings: `frames` are to be selected, and with `read_times` the question's time is read.
+            settings: `frames` are to be selected, with `read_times` the question's time is read, and with
+                `smooth_seconds` scores are smoothed.
         """
         times, features = session.grid.times_seconds, None
         if selector.needs_features:
             index = self._searched_index(session)
             features = frame_features(times, index.clips, index.vectors)
         is_read = selector.uses_reading and settings.read_times
-        of_frames = frame_scores(times, ranking.candidates if ranking else ())
+        candidates = ranking.candidates if ranking else ()
+        of_frames = frame_scores(times, candidates, smooth_seconds=settings.smooth_seconds)
         return SelectorInput(
             times,
             settings.frames,
@@ -123,6 +127,7 @@ class Retriever:
             question_id=question.id or question.text,
             question_text=question.text,
             reading=read_temporal(question.text, session.video.duration_seconds) if is_read else None,
+            question_kind=None if kind is None else kind.probabilities,
             evidence_seconds=question.evidence_seconds,
         )
 

@@ -26,7 +26,7 @@ from lvqa.index import INDEX_FORMAT, ClipIndex, Store, fingerprint
 from lvqa.models import Model
 from lvqa.models.prefix import PrefixCache
 from lvqa.pairs import pairs_of_clip
-from lvqa.records import Clip, FileKey, LvqaError, ModelOutput, Question, Ranking, Video, file_key
+from lvqa.records import Clip, FileKey, LvqaError, ModelOutput, Question, QuestionKind, Ranking, Video, file_key
 from lvqa.video import FRAMES_FORMAT, SAMPLINGS, FrameGrid
 from lvqa.visual_tokens import TOKENS_FORMAT, TokenFile, VisualTokens, image_tokens
 
@@ -201,6 +201,8 @@ class VideoSession:
         """The indexes that were loaded or built."""
         self.rankings: LRUCache[object, Ranking] = LRUCache(MAX_REMEMBERED)
         """What `retrieval` has ranked."""
+        self.kinds: LRUCache[str, QuestionKind] = LRUCache(MAX_REMEMBERED)
+        """What `gate` has learnt of questions, by their text."""
         self.outputs: LRUCache[object, ModelOutput] = LRUCache(MAX_REMEMBERED)
         """What `answering` has answered."""
         self.answer_prefixes = PrefixCache(ANSWER_PREFIX_BYTES, on_growth=on_growth)

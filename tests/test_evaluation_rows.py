@@ -64,6 +64,8 @@ BAD = {
     "answer_tokens": [-1, "x"],
     "answer_visual_tokens": [1.5],
     "time_read": [3],
+    "question_kind": [3, ["x"]],
+    "looked_again": [1, "x"],
     "counts": [{}, {"frames_decoded": 1, "pairs_encoded": 1}, None],
     "index": [{}, {"reused": 1}, 3],
     "seconds": [{"open": "x"}, [1]],

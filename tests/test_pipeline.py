@@ -105,6 +105,13 @@ def test_options_reach_the_method(make, video, question):
         short.answer(video, question, method="blind")
 
 
+def test_scores_that_are_smoothed_over_the_whole_video_say_nothing(make, video, question):
+    qa = make("video.clip_seconds=8", "selection.smooth_seconds=1000000000000.0")
+    smooth, even = (qa.answer(video, question, method=method, frames=4) for method in ("topk", "uniform"))
+    assert smooth.frames == even.frames
+    assert smooth.evidence == qa.answer(video, question, method="freeret").evidence, "the evidence keeps its scores"
+
+
 def test_blind_shows_nothing_and_decodes_nothing(make, video, question):
     answer = make().answer(video, question, method="blind")
     assert (answer.frames, answer.evidence, answer.index) == ((), (), None)

@@ -296,6 +296,35 @@ def test_a_rerank_score_of_nan_counts_as_not_reranked():
     assert result.scores[1] == 0.1 > result.scores[0]
 
 
+def smooth_scores(candidates: list[Candidate], seconds: float) -> list[float]:
+    """Return the smoothed score of each candidate, in the order of time."""
+    times = np.array(sorted(candidate.start_seconds for candidate in candidates))
+    return frame_scores(times, candidates, smooth_seconds=seconds).scores.tolist()
+
+
+def test_smoothed_scores_are_means_over_neighbours_in_time():
+    scores = [0.0, 0.0, 1.0, 0.25, 0.0]
+    candidates = [candidate(4 * i, 4 * i + 4, 0, score) for i, score in enumerate(scores)]
+    weights = np.exp(-(np.subtract.outer(range(5), range(5)) ** 2) / 2)
+    assert smooth_scores(candidates, 4) == pytest.approx(weights @ scores / weights.sum(axis=1))
+    assert smooth_scores(candidates[::-1], 4) == pytest.approx(smooth_scores(candidates, 4))
+    assert smooth_scores(candidates, 0.1) == scores
+    assert smooth_scores(candidates, 1e9) == pytest.approx([0.25] * 5)
+
+
+def test_smoothing_passes_over_scores_that_are_not_finite_and_keeps_equal_ones():
+    candidates = [candidate(0, 4, float("nan")), candidate(4, 8, 0.5), candidate(8, 12, 0.5), candidate(12, 20, 0.5)]
+    assert smooth_scores(candidates, 8) == [-np.inf, 0.5, 0.5, 0.5]
+    assert smooth_scores([], 8) == []
+
+
+def test_a_peak_with_neighbours_outlasts_a_lone_one():
+    lone, broad = [0, 0, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0.9, 0.9, 0.9]
+    candidates = [candidate(4 * i, 4 * i + 4, 0, max(pair)) for i, pair in enumerate(zip(lone, broad, strict=True))]
+    scores = smooth_scores(candidates, 4)
+    assert int(np.argmax(scores)) == 7 and scores[2] < 0.6
+
+
 def test_from_candidates_to_seconds():
     times = np.arange(64) / 2
     candidates = [candidate(8, 16, 0.9, 0.2), candidate(24, 32, 0.8, 0.7), candidate(0, 8, 0.6), candidate(16, 24, 0.5)]

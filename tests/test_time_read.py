@@ -98,7 +98,7 @@ def test_the_contract_tries_readings(tmp_path, nearest):
     undeclared = tmp_path / "undeclared.py"
     undeclared.write_text(Path(nearest).read_text().replace("uses_reading = True", "pass"))
     problems = [problem for problem in check_selector(str(undeclared)).values() if problem]
-    assert problems == ["uses_reading is false, and other readings of the question's time give other frames"]
+    assert problems == ["uses_reading is false, and another reading of the question's time gives other frames"]
     careless = tmp_path / "careless.py"
     careless.write_text(Path(nearest).read_text().replace("inputs.reading is None or ", ""))
     assert any("AttributeError" in (problem or "") for problem in check_selector(str(careless)).values())

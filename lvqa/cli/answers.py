@@ -55,12 +55,16 @@ def answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
         lines += ["", "options   " + "  ".join(f"{letter} {score:.2f}" for letter, score in scores)]
     if answer.time_read:
         lines += [f"time read from the question: {answer.time_read}"]
+    if answer.question_kind is not None:
+        lines += [f"the question is about: {answer.question_kind.text}"]
     for i, candidate in enumerate(evidence[:EVIDENCE_LINES]):
         num_frames = len(answer.frames_of(candidate))
         seen = f"  {counted(num_frames, 'frame')} shown" if num_frames else "  not shown"
         lines += [("evidence  " if i == 0 else " " * 10) + candidate_line(candidate) + seen]
     frames = str(len(answer.frames))
-    if 0 < len(answer.frames) < answer.frames_budget:
+    if answer.looked_again is not None:
+        frames += " (looked again)" if answer.looked_again else " (sure at the first look)"
+    elif 0 < len(answer.frames) < answer.frames_budget:
         frames += " (the video has no more)" if answer.method in SELECTORS else " (the method chose no more)"
     lines += [f"frames    {frames}: " + " ".join(map(clock, answer.frames)), f"cost      {_cost_text(answer)}"]
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from lvqa.datasets import headline
 from lvqa.records import LvqaError
 from lvqa.validation import FiniteFloat, NonNegativeInt, convert, decode_json, parse_json
 
-ROWS_FORMAT = 6
+ROWS_FORMAT = 7
 """The format of the rows that are written here. Those of lvqa 0.1 are format 1."""
 
 OLD_KEYS = {"video": "video_id", "question": "question_id", "right": "target", "letter": "prediction"}
@@ -36,6 +36,7 @@ ADDED_KEYS: Mapping[int, Mapping[str, Any]] = {
     4: {"judge": None, "judged_correct": None, "judge_text": None},
     5: {"answer_tokens": None, "answer_visual_tokens": None},
     6: {"time_read": None},
+    7: {"question_kind": None, "looked_again": None},
 }
 """Format -> the keys that older ones lack, and what stands in their place."""
 NEW_KEYS: Mapping[str, Any] = {key: value for added in ADDED_KEYS.values() for key, value in added.items()}
@@ -119,6 +120,16 @@ class Row(TypedDict):
     """What the method was told of the question's time, "21:40"; "" if the question names none.
 
     Null if nothing was read, and in rows of before format 6.
+    """
+    question_kind: list[FiniteFloat | None] | None
+    """The probabilities that the question is about one moment, an order of events, the whole video, as the model says.
+
+    Null if it was not asked, and in rows of before format 7.
+    """
+    looked_again: bool | None
+    """Whether the model, unsure after half of the frames, saw the other half too.
+
+    Null where it saw all at once, and in rows of before format 7.
     """
     index: RowIndex | None
     """What the index cost; null in an arm that needs none."""

@@ -142,6 +142,8 @@ def blank_row(video_id: str, question: Question, arm: str, budget: int) -> Row:
         "answer_tokens": None,
         "answer_visual_tokens": None,
         "time_read": None,
+        "question_kind": None,
+        "looked_again": None,
         "index": None,
         "seconds": {},
         "warnings": [],
@@ -184,6 +186,10 @@ def _with_answer(row: Row, answer: Answer, arm: Arm) -> Row:
     reranked = [candidate for candidate in pool if candidate.rerank_score is not None]
     counts = answer.answer_cost.counts
     seconds = {stage: answer.seconds[stage] for stage in ("open", "select")} | {"answer": answer.answer_cost.seconds}
+    kind = answer.question_kind
+    if kind is not None:
+        counts = counts + kind.cost.counts
+        seconds = {"gate": kind.cost.seconds, **seconds}
     if answer.ranking_cost is not None:
         counts = counts + answer.ranking_cost.counts
         seconds = {"rank": answer.ranking_cost.seconds, **seconds}
@@ -202,6 +208,8 @@ def _with_answer(row: Row, answer: Answer, arm: Arm) -> Row:
         "answer_tokens": answer.answer_tokens,
         "answer_visual_tokens": answer.answer_visual_tokens,
         "time_read": answer.time_read,
+        "question_kind": None if kind is None else [_rounded(probability) for probability in kind.probabilities],
+        "looked_again": answer.looked_again,
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
     }
 

@@ -162,6 +162,9 @@ _PAGE = """<!doctype html>
 {% if answer.time_read %}
 <p class="small">time read from the question: {{ answer.time_read }}</p>
 {% endif %}
+{% if answer.question_kind %}
+<p class="small">the question is about: {{ answer.question_kind.text }}</p>
+{% endif %}
 {% for warning in answer.caveats.warnings %}
 <p class="warning">{{ warning }}</p>
 {% endfor %}
@@ -184,7 +187,9 @@ _PAGE = """<!doctype html>
 {% endif %}
 {% endfor %}</picture>
 {% endif %}
-<h2>Selected frames ({{ answer.frames|length }} of a budget of {{ answer.frames_budget }})</h2>
+<h2>Selected frames ({{ answer.frames|length }} of a budget of {{ answer.frames_budget }}
+{%- if answer.looked_again is not none %}, {{ "looked again" if answer.looked_again else "sure at the first look" }}
+{%- endif %})</h2>
 <div class="clips">{% for clip in clips %}
 {% set n = clip.times_seconds|length %}
 <section style="--wide: {{ [n, 4]|min }}; --narrow: {{ [n, 2]|min }}">

@@ -227,7 +227,12 @@ def _difference(one: NamedRun, other: NamedRun) -> str:
 def _answering(named: NamedRun) -> dict[str, str]:
     """Return the settings that decide what the model answers from given frames."""
     settings = settings_of(named.run.config)
-    return {key: settings[key] for key in settings if key.startswith("answer.") or key in ANSWERING_SETTINGS}
+    return {key: settings[key] for key in settings if _decides_answers(key)}
+
+
+def _decides_answers(key: str) -> bool:
+    """Return whether a setting decides what is answered from given frames, and not which frames these are."""
+    return key in ANSWERING_SETTINGS or (key.startswith("answer.") and key != "answer.look_again")
 
 
 def _questions(named: NamedRun) -> dict[tuple[str, str], tuple[object, ...]]:

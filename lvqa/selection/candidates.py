@@ -21,7 +21,9 @@ class FrameScores:
     """(n,) int64: the index of the frame's clip among the candidates; -1 for a frame in none."""
 
 
-def frame_scores(times_seconds: np.ndarray, candidates: Sequence[Candidate]) -> FrameScores:
+def frame_scores(
+    times_seconds: np.ndarray, candidates: Sequence[Candidate], *, smooth_seconds: float | None = None
+) -> FrameScores:
     """Give each frame the score of its clip, so that every reranked clip is above all others.
 
     Rerank scores stay as they are. Embedding scores are shifted down together, as far as that needs, and no further.
@@ -29,7 +31,9 @@ def frame_scores(times_seconds: np.ndarray, candidates: Sequence[Candidate]) -> 
     Args:
         times_seconds: (n,) sorted.
         candidates: Clips with their scores, in any order.
+        smooth_seconds: If it is given, the scores are smoothed, see `smoothed`.
     """
+    clips = [candidate.clip for candidate in candidates]
     embed_scores = nan_to_lowest(np.array([candidate.embed_score for candidate in candidates], dtype=np.float64))
     rerank_scores = np.array(
         [np.nan if candidate.rerank_score is None else candidate.rerank_score for candidate in candidates],
@@ -38,8 +42,31 @@ def frame_scores(times_seconds: np.ndarray, candidates: Sequence[Candidate]) -> 
     is_reranked = ~np.isnan(rerank_scores)
     shifted = _shift_below(embed_scores, ~is_reranked, rerank_scores[is_reranked])
     scores = np.where(is_reranked, rerank_scores, shifted)
-    clip_ids = _clip_of_frames(times_seconds, [candidate.clip for candidate in candidates])
+    if smooth_seconds is not None:
+        scores = smoothed(scores, clips, smooth_seconds)
+    clip_ids = _clip_of_frames(times_seconds, clips)
     return FrameScores(scores=np.r_[scores, -np.inf][clip_ids], clip_ids=clip_ids)
+
+
+def smoothed(scores: np.ndarray, clips: Sequence[Clip], seconds: float) -> np.ndarray:
+    """Return for each clip the mean score of it and its neighbours, weighted by a Gaussian of the time between them.
+
+    Args:
+        scores: (clips,) A score that is not finite stays as it is, and counts for no other clip.
+        clips: In any order.
+        seconds: The standard deviation of the Gaussian, which is cut off at four of them. The time between two clips is
+            that between their middles.
+    """
+    middles = np.array([(clip.start_seconds + clip.end_seconds) / 2 for clip in clips])
+    finite = np.flatnonzero(np.isfinite(scores))
+    in_time = finite[np.argsort(middles[finite], kind="stable")]
+    times, values, result = middles[in_time], scores[in_time], scores.copy()
+    for clip in in_time:
+        first = np.searchsorted(times, middles[clip] - 4 * seconds)
+        end = np.searchsorted(times, middles[clip] + 4 * seconds, side="right")
+        distances = (times[first:end] - middles[clip]) / seconds
+        result[clip] = np.average(values[first:end], weights=np.exp(-(distances**2) / 2))
+    return result
 
 
 def frame_features(times_seconds: np.ndarray, clips: Sequence[Clip], vectors: np.ndarray) -> np.ndarray:

@@ -32,6 +32,9 @@ READINGS = (
 )
 """What may have been read of a question's time: not read, nothing, moments, spans that overlap, a time past the end."""
 
+QUESTION_KINDS = (None, *np.eye(3), np.array([0.2, 0.3, 0.5]))
+"""What the model may take a question to be about: not asked, sure of each kind, unsure."""
+
 Make = Callable[[], Selector]
 
 
@@ -81,7 +84,6 @@ def make_inputs(
     scores: str,
     features: str | None = None,
     question_id: str = "q",
-    reading: TemporalReading | None = None,
 ) -> SelectorInput:
     """Return an input of n frames, of which m are wanted, in clips of eight; the evidence is the whole video."""
     vectors = None if features is None else make_features(features, n)
@@ -95,7 +97,6 @@ def make_inputs(
         video_id="v",
         question_id=question_id,
         question_text="What does the man in the red coat do?",
-        reading=reading,
         evidence_seconds=(0.0, n / 0.7),
     )
 
@@ -105,9 +106,17 @@ def inputs_of_all_sizes(selector: Selector, kind: str) -> Iterator[SelectorInput
     shapes = [(n, m) for m in BUDGETS for n in (max(1, m // 2), m, m + 1, 3 * m + 7)]
     feature_kinds = itertools.cycle(("runs", "different", "alike", "zero", "runs"))
     for (n, m), features in zip(shapes, feature_kinds, strict=False):
-        for reading in READINGS if selector.uses_reading else (None,):
-            kept = features if selector.needs_features else None
-            yield make_inputs(n, m, scores=kind, features=kept, reading=reading)
+        inputs = make_inputs(n, m, scores=kind, features=features if selector.needs_features else None)
+        yield from hinted(inputs, reading=selector.uses_reading, kind=selector.uses_kind)
+
+
+def hinted(inputs: SelectorInput, *, reading: bool = True, kind: bool = True) -> Iterator[SelectorInput]:
+    """Yield the input, and it with what may have been read of its question, and what the model may have said of it."""
+    yield inputs
+    if reading:
+        yield from (dataclasses.replace(inputs, reading=value) for value in READINGS)
+    if kind:
+        yield from (dataclasses.replace(inputs, question_kind=value) for value in QUESTION_KINDS)
 
 
 def _check_budget(kind: str, make: Make) -> str | None:
@@ -131,16 +140,17 @@ def _check_repetition(make: Make) -> str | None:
 
 
 def _check_declared_needs(make: Make) -> str | None:
-    """Check that `needs_scores`, `needs_features` and `uses_reading` are true where it can't do without."""
+    """Check that what it needs and uses is declared: other values of what is not must give the same frames."""
     selector = make()
     features = "different" if selector.needs_features else None
     inputs, other = (make_inputs(90, 9, scores=kind, features=features) for kind in ("random", "two-peak"))
     if not selector.needs_scores and selector.select(inputs) != selector.select(other):
         return "needs_scores is false, and other scores give other frames"
-    if not selector.uses_reading:
-        of_readings = [selector.select(dataclasses.replace(inputs, reading=reading)) for reading in READINGS]
-        if of_readings != of_readings[:1] * len(READINGS):
-            return "uses_reading is false, and other readings of the question's time give other frames"
+    first = selector.select(inputs)
+    if not selector.uses_reading and any(selector.select(other) != first for other in hinted(inputs, kind=False)):
+        return "uses_reading is false, and another reading of the question's time gives other frames"
+    if not selector.uses_kind and any(selector.select(other) != first for other in hinted(inputs, reading=False)):
+        return "uses_kind is false, and another kind of the question gives other frames"
     if selector.needs_features:
         try:
             selector.select(make_inputs(90, 9, scores="random"))

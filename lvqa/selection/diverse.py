@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from lvqa.records import FrameSelection
-from lvqa.selection.protocol import FeatureBased, SelectorInput, argsort_descending, seeded_rng
+from lvqa.selection.protocol import FeatureBased, SelectorInput, TimesOnly, argsort_descending, seeded_rng
 from lvqa.validation import require_number, require_whole
 
 
@@ -56,7 +56,7 @@ def mmr_frames(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KMeansSelector:
+class KMeansSelector(TimesOnly):
     """One frame for each kind of image: M clusters of the vectors, and of each the frame nearest to its centre.
 
     This is the clustering of VideoTree (CVPR 2025, arXiv 2405.19209) at a fixed budget: a control for diversity that
@@ -66,9 +66,7 @@ class KMeansSelector:
 
     seed: int = 0
     max_rounds: int = 50
-    needs_scores: ClassVar[bool] = False
     needs_features: ClassVar[bool] = True
-    uses_reading: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require_whole(self.max_rounds, "max_rounds")

@@ -1,7 +1,7 @@
 """A selector of a plug-in: `--method NAME` of an installed package, or `path/to/file.py[:Class]`.
 
 Its class has a method `select(self, inputs)`, as the Protocol `Selector` has. The class attributes `needs_scores` (true
-if it is missing), `needs_features` and `uses_reading` (false) tell the pipeline what to compute first.
+if it is missing), `needs_features`, `uses_reading` and `uses_kind` (false) tell the pipeline what to compute first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class UserSelector:
     inner: Any
 
     def __post_init__(self) -> None:
-        for name in ("needs_scores", "needs_features", "uses_reading"):
+        for name in ("needs_scores", "needs_features", "uses_reading", "uses_kind"):
             require_bool(getattr(self, name), f"{self._name}.{name}")
 
     @property
@@ -40,6 +40,11 @@ class UserSelector:
     def uses_reading(self) -> bool:
         """The attribute of the class; false if there is none."""
         return getattr(self.inner, "uses_reading", False)
+
+    @property
+    def uses_kind(self) -> bool:
+        """The attribute of the class; false if there is none."""
+        return getattr(self.inner, "uses_kind", False)
 
     def select(self, inputs: SelectorInput) -> FrameSelection:
         """Return what the class selects.

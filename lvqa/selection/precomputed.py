@@ -78,6 +78,11 @@ class PrecomputedScores:
         """What the inner selector declares."""
         return self.inner.uses_reading
 
+    @property
+    def uses_kind(self) -> bool:
+        """What the inner selector declares."""
+        return self.inner.uses_kind
+
     def select(self, inputs: SelectorInput) -> FrameSelection:
         """Return what the inner selector chooses, given the scores of the file.
 

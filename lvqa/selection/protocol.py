@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
 
-from lvqa.records import FrameSelection, LvqaError
+from lvqa.records import QUESTION_KINDS, FrameSelection, LvqaError
 from lvqa.temporal import TemporalReading
 from lvqa.validation import is_whole
 
@@ -44,6 +45,9 @@ class SelectorInput:
     question_text: str
     reading: TemporalReading | None
     """What the question says about time; None for a selector that does not use it, and where it is not to be read."""
+    question_kind: np.ndarray | None
+    """(3,) float64: how likely the question is about each of records.QUESTION_KINDS, as the model takes it; None for a
+    selector that does not use it, and where the model was not asked."""
     evidence_seconds: tuple[float, float] | None
     """[start, end) of what answers the question, if it is annotated. It is for the control `oracle` alone."""
 
@@ -62,6 +66,7 @@ class SelectorInput:
         question_id: str = "",
         question_text: str = "",
         reading: TemporalReading | None = None,
+        question_kind: Sequence[float] | np.ndarray | None = None,
         evidence_seconds: tuple[float, float] | None = None,
     ) -> None:
         """Check the values and store them; each field says what it holds.
@@ -72,10 +77,8 @@ class SelectorInput:
         """
         if not is_whole(num_frames) or num_frames < 1:
             raise LvqaError(f"the number of frames must be a whole number, 1 or more, got {num_frames!r}")
-        times = np.asarray(times_seconds, dtype=np.float64)
+        times = _checked_times(times_seconds)
         n = len(times)
-        if n == 0 or times.shape != (n,) or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
-            raise ValueError("the grid's times must be at least one, finite, sorted and distinct")
         scores = np.zeros(n) if scores is None else nan_to_lowest(np.asarray(scores, dtype=np.float64))
         clip_ids = np.zeros(n, dtype=np.int64) if clip_ids is None else np.asarray(clip_ids)
         pair_ids = np.arange(n) // 2 if pair_ids is None else np.asarray(pair_ids)
@@ -103,6 +106,7 @@ class SelectorInput:
             "question_id": question_id,
             "question_text": question_text,
             "reading": reading,
+            "question_kind": _probabilities(question_kind),
             "evidence_seconds": evidence_seconds,
         }
         for name, value in values.items():
@@ -198,6 +202,28 @@ class SelectorInput:
         order = dict.fromkeys([*map(int, frames), *self.best_first().tolist()])
         return self.selection(list(order)[: self.budget])
 
+    def after(self, first: FrameSelection) -> SelectorInput | None:
+        """Return the input for the rest of the budget, once some frames were chosen; None if no frame is left.
+
+        Its frames are those of clips of which nothing was chosen, or if they are too few all that were not chosen.
+        """
+        is_chosen = np.isin(self.times_seconds, first.times_seconds)
+        num_left = self.budget - int(is_chosen.sum())
+        if num_left < 1:
+            return None
+        left = ~np.isin(self.clip_ids, self.clip_ids[is_chosen])
+        if left.sum() < num_left:
+            left = ~is_chosen
+        return dataclasses.replace(
+            self,
+            times_seconds=self.times_seconds[left],
+            num_frames=num_left,
+            scores=self.scores[left],
+            clip_ids=self.clip_ids[left],
+            pair_ids=self.pair_ids[left],
+            features=None if self.features is None else self.features[left],
+        )
+
     def find_problem(self, selection: object, *, shows_frames: bool = True) -> str | None:
         """Return what is wrong with what a selector returned for this input.
 
@@ -239,6 +265,11 @@ class Selector(Protocol):
         """Whether `reading` is used. If not, nothing is read of the question's time."""
         ...
 
+    @property
+    def uses_kind(self) -> bool:
+        """Whether `question_kind` is used. If not, the model is not asked for it."""
+        ...
+
     def select(self, inputs: SelectorInput, /) -> FrameSelection:
         """Choose exactly min(num_frames, n) of the n times, sorted and distinct.
 
@@ -251,27 +282,24 @@ class Selector(Protocol):
 
 
 class TimesOnly:
-    """The declarations of a selector that uses neither scores nor vectors."""
+    """The declarations of a selector that uses neither scores nor vectors; others say where they differ."""
 
     needs_scores: ClassVar[bool] = False
     needs_features: ClassVar[bool] = False
     uses_reading: ClassVar[bool] = False
+    uses_kind: ClassVar[bool] = False
 
 
-class ScoreBased:
+class ScoreBased(TimesOnly):
     """The declarations of a selector that uses scores."""
 
     needs_scores: ClassVar[bool] = True
-    needs_features: ClassVar[bool] = False
-    uses_reading: ClassVar[bool] = False
 
 
-class FeatureBased:
+class FeatureBased(ScoreBased):
     """The declarations of a selector that uses scores or the query, and the vectors."""
 
-    needs_scores: ClassVar[bool] = True
     needs_features: ClassVar[bool] = True
-    uses_reading: ClassVar[bool] = False
 
 
 # --- shared by several selectors -----------------------------------------------------------------------------------
@@ -299,6 +327,25 @@ def nan_to_lowest(scores: np.ndarray) -> np.ndarray:
     """Return the scores with -inf in place of NaN."""
     replaced: np.ndarray = np.where(np.isnan(scores), -np.inf, scores)
     return replaced
+
+
+def _checked_times(times_seconds: np.ndarray) -> np.ndarray:
+    times = np.asarray(times_seconds, dtype=np.float64)
+    n = len(times)
+    if n == 0 or times.shape != (n,) or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+        raise ValueError("the grid's times must be at least one, finite, sorted and distinct")
+    return times
+
+
+def _probabilities(question_kind: Sequence[float] | np.ndarray | None) -> np.ndarray | None:
+    """Return the probabilities of a question's kinds as an array, checked; None if they are not known."""
+    if question_kind is None:
+        return None
+    values = np.asarray(question_kind, dtype=np.float64)
+    if values.shape != (len(QUESTION_KINDS),) or not np.isclose(values.sum(), 1) or (values < 0).any():
+        names = ", ".join(QUESTION_KINDS)
+        raise ValueError(f"question_kind must have a probability for each of {names}, got {values}")
+    return _read_only(values)
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
