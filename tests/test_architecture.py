@@ -315,7 +315,18 @@ HEAVY = {"torch", "ray", "transformers", "faiss", "pyarrow", "av", "decord", "cv
 
 
 @pytest.mark.parametrize(
-    "module", ["lvqa", "lvqa.config", "lvqa.index", "lvqa.plugins", "lvqa.selection", "lvqa.temporal", "lvqa.cli.main"]
+    "module",
+    [
+        "lvqa",
+        "lvqa.config",
+        "lvqa.index",
+        "lvqa.plugins",
+        "lvqa.selection",
+        "lvqa.temporal",
+        "lvqa.cli.main",
+        "lvqa.client",
+        "lvqa.cli.remote",
+    ],
 )
 def test_importing_it_loads_nothing_heavy(module):
     assert find_spec(module) is not None
