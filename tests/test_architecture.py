@@ -44,6 +44,7 @@ LIBRARIES = {
     "starlette": {"server"},
     "uvicorn": {"server"},
     "pydantic": {"server"},
+    "mcp": {"server"},
 }
 
 # module -> the modules that it may import. The package itself (its lazy names) is the module "lvqa".

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from pipelines import make_pipeline
 
 import lvqa.session
 import lvqa.video.metadata
@@ -140,11 +141,11 @@ def ask_all(qa: LongVideoQA, video: Path, texts: list[Question]) -> list[dict[st
     return [comparable(qa.answer(video, question)) for question in texts]
 
 
-def compare(make, tmp_path, videos, count: int, *settings: dict[str, object]) -> None:
+def compare(tiny, tmp_path, videos, count: int, *settings: dict[str, object]) -> None:
     """Ask `count` questions about each video, one by one and in a thread for each video; all must be equal."""
     results = []
     for name, work in (("alone", lambda *tasks: [task() for task in tasks]), ("together", in_threads)):
-        qa = make(f"store.folder={tmp_path / name}")
+        qa = make_pipeline(tiny, tmp_path / name, "selection.frames=4", "answer.max_new_tokens=4")
         each = [qa.with_config(with_settings(qa.config, of_video, where="a test")) for of_video in settings]
         results.append(work(*map(partial, [ask_all] * 2, each, videos, [questions(count)] * 2)))
     alone, together = results
@@ -153,27 +154,27 @@ def compare(make, tmp_path, videos, count: int, *settings: dict[str, object]) ->
         assert {key: other[key] for key in one if one[key] != other[key]} == {}, f"answer {i}: {one}"
 
 
-def test_two_threads_get_what_they_would_get_alone(make, tmp_path, videos):
-    compare(make, tmp_path, videos, 2, {}, {})
+def test_two_threads_get_what_they_would_get_alone(tiny, tmp_path, videos):
+    compare(tiny, tmp_path, videos, 2, {}, {})
 
 
 @pytest.mark.slow
-def test_two_hundred_questions_from_two_threads(make, tmp_path, videos):
-    compare(make, tmp_path, videos, 100, {}, {})
+def test_two_hundred_questions_from_two_threads(tiny, tmp_path, videos):
+    compare(tiny, tmp_path, videos, 100, {}, {})
 
 
 @pytest.mark.slow
-def test_retllm_reaches_into_no_other_threads_passes(make, tmp_path, videos):
+def test_retllm_reaches_into_no_other_threads_passes(tiny, tmp_path, videos):
     """Both ratios are so large that a pass of the other thread that is enhanced would be another one."""
-    compare(make, tmp_path, videos, 20, {"rerank.name": "retllm", "rerank.options": {"ratio": 0.9}}, {})
+    compare(tiny, tmp_path, videos, 20, {"rerank.name": "retllm", "rerank.options": {"ratio": 0.9}}, {})
 
 
 @pytest.mark.slow
-def test_many_threads_may_ask_about_any_video(make, videos):
+def test_many_threads_may_ask_about_any_video(tiny, tmp_path, videos):
     """Who pays for what they share depends on who comes first, and the answers and the sum of costs do not."""
     results = []
     for num_threads in (1, 4):
-        qa = make(f"store.folder={videos[0].parent / str(num_threads)}")
+        qa = make_pipeline(tiny, tmp_path / str(num_threads))
         tasks = [(video, q) for video in videos for q in questions(10)]
         with ThreadPoolExecutor(num_threads) as pool:
             answers = list(pool.map(lambda task: qa.answer(*task), tasks))  # noqa: B023
@@ -269,15 +270,15 @@ def test_a_video_is_opened_once_though_two_threads_ask_for_it(make, videos, monk
 
 
 @pytest.mark.slow
-def test_a_dropped_question_ends_at_once_and_leaves_nothing_half_done(make, tmp_path, videos):
+def test_a_dropped_question_ends_at_once_and_leaves_nothing_half_done(tiny, tmp_path, videos):
     """Stop at many points of its way, from the first to the last."""
     question, total = questions(2)[1], itertools.count()
     with stop_when(lambda: next(total) < 0):
-        expected = make(f"store.folder={tmp_path / 'whole'}").answer(videos[0], question)
+        expected = make_pipeline(tiny, tmp_path / "whole").answer(videos[0], question)
     last = next(total) - 1
     assert last > 10
     for num_checks in (0, 1, 2, *range(3, last, last // 5), last):
-        qa, checks = make(f"store.folder={tmp_path / str(num_checks)}"), itertools.count()
+        qa, checks = make_pipeline(tiny, tmp_path / str(num_checks)), itertools.count()
         with pytest.raises(StoppedError), stop_when(lambda: next(checks) >= num_checks):  # noqa: B023
             qa.answer(videos[0], question)
         assert next(checks) == num_checks + 1, "it goes on after it was to stop"

@@ -11,7 +11,7 @@ import click
 from lvqa.cli.main import CommonOptions, common_options, silence_libraries
 from lvqa.cli.terminal import echo_message
 
-PACKAGES = ("fastapi", "uvicorn", "python_multipart")
+PACKAGES = ("fastapi", "uvicorn", "python_multipart", "mcp")
 """What the extra `serve` installs."""
 
 

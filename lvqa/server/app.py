@@ -13,6 +13,7 @@ from lvqa.pipeline import LongVideoQA
 from lvqa.server import api, chat, media, runs
 from lvqa.server.errors import add_handlers
 from lvqa.server.guard import Guard
+from lvqa.server.mcp import mcp_over_http
 from lvqa.server.media import MediaCutter
 from lvqa.server.runs import Runs
 from lvqa.server.settings import ServerSettings
@@ -40,7 +41,8 @@ def make_app(settings: ServerSettings, *, load: Load | None = None) -> FastAPI:
         app.state.server, app.state.runs = state, Runs(settings.runs)
         try:
             await state.start()
-            yield
+            async with mcp_over_http(app, state):
+                yield
         finally:
             state.close()
 
