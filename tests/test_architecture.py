@@ -86,17 +86,10 @@ ARROWS = {
     "node_check": {"provenance", "records", "video", "workers"},
     "indexing": SESSION | {"caveats", "index_steps"},
     "components": {"config", "plugins", "records", "rerank", "selection", "validation", "video"},
-    "pipeline": SESSION
-    | {
-        "answering",
-        "caveats",
-        "client",
-        "components",
-        "index_steps",
-        "indexing",
-        "platforms",
-        "protocols",
-        "retrieval",
+    "pipeline": {
+        *SESSION,
+        *("answering", "caveats", "client", "components", "index_steps", "indexing", "platforms", "protocols"),
+        *("retrieval", "selection"),
     },
     "library": {
         *("caveats", "components", "config", "index", "index_steps", "indexing", "node_check", "pipeline", "records"),
@@ -116,21 +109,8 @@ ARROWS = {
     "direct": {"answering", "audio", "components", "models", "pairs", "pipeline", "records", "visual_tokens"},
     "output": {"config", "library", "records"},
     "server": {
-        "direct",
-        *(
-            "concurrency",
-            "config",
-            "evaluation",
-            "image",
-            "index",
-            "indexing",
-            "letters",
-            "library",
-            "output",
-            "pipeline",
-        ),
-        "provenance",
-        *("records", "report", "selection", "validation", "video"),
+        *("concurrency", "config", "direct", "evaluation", "image", "index", "letters", "library", "output"),
+        *("pipeline", "provenance", "records", "report", "selection", "validation", "video"),
     },
     "lvqa": {"pipeline", "records"},
 }
