@@ -50,8 +50,6 @@ def read_conversation(chat: ChatRequest, folders: ServedFolders) -> Conversation
     if len(images) > 1 or len(sounds) > 1:
         raise ApiError(400, "a question has one picture and one sound at most")
     request = AskRequest(
-        stream=chat.stream,
-        record=False,
         video=chat.lvqa.video,
         library=chat.lvqa.library,
         question=text,
