@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from pipelines import MINUTES, SEED
 
+from lvqa.cli.answers import answer_text
 from lvqa.costs import CostMeter
 from lvqa.evaluation import load_run_config
 from lvqa.evaluation.run import evaluate
 from lvqa.gate import ask_kinds
-from lvqa.output import answer_json, answer_text
+from lvqa.output import answer_json
 from lvqa.prompts import question_kind
 from lvqa.records import QUESTION_KINDS, Question
 from lvqa.report import write_page
@@ -76,13 +77,17 @@ def test_a_question_is_read_once_while_the_video_is_open(make, tiny, video, gate
 
 
 def test_questions_are_asked_about_together_each_text_once(tiny, make, video):
-    session, meter = make().open(video), CostMeter(tiny.counts)
+    def ask(texts, meter):
+        with make().open(video) as session:
+            return ask_kinds(tiny, session, [Question(text) for text in texts], meter)
+
+    meter = CostMeter(tiny.counts)
     texts = ["What is seen?", "", "What comes after the car?", "What is seen?"]
-    kinds = ask_kinds(tiny, session, [Question(text) for text in texts], meter)
+    kinds = ask(texts, meter)
     assert kinds[1] is None and kinds[0] == kinds[3] != kinds[2]
     assert list(meter.seconds) == ["gate"]
     assert meter.counts.tokens_prefilled == sum(kinds[i].cost.counts.tokens_prefilled for i in (0, 2))
-    alone = [ask_kinds(tiny, make().open(video), [Question(text)], CostMeter(tiny.counts))[0] for text in texts]
+    alone = [ask([text], CostMeter(tiny.counts))[0] for text in texts]
     for kind, expected in zip(kinds, alone, strict=True):
         assert (kind is None) == (expected is None)
         assert kind is None or kind.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
