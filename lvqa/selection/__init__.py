@@ -14,6 +14,7 @@ from typing import Any
 from lvqa.plugins import PluginPoint
 from lvqa.records import LvqaError
 from lvqa.selection.adaptive import AksReleasedSelector, AksSelector, BoltReleasedSelector, BoltSelector
+from lvqa.selection.apportion import ApportionSelector
 from lvqa.selection.candidates import FrameScores, frame_features, frame_scores
 from lvqa.selection.controls import CONTROLS, BlindSelector, OracleSelector
 from lvqa.selection.diverse import KMeansSelector, MmrSelector, SegmentsSelector
@@ -46,6 +47,7 @@ __all__ = [
 
 SELECTORS: dict[str, Callable[..., Selector]] = {
     "freeret": FreeRetSelector,
+    "apportion": ApportionSelector,
     "uniform": UniformSelector,
     "random": RandomSelector,
     "topk": TopKSelector,

@@ -25,6 +25,7 @@ _WHOLE = re.compile(
     | \bmost\ (common|frequent|often)(ly)?\b .* \b({_VIDEO}|episode)\b
     | \b(seen|shown|heard|used|mentioned)\ (the\ )?most\b .* \b({_VIDEO})\b
     | \b({_VIDEO})\ (shows?|features?|mentions?)\b .* \bmost\W*$
+    | \bfor\ (the\ longest|most\ of\ the)\ (time|{_VIDEO})\b
     | \b(summari[sz]e|summary|sum\ up|synopsis)\b
     | ^what\ is\ (the|this)\ (video|film|movie|documentary)\ (mainly\ )?about\b
     | ^what\ (happens|is\ shown|is\ the\ content)\ (in|of)\ (the|this)\ (video|film|movie|documentary)\W*$

@@ -149,12 +149,14 @@ _RELATIONS: dict[Relation, re.Pattern[str]] = {
         r"\b(?:happen(?:s|ed)?|do(?:es)?|did|comes?|came|goes|go|went|appears?|says?|said|shown|seen)"
         r"\s+next\b(?!\s+(?:to|door|time|day|week|month|year)\b)",
         r"\bnext\s+(?:scene|shot|frame|moment|clip)\b",
+        r"\b(?:what|who|which(?:\s+\w+){0,3})\s+(?:(?:immediately|directly|then)\s+)?(?:follows|comes\s+next|is\s+next)\b",
         rf"(?:^|[.;?]\s*|\band\s+)then,?\s+(?:what|who|where|which|how|why)\b|\bthen{_STOP}",
         r"\b(?:nachdem|danach|anschließend|daraufhin|après|ensuite|después|luego|tras)\b",
         r"之后|以后|随后|然后|接下来|紧接着|后[，,]",
     ),
     "before": any_of(
         r"\b(?:before|beforehand|prior\s+to|leading\s+up\s+to|previous\s+(?:scene|shot|frame))\b",
+        r"\b(?:what|who|which(?:\s+\w+){0,3})\s+(?:(?:immediately|directly)\s+)?precedes\b",
         r"\b(?:bevor|zuvor|vorher|avant|antes)\b",
         r"之前|以前",
     ),
