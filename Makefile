@@ -8,13 +8,16 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/lvqa demo
 
-# Two processes of one thread each: most tests wait for programs that they start, or multiply small matrices.
+# Two processes of one thread each: most tests wait for programs that they start, or multiply small matrices. Those
+# hundreds of programs, and the next run, find all modules compiled.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(PYTEST)
 
 # What is quick and needs neither a GPU nor a browser: run it after each change.
 test-fast: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not gpu and not browser"
+	$(PYTEST) -m "not slow and not gpu and not browser"
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import re
 import sys
@@ -323,6 +324,7 @@ def _sections(kinds: dict[str, Callable[..., Any]], setting: str) -> Iterator[st
 # --- the drawing of the modules -------------------------------------------------------------------------------------
 
 
+@functools.cache
 def module_graph() -> dict[str, set[str]]:
     """Return which module of lvqa imports which; a package is one module."""
     package = ROOT / "lvqa"

@@ -8,12 +8,31 @@ from contextlib import suppress
 from pathlib import Path
 
 
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that the user has named, as `write_atomically` does where it can.
+
+    What a link leads to is written and the link stays; a device or a pipe (/dev/null, /dev/stdout) takes the content as
+    it comes. A store's files are written by `write_atomically` alone: there, nobody reads from a pipe.
+
+    Args:
+        path: The file; its folder must be there.
+        content: All of it.
+
+    Raises:
+        OSError: The folder, the disk or the device refuses it.
+    """
+    if path.exists() and not path.is_file():  # replacing the name would take the device from the whole machine
+        with path.open("wb") as file:
+            file.write(content)
+    else:
+        write_atomically(path.resolve(), content)
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file into place in one step: a reader sees the old content or all of the new one.
 
     The content is flushed to the disk before its name is changed. On any failure, an interrupt too, nothing is left
-    behind. What a link leads to is written and the link stays; a device or a pipe (/dev/null, /dev/stdout) takes the
-    content as it comes.
+    behind. What has the name already, a pipe or a link too, is replaced.
 
     Args:
         path: The file; its folder must be there.
@@ -22,16 +41,10 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     Raises:
         OSError: The folder or the disk refuses it.
     """
-    data = content.encode() if isinstance(content, str) else content
-    if path.exists() and not path.is_file():  # replacing the name would take the device from the whole machine
-        with path.open("wb") as file:
-            file.write(data)
-        return
-    path = path.resolve()
     tmp_path = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with tmp_path.open("xb") as file:
-            file.write(data)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         tmp_path.replace(path)

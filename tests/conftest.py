@@ -34,6 +34,15 @@ def has_browser() -> bool:
     return any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Pause garbage collection while the tests and their libraries are imported: it took a third of that time."""
+    from lvqa.startup import paused_gc
+
+    with paused_gc():
+        return (yield)
+
+
 DEVICES = {
     "gpu": ("a CUDA device", has_gpu, "LVQA_REQUIRE_GPU"),
     "browser": ("Chromium", has_browser, "LVQA_REQUIRE_BROWSER"),
@@ -60,12 +69,10 @@ def tiny():
 @pytest.fixture(scope="session")
 def synthetic_video(tmp_path_factory) -> SyntheticVideo:
     """Make a synthetic video, or give the one that was made before; tests must not change it."""
-    from lvqa.synthetic.videos import make_videos
+    from shared_videos import shared_video
 
-    @functools.cache
     def make(*, minutes: float = 1, seed: int = SEED, num_questions: int = 1) -> Path:
-        folder = tmp_path_factory.mktemp("synthetic")
-        return make_videos(folder, num_videos=1, minutes=minutes, num_questions=num_questions, seed=seed)[0]
+        return shared_video(tmp_path_factory.getbasetemp(), minutes=minutes, num_questions=num_questions, seed=seed)
 
     return make
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shared_videos import shared_benchmark
 
 from lvqa.evaluation import Run, RunConfig, load_run_config
 from lvqa.evaluation.rows import FIELDS
 from lvqa.evaluation.run import evaluate
 from lvqa.records import LvqaError
-from lvqa.synthetic.videos import make_videos
 
 NUM_VIDEOS, NUM_QUESTIONS = 2, 4
 MINUTES = 2
@@ -45,12 +45,9 @@ COSTS = ("seconds", "counts", "index", "node", "session", "video_path")
 """The fields of a row that depend on where it was made, where its video lies, and what was in memory and the store."""
 
 
-@functools.cache
 def benchmark_folder(base: Path) -> Path:
-    """Make two synthetic videos of two minutes, in LVBench's layout, once in a process, into the folder `base`."""
-    folder = base / "benchmark"
-    make_videos(folder, num_videos=NUM_VIDEOS, minutes=MINUTES, num_questions=NUM_QUESTIONS, seed=11)
-    return folder
+    """Make two synthetic videos of two minutes, in LVBench's layout, once in a test run; `base` is of this process."""
+    return shared_benchmark(base, num_videos=NUM_VIDEOS, minutes=MINUTES, num_questions=NUM_QUESTIONS, seed=11)
 
 
 @functools.cache

@@ -280,8 +280,9 @@ PRIVATE_WORDS = {"asked", "shown", "found", "held", "said", "told", "done"}
 
 def test_no_name_is_a_participle_that_says_nothing():
     names = []
-    for path in [*SOURCES, *Path(__file__).parent.rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tests = {path: ast.parse(path.read_text(encoding="utf-8")) for path in Path(__file__).parent.rglob("*.py")}
+    for path, tree in (TREES | tests).items():
+        for node in ast.walk(tree):
             is_stored = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
             name = node.id if is_stored else node.arg if isinstance(node, ast.arg) else ""
             if name in PRIVATE_WORDS:

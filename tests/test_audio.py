@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,6 @@ from lvqa.models.chat import collate
 from lvqa.models.qwen_omni import Qwen25Omni
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import LvqaError, Question
-from lvqa.synthetic.videos import make_videos
 
 
 def write_wave(path: Path, channels: np.ndarray, *, rate: int = SAMPLES_PER_SECOND) -> Path:
@@ -47,6 +47,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def video_path(synthetic_video: Callable[..., Path]) -> Path:
+    return synthetic_video(seed=3)
+
+
+@pytest.fixture(scope="module")
 def omni(folder: Path) -> Qwen25Omni:
     model = load_model(str(folder), device="cpu", dtype="float32")
     assert isinstance(model, Qwen25Omni)
@@ -61,11 +66,10 @@ def test_a_file_is_read_at_the_models_rate_with_its_channels_mixed(voice: Path, 
     assert np.abs(mixed[1000:-1000]).max() == pytest.approx(np.abs(tone(1)).max() / 2, rel=0.5)
 
 
-def test_bad_voices_are_one_line(tmp_path: Path, voice: Path) -> None:
+def test_bad_voices_are_one_line(tmp_path: Path, voice: Path, video_path: Path) -> None:
     (tmp_path / "text.wav").write_text("no sound")
     write_wave(tmp_path / "empty.wav", np.zeros((1, 0)))
     write_wave(tmp_path / "long.wav", np.zeros((1, 1000 * (MAX_SECONDS + 1))), rate=1000)
-    (video_path,) = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=3)
     bad = {"nowhere.wav": "no such file", "text.wav": "WAV, MP3", "empty.wav": "no sound", ".": "cannot be read"}
     for name, message in (bad | {"long.wav": "longer than 300 seconds", str(video_path): "cannot be read"}).items():
         with pytest.raises(LvqaError, match=message) as caught:
@@ -104,8 +108,10 @@ def test_audio_moves_the_positions_as_text_does_and_batches_equal_singles(omni: 
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
-def test_a_spoken_question_goes_the_whole_way(omni: Qwen25Omni, folder: Path, voice: Path, tmp_path: Path) -> None:
-    (video_path,) = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=3)
+@pytest.mark.slow
+def test_a_spoken_question_goes_the_whole_way(
+    omni: Qwen25Omni, folder: Path, voice: Path, video_path: Path, tmp_path: Path
+) -> None:
     settings = ["model.device=cpu", "model.dtype=float32", "model.max_pixels=3136", "rerank.pool=2"]
     qa = LongVideoQA.load(str(folder), overrides=[*settings, f"store.folder={tmp_path / 'store'}"])
     spoken = qa.answer(video_path, Question("", ("red", "blue"), voice=voice), frames=4)
@@ -115,8 +121,7 @@ def test_a_spoken_question_goes_the_whole_way(omni: Qwen25Omni, folder: Path, vo
     assert [c.embed_score for c in spoken.evidence] != [c.embed_score for c in louder.evidence]
 
 
-def test_a_model_without_audio_refuses_a_voice(voice: Path, tmp_path: Path) -> None:
-    (video_path,) = make_videos(tmp_path, num_videos=1, minutes=1, num_questions=1, seed=3)
+def test_a_model_without_audio_refuses_a_voice(voice: Path, video_path: Path, tmp_path: Path) -> None:
     words = ["ask", str(video_path), "--model", "tiny", "--store", str(tmp_path / "store"), "--quiet"]
     refused = CliRunner().invoke(lvqa_command, [*words, "--voice", str(voice)])
     assert refused.exit_code == 1 and "'tiny' does not hear" in refused.stderr

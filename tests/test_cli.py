@@ -298,6 +298,7 @@ def test_quiet_is_quiet(lvqa, short_video):
     assert lvqa("ask", short_video, "Where?", *TINY, "--quiet", "--method", "uniform").stderr == ""
 
 
+@pytest.mark.slow
 def test_the_report_is_one_page_that_needs_no_other(lvqa, video, tmp_path):
     page = tmp_path / "new" / "answer.html"
     lvqa("ask", video, "Is <b>it</b> & here?", "--option", "yes", "--option", "no", *TINY, "--report", page)

@@ -1,6 +1,7 @@
 """The order of a run's work: batches of questions, the longest video first, the last ones spread over the workers."""
 
 import importlib.util
+import operator
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,6 +43,11 @@ def test_questions_of_a_video_follow_each_other_and_new_videos_come_first():
     schedule.requeue(first)
     assert ids(next(schedule)) == ["0-1"]
     assert schedule.num_left == 3 * len(CONDITIONS)
+
+
+def test_it_does_not_say_how_many_are_left_so_each_is_a_call_of_its_own():
+    """A pool gives a worker several items only of a source that says so; questions take seconds."""
+    assert operator.length_hint(schedule_of(2, 2, 1), -1) == -1
 
 
 def test_questions_are_asked_in_even_batches():

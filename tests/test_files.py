@@ -3,7 +3,11 @@
 import os
 import threading
 
-from lvqa.files import write_atomically
+import pytest
+
+from lvqa.files import write_atomically, write_output
+from lvqa.records import LvqaError
+from lvqa.report.page import write_file
 
 
 def test_a_device_or_a_pipe_takes_the_content_and_stays(tmp_path):
@@ -12,7 +16,7 @@ def test_a_device_or_a_pipe_takes_the_content_and_stays(tmp_path):
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
     reader.start()
-    write_atomically(pipe, "rows")
+    write_output(pipe, b"rows")
     reader.join(timeout=30)
     assert received == [b"rows"] and pipe.is_fifo()
     assert [*tmp_path.iterdir()] == [pipe]
@@ -23,8 +27,27 @@ def test_what_a_link_leads_to_is_written_and_the_link_stays(tmp_path):
     target.write_text("old")
     link.symlink_to(target)
     dangling.symlink_to(tmp_path / "new")
-    write_atomically(link, "new content")
-    write_atomically(dangling, b"first")
+    write_output(link, b"new content")
+    write_output(dangling, b"first")
     assert link.is_symlink() and target.read_text() == "new content"
     assert dangling.is_symlink() and (tmp_path / "new").read_bytes() == b"first"
     assert len([*tmp_path.iterdir()]) == 4
+
+
+def test_a_pipe_or_a_link_in_a_store_is_replaced(tmp_path):
+    """Nobody reads from a pipe there: writing to it would wait for ever."""
+    target, link, pipe = (tmp_path / name for name in ("target", "link", "pipe"))
+    target.write_text("old")
+    link.symlink_to(target)
+    os.mkfifo(pipe)
+    for path in (link, pipe):
+        write_atomically(path, "new")
+        assert not path.is_symlink() and path.is_file() and path.read_text() == "new"
+    assert target.read_text() == "old"
+
+
+def test_a_link_to_itself_is_one_line(tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(LvqaError, match="cannot write"):
+        write_file(loop, b"page")

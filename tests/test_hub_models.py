@@ -103,6 +103,7 @@ def outcome(qa: LongVideoQA, video: Path) -> list[Any]:
     return [(answer.option_scores, answer.evidence) for answer in answers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [{}, NARROW], ids=["of one width", "of two widths"])
 def test_two_models_of_the_hub_share_nothing_in_a_store(
     text: dict[str, Any], hub: Hub, load: Load, video: Path, tmp_path: Path

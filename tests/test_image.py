@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from lvqa.models import load_model
 from lvqa.models.vision import cut_patches, target_size
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import LvqaError, Question
-from lvqa.synthetic.videos import make_videos
 from lvqa.visual_tokens import image_tokens
 
 
@@ -33,8 +33,8 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def video_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_videos(tmp_path_factory.mktemp("videos"), num_videos=1, minutes=1, num_questions=1, seed=3)[0]
+def video_path(synthetic_video: Callable[..., Path]) -> Path:
+    return synthetic_video(seed=3)
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_the_picture_is_in_every_stages_prompt(
     assert answer.question.image == picture
 
 
-@pytest.mark.parametrize("layout", ["question_first", "clip_first"])
+@pytest.mark.parametrize("layout", ["question_first", pytest.param("clip_first", marks=pytest.mark.slow)])
 def test_another_picture_is_another_query(video_path: Path, picture: Path, tmp_path: Path, layout: str) -> None:
     settings = ["model.device=cpu", f"store.folder={tmp_path}", f"rerank.layout={layout}"]
     qa = LongVideoQA.load("tiny", overrides=settings)

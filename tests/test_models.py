@@ -876,6 +876,7 @@ def test_the_published_architectures_at_full_width(size: str) -> None:
     torch.testing.assert_close(logits, expected_logits, atol=0.1, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_a_model_changed_for_a_gpu_computes_the_same() -> None:
     """It has the real widths, for 3420 is no multiple of 8."""
     model = random_model("3b", layers=2, vision_layers=1, dtype="float32")

@@ -18,16 +18,15 @@ from lvqa.profiling.baselines import TransformersBaseline, read_with_opencv
 from lvqa.profiling.flops import LanguageCost, VisionCost
 from lvqa.profiling.machine import flop_counter
 from lvqa.records import LvqaError
-from lvqa.synthetic.videos import make_videos
 from lvqa.video import decode_all, inspect_video
 
 STAGES = ("encode pairs", "embed clips", "index clips", "rerank, question first", "rerank, clip first", "answer")
 
 
 @pytest.fixture(scope="module")
-def video_path(tmp_path_factory) -> Path:
+def video_path(synthetic_video) -> Path:
     """A synthetic video of a minute: three whole clips and a shorter one."""
-    return make_videos(tmp_path_factory.mktemp("videos"), num_videos=1, minutes=1, num_questions=1, seed=3)[0]
+    return synthetic_video(seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +57,7 @@ def test_reading_decodes_no_frame_twice(report):
     assert (result.units, result.lower_bound.frames_decoded) == (30, 30)
 
 
+@pytest.mark.slow
 def test_every_baseline_has_a_ratio(report):
     baselines = [result.name for result in report.results if ":" in result.name]
     assert len(baselines) == 5
@@ -65,6 +65,7 @@ def test_every_baseline_has_a_ratio(report):
     assert all(ratio > 0 for ratio in report.ratios.values())
 
 
+@pytest.mark.slow
 def test_transformers_does_far_more_than_the_lower_bound(report):
     lower_bound = report.result("rerank, question first").lower_bound_flops
     assert report.result("rerank: transformers").measured_flops > 1.5 * lower_bound
@@ -89,6 +90,7 @@ def test_transformers_gives_the_same_vectors_and_scores(tiny):
     assert isinstance(text, str)
 
 
+@pytest.mark.slow
 def test_opencv_reads_as_many_frames(video_path):
     assert read_with_opencv(inspect_video(video_path), [0.0, 7.0, 8.5, 59.0], height=84, width=112) == 4
 
@@ -98,6 +100,7 @@ def test_all_frames_are_decoded_up_to_a_time(video_path):
     assert decode_all(inspect_video(video_path), 10.0) == 10 * 8 + 1
 
 
+@pytest.mark.slow
 def test_real_widths_cost_what_is_counted():
     """Compare the formulas with the library's own forward, whose products torch counts."""
     model = random_model("3b", layers=2, vision_layers=2)

@@ -148,6 +148,7 @@ def value_of(vectors: np.ndarray, query: np.ndarray, widths: tuple[int, ...], ch
     return 2 / 0.2 * relevance + np.linalg.slogdet(similarity)[1]
 
 
+@pytest.mark.slow
 def test_dpp_fixture():
     objective = SetObjective.from_inputs(fixture(), "dpp", trade_off=0.2, widths=RELEASED_WIDTHS)
     assert objective.diagonal == 5.000001
@@ -176,6 +177,7 @@ def test_greedy_gains_are_what_each_frame_adds(widths):
     assert gains.sum() == pytest.approx(value([2, *after]) - value([2]), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_greedy_is_near_the_best_set():
     for seed in range(20):
         rng = np.random.default_rng(seed)

@@ -68,10 +68,12 @@ def texts() -> Iterator[str]:
         yield "".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000)
 
 
+@pytest.mark.slow
 def test_the_weights_were_trained_on_this_tokenizer(built, packaged):
     assert json.loads(built.backend_tokenizer.to_str()) == json.loads(packaged.backend_tokenizer.to_str())
 
 
+@pytest.mark.slow
 def test_any_text_is_decoded_to_itself(tokenizer):
     chat = ChatTemplate(tokenizer, lay_out=lambda _: (), pad=Qwen25VL.pad)
     for text in texts():

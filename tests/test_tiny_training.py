@@ -43,6 +43,7 @@ def tokenizer() -> Iterator[PreTrainedTokenizerFast]:
         yield tokenizer
 
 
+@pytest.mark.slow
 def test_samples_in_one_row_do_not_attend_to_each_other(tokenizer):
     """The packed loss is that of every sample read by itself, by the library."""
     model = build_model(tokenizer, seed=0)

@@ -71,6 +71,7 @@ class Child:
         return pickle.loads(content)
 
 
+@pytest.mark.slow
 def test_parent_and_children_read_the_right_frames(video: Video) -> None:
     """Of 400 frames none is wrong, while four processes read the file that the parent has read before they began."""
     frames = list(range(NUM_FRAMES))

@@ -220,6 +220,79 @@ def test_a_killed_actor_is_replaced(local_ray, tmp_path):
     wait_until(lambda: not is_alive(killed[0]))  # otherwise it would go on computing for no one
 
 
+# --- several quick items in a call of Ray ----------------------------------------------------------------------------
+
+
+class Counted(Iterator[worker_tasks.Task]):
+    """Tasks that say how many are left, as those of a list do."""
+
+    def __init__(self, tasks: list[worker_tasks.Task]) -> None:
+        self._tasks, self.num_taken = tasks, 0
+
+    def __length_hint__(self) -> int:
+        return len(self._tasks) - self.num_taken
+
+    def __next__(self) -> worker_tasks.Task:
+        if not self.__length_hint__():
+            raise StopIteration
+        self.num_taken += 1
+        return self._tasks[self.num_taken - 1]
+
+
+@pytest.mark.slow
+def test_quick_items_come_several_in_a_call_and_others_one_by_one(local_ray):
+    def most_taken(tasks: list[worker_tasks.Task]) -> int:
+        """Return how many items were out at once."""
+        source = Counted(tasks)
+        num_out = [source.num_taken - i for i, _ in enumerate(pool.run(source))]
+        assert len(num_out) == len(tasks)
+        return max(num_out)
+
+    with Pool(worker_tasks.make, workers=2) as pool:
+        assert most_taken([("square", i) for i in range(400)]) > 4
+        assert most_taken([("sleep", 0.3)] * 8) <= 4  # half of the share of each, as the last ones were quick
+        assert most_taken([("sleep", 0.3)] * 8) == 2
+
+
+def quick(folder: Path, number: int) -> list[worker_tasks.Task]:
+    """Return tasks that note each try by a file in the folder, which is made."""
+    folder.mkdir()
+    return [("record_try", folder, "square", i) for i in range(number)]
+
+
+@pytest.mark.slow
+def test_what_fails_among_quick_items_fails_alone(local_ray, tmp_path):
+    tasks = quick(tmp_path / "tries", 400)
+    odd = {("crash",): "SIGSEGV (2 tries)", ("raise_user_error", "no"): "no", ("sleep", 0.5): None}
+    odd |= {("die_once", tmp_path / "died"): None, ("raise_bug",): "ZeroDivisionError: a bug"}
+    for i, task in enumerate(odd):
+        tasks.insert(60 * (i + 1), task)
+    with Pool(worker_tasks.make, workers=2) as pool:
+        outcomes = list(pool.run(tasks))
+    assert sorted(map(repr, tasks)) == sorted(repr(outcome.item) for outcome in outcomes)
+    errors = {outcome.item: outcome.error for outcome in outcomes if outcome.error}
+    assert errors.keys() == {task for task, error in odd.items() if error}
+    assert all(odd[task] in error for task, error in errors.items())
+    assert len(list((tmp_path / "tries").iterdir())) == 400
+
+
+@pytest.mark.slow
+@needs_proc
+def test_a_worker_that_is_lost_with_several_items_counts_against_none_that_did_not_end_it(local_ray, tmp_path):
+    """The items are tried one by one then, so it is known which one ends its worker each time."""
+    (tmp_path / "kills").mkdir()
+    killing = ("record_try", tmp_path / "kills", "kill_worker")
+    tasks = quick(tmp_path / "tries", 200)
+    tasks.insert(60, killing)
+    with Pool(worker_tasks.make, workers=2) as pool:
+        outcomes = list(pool.run(tasks))
+    assert sorted(map(repr, tasks)) == sorted(repr(outcome.item) for outcome in outcomes)
+    (failed,) = (outcome for outcome in outcomes if outcome.error)
+    assert failed.item == killing and failed.by_place and "its process has ended (3 losses)" in failed.error
+    assert len(list((tmp_path / "kills").iterdir())) in (3, 4)
+    assert all(outcome.value == outcome.item[-1] ** 2 for outcome in outcomes if outcome is not failed)
+
+
 # --- what ends a run -------------------------------------------------------------------------------------------------
 
 

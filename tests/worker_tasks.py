@@ -76,6 +76,12 @@ def die_once(marker: Path) -> str:
     return "completed"
 
 
+def kill_worker() -> None:
+    """End the process that supervises this one."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
 def sleep(seconds: float, marker: Path | None = None) -> str:
     if marker is not None:
         marker.write_text(str(os.getpid()))

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lvqa.files import write_atomically
+from lvqa.files import write_output
 from lvqa.records import LvqaError
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ def data_url(content: bytes, mime_type: str) -> str:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a page or a picture atomically, and make its folders.
+    """Write a page or a picture as `write_output` does, and make its folders.
 
     Raises:
         LvqaError: If the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except (OSError, ValueError) as error:
+        write_output(path, content)
+    except (OSError, ValueError, RuntimeError) as error:  # the last: a link to itself
         raise LvqaError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error

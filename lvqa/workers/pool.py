@@ -154,7 +154,8 @@ class Pool(Generic[Item, Value]):
     def run(self, items: Iterable[Item]) -> Iterator[Outcome[Item, Value]]:
         """Yield the outcome of each item, in the order in which they are completed.
 
-        An item is taken from `items` when a worker is free. `run` may be called again while the pool is open.
+        An item is taken from `items` when a worker is free, or several where they take a few milliseconds each and
+        `items` says how many are left. `run` may be called again while the pool is open.
 
         Raises:
             LvqaError: `make` raised it on every node, or a worker's process dies whenever it starts.
@@ -239,9 +240,9 @@ class ProcessBackend:
         self._worker.stop()
 
     def _try(self, item: Any) -> tuple[bytes, Failure | None]:
-        value, failure = self._worker.handle(
-            pickle.dumps(item), self._item_seconds(item), lambda: self._on_wait("1 worker")
+        (reply,) = self._worker.handle(
+            [pickle.dumps(item)], [self._item_seconds(item)], lambda: self._on_wait("1 worker")
         )
-        if failure is not None:
-            self._logs.note_failure(self._node, failure.reason, failure.details)
-        return value, failure
+        if reply.failure is not None:
+            self._logs.note_failure(self._node, reply.failure.reason, reply.failure.details)
+        return reply.value, reply.failure

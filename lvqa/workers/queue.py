@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections import deque
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
@@ -36,19 +37,24 @@ class Queue:
             self._returned.extend(Attempts(item) for item in itertools.islice(self._source, 1))
         return not self._returned
 
-    def put_back(self, attempts: Attempts[Any]) -> None:
-        """Have an item tried again, before new ones."""
-        self._returned.append(attempts)
+    def put_back(self, attempts: Iterable[Attempts[Any]]) -> None:
+        """Have items tried again, before new ones."""
+        self._returned.extend(attempts)
 
-    def take(self, node: str, nodes: Set[str]) -> Attempts[Any] | None:
-        """Return an item for a node that is free, or None if there is none for it now.
+    def take(self, node: str, nodes: Set[str], at_most: int = 1) -> list[Attempts[Any]]:
+        """Return items for a node that is free, or none if there is none for it now.
 
         Args:
             node: The node.
             nodes: The nodes that work, or will soon.
+            at_most: How many new items may be taken at once. One that was put back comes alone.
         """
         for attempts in self._returned:
             if attempts.suits(node, nodes):
                 self._returned.remove(attempts)
-                return attempts
-        return next((Attempts(item) for item in self._source), None)
+                return [attempts]
+        return [Attempts(item) for item in itertools.islice(self._source, at_most)]
+
+    def num_new(self) -> int:
+        """Return how many new items there are at least: a list says how many it has left, and a schedule doesn't."""
+        return operator.length_hint(self._source)

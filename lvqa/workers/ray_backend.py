@@ -24,12 +24,14 @@ from lvqa.workers.nodes import STRIKES, Node, NodeFacts, Nodes, Probe
 from lvqa.workers.queue import Queue, Result
 from lvqa.workers.ray_cluster import ClusterError, ClusterLostError, RayCluster
 from lvqa.workers.ray_worker import NODE_IS_GONE, PING_SECONDS, ActorSpec, RayWorker, describe_workers, reason_of_loss
-from lvqa.workers.worker import StartLostError, WorkerSpec
+from lvqa.workers.worker import Reply, StartLostError, WorkerSpec
 
 _log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 """How often nodes and workers are looked at."""
+MAX_ITEMS_IN_CALL = 16
+"""So many quick items are given to a worker at once."""
 SILENCE_SECONDS = 60.0
 """How long a worker may give no sign before it counts as lost. It only supervises, so it is never busy."""
 ROOM_SECONDS = 60.0
@@ -89,7 +91,7 @@ class RayBackend:
 
         self._queue = Queue(items)
         for worker in self._workers:
-            worker.attempts = None  # of a run that was left
+            worker.attempts = []  # of a run that was left
         self._worked_at = time.monotonic()
         while True:
             self._hand_out()
@@ -114,17 +116,17 @@ class RayBackend:
     # --- items -------------------------------------------------------------------------------------------------------
 
     def _hand_out(self) -> None:
-        """Give each idle worker an item, the one that has just become idle first."""
+        """Give each idle worker an item, or several quick ones; the one that has just become idle comes first."""
         if not self._idle:
             return
         at_work = self._nodes_at_work()
         for worker in reversed(self._idle[:]):
-            attempts = self._queue.take(worker.node.id, at_work)
-            if attempts is not None:
+            share = self._queue.num_new() // (2 * len(self._workers)) if worker.is_quick else 1
+            worker.attempts = self._queue.take(worker.node.id, at_work, max(1, min(share, MAX_ITEMS_IN_CALL)))
+            if worker.attempts:
                 self._idle.remove(worker)
-                worker.attempts = attempts
-                item = attempts.item
-                self._call(worker, "handle", pickle.dumps(item), self._options.item_seconds(item))
+                items = [attempts.item for attempts in worker.attempts]
+                self._call(worker, "handle", [*map(pickle.dumps, items)], [*map(self._options.item_seconds, items)])
 
     def _nodes_at_work(self) -> set[str]:
         """Return the nodes that have a worker, or will have one soon."""
@@ -144,7 +146,7 @@ class RayBackend:
         if final is None:
             if failure.blame in (Blame.ITEM, Blame.PLACE) and node.strikes <= STRIKES:
                 _log.warning("node %s: %s; it is tried again", node.name, failure.reason)
-            self._queue.put_back(attempts)
+            self._queue.put_back([attempts])
             return
         if not final.is_places:  # the nodes are not to blame
             for node_id in attempts.nodes_of(*BLAMING):
@@ -231,40 +233,41 @@ class RayBackend:
         for node in self._nodes.usable:
             self._judge(node)
 
-    def _after_handle(self, worker: RayWorker, reply: tuple[bytes, Failure | None, bytes]) -> None:
-        value, failure, log = reply
+    def _after_handle(self, worker: RayWorker, results: tuple[list[Reply], bytes]) -> None:
+        replies, log = results
         self._logs.append(f"worker-{worker.node.name}.log", log)
-        attempts, worker.attempts = worker.attempts, None
-        if failure is not None and failure.blame in (Blame.CRASH, Blame.LOST):
+        batch, worker.attempts = worker.attempts, []
+        worker.is_quick, last_failure = replies[-1].is_quick, replies[-1].failure
+        if last_failure is not None and last_failure.blame in (Blame.CRASH, Blame.LOST):
             self._call(worker, "start")  # it has lost its child
-            if attempts is not None:
-                _log.warning("node %s: %s; a new one is started", worker.node.name, failure.reason)
+            if batch:
+                _log.warning("node %s: %s; a new one is started", worker.node.name, last_failure.reason)
         else:
             self._idle.append(worker)
-        if attempts is None:
-            return
-        if failure is None:
-            worker.node.strikes = 0
-            self._results.append(Result(attempts.item, value, None, worker.node.name))
-        else:
-            self._fail(attempts, worker.node, failure)
+        self._queue.put_back(batch[len(replies) :])
+        for attempts, reply in zip(batch, replies, strict=False):
+            if reply.failure is None:
+                worker.node.strikes = 0
+                self._results.append(Result(attempts.item, reply.value, None, worker.node.name))
+            else:
+                self._fail(attempts, worker.node, reply.failure)
 
     def _lose(self, worker: RayWorker, error: Exception) -> None:
-        """A worker has died or can't be reached: its item goes to another one."""
+        """A worker has died or can't be reached: its items go to others. It counts as a loss of one that was alone."""
         self._cluster.require_head()
         reason = reason_of_loss(error, has_begun=worker.is_alive)
-        attempts = self._dismiss(worker)
+        batch = self._dismiss(worker)
         self._logs.note_failure(worker.node.name, f"worker lost: {reason}", str(error))
         if reason in NODE_IS_GONE and worker.node.is_alive:
             worker.node.is_alive = False  # until the cluster says otherwise
             _log.warning("node %s: %s", worker.node.name, reason)
         elif worker.node.is_usable:
             _log.warning("node %s: a worker is lost: %s", worker.node.name, reason)
-        if attempts is not None:
-            self._fail(
-                attempts, worker.node, Failure(f"its worker on {worker.node.name} was lost: {reason}", Blame.LOST)
-            )
+        if len(batch) == 1:
+            failure = Failure(f"its worker on {worker.node.name} was lost: {reason}", Blame.LOST)
+            self._fail(batch[0], worker.node, failure)
         else:
+            self._queue.put_back(batch)
             self._strike(worker.node, reason)
         if "No module named" in reason:
             self._bench(worker.node, LvqaError(reason))
@@ -275,22 +278,20 @@ class RayBackend:
         if isinstance(error, StartLostError):
             self._lose(worker, error)
             return
-        attempts = self._dismiss(worker)
-        if attempts is not None:
-            self._queue.put_back(attempts)
+        self._queue.put_back(self._dismiss(worker))
         self._logs.note_failure(worker.node.name, "a worker could not start", str(error))
         self._bench(worker.node, error)
 
-    def _dismiss(self, worker: RayWorker) -> Attempts[Any] | None:
-        """End a worker and forget it. Returns the item that it had."""
+    def _dismiss(self, worker: RayWorker) -> list[Attempts[Any]]:
+        """End a worker and forget it. Returns the items that it had."""
         self._cluster.ask(worker.kill)
         if worker in self._workers:
             self._workers.remove(worker)
         if worker in self._idle:
             self._idle.remove(worker)
         self._calls = {call: other for call, other in self._calls.items() if other is not worker}
-        attempts, worker.attempts = worker.attempts, None
-        return attempts
+        batch, worker.attempts = worker.attempts, []
+        return batch
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 
@@ -317,8 +318,7 @@ class RayBackend:
         if len(self._nodes.by_id) > 1:
             _log.warning("node %s is left out: %s", node.name, node.bench_reason[-300:])
         for worker in [worker for worker in self._workers if worker.node is node]:
-            if (attempts := self._dismiss(worker)) is not None:
-                self._queue.put_back(attempts)
+            self._queue.put_back(self._dismiss(worker))
         self._next_tick = 0.0
 
     def _tick(self) -> None:

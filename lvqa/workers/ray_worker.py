@@ -10,14 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lvqa.records import counted
 from lvqa.startup import num_cores
-from lvqa.workers.failures import Attempts, Failure, one_line
+from lvqa.workers.failures import Attempts, one_line
 from lvqa.workers.nodes import Node, NodeFacts
-from lvqa.workers.worker import StartLostError, Worker, WorkerSpec
+from lvqa.workers.worker import Reply, StartLostError, Worker, WorkerSpec
 
 MAX_LOG_BYTES = 1 << 16
 """So much of what a child has printed is sent along with a reply; more is left out."""
@@ -58,8 +58,10 @@ class RayWorker:
     """Whether its first call has returned: it has its place on the node."""
     is_ready: bool = False
     """Whether it has its handler."""
-    attempts: Attempts[Any] | None = None
-    """The item that it has; None if that belongs to a run that was left."""
+    attempts: list[Attempts[Any]] = field(default_factory=list)
+    """The items that it has; none if they belong to a run that was left."""
+    is_quick: bool = False
+    """Whether its last items took next to no time, so that the next call may have several."""
     ping: Any = None
     """The call by which it is asked for a sign."""
     pinged_at: float = 0.0
@@ -130,9 +132,9 @@ class _Actor:
         """Start the child; return its handler's identity, and what it has printed."""
         return self._worker.start(), self._new_log()
 
-    def handle(self, item: bytes, item_seconds: float) -> tuple[bytes, Failure | None, bytes]:
+    def handle(self, items: Sequence[bytes], item_seconds: Sequence[float]) -> tuple[list[Reply], bytes]:
         """Return what `Worker.handle` returns, and what the child has printed."""
-        return *self._worker.handle(item, item_seconds), self._new_log()
+        return self._worker.handle(items, item_seconds), self._new_log()
 
     def ping(self) -> None:
         """Return: the process is not stopped, and its node is not frozen."""

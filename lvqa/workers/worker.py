@@ -13,13 +13,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import reduction, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lvqa.records import LvqaError
 from lvqa.startup import paused_gc
@@ -36,8 +36,20 @@ START_SECONDS = 3600.0
 """How long a child may take to make its handler."""
 START_TRIES = 2
 """So many children are started, if each dies as it starts, before the worker has failed."""
+QUICK_SECONDS = 0.02
+"""Items that take less on average may come several at once."""
 SECONDS_BETWEEN_SIGNS = 1.0
 """How often a child reports at most that its work goes on."""
+
+
+class Reply(NamedTuple):
+    """What became of a try of an item."""
+
+    value: bytes
+    """Pickled; empty if it has failed."""
+    failure: Failure | None
+    is_quick: bool
+    """Whether it has not failed, and with those before it in the same request took next to no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +99,27 @@ class Worker:
                 raise
 
     def handle(
-        self, item: bytes, item_seconds: float = 0, on_wait: Callable[[], None] = lambda: None
-    ) -> tuple[bytes, Failure | None]:
-        """Have the child compute an item, once.
+        self, items: Sequence[bytes], item_seconds: Sequence[float], on_wait: Callable[[], None] = lambda: None
+    ) -> list[Reply]:
+        """Have the child compute items one after the other, each once, until one fails or is not quick.
 
         Args:
-            item: The item, pickled.
-            item_seconds: How much longer than `stall_seconds` it may take without a sign of progress.
+            items: The items, each pickled.
+            item_seconds: How much longer than `stall_seconds` each may take without a sign of progress.
             on_wait: Called every WAIT_SECONDS while the child computes.
 
         Returns:
-            The pickled value and no failure, or nothing and the failure. Raises what `start` raises.
+            The reply to each item that was tried. Raises what `start` raises.
         """
         with self._lock, self._kill_child_on_error():
-            child = self._running_child()
+            stall_seconds = [self._spec.stall_seconds + seconds for seconds in item_seconds]
+            replies: list[Reply] = []
             try:
-                return child.request(item, self._spec.stall_seconds + item_seconds, on_wait)
+                for reply in self._running_child().request(items, stall_seconds, on_wait):
+                    replies.append(reply)
             except _ChildLostError as error:
-                return b"", Failure(f"its process {error}", error.blame)
+                replies.append(Reply(b"", Failure(f"its process {error}", error.blame), is_quick=False))
+            return replies
 
     def stop(self) -> None:
         """End the child, even while another thread waits in `handle`."""
@@ -175,12 +190,17 @@ class _Child:
         if failure:
             raise LvqaError(failure) if is_user_error else RuntimeError(f"a worker could not start:\n{failure}")
 
-    def request(self, item: bytes, stall_seconds: float, on_wait: Callable[[], None]) -> tuple[bytes, Failure | None]:
-        """Send an item and return the reply. Raises _ChildLostError."""
+    def request(
+        self, items: Sequence[bytes], stall_seconds: Sequence[float], on_wait: Callable[[], None]
+    ) -> Iterator[Reply]:
+        """Send items, and yield the reply to each until one has failed or was not quick. Raises _ChildLostError."""
         with suppress(OSError):  # a child that has ended is noticed as its reply is read
-            self._connection.send_bytes(item)
-        value, failure = self._receive(stall_seconds, on_wait)
-        return value, failure
+            self._connection.send_bytes(pickle.dumps(items))
+        for seconds in stall_seconds:
+            reply: Reply = self._receive(seconds, on_wait)
+            yield reply
+            if not reply.is_quick:
+                return
 
     def _receive(self, stall_seconds: float, on_wait: Callable[[], None]) -> Any:
         """Wait for a reply, as long as the child makes progress and is not stopped."""
@@ -313,7 +333,7 @@ def _serve(connection: Connection, make: bytes, log: int | None) -> None:
     connection.send_bytes(pickle.dumps((None, False, getattr(handler, "identity", None))))
     with suppress(EOFError):
         while True:
-            connection.send_bytes(pickle.dumps(_outcome(handler, connection.recv_bytes())))
+            _reply(connection, handler, pickle.loads(connection.recv_bytes()))
 
 
 def _die_with_parent() -> None:
@@ -331,9 +351,16 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
-def _outcome(handler: Callable[[Any], Any], item: bytes) -> tuple[bytes, Failure | None]:
-    """Return (pickled value, None) or (nothing, failure)."""
-    try:
-        return pickle.dumps(handler(pickle.loads(item))), None
-    except Exception as error:
-        return b"", failure_of(error)
+def _reply(connection: Connection, handler: Callable[[Any], Any], items: Sequence[bytes]) -> None:
+    """Compute items, and reply to each at once, so that it is known at which one this process has died."""
+    started_at = time.monotonic()
+    for num_tried, item in enumerate(items, 1):
+        value, failure = b"", None
+        try:
+            value = pickle.dumps(handler(pickle.loads(item)))
+        except Exception as error:
+            failure = failure_of(error)
+        is_quick = failure is None and time.monotonic() - started_at < QUICK_SECONDS * num_tried
+        connection.send_bytes(pickle.dumps(Reply(value, failure, is_quick)))
+        if not is_quick:
+            return
