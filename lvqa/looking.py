@@ -58,29 +58,38 @@ class Looker:
             inputs: What it sees for each question.
             meter: Gets the stages "select" and "answer".
         """
-        in_two = [self.threshold is not None and self.answerer.gives_confidence(question) for question in questions]
+        looks = self._first_looks(session, questions, selector, inputs, meter)
+        unsure = [i for i, look in enumerate(looks) if self._is_unsure(look)]
         with meter.stage("select"):
-            first = [
-                selector.select(_half_of(of_question) if two else of_question)
-                for of_question, two in zip(inputs, in_two, strict=True)
-            ]
-        notes = () if self.threshold is None else (NO_CONFIDENCE,)
-        looks = [
-            Look(selection, output, False) if two else Look(selection, output, notes=notes)
-            for selection, output, two in zip(
-                first, self._answer(session, questions, first, meter), in_two, strict=True
-            )
-        ]
-        with meter.stage("select"):
-            more = {
-                i: _selected_after(selector, inputs[i], look) for i, look in enumerate(looks) if self._is_unsure(look)
-            }
-        again = {i: selection for i, selection in more.items() if selection != looks[i].selection}
-        outputs = self._answer(session, [questions[i] for i in again], list(again.values()), meter)
-        for (i, selection), output in zip(again.items(), outputs, strict=True):
+            selections = {i: _selected_after(selector, inputs[i], looks[i].selection) for i in unsure}
+        new = [i for i in unsure if selections[i] != looks[i].selection]
+        outputs = self._answer(session, [questions[i] for i in new], [selections[i] for i in new], meter)
+        for i, output in zip(new, outputs, strict=True):
             cost = looks[i].output.cost + output.cost
-            looks[i] = Look(selection, dataclasses.replace(output, cost=cost), True)
+            looks[i] = Look(selections[i], dataclasses.replace(output, cost=cost), looked_again=True)
         return looks
+
+    def _first_looks(
+        self,
+        session: VideoSession,
+        questions: Sequence[Question],
+        selector: Selector,
+        inputs: Sequence[SelectorInput],
+        meter: CostMeter,
+    ) -> list[Look]:
+        """Return a look at half of the frames where the answer has a confidence, and at all of them elsewhere."""
+        is_half = [self.threshold is not None and self.answerer.gives_confidence(question) for question in questions]
+        notes = () if self.threshold is None else (NO_CONFIDENCE,)
+        with meter.stage("select"):
+            selections = [
+                selector.select(_half_of(of_question) if half else of_question)
+                for of_question, half in zip(inputs, is_half, strict=True)
+            ]
+        outputs = self._answer(session, questions, selections, meter)
+        return [
+            Look(selection, output, looked_again=False if half else None, notes=() if half else notes)
+            for selection, output, half in zip(selections, outputs, is_half, strict=True)
+        ]
 
     def _answer(
         self,
@@ -103,8 +112,8 @@ def _half_of(inputs: SelectorInput) -> SelectorInput:
     return dataclasses.replace(inputs, num_frames=(inputs.num_frames + 1) // 2)
 
 
-def _selected_after(selector: Selector, inputs: SelectorInput, look: Look) -> FrameSelection:
-    """Return the frames of a look with those that fill the budget; with none if no other frame is to be seen."""
-    rest = inputs.after(look.selection)
+def _selected_after(selector: Selector, inputs: SelectorInput, first: FrameSelection) -> FrameSelection:
+    """Return the frames of a first look with those that fill the budget; alone if there are no others."""
+    rest = inputs.after(first)
     more = () if rest is None else selector.select(rest).times_seconds
-    return FrameSelection(inputs.video_id, tuple(sorted((*look.selection.times_seconds, *more))))
+    return FrameSelection(inputs.video_id, tuple(sorted((*first.times_seconds, *more))))

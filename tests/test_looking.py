@@ -94,9 +94,7 @@ def test_every_method_works_unchanged(once, video, question, method):
     assert list(answer.frames) == sorted(set(answer.frames))
 
 
-def test_where_no_other_frame_is_chosen_there_is_no_second_look(once, video, question):
-    answer = looking(once, ALWAYS).answer(video, question, frames=16, method="blind")
-    assert (answer.looked_again, answer.frames) == (False, ())
+def test_where_no_other_frame_is_left_there_is_no_second_look(once, video, question):
     whole = looking(once, ALWAYS).answer(video, question, frames=2 * FRAMES_IN_VIDEO)
     assert (whole.looked_again, len(whole.frames)) == (False, FRAMES_IN_VIDEO)
 
@@ -144,11 +142,10 @@ def test_a_threshold_that_is_no_probability_is_refused(value):
         load_config(None, [f"answer.look_again={value}"])
 
 
-def test_a_file_of_frames_has_no_other_half():
-    with pytest.raises(
-        LvqaError, match=r"answer\.look_again needs a method that chooses frames itself, got .*'a\.json'"
-    ):
-        check_settings(load_config(None, [ALWAYS, "method=a.json"]))
+@pytest.mark.parametrize("method", ["a.json", "oracle", "blind"])
+def test_a_file_of_frames_and_a_control_have_no_other_half(method):
+    with pytest.raises(LvqaError, match=rf"answer\.look_again needs a method that can be asked for more .*'{method}'"):
+        check_settings(load_config(None, [ALWAYS, f"method={method}"]))
 
 
 # --- what is left to choose from --------------------------------------------------------------------------------------
