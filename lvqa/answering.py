@@ -96,9 +96,10 @@ class Answerer:
             on_answer: Called as answers are given.
         """
         keys = [
-            (self, q.text, q.options, q.answer, q.subtitles, MediaKey.of(q), tuple(seconds))
+            (self, q.text, q.history, q.options, q.answer, q.subtitles, MediaKey.of(q), tuple(seconds))
             for q, seconds in zip(questions, times, strict=True)
         ]
+        known: dict[object, ModelOutput] = {key: session.outputs[key] for key in keys if key in session.outputs}
         new = {
             key: AnswerRequest(
                 question,
@@ -106,7 +107,7 @@ class Answerer:
                 session.query_media(question),
             )
             for key, question, seconds in zip(keys, questions, times, strict=True)
-            if key not in session.outputs
+            if key not in known
         }
         if new:
             meter = CostMeter(model.counts)
@@ -115,8 +116,9 @@ class Answerer:
                     model, list(new.values()), session.tokens, prefix_cache=session.answer_prefixes, on_answer=on_answer
                 )
             shares = split_cost(meter.cost, len(outputs))
-            session.outputs.update(zip(new, map(_with_share, outputs, shares), strict=True))
-        return [session.outputs[key] for key in keys]
+            known.update(zip(new, map(_with_share, outputs, shares), strict=True))
+            session.outputs.update(known)
+        return [known[key] for key in keys]
 
     def gives_confidence(self, question: Question) -> bool:
         """Return whether the answer to a question has the probabilities of its options: no generated one has."""

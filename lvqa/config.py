@@ -170,8 +170,10 @@ class AnswerConfig(Section):
     max_new_tokens: PositiveInt = 64
     """A generated answer has at most so many tokens; a protocol of a benchmark has a bound of its own."""
     look_again: Probability | None = None
-    """Answer from half of the frames first, and where the likeliest option has a smaller probability, again with the
-    other half beside them; null shows all frames at once."""
+    """Answer from some of the frames first; while the likeliest option has a smaller probability, again with as many
+    others beside them, until the budget is spent. Null shows all frames at once."""
+    first_look: PositiveInt | None = None
+    """The first look has so many frames, at most the budget; null: half of the budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +183,8 @@ class StoreConfig(Section):
     folder: Path | None = None
     """The store lies in this folder; null takes $LVQA_HOME or the user's cache folder."""
     memory_mib: PositiveInt = 2048
-    """Bound on the visual tokens kept for a video, in the memory of the model's device."""
+    """Bound on the visual tokens kept for a video, in the memory of the model's device. Other videos stay open as long
+    as what is kept of all together is within it."""
     disk_mib: NonNegativeInt = 128
     """Bound on a file of a video's visual tokens, for the next process; one that would be larger is not written."""
 

@@ -7,17 +7,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lvqa.concurrency import check_stop
 from lvqa.records import Cost, Counts
 
 
 class CostMeter:
-    """Measures the stages of one call, and all of it."""
+    """Measures the stages of one call, and all of it, in the thread that the call runs in."""
 
     def __init__(self, counts: Counts) -> None:
         """Begin to measure.
 
         Args:
-            counts: The model's counters, which the work adds to.
+            counts: The model's counters of this thread, which the work adds to.
         """
         self.seconds: dict[str, float] = {}
         """Wall time by stage, in the order of the stages."""
@@ -26,7 +27,8 @@ class CostMeter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the time that the work inside takes to the stage of this name."""
+        """Add the time that the work inside takes to the stage of this name. Raises StoppedError if it is to stop."""
+        check_stop()
         started = time.perf_counter()
         try:
             yield

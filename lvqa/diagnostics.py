@@ -139,7 +139,14 @@ def diagnose_model(
         num_clips: How many clips; fewer if the video has fewer.
         questions: Framings are diagnosed on those whose evidence is no longer than a clip.
     """
-    model, session = qa.model, qa.open(path)
+    with qa.open(path) as session:
+        return _diagnose(qa, session, query, num_clips, questions)
+
+
+def _diagnose(
+    qa: LongVideoQA, session: VideoSession, query: str | None, num_clips: int, questions: Sequence[Question]
+) -> Diagnostics:
+    model = qa.model
     clips = qa.indexer.clips_of(session)
     count = min(num_clips, len(clips))
     sampled = [clips[(2 * i + 1) * len(clips) // (2 * count)] for i in range(count)]

@@ -26,7 +26,8 @@ def ask_kinds(
         The kind of each question; None for one without a text.
     """
     texts = [question.text for question in questions]
-    new = [text for text in dict.fromkeys(texts) if text and text not in session.kinds]
+    known = {text: session.kinds[text] for text in texts if text in session.kinds}
+    new = [text for text in dict.fromkeys(texts) if text and text not in known]
     if new:
         own = CostMeter(model.counts)
         with meter.stage("gate"), own.stage("gate"):
@@ -34,5 +35,5 @@ def ask_kinds(
             logits = model.next_token_logits([(prompts.question_kind(text),) for text in new], letters)
             probabilities = logits.double().softmax(dim=1).tolist()
         for text, row, cost in zip(new, probabilities, split_cost(own.cost, len(new)), strict=True):
-            session.kinds[text] = QuestionKind(tuple(row), cost)
-    return [session.kinds.get(text) for text in texts]
+            known[text] = session.kinds[text] = QuestionKind(tuple(row), cost)
+    return [known.get(text) for text in texts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -47,6 +48,15 @@ def save_picture(path: Path, pixels: np.ndarray) -> None:
     from PIL import Image
 
     Image.fromarray(pixels).save(path, quality=95)
+
+
+def picture_bytes(pixels: np.ndarray, suffix: str) -> bytes:
+    """Return pixels, (height, width, 3) uint8, RGB, as the content of a file in the format of a suffix, "jpg"."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, Image.registered_extensions()[f".{suffix}"], quality=85)
+    return file.getvalue()
 
 
 def is_picture_file(path: str | Path) -> bool:

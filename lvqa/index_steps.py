@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -88,7 +89,7 @@ class VideoIndexer:
         model: Model,
         spec: IndexSpec,
         settings: VideoConfig,
-        open_video: Callable[[Path | Video], VideoSession],
+        open_video: Callable[[Path | Video], AbstractContextManager[VideoSession]],
     ) -> None:
         """Make an indexer.
 
@@ -96,19 +97,20 @@ class VideoIndexer:
             model: The model that embeds.
             spec: What the index is known by.
             settings: How scene changes are decoded.
-            open_video: Opens a video under `spec.frames`.
+            open_video: Opens a video under `spec.frames` for the `with` block.
         """
         self.spec, self.open = spec, open_video
         self._model, self._settings = model, settings
 
     def plan(self, path: Path) -> IndexPlan:
         """Inspect the video, and say what its index is known by."""
-        return IndexPlan(self.open(path).video, self.spec.to_dict(), self._model.name)
+        with self.open(path) as session:
+            return IndexPlan(session.video, self.spec.to_dict(), self._model.name)
 
     def split(self, video: Video) -> dict[Clip, int]:
         """Split the video. Returns its clips in the order of time, and how many frame pairs each has."""
-        session = self._reopen(video)
-        return {clip: len(pairs_of_clip(clip, session.grid)) for clip in self.clips_of(session)}
+        with self._reopen(video) as session:
+            return {clip: len(pairs_of_clip(clip, session.grid)) for clip in self.clips_of(session)}
 
     def clips_of(self, session: VideoSession) -> list[Clip]:
         """Return the clips of an open video, in the order of time. Scene cuts decode all its frames once."""
@@ -133,10 +135,10 @@ class VideoIndexer:
             on_pairs(num_pairs - num_done)
             num_done = num_pairs
 
-        session = self._reopen(video)
-        vectors = self.spec.embedder.clips(self._model, session.clip_reader(on_pairs=on_progress).read(clips))
-        frames = {frame for clip in clips for pair in pairs_of_clip(clip, session.grid) for frame in pair}
-        return SegmentResult(vectors, len(frames), len(frames & session.tokens.substituted))
+        with self._reopen(video) as session:
+            vectors = self.spec.embedder.clips(self._model, session.clip_reader(on_pairs=on_progress).read(clips))
+            frames = {frame for clip in clips for pair in pairs_of_clip(clip, session.grid) for frame in pair}
+            return SegmentResult(vectors, len(frames), len(frames & session.tokens.substituted))
 
     def decode_ahead(self, session: VideoSession, stop: Event) -> None:
         """Decode, until `stop` is set, what the first segment needs; nothing if its clips follow from all frames."""
@@ -145,11 +147,12 @@ class VideoIndexer:
             first = clips[segments(len(clips))[0]]
             session.tokens.decode_ahead([pairs_of_clip(clip, session.grid) for clip in first], stop)
 
-    def _reopen(self, video: Video) -> VideoSession:
-        session = self.open(video.path)
-        if session.video != video:
-            raise LvqaError(f"{video.path}: the file was changed while it was being indexed; index it again")
-        return session
+    @contextmanager
+    def _reopen(self, video: Video) -> Iterator[VideoSession]:
+        with self.open(video.path) as session:
+            if session.video != video:
+                raise LvqaError(f"{video.path}: the file was changed while it was being indexed; index it again")
+            yield session
 
 
 def run_step(indexers: Sequence[VideoIndexer], step: Step, on_pairs: OnPairs = lambda _: None) -> Any:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from lvqa.index_steps import (
     segments,
 )
 from lvqa.records import Clip, Cost, IndexUse, LvqaError, Video
-from lvqa.session import IndexSpec
+from lvqa.session import IndexSpec, VideoSession
 from lvqa.video import store_metadata
 
 _log = logging.getLogger(__name__)
@@ -330,21 +332,31 @@ def build_here(
     Raises:
         LvqaError: The video can't be read, the store can't be written, or an index's file is damaged.
     """
-    sessions = {indexer.spec: indexer.open(video) for indexer in indexers}
+    builder = partial(IndexBuilder, store, rebuild=rebuild, must_save=must_save, progress=_index_stage(progress))
+    with ExitStack() as stack:
+        sessions = {indexer.spec: stack.enter_context(indexer.open(video)) for indexer in indexers}
+        uses = _build_lacking(builder, indexers, sessions, video, meter, rebuild=rebuild)
+    store_metadata(video.path, store.folder)
+    return uses
+
+
+def _build_lacking(
+    make_builder: Callable[..., IndexBuilder],
+    indexers: Sequence[VideoIndexer],
+    sessions: Mapping[IndexSpec, VideoSession],
+    video: Video,
+    meter: CostMeter,
+    *,
+    rebuild: bool,
+) -> list[IndexUse]:
+    """Do what `build_here` does, for sessions that are open."""
     lacking = {
         indexer.spec: indexer for indexer in indexers if rebuild or indexer.spec not in sessions[indexer.spec].indexes
     }
     built: dict[IndexSpec, str | None] = {}  # with why it could not be saved
     if lacking:
         own = CostMeter(meter.model_counts)
-        builder = IndexBuilder(
-            store,
-            execute_here(list(lacking.values())),
-            num_settings=len(lacking),
-            rebuild=rebuild,
-            must_save=must_save,
-            progress=_index_stage(progress),
-        )
+        builder = make_builder(execute_here(list(lacking.values())), num_settings=len(lacking))
         with meter.stage("index"), own.stage("index"):
             for indexed in builder.build([video.path]):
                 if indexed.index is None or indexed.use is None:
@@ -352,7 +364,6 @@ def build_here(
                 spec = list(lacking)[indexed.setting]
                 sessions[spec].add_index(spec, indexed.index)
                 built |= {} if indexed.use.reused else {spec: indexed.use.unsaved}
-            store_metadata(video.path, store.folder)
     uses = []
     for indexer in indexers:
         index, is_new = sessions[indexer.spec].indexes[indexer.spec], indexer.spec in built

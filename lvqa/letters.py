@@ -31,6 +31,27 @@ def named_letter(text: str, options: Sequence[str]) -> str | None:
     return named.pop() if len(named) == 1 else None
 
 
+def listed_options(text: str) -> tuple[str, tuple[str, ...]] | None:
+    """Split a question whose options are listed in it, a line each: "Which?\\nA. red\\nB) blue\\n(C) green".
+
+    What stands before the options is the question, and what follows them says how to answer; without anything before
+    them, what follows is the question. None unless two lines or more begin with A, B, ... in this order.
+    """
+    lines = text.splitlines()
+    starts = [i for i, line in enumerate(lines) if re.match(r"\s*\(?A[.):]\s*\S", line)]
+    for start in starts[-1:]:
+        options = list[str]()
+        for letter, line in zip(LETTERS, lines[start:], strict=False):
+            match = re.fullmatch(rf"\s*\(?{letter}[.):]\s*(\S.*?)\s*", line)
+            if match is None:
+                break
+            options.append(match[1])
+        before, after = ("\n".join(part).strip() for part in (lines[:start], lines[start + len(options) :]))
+        if len(options) >= 2 and (before or after):
+            return before or after, tuple(options)
+    return None
+
+
 def _plain(text: str) -> str:
     """Return the text without reasoning, tags, LaTeX and emphasis, with letters and brackets of the usual width."""
     text = re.split(_END_OF_THINKING, unicodedata.normalize("NFKC", text))[-1]  # the template may have begun it

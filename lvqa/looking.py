@@ -1,13 +1,13 @@
-"""Answer from the frames that a selector chooses, at once or in two looks.
+"""Answer from the frames that a selector chooses, at once or in several looks.
 
-In two looks the model answers from half of the frames first. Only where it is unsure, the other half goes to frames
-that it has not seen, and it answers again from all of them.
+In looks the model answers from some of the frames first, by default from half of them. Only where it is unsure, it gets
+as many that it has not seen, and answers again from all of these, until it is sure or the budget is spent.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lvqa.answering import Answerer, OnAnswer
@@ -17,6 +17,9 @@ from lvqa.models import Model
 from lvqa.records import FrameSelection, ModelOutput, Question
 from lvqa.selection import Selector, SelectorInput
 from lvqa.session import VideoSession
+
+OnSelected = Callable[[Sequence[FrameSelection]], None]
+"""Called with the frames of each question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Looker:
     answerer: Answerer
     threshold: float | None
     """The confidence below which the model looks again; None: it sees all frames at once."""
+    first_look: int | None
+    """How many frames the first look has; None: half of the budget."""
     on_answer: OnAnswer
 
     def look(
@@ -48,6 +53,7 @@ class Looker:
         selector: Selector,
         inputs: Sequence[SelectorInput],
         meter: CostMeter,
+        on_selected: OnSelected,
     ) -> list[Look]:
         """Select frames for each question, and answer from them.
 
@@ -57,16 +63,17 @@ class Looker:
             selector: It chooses the frames of both looks.
             inputs: What it sees for each question.
             meter: Gets the stages "select" and "answer".
+            on_selected: Called with the frames of each question before they are seen, in both looks.
         """
-        looks = self._first_looks(session, questions, selector, inputs, meter)
-        unsure = [i for i, look in enumerate(looks) if self._is_unsure(look)]
-        with meter.stage("select"):
-            selections = {i: _selected_after(selector, inputs[i], looks[i].selection) for i in unsure}
-        new = [i for i in unsure if selections[i] != looks[i].selection]
-        outputs = self._answer(session, [questions[i] for i in new], [selections[i] for i in new], meter)
-        for i, output in zip(new, outputs, strict=True):
-            cost = looks[i].output.cost + output.cost
-            looks[i] = Look(selections[i], dataclasses.replace(output, cost=cost), looked_again=True)
+        looks = self._first_looks(session, questions, selector, inputs, meter, on_selected)
+        while unsure := [i for i, look in enumerate(looks) if self._is_unsure(look, inputs[i])]:
+            with meter.stage("select"):
+                more = {i: _selected_after(selector, inputs[i], looks[i].selection) for i in unsure}
+            on_selected([more.get(i, look.selection) for i, look in enumerate(looks)])
+            outputs = self._answer(session, [questions[i] for i in unsure], list(more.values()), meter)
+            for i, output in zip(unsure, outputs, strict=True):
+                cost = looks[i].output.cost + output.cost
+                looks[i] = Look(more[i], dataclasses.replace(output, cost=cost), looked_again=True)
         return looks
 
     def _first_looks(
@@ -76,19 +83,21 @@ class Looker:
         selector: Selector,
         inputs: Sequence[SelectorInput],
         meter: CostMeter,
+        on_selected: OnSelected,
     ) -> list[Look]:
-        """Return a look at half of the frames where the answer has a confidence, and at all of them elsewhere."""
-        is_half = [self.threshold is not None and self.answerer.gives_confidence(question) for question in questions]
+        """Return a look at some of the frames where the answer has a confidence, and at all of them elsewhere."""
+        is_part = [self.threshold is not None and self.answerer.gives_confidence(question) for question in questions]
         notes = () if self.threshold is None else (NO_CONFIDENCE,)
         with meter.stage("select"):
             selections = [
-                selector.select(_half_of(of_question) if half else of_question)
-                for of_question, half in zip(inputs, is_half, strict=True)
+                selector.select(self._first_part(of_question) if part else of_question)
+                for of_question, part in zip(inputs, is_part, strict=True)
             ]
+        on_selected(selections)
         outputs = self._answer(session, questions, selections, meter)
         return [
-            Look(selection, output, looked_again=False if half else None, notes=() if half else notes)
-            for selection, output, half in zip(selections, outputs, is_half, strict=True)
+            Look(selection, output, looked_again=False if part else None, notes=() if part else notes)
+            for selection, output, part in zip(selections, outputs, is_part, strict=True)
         ]
 
     def _answer(
@@ -102,18 +111,20 @@ class Looker:
         with meter.stage("answer"):
             return self.answerer.answer(self.model, session, questions, times, on_answer=self.on_answer)
 
-    def _is_unsure(self, look: Look) -> bool:
-        """Return whether a first look was one, and left the model unsure."""
-        return look.looked_again is False and max(look.output.option_scores) < (self.threshold or 0)
+    def _first_part(self, inputs: SelectorInput) -> SelectorInput:
+        """Return the input with the budget of the first look; by default half, of an odd one the larger half."""
+        number = self.first_look or (inputs.num_frames + 1) // 2
+        return dataclasses.replace(inputs, num_frames=min(number, inputs.num_frames))
 
-
-def _half_of(inputs: SelectorInput) -> SelectorInput:
-    """Return the input with half of its budget; of an odd one the larger half."""
-    return dataclasses.replace(inputs, num_frames=(inputs.num_frames + 1) // 2)
+    def _is_unsure(self, look: Look, inputs: SelectorInput) -> bool:
+        """Return whether a look left the model unsure, and there are frames for another one."""
+        is_unsure = look.looked_again is not None and max(look.output.option_scores) < (self.threshold or 0)
+        return is_unsure and len(look.selection.times_seconds) < inputs.budget
 
 
 def _selected_after(selector: Selector, inputs: SelectorInput, first: FrameSelection) -> FrameSelection:
-    """Return the frames of a first look with those that fill the budget; alone if there are no others."""
-    rest = inputs.after(first)
+    """Return the frames of a look with as many others, or those that fill the budget."""
+    number = min(2 * len(first.times_seconds), inputs.budget)
+    rest = dataclasses.replace(inputs, num_frames=number).after(first)
     more = () if rest is None else selector.select(rest).times_seconds
     return FrameSelection(inputs.video_id, tuple(sorted((*first.times_seconds, *more))))

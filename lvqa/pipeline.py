@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lvqa.answering import Answerer
 from lvqa.caveats import find_caveats
+from lvqa.client import connect
 from lvqa.components import check_settings, has_probabilities, reranker_of, selector_of
 from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.costs import CostMeter, split_cost
@@ -24,6 +26,7 @@ from lvqa.platforms import require_unix
 from lvqa.protocols import AnswerFormat
 from lvqa.records import Answer, Candidate, IndexUse, Question, QuestionKind, Ranking, SearchResult, Video
 from lvqa.retrieval import Retriever
+from lvqa.selection import Selector
 from lvqa.session import IndexSpec, SessionCache, VideoSession
 from lvqa.validation import check_count, check_question, option_texts
 from lvqa.video import inspect_video, store_metadata
@@ -34,10 +37,14 @@ require_unix()
 class LongVideoQA:
     """One model, untouched, that answers questions about long videos from the frames it chose itself.
 
+    Threads may share it: each gets what it would get alone. Work ends early inside `lvqa.concurrency.stop_when`.
+
     >>> qa = LongVideoQA.load("tiny")
     >>> answer = qa.ask("video.mp4", "What happened after the door closed?", frames=32)
     >>> answer.text, answer.evidence[0].start_seconds
     """
+
+    connect = staticmethod(connect)
 
     def __init__(
         self,
@@ -47,6 +54,7 @@ class LongVideoQA:
         progress: Progress | None = None,
         sessions: SessionCache | None = None,
         answer_format: AnswerFormat | None = None,
+        on_selected: Callable[..., None] = lambda *_: None,
     ) -> None:
         """Make a pipeline over a loaded model; `LongVideoQA.load` loads it too.
 
@@ -56,19 +64,20 @@ class LongVideoQA:
             progress: Called as work goes on, with the stage, how many pairs are done, and of how many.
             sessions: The sessions that pipelines over one model share; see `with_config`.
             answer_format: How answers are asked for and read, where a protocol of a benchmark governs them.
+            on_selected: Called before questions are answered, with the rankings and the frames of each.
         """
         check_settings(config)
         self.model, self.config = model, config
         self.store = Store(config.store.folder)
-        self.progress = progress or (lambda *_: None)
-        self._sessions = sessions or SessionCache()
+        self.progress, self._on_selected = progress or (lambda *_: None), on_selected
+        self._sessions = sessions or SessionCache(config.store.memory_mib << 20)
         self.spec = IndexSpec.of(model, config)
         self.indexer = VideoIndexer(model, self.spec, config.video, self.open)
         self.retriever = Retriever(model, reranker_of(config, layout=model.rerank_layout), config, self.spec)
         self._find_caveats = partial(find_caveats, model, has_probabilities=has_probabilities(config))
         self._answer_format = answer_format
         answerer = Answerer.of(model, config.answer, answer_format)
-        self._looker = Looker(model, answerer, config.answer.look_again, self._on_answer)
+        self._looker = Looker(model, answerer, config.answer.look_again, config.answer.first_look, self._on_answer)
 
     @classmethod
     def load(
@@ -104,14 +113,15 @@ class LongVideoQA:
             loaded.compile()
         return cls(loaded, config, progress=progress, answer_format=answer_format)
 
-    def with_config(self, config: Config, *, answer_format: AnswerFormat | None = None) -> LongVideoQA:
-        """Return a pipeline with other settings over the same model, and with another way to ask if one is given.
+    def with_config(self, config: Config, **others: Any) -> LongVideoQA:
+        """Return a pipeline with other settings over the same model; `others` replace its other arguments.
 
         Where the two see a video alike, they share its session: many settings can be compared on one video, and each of
         its frame pairs is decoded and encoded once.
         """
-        shared: dict[str, Any] = {"progress": self.progress, "sessions": self._sessions}
-        return LongVideoQA(self.model, config, answer_format=answer_format or self._answer_format, **shared)
+        own: dict[str, Any] = {"progress": self.progress, "sessions": self._sessions}
+        own |= {"answer_format": self._answer_format, **{k: v for k, v in others.items() if v is not None}}
+        return LongVideoQA(self.model, config, **own)
 
     @property
     def device_name(self) -> str:
@@ -187,51 +197,53 @@ class LongVideoQA:
         Returns:
             An answer to each question, with an even share of what the call cost.
         """
-        selection, method = selection or self.config.selection, method or self.config.method
+        selection = selection or self.config.selection
         selection = dataclasses.replace(selection, frames=check_count(selection.frames if frames is None else frames))
-        config = dataclasses.replace(self.config, selection=selection)
-        selector = selector_of(config, method)
+        config = dataclasses.replace(self.config, selection=selection, method=method or self.config.method)
+        selector = selector_of(config, config.method)
         for question in questions:
             check_question(question)
         if not questions:
             return []
         meter = CostMeter(self.model.counts)
-        with meter.stage("open"):
-            session = self.open(path)
-            for question in questions:
-                session.query_media(question)  # what can't be seen or heard is refused before the video is indexed
-        is_searched = selector.needs_scores or selector.needs_features
-        use = self._index(session, meter) if is_searched else None
+        with ExitStack() as stack:
+            with meter.stage("open"):
+                session = stack.enter_context(self.open(path))
+                for question in questions:
+                    session.query_media(question)  # what can't be seen or heard is refused before indexing
+            return self._answers(session, questions, selector, config, meter)
+
+    def _answers(
+        self, session: VideoSession, questions: Sequence[Question], selector: Selector, config: Config, meter: CostMeter
+    ) -> list[Answer]:
+        """Answer questions about an open video under settings with this call's method and selection."""
+        use = self._index(session, meter) if selector.needs_scores or selector.needs_features else None
         rankings: Sequence[Ranking | None] = [None for _ in questions]
         kinds: Sequence[QuestionKind | None] = [None for _ in questions]
         if selector.needs_scores:
             rankings = self._rank(session, questions, meter)
-        if selection.gate and selector.uses_kind:
+        if config.selection.gate and selector.uses_kind:
             kinds = ask_kinds(self.model, session, questions, meter)
         with meter.stage("select"):
             known = zip(questions, rankings, kinds, strict=True)
-            inputs = [self.retriever.selector_input(session, *of_one, selector, selection) for of_one in known]
-        looks = self._looker.look(session, questions, selector, inputs, meter)
-        call = {"model": self.model.name, "method": method, "frames_budget": selection.frames, "index": use}
+            inputs = [self.retriever.selector_input(session, *of_one, selector, config.selection) for of_one in known]
+        looks = self._looker.look(session, questions, selector, inputs, meter, partial(self._on_selected, rankings))
+        call = {"model": self.model.name, "method": config.method, "index": use}
         seconds = {stage: total / len(questions) for stage, total in meter.seconds.items()}
         answers, shares = [], split_cost(meter.cost, len(questions))
         for i, (question, look) in enumerate(zip(questions, looks, strict=True)):
             own: dict[str, Any] = {
                 **{"time_read": inputs[i].time_read, "question_kind": kinds[i], "looked_again": look.looked_again},
-                **{"counts": shares[i].counts, "seconds": dict(seconds)},
+                **{"counts": shares[i].counts, "seconds": dict(seconds), "frames_budget": config.selection.frames},
             }
             caveats = self._find_caveats(session, use, rankings[i], look.selection, look.notes)
             answers.append(Answer.of(question, look.output, look.selection, rankings[i], caveats, **call, **own))
         return answers
 
     def index(self, path: str | Path, *, rebuild: bool = False) -> IndexUse:
-        """Build the video's index, or find it in the store.
-
-        Args:
-            path: The video file.
-            rebuild: Build it even if it is there.
-        """
-        return self._index(self.open(path), CostMeter(self.model.counts), rebuild=rebuild, must_save=True)
+        """Build the video's index, or find it in the store; with `rebuild` build it even if it is there."""
+        with self.open(path) as session:
+            return self._index(session, CostMeter(self.model.counts), rebuild=rebuild, must_save=True)
 
     def search(
         self, path: str | Path | Video, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
@@ -250,12 +262,12 @@ class LongVideoQA:
         """Search as `search` does. Returns what it finds with what a reader must know of it."""
         check_question(question, is_search=True)
         check_count(top, name="top")
-        session = self.open(path)
-        session.query_media(question)
-        meter = CostMeter(self.model.counts)
-        use = self._index(session, meter)
-        (ranking,) = self._rank(session, [question], meter)
-        return SearchResult(ranking.candidates[:top], self._find_caveats(session, use, ranking))
+        with self.open(path) as session:
+            session.query_media(question)
+            meter = CostMeter(self.model.counts)
+            use = self._index(session, meter)
+            (ranking,) = self._rank(session, [question], meter)
+            return SearchResult(ranking.candidates[:top], self._find_caveats(session, use, ranking))
 
     # --- the stages -------------------------------------------------------------------------------------------------
 
@@ -265,25 +277,19 @@ class LongVideoQA:
         store_metadata(video.path, self.store.folder)
         return video
 
-    def open(self, path: str | Path | Video, *, as_next: bool = False) -> VideoSession:
-        """Open a video. The last one stays open, with its tokens and rankings, so that the next question is cheap.
-
-        With `as_next` the last one is not closed, and the session is there when this video is opened after it.
-        """
+    def open(self, path: str | Path | Video) -> AbstractContextManager[VideoSession]:
+        """Open a video for the `with` block, alone in it; it stays open after that as far as the memory goes."""
         video = path if isinstance(path, Video) else self.inspect_video(path)
         config, frames = self.config, self.spec.frames
         make = partial(VideoSession, video, frames, self.model, settings=config.video, store=config.store)
-        return (self._sessions.prepare if as_next else self._sessions.open)(video, frames, make)
+        return self._sessions.open(video, frames, make)
 
     def _index(self, session: VideoSession, meter: CostMeter, **options: bool) -> IndexUse:
         (use,) = build_here(self.store, [self.indexer], session.video, meter, progress=self.progress, **options)
         return use
 
     def _rank(self, session: VideoSession, questions: Sequence[Question], meter: CostMeter) -> list[Ranking]:
-        def on_pairs(num_done: int, total: int) -> None:
-            self.progress("rerank", num_done, total)
-
-        return self.retriever.rank(session, questions, meter=meter, on_pairs=on_pairs)
+        return self.retriever.rank(session, questions, meter=meter, on_pairs=partial(self.progress, "rerank"))
 
     def _on_answer(self, num_done: int, total: int) -> None:
         if total > 1:

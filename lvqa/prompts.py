@@ -64,7 +64,8 @@ def query(question: Question, *, with_options: bool = False) -> str:
     A question without a text is searched for by what it has instead, a picture or a voice.
     """
     instead = "what the given image shows" if question.voice is None else "what the spoken question asks for"
-    return (question.text or instead) + ("\n" + options(question.options) if with_options and question.options else "")
+    text = history(question.history) + (question.text or instead)
+    return text + ("\n" + options(question.options) if with_options and question.options else "")
 
 
 def options(texts: Sequence[str]) -> str:
@@ -169,19 +170,22 @@ def subtitles(lines: Sequence[str]) -> str:
     return "".join(f"{line}\n" for line in ("Subtitles:", *lines)) if lines else ""
 
 
+def history(turns: Sequence[tuple[str, str]]) -> str:
+    """Return the earlier turns of a conversation, before the question that goes on with it; nothing without any."""
+    return "".join(f"Earlier question: {asked_text}\nEarlier answer: {reply}\n" for asked_text, reply in turns)
+
+
 def answer(question: Question) -> str:
-    """Return what follows the frames: the question, and how to answer it."""
+    """Return what follows the frames: the earlier turns, the question, and how to answer it."""
+    text = history(question.history) + question.text
     if question.options:
-        return (
-            f"{question.text}\n{options(question.options)}\n"
-            "Answer with the option's letter from the given choices directly."
-        )
-    return f"{question.text}\nAnswer the question briefly."
+        return f"{text}\n{options(question.options)}\nAnswer with the option's letter from the given choices directly."
+    return f"{text}\nAnswer the question briefly."
 
 
 def short_answer(question: Question) -> str:
     """Return the bare question, where the options are compared as replies to it."""
-    return f"{question.text}\nAnswer with a word or a short phrase."
+    return f"{history(question.history)}{question.text}\nAnswer with a word or a short phrase."
 
 
 def judge(question: str, expected: str, answer: str) -> tuple[str, str]:

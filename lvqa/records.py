@@ -151,6 +151,8 @@ class Question:
     """The abilities that the question tests, as the benchmark names them."""
     evidence_seconds: tuple[float, float] | None = None
     """The annotated start and end of the evidence."""
+    history: tuple[tuple[str, str], ...] = ()
+    """The earlier turns of the conversation that it goes on with, oldest first: what was asked, what was answered."""
     subtitles: tuple[Subtitle, ...] | None = None
     """The subtitles of its video that may be shown; empty if the video has none, None: they are not to be shown."""
 

@@ -54,15 +54,16 @@ class Retriever:
         """
         texts = [self._text(question) for question in questions]
         keys = [(self._settings, text, MediaKey.of(q)) for text, q in zip(texts, questions, strict=True)]
+        known: dict[object, Ranking] = {key: session.rankings[key] for key in keys if key in session.rankings}
         new = {
             key: (text, session.query_media(question))
             for key, text, question in zip(keys, texts, questions, strict=True)
-            if key not in session.rankings
+            if key not in known
         }
         if new:
-            rankings = self._rank_together(session, list(new.values()), meter, on_pairs)
-            session.rankings.update(zip(new, rankings, strict=True))
-        return [session.rankings[key] for key in keys]
+            known.update(zip(new, self._rank_together(session, list(new.values()), meter, on_pairs), strict=True))
+            session.rankings.update(known)
+        return [known[key] for key in keys]
 
     def search(self, indexes: Sequence[ClipIndex], question: Question, k: int | None = None) -> list[Candidate]:
         """Find the clips that match a question best by embedding, in the indexes of several videos.

@@ -8,12 +8,18 @@ memory by the specs themselves.
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cachetools import LRUCache
 
 from lvqa import prompts
 from lvqa.audio import read_audio
+from lvqa.concurrency import FairLock, check_stop
 from lvqa.config import Config, RerankConfig, StoreConfig, VideoConfig
 from lvqa.embedding import EMBEDDING_FORMAT, Embedder
 from lvqa.index import INDEX_FORMAT, ClipIndex, Store, fingerprint
@@ -33,6 +39,13 @@ OnPairs = Callable[[int, int], None]
 
 ANSWER_PREFIX_BYTES = 1 << 30
 """How much memory that takes at most: 16, 32 and 64 uniform frames with 7B."""
+
+MAX_IDLE_VIDEOS = 32
+"""So many videos stay open at most that nobody uses: one without tokens has a frame grid and an index in memory."""
+MAX_REMEMBERED = 1024
+"""So many rankings and answers of a video are remembered: 50 MB for an hour."""
+MAX_MEDIA = 64
+"""So many pictures and voices of questions about a video are remembered."""
 
 FRAME_FORMATS = {"frames_format": FRAMES_FORMAT, "tokens_format": TOKENS_FORMAT}
 """What a FrameSpec says of the algorithms of today."""
@@ -151,7 +164,14 @@ class VideoSession:
     """One open video, as the model sees it under one FrameSpec."""
 
     def __init__(
-        self, video: Video, spec: FrameSpec, model: Model, *, settings: VideoConfig, store: StoreConfig
+        self,
+        video: Video,
+        spec: FrameSpec,
+        model: Model,
+        *,
+        settings: VideoConfig,
+        store: StoreConfig,
+        on_growth: Callable[[], None] = lambda: None,
     ) -> None:
         """Lay the frame grid; nothing is decoded yet.
 
@@ -161,6 +181,7 @@ class VideoSession:
             model: The model that sees them.
             settings: How it is decoded: threads and time limits, which change no frame.
             store: Where visual tokens are kept, and how many.
+            on_growth: Called as more memory is taken.
         """
         self.video, self.spec = video, spec
         self.grid: FrameGrid = SAMPLINGS[spec.sampling](video, spec.frames_per_second)
@@ -174,20 +195,27 @@ class VideoSession:
             stall_seconds=settings.stall_seconds,
             memory_bytes=store.memory_mib << 20,
             file=self._token_file(model, store),
+            on_growth=on_growth,
         )
         self.indexes: dict[IndexSpec, ClipIndex] = {}
         """The indexes that were loaded or built."""
-        self.rankings: dict[object, Ranking] = {}
+        self.rankings: LRUCache[object, Ranking] = LRUCache(MAX_REMEMBERED)
         """What `retrieval` has ranked."""
-        self.kinds: dict[str, QuestionKind] = {}
+        self.kinds: LRUCache[str, QuestionKind] = LRUCache(MAX_REMEMBERED)
         """What `gate` has learnt of questions, by their text."""
-        self.outputs: dict[object, ModelOutput] = {}
+        self.outputs: LRUCache[object, ModelOutput] = LRUCache(MAX_REMEMBERED)
         """What `answering` has answered."""
-        self.answer_prefixes = PrefixCache(ANSWER_PREFIX_BYTES)
+        self.answer_prefixes = PrefixCache(ANSWER_PREFIX_BYTES, on_growth=on_growth)
         """What the model has read of frames that several questions were answered from."""
-        self._model = model
+        self._model, self._on_growth = model, on_growth
         self._prefix_caches: dict[RerankConfig, PrefixCache] = {}
-        self._media: dict[MediaKey, Prompt] = {}
+        self._media: LRUCache[MediaKey, Prompt] = LRUCache(MAX_MEDIA)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of memory tokens and prefixes take."""
+        prefixes = (self.answer_prefixes, *list(self._prefix_caches.values()))
+        return self.tokens.nbytes + sum(cache.nbytes for cache in prefixes)
 
     def _token_file(self, model: Model, store: StoreConfig) -> TokenFile | None:
         path, max_bytes = Store(store.folder).tokens_path(self.video.id, self.spec.to_dict()), store.disk_mib << 20
@@ -205,7 +233,7 @@ class VideoSession:
         # The pool changes how many clips are read, and nothing about one of them.
         key = dataclasses.replace(settings, pool=None)
         if key not in self._prefix_caches:
-            self._prefix_caches[key] = PrefixCache(settings.memory_mib << 20)
+            self._prefix_caches[key] = PrefixCache(settings.memory_mib << 20, on_growth=self._on_growth)
         return self._prefix_caches[key]
 
     def clip_reader(self, prefix_cache: PrefixCache | None = None, on_pairs: OnPairs | None = None) -> SessionClips:
@@ -215,9 +243,10 @@ class VideoSession:
     def query_media(self, question: Question) -> Prompt:
         """Return what shows the question's picture and lets its voice be heard; nothing if it has neither."""
         key = MediaKey.of(question)
-        if key not in self._media:
-            self._media[key] = query_media(question, self._model, max_pixels=self.spec.max_pixels)
-        return self._media[key]
+        media = self._media.get(key)
+        if media is None:
+            self._media[key] = media = query_media(question, self._model, max_pixels=self.spec.max_pixels)
+        return media
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +262,7 @@ class SessionClips:
         groups = [pairs_of_clip(clip, self.session.grid) for clip in clips]
         total, num_done = sum(map(len, groups)), 0
         for tokens, group in zip(self.session.tokens.clips(groups), groups, strict=True):
+            check_stop()
             num_done += len(group)
             if self.on_pairs is not None:
                 self.on_pairs(num_done, total)
@@ -255,26 +285,75 @@ def query_media(question: Question, model: Model, *, max_pixels: int) -> Prompt:
     return media
 
 
+class MakeSession(Protocol):
+    """Makes a session."""
+
+    def __call__(self, *, on_growth: Callable[[], None]) -> VideoSession:
+        """Return a new session, which calls `on_growth` as it takes more memory."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _OpenVideo:
+    """A video that is open, and who works on it."""
+
+    lock: FairLock = field(default_factory=FairLock)
+    sessions: dict[FrameSpec, VideoSession] = field(default_factory=dict)
+    num_users: int = 0
+    """How many threads have it, or wait for it."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(session.nbytes for session in list(self.sessions.values()))
+
+
 class SessionCache:
-    """The sessions of the video that was opened last. Pipelines over one model share it, and so their sessions."""
+    """The sessions of videos, for all pipelines over one model and all their threads. A video has one user at a time.
 
-    def __init__(self) -> None:
-        self._video: Video | None = None
-        self._sessions: dict[FrameSpec, VideoSession] = {}
-        self._next: VideoSession | None = None
+    A video that nobody uses stays open as long as what is kept of all together fits into the memory; the one whose last
+    use is the longest ago is closed first.
+    """
 
-    def prepare(self, video: Video, spec: FrameSpec, make: Callable[[], VideoSession]) -> VideoSession:
-        """Return a session of a video that may be opened next; it ends none. The arguments are those of `open`."""
-        self._next = make()
-        return self._next
+    def __init__(self, max_bytes: int) -> None:
+        """Make a cache without sessions.
 
-    def open(self, video: Video, spec: FrameSpec, make: Callable[[], VideoSession]) -> VideoSession:
-        """Return the video's session under this spec, made if it is not there. Another video ends all sessions."""
-        if video != self._video:
-            prepared, self._next = self._next, None
-            self._video, self._sessions = video, {}
-            if prepared is not None and prepared.video == video:
-                self._sessions[prepared.spec] = prepared
-        if spec not in self._sessions:
-            self._sessions[spec] = make()
-        return self._sessions[spec]
+        Args:
+            max_bytes: How much memory tokens and prefixes may take while videos are open that nobody uses.
+        """
+        self._max_bytes = max_bytes
+        self._mutex = Lock()
+        self._videos: OrderedDict[Video, _OpenVideo] = OrderedDict()
+
+    @contextmanager
+    def open(self, video: Video, spec: FrameSpec, make: MakeSession) -> Iterator[VideoSession]:
+        """Open a video inside the `with` block; other threads that want it wait for the end of the block.
+
+        Args:
+            video: The inspected file.
+            spec: How its frames look to the model.
+            make: Makes the session if it is not there.
+        """
+        with self._mutex:
+            opened = self._videos.setdefault(video, _OpenVideo())
+            opened.num_users += 1
+        try:
+            with opened.lock:
+                if spec not in opened.sessions:
+                    opened.sessions[spec] = make(on_growth=self._close_idle)
+                yield opened.sessions[spec]
+        finally:
+            with self._mutex:
+                opened.num_users -= 1
+                self._videos.move_to_end(video)
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        """Close videos that nobody uses until the rest fits, and there are not too many."""
+        with self._mutex:
+            idle = [video for video, opened in self._videos.items() if not opened.num_users]
+            num_bytes = sum(opened.nbytes for opened in self._videos.values())
+            for i, video in enumerate(idle):
+                nbytes = self._videos[video].nbytes
+                if (nbytes and num_bytes > self._max_bytes) or len(idle) - i > MAX_IDLE_VIDEOS:
+                    del self._videos[video]
+                    num_bytes -= nbytes

@@ -7,6 +7,7 @@ its relatives check one value.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
 import sys
@@ -285,7 +286,9 @@ def check_question(question: Question, *, is_search: bool = False, distinct_opti
     is_published = bool(question.id and question.options)
     if not (question.text.strip() or question.voice or is_published or (is_search and question.image)):
         raise LvqaError("the question is empty; ask something, for example: What happened after the door closed?")
-    length = len(question.text) + sum(map(len, question.options))
+    for text in itertools.chain.from_iterable(question.history):
+        _require_text(text, "an earlier turn")
+    length = len(question.text) + sum(map(len, (*question.options, *itertools.chain(*question.history))))
     if length > MAX_QUESTION_CHARACTERS:
         raise LvqaError(f"the question has {length} characters with its options; allowed: {MAX_QUESTION_CHARACTERS}")
     if question.options and not 2 <= len(question.options) <= len(LETTERS):

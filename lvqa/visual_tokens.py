@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lvqa.concurrency import check_stop
 from lvqa.image import read_image
 from lvqa.models.cache import ByteLRUCache
 from lvqa.pairs import Pair
@@ -138,6 +139,7 @@ class VisualTokens:
         stall_seconds: float = 30.0,
         memory_bytes: int = 2 << 30,
         file: TokenFile | None = None,
+        on_growth: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare an empty store; nothing is decoded yet.
 
@@ -151,6 +153,7 @@ class VisualTokens:
             stall_seconds: How long the decoder may take for one step.
             memory_bytes: How much memory the pairs may take.
             file: Keeps the pairs for other processes.
+            on_growth: Called when a pair has been added.
         """
         self.video, self.grid = video, grid
         self.height, self.width = model.frame_size(video.height, video.width, max_pixels=max_pixels or model.max_pixels)
@@ -161,15 +164,20 @@ class VisualTokens:
         self._model = model
         self._decode_options = DecodeOptions(decoder, threads, stall_seconds)
         self._memory_bytes = memory_bytes
-        self._cache: ByteLRUCache[Pair, Tensor] = ByteLRUCache(memory_bytes)
+        self._cache: ByteLRUCache[Pair, Tensor] = ByteLRUCache(memory_bytes, on_growth=on_growth)
         self._arena: Tensor | None = None
         """One piece of memory for the tokens of all pairs, (pairs, rows * cols, width)."""
         self._file = file
         self._ahead: PixelReader | None = None
 
     @property
+    def nbytes(self) -> int:
+        """How many bytes of memory the pairs take."""
+        return self._cache.nbytes
+
+    @property
     def counts(self) -> Counts:
-        """The model's work so far, decoding included."""
+        """The work so far, decoding included, as the model counts it."""
         return self._model.counts
 
     def keep(self, tokens: Mapping[Pair, Tensor]) -> None:
@@ -203,6 +211,7 @@ class VisualTokens:
         at_once = self._model.pairs_at_once(self.height, self.width)
         try:
             for batch in _batches(groups, at_once):
+                check_stop()
                 needed = list(dict.fromkeys(chain.from_iterable(groups[batch])))
                 new = list(dict.fromkeys(chain.from_iterable(missing[batch])))
                 ready = {pair: tokens for pair in needed if (tokens := self._load(pair)) is not None}

@@ -17,7 +17,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 MAX_MODULE_LINES, MAX_FUNCTION_LINES, MAX_MEDIAN_FUNCTION_LINES, MAX_PIPELINE_LINES = 400, 60, 8, 300
 
 MODEL_MODULES = {
-    *("models", "profiling", "embedding", "rerank", "answering", "pipeline", "retrieval", "session"),
+    *("models", "profiling", "embedding", "rerank", "answering", "direct", "pipeline", "retrieval", "session"),
     "visual_tokens",
 }
 
@@ -37,37 +37,43 @@ LIBRARIES = {
     "jinja2": {"report"},
     "PIL": {"image"},
     "filelock": {"evaluation"},
-    "cachetools": {"models"},
+    "cachetools": {"models", "server", "session", "video"},
     "lmms_eval": {"lmms"},
     "torchvision": set(),
+    "fastapi": {"server"},
+    "starlette": {"server"},
+    "uvicorn": {"server"},
+    "pydantic": {"server"},
+    "mcp": {"server"},
 }
 
 # module -> the modules that it may import. The package itself (its lazy names) is the module "lvqa".
 BASE = {"prompts", "records", "validation"}
-MODEL = BASE | {"costs", "embedding", "models"}
+MODEL = BASE | {"concurrency", "costs", "embedding", "models"}
 SESSION = MODEL | {"config", "index", "pairs", "session", "video", "visual_tokens"}
 ARROWS = {
     "records": set(),
+    "concurrency": set(),
     "files": set(),
     "platforms": {"records"},
     "startup": set(),
     "audio": {"records"},
     "image": {"records"},
     "validation": {"audio", "image", "records"},
-    "costs": {"records"},
+    "costs": {"concurrency", "records"},
     "config": {"records", "validation"},
     "prompts": {"records"},
-    "video": {"files", "records", "startup"},
+    "video": {"concurrency", "files", "records", "startup"},
     "index": {"files", "records"},
     "plugins": {"records", "validation"},
     "selection": {"plugins", "records", "temporal", "validation"},
     "datasets": {"records", "validation"},
     "workers": {"records", "startup", "validation"},
-    "models": {"prompts", "records"},
+    "models": {"concurrency", "prompts", "records"},
     "embedding": {"models", "prompts", "records"},
     "rerank": BASE | {"models", "plugins"},
     "pairs": {"records", "video"},
-    "visual_tokens": {"models", "image", "pairs", "records", "video"},
+    "visual_tokens": {"concurrency", "models", "image", "pairs", "records", "video"},
     "session": {"audio", *SESSION},
     "protocols": {"datasets", "records"},
     "answering": SESSION | {"letters", "protocols"},
@@ -86,6 +92,7 @@ ARROWS = {
     | {
         "answering",
         "caveats",
+        "client",
         "components",
         "gate",
         "index_steps",
@@ -109,6 +116,26 @@ ARROWS = {
     "report": {"datasets", "evaluation", "files", "image", "diagnostics", "protocols", "records", "video"},
     "profiling": SESSION | {"answering", "rerank", "startup"},
     "synthetic": {"records"},
+    "client": {"records", "validation"},
+    "direct": {"answering", "audio", "components", "models", "pairs", "pipeline", "records", "visual_tokens"},
+    "output": {"config", "library", "records"},
+    "server": {
+        "direct",
+        *(
+            "concurrency",
+            "config",
+            "evaluation",
+            "image",
+            "index",
+            "indexing",
+            "letters",
+            "library",
+            "output",
+            "pipeline",
+        ),
+        "provenance",
+        *("records", "report", "selection", "validation", "video"),
+    },
     "lvqa": {"pipeline", "records"},
 }
 # The command line may import every module; nothing may import it.

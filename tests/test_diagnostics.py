@@ -117,12 +117,13 @@ def test_every_framing_judges_the_clip_of_the_evidence_and_one_half_a_video_away
     ]
     framings = diagnose_model(qa, video, num_clips=1, questions=questions).framings
     assert {framing.labels for framing in framings} == {*prompts.LABELS.values()}
-    session = qa.open(video)
+    with qa.open(video) as session:
+        tokens = session.tokens
     for framing in framings:
         (name,) = (name for name, labels in prompts.LABELS.items() if labels == framing.labels)
         before, after = prompts.rerank("Is it red?", labels=name, clip_first=True)
         for first_second, score in ((16, framing.matching[0]), (48, framing.others[0])):
-            (clip,) = session.tokens.clips([[(k, k + 1) for k in range(first_second, first_second + 8, 2)]])
+            (clip,) = tokens.clips([[(k, k + 1) for k in range(first_second, first_second + 8, 2)]])
             logits = qa.model.next_token_logits([(before, clip, after)], framing.labels)
             assert score == pytest.approx(float(logits.softmax(1)[0, 0]), abs=1e-4)
         assert framing.correct == (framing.matching[0] > 0.5, framing.others[0] < 0.5)

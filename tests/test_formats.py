@@ -125,7 +125,8 @@ def index_output(material: Material) -> Output:
 def embedding_output(material: Material) -> Output:
     """Return the vectors of two clips and of a query."""
     qa = material.pipeline()
-    clips = qa.spec.embedder.clips(material.model, material.read_clips(qa.open(material.path)))
+    with qa.open(material.path) as session:
+        clips = qa.spec.embedder.clips(material.model, material.read_clips(session))
     queries = qa.spec.embedder.queries(material.model, [("What colour is the boat?", ())])
     return {
         "shape": [list(clips.shape), list(queries.shape)],
@@ -208,8 +209,8 @@ def tokens_output(material: Material) -> Output:
     TokenFile(path, num_pairs=3, width=2, max_bytes=100).write({0: b"pair", 2: b"last"})
     qa = material.pipeline()
     qa.store.prepare()
-    session = qa.open(material.path)
-    material.read_clips(session)
+    with qa.open(material.path) as session:
+        material.read_clips(session)
     stored = qa.store.tokens_path(session.video.id, session.spec.to_dict())
     file = TokenFile(stored, num_pairs=session.grid.num_pairs, width=material.model.dim, max_bytes=1 << 30)
     pairs = [bytes(file.read(slot) or b"") for slot in (0, 9)]

@@ -136,11 +136,10 @@ def test_equal_budgets_are_equal_tokens_if_frames_are_packed_as_sampled(make, vi
 
 
 def test_both_times_of_a_pair_that_lies_apart_are_told(make, video):
-    session = make().open(video)
-    answerer = Answerer(packing="sampled")
-    texts = [part for part in answerer.frame_parts([(2, 3), (10, 45), (46, 47)], session.tokens) if type(part) is str]
-    assert texts == ["[00:02]", "[00:10] [00:45]", "[00:46]"]
-    (block,) = Answerer(time_encoding="mrope").frame_parts([(2, 3), (10, 45)], session.tokens)
+    with make().open(video) as session:
+        parts = Answerer(packing="sampled").frame_parts([(2, 3), (10, 45), (46, 47)], session.tokens)
+        (block,) = Answerer(time_encoding="mrope").frame_parts([(2, 3), (10, 45)], session.tokens)
+    assert [part for part in parts if type(part) is str] == ["[00:02]", "[00:10] [00:45]", "[00:46]"]
     assert block.seconds == ((2.0, 3.0), (10.0, 45.0))
 
 

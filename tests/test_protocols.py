@@ -159,10 +159,10 @@ def video(synthetic_video) -> Path:
 
 def parts_of_prompt(make, video, answer_format: AnswerFormat | None, question: Question) -> list[object]:
     """Return the parts of the prompt from frames at 5, 10, 45 and 46 s: texts, and the frames of each clip."""
-    session = make(answer_format=answer_format).open(video)
-    request = AnswerRequest(question, sampled_pairs([5, 10, 45, 46], session.grid))
     answerer = Answerer(format=answer_format, time_encoding="text" if answer_format is None else "mrope")
-    parts = answerer.prompt(request, session.tokens)
+    with make(answer_format=answer_format).open(video) as session:
+        request = AnswerRequest(question, sampled_pairs([5, 10, 45, 46], session.grid))
+        parts = answerer.prompt(request, session.tokens)
     return [part if isinstance(part, str) else part.num_pairs for part in parts]
 
 

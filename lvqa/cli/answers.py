@@ -1,91 +1,45 @@
-"""How commands print answers and candidates: as lines, and as objects of JSON."""
+"""How commands print answers and candidates as lines."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from lvqa.cli.terminal import one_line
+import click
+
+from lvqa.cli.terminal import echo_message, one_line, print_json
+from lvqa.output import candidate_json
 
 if TYPE_CHECKING:
-    from lvqa.config import Config
-    from lvqa.records import Answer, Candidate, Caveats, QuestionKind, Video
+    from lvqa.records import Answer, Candidate
 
 EVIDENCE_LINES = 5
 
 
-def evidence_to_print(answer: Answer, config: Config) -> tuple[Candidate, ...]:
-    """Return the candidates that were reranked; without reranking, as many of the best."""
-    reranked = tuple(candidate for candidate in answer.evidence if candidate.rerank_score is not None)
-    return reranked or answer.evidence[: config.rerank.num_shown]
-
-
-def candidate_json(candidate: Candidate) -> dict[str, object]:
-    """Return the candidate as an object of the JSON that commands print."""
-    return {
-        "start_seconds": candidate.clip.start_seconds,
-        "end_seconds": candidate.clip.end_seconds,
-        "embed_score": candidate.embed_score,
-        "rerank_score": candidate.rerank_score,
-    }
-
-
-def video_json(video: Video) -> dict[str, object]:
-    """Return the video as an object of the JSON that commands print."""
-    return {"path": str(video.path), "id": video.id, "duration_seconds": video.duration_seconds}
-
-
-def caveats_json(caveats: Caveats) -> dict[str, object]:
-    """Return what a reader must know of a result, as keys of the JSON that commands print."""
-    return {"warnings": caveats.warnings, "frames_substituted": caveats.frames_substituted}
-
-
-def kind_json(kind: QuestionKind | None) -> dict[str, float] | None:
-    """Return what the model takes a question to be about as an object of the JSON that commands print."""
-    from lvqa.records import QUESTION_KINDS
-
-    return None if kind is None else dict(zip(QUESTION_KINDS, kind.probabilities, strict=True))
-
-
-def answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, object]:
-    """Return the answer as an object of the JSON that commands print, with the evidence that is to be printed."""
-    use = answer.index
-    index = use and {"reused": use.reused, "clips": use.clips, "path": None if use.path is None else str(use.path)}
-    image, voice = answer.question.image, answer.question.voice
-    return {
-        "question": answer.question.text,
-        "image": None if image is None else str(image),
-        "voice": None if voice is None else str(voice),
-        "options": answer.question.options,
-        "answer": answer.text,
-        "option": answer.option,
-        "option_scores": answer.option_scores,
-        "method": answer.method,
-        "time_read": answer.time_read,
-        "question_kind": kind_json(answer.question_kind),
-        "looked_again": answer.looked_again,
-        "frames_budget": answer.frames_budget,
-        "frames": [
-            {"time_seconds": seconds, "substituted": seconds in answer.caveats.substituted_seconds}
-            for seconds in answer.frames
-        ],
-        "evidence": [{**candidate_json(clip), "frames": answer.frames_of(clip)} for clip in evidence],
-        **caveats_json(answer.caveats),
-        "index": index,
-        "counts": dataclasses.asdict(answer.counts),
-        "answer_tokens": answer.answer_tokens,
-        "answer_visual_tokens": answer.answer_visual_tokens,
-        "seconds": {stage: round(seconds, 4) for stage, seconds in answer.seconds.items()},
-    }
-
-
 def candidate_line(candidate: Candidate) -> str:
     """Return the candidate's time and scores as a line: "0:16-0:32  embed 0.61  rerank 0.90"."""
-    from lvqa.report import span_text
+    return moment_line(candidate_json(candidate))
 
-    rerank = "" if candidate.rerank_score is None else f"  rerank {candidate.rerank_score:.2f}"
-    return f"{span_text(candidate)}  embed {candidate.embed_score:.2f}{rerank}"
+
+def moment_line(moment: Mapping[str, Any]) -> str:
+    """Return the line of a moment; one of the library, as `output.hit_json` returns it, ends with its video's path."""
+    from lvqa.report import clock
+
+    rerank = "" if moment["rerank_score"] is None else f"  rerank {moment['rerank_score']:.2f}"
+    line = f"{clock(moment['start_seconds'])}-{clock(moment['end_seconds'])}  embed {moment['embed_score']:.2f}{rerank}"
+    if "state" not in moment:
+        return line
+    state = "" if moment["state"] in ("ok", "moved") else f"  ({moment['state']})"
+    return f"{line}  {one_line(moment['path'])}{state}"
+
+
+def choice_lines(library: Mapping[str, Any]) -> list[str]:
+    """Return why an answer is from this video of the library, as lines; `output.choice_json` has it under "library"."""
+    best = {key: value for key, value in library.items() if key != "state"}
+    lines = [f"video     {one_line(library['path'])}, for {moment_line(best)}"]
+    for i, runner_up in enumerate(library["runners_up"]):
+        lines += [("next best " if i == 0 else " " * 10) + moment_line(runner_up)]
+    return lines
 
 
 def answer_text(answer: Answer, evidence: Sequence[Candidate]) -> str:
@@ -127,3 +81,13 @@ def _cost_text(answer: Answer) -> str:
         f"{counted(counts.tokens_prefilled, 'token')}{index}; {sum(answer.seconds.values()):.1f} s"
         + (f" ({stages})" if stages else "")
     )
+
+
+def print_moments(content: Mapping[str, Any], *, as_json: bool, quiet: bool) -> None:
+    """Print what a search finds."""
+    if as_json:
+        print_json(dict(content))
+        return
+    click.echo("\n".join(map(moment_line, content["results"])))
+    if not content["reranked"] and not quiet:
+        echo_message("ranked by embedding alone")

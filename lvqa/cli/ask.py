@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.answers import answer_json, answer_text, candidate_json, candidate_line, evidence_to_print, video_json
+from lvqa.cli.answers import answer_text, choice_lines
 from lvqa.cli.ask_list import ask_list
 from lvqa.cli.main import CommonOptions, common_options, inspect_video
-from lvqa.cli.terminal import echo_warnings, one_line, print_json
+from lvqa.cli.remote import ask_server, check_alone, server_option
+from lvqa.cli.terminal import echo_warnings, print_json
+from lvqa.output import answer_json, choice_json, evidence_to_print, video_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
-    from lvqa.library import LibraryAnswer, LibraryHit
+    from lvqa.library import LibraryAnswer
     from lvqa.pipeline import LongVideoQA
     from lvqa.records import Answer, Question, Video
-
-NUM_RUNNERS_UP = 4
-"""So many other videos of the library are named, each with its best moment."""
 
 
 @click.command()
@@ -60,6 +59,7 @@ NUM_RUNNERS_UP = 4
 @click.option(
     "--report", metavar="F.html", type=click.Path(path_type=Path), help="Write the answer and its frames as a page."
 )
+@server_option
 @common_options
 def ask(
     common: CommonOptions,
@@ -74,14 +74,21 @@ def ask(
     method: str | None,
     as_json: bool,
     report: Path | None,
+    server: str | None,
 ) -> None:
     """Answer QUESTION about VIDEO or the library, with the evidence.
 
     The evidence is when the answer is seen, with what confidence, and in which frames. With --questions, all questions
     of a file are answered.
     """
-    from lvqa.provenance import provenance
     from lvqa.records import Question
+
+    if server is not None:
+        check_alone(common, {"--questions": questions, "--report": report})
+        path, text = _path_and_question(video_and_question, library=library, has_voice=voice is not None)
+        request = Question(text, options, image=image, voice=voice)
+        return ask_server(common, server, path, request, frames=frames, method=method, as_json=as_json)
+    from lvqa.provenance import provenance
 
     config = _selection_config(common.config(), frames, method)
     if questions is not None:
@@ -97,12 +104,11 @@ def ask(
         answer, video, choice = _answer(qa, path, video, request)
         made_with = provenance(config, model_revision=qa.model.revision)
     answer = dataclasses.replace(answer, seconds={"load": load_seconds, **answer.seconds})
-    evidence = evidence_to_print(answer, config)
+    evidence, chosen = evidence_to_print(answer, config), {} if choice is None else choice_json(choice)
     if as_json:
-        chosen = {} if choice is None else _choice_json(choice)
         print_json({**answer_json(answer, evidence), "video": video_json(video), **chosen, **made_with})
     else:
-        click.echo("\n".join([answer_text(answer, evidence), *([] if choice is None else _choice_lines(choice))]))
+        click.echo("\n".join([answer_text(answer, evidence), *(choice_lines(chosen["library"]) if chosen else ())]))
     echo_warnings(video.path, answer.caveats.warnings)
     if report is not None:  # last, since it may fail
         from lvqa.report import write_page
@@ -152,32 +158,6 @@ def _answer(
 
     choice = ask_library(qa, request)
     return choice.answer, choice.video, choice
-
-
-def hit_json(hit: LibraryHit) -> dict[str, object]:
-    """Return a moment of the library as an object of the JSON that commands print."""
-    path = hit.location.path
-    video = {"path": None if path is None else str(path), "video_id": hit.video_id, "state": hit.location.state}
-    return {**video, **candidate_json(hit.candidate)}
-
-
-def hit_line(hit: LibraryHit) -> str:
-    """Return a moment of the library as a line: its time, its scores, and the path of its video."""
-    state = "" if hit.location.is_there else f"  ({hit.location.state})"
-    return f"{candidate_line(hit.candidate)}  {one_line(hit.location.path)}{state}"
-
-
-def _choice_json(choice: LibraryAnswer) -> dict[str, object]:
-    """Return why an answer is from this video of the library."""
-    runners_up = [hit_json(hit) for hit in choice.runners_up[:NUM_RUNNERS_UP]]
-    return {"library": {**hit_json(choice.hit), "runners_up": runners_up, "warnings": list(choice.warnings)}}
-
-
-def _choice_lines(choice: LibraryAnswer) -> list[str]:
-    lines = [f"video     {one_line(choice.hit.location.path)}, for {candidate_line(choice.hit.candidate)}"]
-    for i, hit in enumerate(choice.runners_up[:NUM_RUNNERS_UP]):
-        lines += [("next best " if i == 0 else " " * 10) + hit_line(hit)]
-    return lines
 
 
 def _selection_config(config: Config, frames: int | None, method: str | None) -> Config:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.answers import answer_json, answer_text, evidence_to_print, video_json
+from lvqa.cli.answers import answer_text
 from lvqa.cli.main import CommonOptions, inspect_video
 from lvqa.cli.terminal import echo_message, echo_result, echo_warnings, one_line, print_json
+from lvqa.output import answer_json, evidence_to_print, video_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config

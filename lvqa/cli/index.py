@@ -16,6 +16,7 @@ import click
 
 from lvqa.cli.main import CommonOptions, common_options, inspect_video, silence_libraries
 from lvqa.cli.ray_options import RAY_ADDRESS_HELP, RUNTIME_ENV_HELP, WORKERS, WORKERS_HELP
+from lvqa.cli.remote import check_alone, index_server, server_option
 from lvqa.cli.terminal import Progress, echo_message, echo_result, echo_warnings, one_line, print_json
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ _log = logging.getLogger(__name__)
 )
 @click.option("--runtime-env", metavar="FILE", type=click.Path(path_type=Path), help=RUNTIME_ENV_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each file.")
+@click.option("--upload", is_flag=True, help="With --server: send the files there first, and index them there.")
+@server_option
 @common_options
 def index(
     common: CommonOptions,
@@ -52,6 +55,8 @@ def index(
     gpus_per_worker: float,
     runtime_env: Path | None,
     as_json: bool,
+    upload: bool,
+    server: str | None,
 ) -> None:
     """Index videos, so that later questions start at once.
 
@@ -60,9 +65,15 @@ def index(
     that crashes it costs no other file. With --workers, they are indexed in as many processes, which also share the
     work on long videos.
     """
-    config = common.config()
+    if upload and server is None:
+        raise click.UsageError("--upload goes with --server URL")
     videos, failures = videos_in(paths, recursive=recursive)
     num_items = len(videos) + len(failures)
+    if server is not None:
+        check_alone(common, {"--workers": workers, "--ray-address": ray_address})
+        num_failed = index_server(common, server, videos, upload=upload, rebuild=rebuild, as_json=as_json)
+        return _exit(num_failed + len(failures), num_items)
+    config = common.config()
     if num_items == len(videos) == 1 and not workers and ray_address is None:
         results = _index_here(common, config, videos[0], rebuild=rebuild)
     else:
@@ -86,8 +97,13 @@ def index(
     for path, message in failures:
         if as_json:
             print_json({"path": str(path), "error": message})
-    if failures:
-        click.get_current_context().exit(1 if len(failures) == num_items else 3)
+    _exit(len(failures), num_items)
+
+
+def _exit(num_failed: int, num_items: int) -> None:
+    """End with the exit code that says how many have failed: none, all or some."""
+    if num_failed:
+        click.get_current_context().exit(1 if num_failed == num_items else 3)
 
 
 def videos_in(paths: Sequence[Path], *, recursive: bool = False) -> tuple[list[Path], list[tuple[Path, str]]]:

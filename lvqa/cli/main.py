@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     "ask": "ask:ask",
     "search": "search:search",
+    "serve": "serve:serve",
+    "mcp": "mcp:mcp",
     "index": "index:index",
     "eval": "evaluate:evaluate",
     "report": "evaluate:report",

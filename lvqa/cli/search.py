@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lvqa.cli.answers import candidate_json, candidate_line, caveats_json, video_json
-from lvqa.cli.ask import hit_json, hit_line, inspect_for_question
+from lvqa.cli.answers import print_moments
+from lvqa.cli.ask import inspect_for_question
 from lvqa.cli.main import CommonOptions, common_options
-from lvqa.cli.terminal import echo_message, echo_warnings, print_json
+from lvqa.cli.remote import check_alone, search_server, server_option
+from lvqa.cli.terminal import echo_warnings
+from lvqa.output import ranking_json, search_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--no-rerank", is_flag=True, help="Rank by embedding alone, which is faster and less exact.")
 @click.option("--top", type=int, default=5, show_default=True, help="Number of moments to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@server_option
 @common_options
 def search(
     common: CommonOptions,
@@ -35,6 +38,7 @@ def search(
     no_rerank: bool,
     top: int,
     as_json: bool,
+    server: str | None,
 ) -> None:
     """Find the moments of VIDEO or the library that match QUERY.
 
@@ -48,30 +52,27 @@ def search(
     from lvqa.validation import check_count
 
     query = "".join(video_and_query[num_videos:])
-    config = _without_reranking(common.config()) if no_rerank else common.config()
     check_count(top, name="top")
     request = Question(query, image=image)
+    if server is not None:
+        check_alone(common, {})
+        path = None if library else Path(video_and_query[0])
+        return search_server(common, server, path, request, top=top, rerank=not no_rerank, as_json=as_json)
+    config = _without_reranking(common.config()) if no_rerank else common.config()
     if library:
-        output, lines = _search_library(common, config, request, top)
+        output = _search_library(common, config, request, top)
     else:
-        output, lines = _search_video(common, config, Path(video_and_query[0]), request, top)
+        output = _search_video(common, config, Path(video_and_query[0]), request, top)
     reranks = config.rerank.pool != 0 and config.rerank.name != "none"
-    if as_json:
-        print_json({"query": query, "reranked": reranks, **output})
-        return
-    click.echo("\n".join(lines))
-    if not reranks and not common.quiet:
-        echo_message("ranked by embedding alone")
+    print_moments({"query": query, "reranked": reranks, **output}, as_json=as_json, quiet=common.quiet)
 
 
 def _without_reranking(config: Config) -> Config:
     return dataclasses.replace(config, rerank=dataclasses.replace(config.rerank, pool=0))
 
 
-def _search_video(
-    common: CommonOptions, config: Config, path: Path, query: Question, top: int
-) -> tuple[dict[str, object], list[str]]:
-    """Return the best moments of one video, as JSON and as lines."""
+def _search_video(common: CommonOptions, config: Config, path: Path, query: Question, top: int) -> dict[str, object]:
+    """Return the best moments of one video, as JSON."""
     from lvqa.provenance import provenance
 
     video = inspect_for_question(path, query, config, is_search=True)
@@ -79,15 +80,11 @@ def _search_video(
         result = qa.search_video(video.path, query, top=top)
         made_with = provenance(config, model_revision=qa.model.revision)
     echo_warnings(video.path, result.caveats.warnings)
-    results = [{"path": str(video.path), **candidate_json(hit)} for hit in result.candidates]
-    output = {"results": results, **caveats_json(result.caveats), "video": video_json(video), **made_with}
-    return output, list(map(candidate_line, result.candidates))
+    return {**search_json(result, video), **made_with}
 
 
-def _search_library(
-    common: CommonOptions, config: Config, query: Question, top: int
-) -> tuple[dict[str, object], list[str]]:
-    """Return the best moments of all videos in the store, as JSON and as lines."""
+def _search_library(common: CommonOptions, config: Config, query: Question, top: int) -> dict[str, object]:
+    """Return the best moments of all videos in the store, as JSON."""
     from lvqa.library import search_library
     from lvqa.provenance import provenance
     from lvqa.validation import check_question
@@ -96,5 +93,4 @@ def _search_library(
     with common.load_pipeline(config) as qa:
         ranking = search_library(qa, query, top=top)
         made_with = provenance(config, model_revision=qa.model.revision)
-    results = [hit_json(hit) for hit in ranking.hits]
-    return {"results": results, "warnings": ranking.warnings, **made_with}, list(map(hit_line, ranking.hits))
+    return {**ranking_json(ranking), **made_with}

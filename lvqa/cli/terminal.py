@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import shutil
 import sys
 import time
@@ -13,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
+
+from lvqa.output import finite
 
 _log = logging.getLogger(__name__)
 
@@ -49,15 +50,7 @@ def _bars_cleared() -> Iterator[None]:
 
 def print_json(value: dict[str, object]) -> None:
     """Print the object on one line. A number that JSON cannot hold is null; all that is not ASCII is escaped."""
-    echo_result(json.dumps(_finite(value), allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    echo_result(json.dumps(finite(value), allow_nan=False))
 
 
 STAGES = {

@@ -40,8 +40,8 @@ class NextVideo:
     def _work(self, path: Path, stop: Event) -> None:
         qa = self._qa
         try:
-            session = qa.open(path, as_next=True)
-            if not qa.store.path_of(session.video.id, qa.spec.to_dict()).exists():
-                qa.indexer.decode_ahead(session, stop)
+            with qa.open(path) as session:
+                if not qa.store.path_of(session.video.id, qa.spec.to_dict()).exists():
+                    qa.indexer.decode_ahead(session, stop)
         except Exception as error:
             _log.debug("%s: not decoded ahead: %s", path, error)

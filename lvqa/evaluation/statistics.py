@@ -106,23 +106,25 @@ def evidence_recall(rows: Iterable[Row]) -> dict[str, Share]:
         *(("reranked", "reranked", k) for k in RERANKED_TOP),
     ]
     stages = {
-        f"{name} top {k}": [_any_clip_overlaps(row[pool][:k], span) for row, span in zip(rows, spans, strict=True)]
+        f"{name} top {k}": [any_clip_overlaps(row[pool][:k], span) for row, span in zip(rows, spans, strict=True)]
         for name, pool, k in tops
         if any(row[pool] for row in rows)
     }
     if any(row["times_seconds"] for row in rows):
         stages["selection"] = [
-            _any_frame_inside(row["times_seconds"], span) for row, span in zip(rows, spans, strict=True)
+            any_frame_inside(row["times_seconds"], span) for row, span in zip(rows, spans, strict=True)
         ]
     videos = [row["video_id"] for row in rows]
     return {stage: Share.by_video(zip(videos, hits, strict=True)) for stage, hits in stages.items()}
 
 
-def _any_clip_overlaps(clips: Sequence[ScoredClip], span: tuple[float, float]) -> bool:
+def any_clip_overlaps(clips: Sequence[ScoredClip], span: tuple[float, float]) -> bool:
+    """Return whether one of the clips has a part in common with the span."""
     return any(start < span[1] and span[0] < end for start, end, _ in clips)
 
 
-def _any_frame_inside(times_seconds: Sequence[float], span: tuple[float, float]) -> bool:
+def any_frame_inside(times_seconds: Sequence[float], span: tuple[float, float]) -> bool:
+    """Return whether one of the frames lies in the span, start included and end excluded."""
     return any(span[0] <= seconds < span[1] for seconds in times_seconds)
 
 

@@ -179,7 +179,8 @@ def _rerank(
         location = locations[video_id]
         if location.is_there and location.path is not None:
             try:
-                judged += qa.retriever.rerank(qa.open(location.path), question, of_video)
+                with qa.open(location.path) as session:
+                    judged += qa.retriever.rerank(session, question, of_video)
             except VideoError as error:
                 locations[video_id] = dataclasses.replace(location, state="unreadable")
                 errors.append(str(error))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lvqa.records import Counts, LvqaError
 
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 
 class Model(Protocol):
-    """One multimodal model, with its weights unchanged. Tokens and prompts are those of `lvqa.models.prompt`."""
+    """One multimodal model, with its weights unchanged. Tokens and prompts are those of `lvqa.models.prompt`.
+
+    Threads may share it: it does one thing at a time.
+    """
 
     name: str
     """The name that the model was loaded by."""
     revision: str
     """The hub's commit, or a fingerprint of a folder's files; it belongs into every fingerprint."""
-    counts: Counts
-    """The work since loading; every call adds to it."""
     dim: int
     """The width of the hidden states."""
     max_pixels: int
@@ -43,8 +44,15 @@ class Model(Protocol):
     time_encoding: str
     """The encoding of a frame's time that suits the model best, as `answer.time_encoding` names it."""
 
+    tokenizer: Any
+    """The library's tokenizer, as it was loaded."""
     lm_head: LMHead
     """The final norm and the language head."""
+
+    @property
+    def counts(self) -> Counts:
+        """The work of this thread since loading; every call adds to it."""
+        ...
 
     @property
     def device(self) -> torch.device:
@@ -142,8 +150,18 @@ class Model(Protocol):
         """
         ...
 
-    def generate(self, prompt: Prompt, *, max_new_tokens: int = ..., prefix: PrefixKV | None = ...) -> str:
-        """Return the greedy reply; with a prefix the prompt is what follows it."""
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        max_new_tokens: int = ...,
+        prefix: PrefixKV | None = ...,
+        on_token: Callable[[int, Tensor], None] = ...,
+    ) -> str:
+        """Return the greedy reply; with a prefix the prompt is what follows it.
+
+        `on_token` gets each token, the one that ends the reply too, and the logits of all, (vocabulary,).
+        """
         ...
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from lvqa.concurrency import check_stop
 from lvqa.models.devices import to_device
 from lvqa.records import LvqaError
 
@@ -46,6 +47,7 @@ class TokenBudget:
         order = list(waiting)
         rows: list[Tensor] = []
         while waiting:
+            check_stop()
             batch = self._first_batch(waiting, sizes)
             try:
                 rows.append(compute(batch))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Protocol, TypeVar
 
 from cachetools import LRUCache
@@ -24,8 +24,20 @@ Value = TypeVar("Value", bound=HasBytes)
 class ByteLRUCache(LRUCache[Key, Value]):
     """Keep values up to a number of bytes in all; the least recently used one is dropped first."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, *, on_growth: Callable[[], None] = lambda: None) -> None:
+        """Make an empty cache.
+
+        Args:
+            max_bytes: What all values may take together.
+            on_growth: Called when a value has been added.
+        """
         super().__init__(max_bytes, getsizeof=lambda value: value.nbytes)
+        self._on_growth = on_growth
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the values take."""
+        return int(self.currsize)
 
     def __setitem__(self, key: Key, value: Value) -> None:
         """Keep a value, and drop others until it fits; a value larger than the bound is not kept."""
@@ -33,3 +45,4 @@ class ByteLRUCache(LRUCache[Key, Value]):
             self.pop(key, None)
         else:
             super().__setitem__(key, value)
+            self._on_growth()

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lvqa.models.positions import AudioTokenSpan, Span, VisualTokenSpan, position_ids
 from lvqa.models.prefix import PrefixKV
-from lvqa.models.prompt import ClipTokens, Prompt, ReplyStart, SystemText
+from lvqa.models.prompt import AssistantTurn, ClipTokens, Prompt, ReplyStart, SystemText, UserTurn
 from lvqa.records import LvqaError
 
 SENTINEL = "lvqa-content-5d1f0c"
@@ -120,9 +120,11 @@ class ChatTemplate:
         self._specials = specials
         self._frames = {"": self._frame_of("")}
 
-    def _frame_of(self, system: str) -> _TurnFrame:
+    def _frame_of(self, system: str, earlier: Sequence[UserTurn | AssistantTurn] = ()) -> _TurnFrame:
         """Return what the template puts around the user's turn, after this system message or its own."""
-        before, after = self._render(SENTINEL, system)
+        if any(token in text for text in earlier for token in self._specials):
+            raise LvqaError("an earlier turn has the text of a special token, which would end it")
+        before, after = self._render(SENTINEL, system, earlier)
         # The template's own text next to the content is tokenised together with it, as the library would.
         head_end = max(before.rfind(token) + len(token) for token in self._specials if token in before)
         tail_start = min(after.find(token) for token in self._specials if token in after)
@@ -134,16 +136,18 @@ class ChatTemplate:
             self._frames[system] = self._frame_of(system)
         return self._frames[system]
 
-    def _render(self, text: str, system: str) -> list[str]:
+    def _render(self, text: str, system: str, earlier: Sequence[UserTurn | AssistantTurn]) -> list[str]:
         """Return what the template puts before and after a user's text; some want it as one item of a list."""
         where = self.tokenizer.name_or_path
         if self.tokenizer.chat_template is None:
             raise LvqaError(f"the model in {where} has no chat template; use one tuned to answer")
-        contents = {"system": system, "user": text} if system else {"user": text}
+        contents = [("system", system)] if system else []
+        contents += [("user" if isinstance(turn, UserTurn) else "assistant", str(turn)) for turn in earlier]
+        contents.append(("user", text))
         for as_list in (False, True):
             messages = [
                 {"role": role, "content": [{"type": "text", "text": content}] if as_list else content}
-                for role, content in contents.items()
+                for role, content in contents
             ]
             rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             if text in rendered and system not in rendered:
@@ -168,9 +172,11 @@ class ChatTemplate:
 
     def encode(self, prompt: Prompt) -> TokenizedPrompt:
         """Return the prompt as the one user turn, up to where the reply begins or goes on."""
-        frame = self._frame("".join(part for part in prompt if isinstance(part, SystemText)))
+        system = "".join(part for part in prompt if isinstance(part, SystemText))
+        earlier = [part for part in prompt if isinstance(part, UserTurn | AssistantTurn)]
+        frame = self._frame_of(system, earlier) if earlier else self._frame(system)
         reply_start = "".join(part for part in prompt if isinstance(part, ReplyStart))
-        content = tuple(part for part in prompt if not isinstance(part, SystemText | ReplyStart))
+        content = tuple(p for p in prompt if not isinstance(p, SystemText | ReplyStart | UserTurn | AssistantTurn))
         parts = self._lay_out_all((frame.text_before, *content, frame.text_after))
         return self._tokenize(frame.head, parts, self._template_ids(frame.tail + reply_start), content)
 

@@ -14,17 +14,19 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForImageTextToText, DynamicCache
 
+from lvqa.concurrency import check_stop
 from lvqa.models import ENHANCEMENTS, gpu
 from lvqa.models.batching import TokenBudget
 from lvqa.models.chat import Batch, ChatTemplate, PromptPart, SpecialToken, TokenizedPrompt, collate
 from lvqa.models.devices import batch_tokens, to_device
 from lvqa.models.enhancement import VisualEnhancement
+from lvqa.models.exclusive import Exclusive, exclusive
 from lvqa.models.forward import STATES, ForwardPasses
 from lvqa.models.lm_head import LMHead
 from lvqa.models.loading import load_pretrained
 from lvqa.models.prefix import PrefixKV
 from lvqa.models.prompt import AudioTokens, ClipTokens, Prompt
-from lvqa.records import Counts, LvqaError
+from lvqa.records import LvqaError
 
 PATCHES_PER_TOKEN = 4
 """All these models merge two by two patches into a token."""
@@ -32,7 +34,7 @@ PREFIX_TOKEN_COST = 1 / 8
 """A token of a prefix costs this part of what a new token costs: it has keys and values, and no states."""
 
 
-class Decoder(ABC):
+class Decoder(Exclusive, ABC):
     """A model of any size. It is never trained here, and its weights are never changed.
 
     An adapter gives the class variables without a value here a value, and defines `frame_size`, `token_grid`, `encode`
@@ -58,11 +60,11 @@ class Decoder(ABC):
 
     def __init__(self, library: Any, tokenizer: Any, *, name: str, revision: str, max_batch_tokens: int | None) -> None:
         """Wrap the library's model, which lies on its device already."""
+        super().__init__()
         if library.device.type == "cuda":
             gpu.fit(library)
         self.name = name
         self.revision = revision
-        self.counts = Counts()
         self.library = library
         """The library's own model, whose weights these are."""
         self.tokenizer = tokenizer
@@ -162,10 +164,12 @@ class Decoder(ABC):
         """The precision of the weights and the tokens."""
         return self.library.dtype  # type: ignore[no-any-return]
 
+    @exclusive
     def encode_prompt(self, prompt: Prompt) -> TokenizedPrompt:
         """Return the token sequence of a whole prompt, up to where the reply begins."""
         return self._chat.encode(prompt)
 
+    @exclusive
     def prompt_length(self, prompt: Prompt) -> tuple[int, int]:
         """Return how many tokens a whole prompt has, and how many of them are visual or audio tokens."""
         tokenized = self.encode_prompt(prompt)
@@ -179,7 +183,7 @@ class Decoder(ABC):
         """Return how many pairs of frames of this size fill a batch; fewer leave the device idle."""
         return max(1, self._pixel_budget.tokens // self._num_patches(height, width))
 
-    @torch.no_grad()
+    @exclusive
     def encode_pairs(self, pixels: np.ndarray) -> Tensor:
         """Return the visual tokens of frame pairs, (n, tokens, width).
 
@@ -203,14 +207,10 @@ class Decoder(ABC):
         return PATCHES_PER_TOKEN * math.prod(self.token_grid(height, width))
 
     def encode_audio(self, samples: np.ndarray) -> AudioTokens:
-        """Return the audio tokens of (samples,) float32 at the rate of `lvqa.audio`.
-
-        Raises:
-            LvqaError: The model does not hear.
-        """
+        """Return the audio tokens of (samples,) float32 at the rate of `lvqa.audio`; LvqaError if it does not hear."""
         raise LvqaError(f"model {self.name!r} does not hear; ask in words, or ask a Qwen2.5-Omni")
 
-    @torch.no_grad()
+    @exclusive
     def last_hidden_states(
         self, prompts: Sequence[Prompt], *, state: str = "attention", final_norm: bool = False
     ) -> Tensor:
@@ -226,7 +226,7 @@ class Decoder(ABC):
         """
         return self._last_states(prompts, state=state, final_norm=final_norm).float()
 
-    @torch.no_grad()
+    @exclusive
     def sublayer_states(self, prompts: Sequence[Prompt]) -> Tensor:
         """Return the residual stream at each prompt's last position, (n, 1 + 2 * layers, dim) float32.
 
@@ -234,6 +234,7 @@ class Decoder(ABC):
         """
         return self._in_batches(prompts, self._forward.last_state_by_sublayer).float()
 
+    @exclusive
     def first_tokens(self, words: Sequence[str]) -> list[int]:
         """Return the token that each word begins with.
 
@@ -248,7 +249,7 @@ class Decoder(ABC):
                 raise LvqaError(f"model {self.name!r} begins {first!r} and {word!r} with the same token; use others")
         return tokens
 
-    @torch.no_grad()
+    @exclusive
     def next_token_logits(self, prompts: Sequence[Prompt], words: Sequence[str] | None = None) -> Tensor:
         """Return the logit of each word's first token as the reply's first token, (n, words) float32.
 
@@ -262,7 +263,7 @@ class Decoder(ABC):
         tokens = None if words is None else self.first_tokens(words)
         return self.lm_head.logits(self._last_states(prompts, state="mlp", final_norm=True), tokens)
 
-    @torch.no_grad()
+    @exclusive
     def prefill_prefix(self, prompts: Sequence[Prompt], *, lead: str = "") -> list[PrefixKV]:
         """Return the keys and values of prefixes, each of which ends with a clip, and of the text `lead` behind it."""
         self._require_no_enhancement()
@@ -277,7 +278,7 @@ class Decoder(ABC):
         # Copies: a row of a batch would keep the whole batch alive.
         return [PrefixKV(row.clone(), end, self._chat.lead_ids(lead)) for row, end in zip(rows, ends, strict=True)]
 
-    @torch.no_grad()
+    @exclusive
     def score_with_prefix(
         self, prefixes: Sequence[PrefixKV], suffixes: Sequence[Prompt], words: Sequence[str] | None = None
     ) -> Tensor:
@@ -296,44 +297,50 @@ class Decoder(ABC):
         self.counts.tokens_prefilled += sum(map(len, tokenized))
         return self.lm_head.logits(self._forward.final_norm(states), tokens)
 
-    @torch.no_grad()
-    def generate(self, prompt: Prompt, *, max_new_tokens: int = 64, prefix: PrefixKV | None = None) -> str:
+    @exclusive
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        max_new_tokens: int = 64,
+        prefix: PrefixKV | None = None,
+        on_token: Callable[[int, Tensor], None] = lambda *_: None,
+    ) -> str:
         """Return the reply, chosen greedily token by token, without special tokens.
 
-        Args:
-            prompt: The whole prompt, or what follows its prefix.
-            max_new_tokens: The bound on the reply.
-            prefix: What was read of the prompt before.
+        `on_token` gets each token, the one that ends the reply too, and the logits of all, (vocabulary,). The other
+        arguments are those of `reply_log_probs`.
         """
         batch, cache, states = self._begin_reply(prompt, prefix)
         position = int(batch.positions.max())
         reply: list[int] = []
         stop_ids = self._stop_ids()
         for _ in range(max_new_tokens):
-            token = self.library.lm_head(states[:, -1]).argmax(-1)  # (1,)
+            check_stop()
+            logits = self.library.lm_head(states[:, -1])  # (1, vocabulary)
+            token = logits.argmax(-1)
+            on_token(int(token), logits[0])
             if int(token) in stop_ids:
                 break
             reply.append(int(token))
-            position += 1
-            states = self._forward.decode_step(token[:, None], position, cache)
+            states = self._forward.decode_step(token[:, None], position + len(reply), cache)
         self.counts.tokens_prefilled += batch.ids.shape[1]
         return self.tokenizer.decode(reply, skip_special_tokens=True).strip()  # type: ignore[no-any-return]
 
-    @torch.no_grad()
+    @exclusive
     def reply_log_probs(self, prompt: Prompt, replies: Sequence[str], *, prefix: PrefixKV | None = None) -> Tensor:
         """Return the log-probability that the reply is exactly each of these texts, (replies,) float32.
 
         The prompt, or what follows its prefix, is processed once for all of them.
         """
         batch, cache, states = self._begin_reply(prompt, prefix)
-        first = states.expand(len(replies), -1, -1)
+        states = states.expand(len(replies), -1, -1)
         cache.batch_repeat_interleave(len(replies))
         tokens = [torch.tensor([*self._chat.text_ids(reply), self.tokenizer.eos_token_id]) for reply in replies]
         ids = pad_sequence(tokens, batch_first=True, padding_value=-1).to(self.device)  # (replies, longest)
-        states = first
         if ids.shape[1] > 1:  # else all replies are empty, and end at once
             following = self._forward.decode_step(ids[:, :-1].clamp(min=0), int(batch.positions.max()) + 1, cache)
-            states = torch.cat([first, following], dim=1)
+            states = torch.cat([states, following], dim=1)
         log_probs: Tensor = self.library.lm_head(states).float().log_softmax(-1)
         self.counts.tokens_prefilled += batch.ids.shape[1] + sum(map(len, tokens))
         return log_probs.gather(-1, ids.clamp(min=0)[..., None]).squeeze(-1).masked_fill(ids < 0, 0).sum(1)
@@ -342,7 +349,7 @@ class Decoder(ABC):
     def visual_enhancement(self, *, ratio: float, formula: str = "released") -> Iterator[None]:
         """Apply RetLLM's visual enhancement to all forward passes inside the `with` block.
 
-        Whole prompts only: a prefix raises ValueError.
+        Whole prompts only: a prefix raises ValueError. Other threads wait for the end of the block.
 
         Args:
             ratio: The weight of the enhancement, as `lvqa.models.enhancement` explains it; 0 changes nothing.
@@ -355,12 +362,8 @@ class Decoder(ABC):
             return
         text_model, lm_head = self.library.model.language_model, self.library.lm_head
         enhancement = VisualEnhancement(text_model, lm_head, ratio=ratio, formula=formula)
-        with enhancement.attached():
-            self._forward.enhancement = enhancement
-            try:
-                yield
-            finally:
-                self._forward.enhancement = None
+        with self.lock, self._forward.enhanced(enhancement):
+            yield
 
     def _last_states(self, prompts: Sequence[Prompt], *, state: str, final_norm: bool) -> Tensor:
         """Return (n, dim) in the model's dtype: the named state at the last position."""

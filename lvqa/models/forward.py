@@ -6,7 +6,8 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,6 +60,16 @@ class ForwardPasses:
     def compile(self) -> None:
         """Have the layers compiled when they are first used, which fuses what lies between their products."""
         self._run_layer = torch.compile(run_layer, dynamic=True)
+
+    @contextmanager
+    def enhanced(self, enhancement: VisualEnhancement) -> Iterator[None]:
+        """Have every forward pass inside the `with` block enhanced."""
+        self.enhancement = enhancement
+        try:
+            with enhancement.attached():
+                yield
+        finally:
+            self.enhancement = None
 
     def final_norm(self, states: Tensor) -> Tensor:
         """Return (..., dim) states after the model's final norm."""

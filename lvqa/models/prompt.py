@@ -50,6 +50,18 @@ class SystemText(str):
     __slots__ = ()
 
 
+class UserTurn(str):
+    """What was said in an earlier turn of the conversation by the user: text alone."""
+
+    __slots__ = ()
+
+
+class AssistantTurn(str):
+    """What was said in an earlier turn of the conversation by the model."""
+
+    __slots__ = ()
+
+
 class ReplyStart(str):
     """What the reply begins with; the model goes on from there. It may be the last part of a prompt."""
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration, WhisperFeatureExtractor
 
 from lvqa.models.chat import PromptPart, SpecialToken
+from lvqa.models.exclusive import exclusive
 from lvqa.models.positions import AudioTokenSpan
 from lvqa.models.prompt import AudioTokens, ClipTokens
 from lvqa.models.qwen_vl import Qwen25VL
@@ -38,7 +38,7 @@ class Qwen25Omni(Qwen25VL):
         """How many temporal positions a second has: 25, as published, one for the 40 ms of an audio token."""
         return self.library.config.position_id_per_seconds  # type: ignore[no-any-return]
 
-    @torch.no_grad()
+    @exclusive
     def encode_audio(self, samples: np.ndarray) -> AudioTokens:
         """Return the audio tokens, 25 a second, by the library's feature extractor, as published, and its tower."""
         bins = self.library.config.audio_config.num_mel_bins

@@ -43,7 +43,10 @@ class RerankRequest:
 
 
 class Reranker(Protocol):
-    """Scores candidates once more. A new one is such a class with a line in RERANKERS, or in a file of your own."""
+    """Scores candidates once more. A new one is such a class with a line in RERANKERS, or in a file of your own.
+
+    Several threads may call it at once, for different videos.
+    """
 
     def rerank(self, model: Model, requests: Sequence[RerankRequest]) -> list[list[Candidate]]:
         """Rerank the candidates of each request.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from lvqa.video.container import VideoError
 from lvqa.video.decoders import DECODERS, DecordDecoder, PyAVDecoder, decode_all
+from lvqa.video.excerpts import MAX_CLIP_SECONDS, clip_bytes
 from lvqa.video.header import declared_seconds
 from lvqa.video.identity import IDENTITY_FORMAT, content_id, has_content, read_identity
 from lvqa.video.metadata import (
@@ -28,6 +29,7 @@ __all__ = [
     "DECODERS",
     "FRAMES_FORMAT",
     "IDENTITY_FORMAT",
+    "MAX_CLIP_SECONDS",
     "METADATA_FORMAT",
     "RECORD_FORMAT",
     "SAMPLINGS",
@@ -38,6 +40,7 @@ __all__ = [
     "PyAVDecoder",
     "VideoError",
     "VideoRecord",
+    "clip_bytes",
     "content_id",
     "cut_clips",
     "declared_seconds",

@@ -9,9 +9,11 @@ import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
+from threading import Condition
 from typing import Any, Self
+
+from cachetools import LRUCache, cached
 
 from lvqa.files import write_atomically
 from lvqa.records import file_key
@@ -61,7 +63,7 @@ class Identity:
     """Whether no later change can leave the file in the state that it had."""
 
 
-@lru_cache(maxsize=4096)
+@cached(LRUCache(4096), condition=Condition())  # two threads do not both read a file through
 def identify(file: FileState) -> Identity:
     """Return a file's identity, whatever its name and its times.
 

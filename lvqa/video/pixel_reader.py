@@ -9,6 +9,7 @@ from threading import Event
 
 import numpy as np
 
+from lvqa.concurrency import check_stop
 from lvqa.records import Frames, Video
 from lvqa.video.prefetch import read_frames
 
@@ -77,6 +78,7 @@ class PixelReader:
     def frame(self, frame: int) -> np.ndarray:
         """Return (height, width, 3) of a frame; of the earlier ones only the last few can be read again."""
         while frame not in self._recent:
+            check_stop()
             batch = self._ahead.popleft() if self._ahead else next(self._batches)
             frames = self.frames[self._num_read : self._num_read + len(batch.pixels)]
             self._num_read += len(batch.pixels)

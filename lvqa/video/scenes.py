@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 
+from lvqa.concurrency import check_stop
 from lvqa.records import Video
 from lvqa.video.prefetch import read_frames
 from lvqa.video.sampling import FrameGrid
@@ -56,6 +57,7 @@ def scene_changes(
         batch_frames=_BATCH_FRAMES,
     )
     for start, batch in zip(itertools.count(0, _BATCH_FRAMES), batches, strict=False):
+        check_stop()
         pixels = batch.pixels.astype(np.float32) / 255
         with_previous = pixels if previous is None else np.concatenate([previous[None], pixels])
         steps = np.abs(np.diff(with_previous, axis=0)).mean(axis=(1, 2, 3))

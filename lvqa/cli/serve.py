@@ -1,0 +1,77 @@
+"""`lvqa serve`: answer questions over HTTP, with one model that stays loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import click
+
+from lvqa.cli.main import CommonOptions, common_options, silence_libraries
+from lvqa.cli.terminal import echo_message
+
+PACKAGES = ("fastapi", "uvicorn", "python_multipart", "mcp")
+"""What the extra `serve` installs."""
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="[VIDEO|DIR ...]", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Listen at this address; others need a token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="Listen at this port.")
+@click.option("--token", metavar="TOKEN", help="Ask for this token; LVQA_TOKEN in the environment is safer.")
+@click.option("--runs", metavar="DIR", multiple=True, type=click.Path(path_type=Path), help="Show runs of lvqa eval.")
+@click.option("--allow-urls", is_flag=True, help="Fetch videos from public addresses.")
+@click.option("--allow-origin", "origins", metavar="URL", multiple=True, help="Let pages of this origin call the API.")
+@click.option("--host-name", "host_names", metavar="NAME", multiple=True, help="Answer under this name, too.")
+@click.option("--max-upload-mib", type=click.IntRange(1), default=4096, show_default=True, help="Bound on an upload.")
+@click.option(
+    "--max-waiting", type=click.IntRange(1), default=64, show_default=True, help="Bound on waiting questions."
+)
+@click.option("--log-requests", is_flag=True, help="Print a line for each request: method, path, status, time.")
+@common_options
+def serve(
+    common: CommonOptions,
+    *,
+    paths: tuple[Path, ...],
+    host: str,
+    port: int,
+    token: str | None,
+    runs: tuple[Path, ...],
+    allow_urls: bool,
+    origins: tuple[str, ...],
+    host_names: tuple[str, ...],
+    max_upload_mib: int,
+    max_waiting: int,
+    log_requests: bool,
+) -> None:
+    """Answer questions about the videos in these folders over HTTP.
+
+    The model stays loaded. The API is described at /api/openapi.json; clients of OpenAI's API find theirs under /v1.
+    """
+    from lvqa.records import LvqaError
+
+    if lacking := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise LvqaError(f'lvqa serve needs {" and ".join(lacking)}: pip install "lvqa[serve]"')
+    from lvqa.components import check_settings
+    from lvqa.server.settings import ServerSettings
+
+    settings = ServerSettings(
+        config=common.config(),
+        paths=paths,
+        runs=runs,
+        host=host,
+        port=port,
+        token=token or os.environ.get("LVQA_TOKEN") or None,
+        host_names=host_names,
+        origins=origins,
+        allow_urls=allow_urls,
+        max_upload_mib=max_upload_mib,
+        max_waiting=max_waiting,
+        log_requests=log_requests,
+    )
+    check_settings(settings.config)
+    silence_libraries(downloads=common.shows_downloads)
+    from lvqa.server.run import run_server
+
+    run_server(settings, on_ready=lambda address: echo_message(f"ready at {address}"))

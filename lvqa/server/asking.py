@@ -1,0 +1,131 @@
+"""What the model does for a request: each function runs in the model's thread and returns JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from lvqa.config import Config
+from lvqa.library import ask_library, search_library
+from lvqa.output import (
+    answer_json,
+    candidate_json,
+    choice_json,
+    evidence_to_print,
+    finite,
+    ranking_json,
+    record_json,
+    search_json,
+    video_json,
+)
+from lvqa.pipeline import LongVideoQA
+from lvqa.provenance import provenance
+from lvqa.records import Question, Video
+from lvqa.selection import SELECTORS
+from lvqa.server.attachments import attached_files, decode_data_url
+from lvqa.server.errors import ApiError
+from lvqa.server.schemas import AskRequest, SearchRequest
+from lvqa.server.state import Work
+from lvqa.validation import check_question, require_one_of
+
+REMOTE_METHODS = tuple(SELECTORS)
+"""The methods that a request may name: never a file of code, which would be run."""
+
+
+def ask_work(request: AskRequest, video: Video | None) -> Work:
+    """Return the work that answers a question about a video, or about the library if there is none.
+
+    What can't be asked is refused here, before it waits.
+    """
+    image = None if request.image is None else decode_data_url(request.image, "image")
+    voice = None if request.voice is None else decode_data_url(request.voice, "audio")
+    history = tuple((turn.question, turn.answer) for turn in request.history)
+    question = Question(request.question, tuple(request.options), history=history)
+    if request.method is not None:
+        require_one_of(request.method, "method", REMOTE_METHODS)
+    if voice is None:
+        check_question(question, distinct_options=True)
+
+    def work(qa: LongVideoQA) -> dict[str, Any]:
+        with attached_files(image, voice) as (image_path, voice_path):
+            complete = dataclasses.replace(question, image=image_path, voice=voice_path)
+            check_question(complete, distinct_options=True)
+            return answer(qa, complete, video, frames=request.frames, method=request.method, record=request.record)
+
+    return work
+
+
+def answer(
+    qa: LongVideoQA,
+    question: Question,
+    video: Video | None,
+    *,
+    frames: int | None,
+    method: str | None,
+    record: bool = False,
+) -> dict[str, Any]:
+    """Answer a question as `lvqa ask --json` does, with the scores of all clips."""
+    choice = None
+    if video is None:
+        choice = ask_library(qa, question, frames=frames, method=method)
+        result, video = choice.answer, choice.video
+    else:
+        result = qa.answer(video, question, frames=frames, method=method)
+    settings = _settings(qa.config, frames, method)
+    content = {
+        **answer_json(result, evidence_to_print(result, qa.config)),
+        "history": [{"question": turn_question, "answer": reply} for turn_question, reply in question.history],
+        "video": video_json(video),
+        **({} if choice is None else choice_json(choice)),
+        **provenance(settings, model_revision=qa.model.revision),
+        "clips": [candidate_json(clip) for clip in sorted(result.evidence, key=lambda clip: clip.clip)],
+        **({"record": record_json(result)} if record else {}),
+    }
+    return finite(content)  # type: ignore[no-any-return]
+
+
+def _settings(config: Config, frames: int | None, method: str | None) -> Config:
+    """Return the settings that an answer was made with."""
+    if frames is not None:
+        config = dataclasses.replace(config, selection=dataclasses.replace(config.selection, frames=frames))
+    return config if method is None else dataclasses.replace(config, method=method)
+
+
+def search_work(request: SearchRequest, video: Video | None) -> Work:
+    """Return the work that searches a video, or the library if there is none."""
+    image = None if request.image is None else decode_data_url(request.image, "image")
+    if image is None:
+        check_question(Question(request.query), is_search=True)
+
+    def work(qa: LongVideoQA) -> dict[str, Any]:
+        config = qa.config
+        if not request.rerank:
+            config = dataclasses.replace(config, rerank=dataclasses.replace(config.rerank, pool=0))
+            qa = qa.with_config(config)
+        with attached_files(image) as (image_path,):
+            question = Question(request.query, image=image_path)
+            if video is None:
+                output = ranking_json(search_library(qa, question, top=request.top))
+            else:
+                result = qa.search_video(video, question, top=request.top)
+                output = search_json(result, video)
+                output |= {"record": record_json(result)} if request.record else {}
+        reranked = config.rerank.pool != 0 and config.rerank.name != "none"
+        made_with = provenance(config, model_revision=qa.model.revision)
+        return finite({"query": request.query, "reranked": reranked, **output, **made_with})  # type: ignore[no-any-return]
+
+    return work
+
+
+def index_work(video: Video, *, rebuild: bool) -> Work:
+    """Return the work that indexes a video."""
+
+    def work(qa: LongVideoQA) -> dict[str, Any]:
+        use = qa.index(video.path, rebuild=rebuild)
+        if use.path is None:
+            raise ApiError(507, f"the index can't be kept: {use.unsaved}")
+        index = {"reused": use.reused, "clips": use.clips, "index": str(use.path)}
+        damage = {"frames": use.frames, "frames_substituted": use.frames_substituted}
+        return finite({"video": video_json(video), **index, **damage, "record": record_json(use)})  # type: ignore[no-any-return]
+
+    return work

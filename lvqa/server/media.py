@@ -1,0 +1,131 @@
+"""Frames and clips of videos as files that browsers show, cut out on demand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Literal, TypeVar
+
+import numpy as np
+from cachetools import LRUCache
+from fastapi import APIRouter, Query, Request
+from starlette.responses import FileResponse, Response
+
+from lvqa.image import picture_bytes
+from lvqa.records import Video
+from lvqa.report.answers import thumbnails
+from lvqa.server.errors import ApiError
+from lvqa.server.state import ServerState, state_of
+from lvqa.video import clip_bytes
+
+T = TypeVar("T")
+
+THUMBNAIL_HEIGHT, MAX_HEIGHT = 180, 1080
+THUMBNAIL_AT = 0.1
+"""The thumbnail shows the video at this part of its length: many begin with black frames."""
+MAX_WAITING = 64
+"""So many frames and clips may be wanted at once; more are refused."""
+CACHE_BYTES = 32 << 20
+KEPT_SECONDS = "private, max-age=3600"
+"""What a browser may keep: the id of a video is that of its content, so nothing can change."""
+
+router = APIRouter(prefix="/api/videos/{video_id}", tags=["media"])
+
+
+class MediaCutter:
+    """Cuts frames and clips out of videos in one thread, and remembers the last ones."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="lvqa-media")
+        self._cache: LRUCache[object, bytes] = LRUCache(CACHE_BYTES, getsizeof=len)
+        self._num_waiting = 0
+
+    async def cut(self, key: object, make: Callable[[], bytes]) -> bytes:
+        """Return what was made under this key before, or make it."""
+        content = self._cache.get(key)
+        if content is not None:
+            return content
+        if self._num_waiting >= MAX_WAITING:
+            raise ApiError(429, "too many frames and clips are wanted at once; try again later", **{"retry-after": "1"})
+        self._num_waiting += 1
+        try:
+            content = await asyncio.get_running_loop().run_in_executor(self._executor, make)
+        finally:
+            self._num_waiting -= 1
+        if len(content) <= CACHE_BYTES:
+            self._cache[key] = content
+        return content
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def frame_bytes(video: Video, seconds: float, height: int, suffix: str) -> bytes:
+    """Return the frame on screen at a time as a picture's file."""
+    (pixels,) = thumbnails(video, [min(seconds, float(np.nextafter(video.duration_seconds, 0)))], max_height=height)
+    return picture_bytes(pixels, suffix)
+
+
+@router.get("/media", response_class=FileResponse)
+async def media(request: Request, video_id: str) -> FileResponse:
+    """Return the video's own file; ranges of bytes can be asked for, as players do."""
+    video = await state_of(request).in_files(lambda registry: registry.get(video_id))
+    headers = {"cache-control": "private, no-cache", "content-disposition": "inline"}
+    return FileResponse(video.path, media_type=MEDIA_TYPES.get(video.path.suffix.lower()), headers=headers)
+
+
+@router.get("/thumbnail", response_class=Response)
+async def thumbnail(
+    request: Request, video_id: str, height: Annotated[int, Query(ge=16, le=MAX_HEIGHT)] = THUMBNAIL_HEIGHT
+) -> Response:
+    """Return a small picture of the video as JPEG."""
+    return await _frame(state_of(request), video_id, None, height, "jpg")
+
+
+@router.get("/frame", response_class=Response)
+async def frame(
+    request: Request,
+    video_id: str,
+    time: Annotated[float, Query(ge=0, le=1e9, description="Seconds from the first frame.")],
+    height: Annotated[int, Query(ge=16, le=MAX_HEIGHT)] = 480,
+    form: Annotated[Literal["jpg", "png"], Query()] = "jpg",
+) -> Response:
+    """Return the frame that is on screen at a time, as it is shown."""
+    return await _frame(state_of(request), video_id, time, height, form)
+
+
+@router.get("/clip", response_class=Response)
+async def clip(
+    request: Request,
+    video_id: str,
+    start: Annotated[float, Query(ge=0, le=1e9, description="Seconds from the first frame.")],
+    end: Annotated[float, Query(ge=0, le=1e9, description="Seconds from the first frame.")],
+    height: Annotated[int, Query(ge=16, le=MAX_HEIGHT)] = 480,
+) -> Response:
+    """Return the pictures from one time to another as MP4 (H.264), without sound."""
+    state = state_of(request)
+    video = await state.in_files(lambda registry: registry.get(video_id))
+    content = await state.media.cut(
+        (video.id, start, end, height), lambda: clip_bytes(video, start, end, max_height=height)
+    )
+    name = f"{video.path.stem}-{start:g}-{end:g}.mp4".encode("ascii", "replace").decode().replace('"', "_")
+    headers = {"cache-control": KEPT_SECONDS, "content-disposition": f'inline; filename="{name}"'}
+    return Response(content, media_type="video/mp4", headers=headers)
+
+
+async def _frame(state: ServerState, video_id: str, seconds: float | None, height: int, suffix: str) -> Response:
+    video = await state.in_files(lambda registry: registry.get(video_id))
+    time = THUMBNAIL_AT * video.duration_seconds if seconds is None else seconds
+    if time > video.duration_seconds:
+        raise ApiError(400, f"time: the video ends at {video.duration_seconds:g} s, got {time:g}")
+    key = (video.id, time, height, suffix)
+    content = await state.media.cut(key, lambda: frame_bytes(video, time, height, suffix))
+    media_type = "image/png" if suffix == "png" else "image/jpeg"
+    return Response(content, media_type=media_type, headers={"cache-control": KEPT_SECONDS})
+
+
+MEDIA_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".webm": "video/webm"}
+MEDIA_TYPES |= {".mkv": "video/x-matroska", ".ogv": "video/ogg", ".ts": "video/mp2t", ".avi": "video/x-msvideo"}
+"""Suffix -> the type that browsers want; any other file is sent as what it is called."""

@@ -1,0 +1,63 @@
+"""Parts of a video for a reader: a clip that browsers play."""
+
+from __future__ import annotations
+
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from lvqa.records import Video
+from lvqa.video.container import VideoError
+from lvqa.video.prefetch import read_frames
+
+MAX_CLIP_SECONDS = 120.0
+"""A clip is no longer."""
+MAX_CLIP_RATE = 30.0
+"""It has so many frames a second at most."""
+
+
+def clip_bytes(video: Video, start_seconds: float, end_seconds: float, *, max_height: int = 480) -> bytes:
+    """Return the pictures of a video from one time to another as an MP4 file (H.264), without sound.
+
+    They are as a player shows them: turned, and in square pixels.
+
+    Args:
+        video: The inspected file.
+        start_seconds: Where the clip begins.
+        end_seconds: Where it ends; the end of the video, if that comes first.
+        max_height: A larger picture is made so high.
+
+    Raises:
+        VideoError: The times are not in the video, the clip is longer than MAX_CLIP_SECONDS, or it can't be read.
+    """
+    import av
+
+    end_seconds = min(end_seconds, video.duration_seconds)
+    if not 0 <= start_seconds < end_seconds or end_seconds - start_seconds > MAX_CLIP_SECONDS:
+        raise VideoError(
+            f"{video.path.name}: a clip from {start_seconds:g} s to {end_seconds:g} s; allowed: up to "
+            f"{MAX_CLIP_SECONDS:g} s, inside 0 to {video.duration_seconds:g} s"
+        )
+    rate = Fraction(min(video.frames_per_second, MAX_CLIP_RATE)).limit_denominator(1000)
+    num_frames = max(1, int((end_seconds - start_seconds) * rate))
+    times = np.minimum(start_seconds + np.arange(num_frames) / float(rate), np.nextafter(video.duration_seconds, 0))
+    height, width = _even_size(video, max_height)
+    with tempfile.TemporaryDirectory(prefix="lvqa-") as folder:
+        path = Path(folder, "clip.mp4")  # a file: only there the index can be moved to the front when all is written
+        with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+            stream = container.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": "23"})
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            for batch in read_frames(video, times, height=height, width=width):
+                for pixels in batch.pixels:
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode(None))
+        return path.read_bytes()
+
+
+def _even_size(video: Video, max_height: int) -> tuple[int, int]:
+    """Return the height and width of a clip's pictures: even, as H.264 wants them."""
+    scale = min(1.0, max_height / video.height)
+    height, width = (max(2, round(side * scale / 2) * 2) for side in (video.height, video.width))
+    return height, width
