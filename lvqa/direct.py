@@ -139,7 +139,7 @@ def _parts(qa: LongVideoQA, content: Content, stack: ExitStack) -> list[Part]:
 def _video_parts(qa: LongVideoQA, video: Video, stack: ExitStack) -> list[Part]:
     """Return frames of a video at an even step, with their times as in an answer."""
     session, selector = stack.enter_context(qa.open(video)), selector_of(qa.config, "uniform")
-    inputs = qa.retriever.selector_input(session, Question(""), None, selector, qa.config.selection)
+    inputs = qa.retriever.selector_input(session, Question(""), None, None, selector, qa.config.selection)
     answerer = Answerer(time_encoding=qa.config.answer.time_encoding or qa.model.time_encoding)
     packing = PACKINGS[qa.config.answer.packing or qa.model.answer_packing]
     pairs = packing(map(session.grid.frame_at, selector.select(inputs).times_seconds), session.grid)

@@ -106,7 +106,7 @@ def ranking_json(ranking: LibraryRanking) -> dict[str, object]:
     return {"results": [hit_json(hit) for hit in ranking.hits], "warnings": ranking.warnings}
 
 
-def choice_json(choice: LibraryAnswer) -> dict[str, object]:
+def choice_json(choice: LibraryAnswer) -> dict[str, Any]:
     """Return why an answer is from this video of the library."""
     runners_up = [hit_json(hit) for hit in choice.runners_up[:NUM_RUNNERS_UP]]
     return {"library": {**hit_json(choice.hit), "runners_up": runners_up, "warnings": list(choice.warnings)}}

@@ -88,19 +88,10 @@ ARROWS = {
     "node_check": {"provenance", "records", "video", "workers"},
     "indexing": SESSION | {"caveats", "index_steps"},
     "components": {"config", "plugins", "records", "rerank", "selection", "validation", "video"},
-    "pipeline": SESSION
-    | {
-        "answering",
-        "caveats",
-        "client",
-        "components",
-        "gate",
-        "index_steps",
-        "indexing",
-        "looking",
-        "platforms",
-        "protocols",
-        "retrieval",
+    "pipeline": {
+        *SESSION,
+        *("answering", "caveats", "client", "components", "gate", "index_steps", "indexing", "looking", "platforms"),
+        *("protocols", "retrieval", "selection"),
     },
     "library": {
         *("caveats", "components", "config", "index", "index_steps", "indexing", "node_check", "pipeline", "records"),
@@ -120,21 +111,8 @@ ARROWS = {
     "direct": {"answering", "audio", "components", "models", "pairs", "pipeline", "records", "visual_tokens"},
     "output": {"config", "library", "records"},
     "server": {
-        "direct",
-        *(
-            "concurrency",
-            "config",
-            "evaluation",
-            "image",
-            "index",
-            "indexing",
-            "letters",
-            "library",
-            "output",
-            "pipeline",
-        ),
-        "provenance",
-        *("records", "report", "selection", "validation", "video"),
+        *("concurrency", "config", "direct", "evaluation", "image", "index", "letters", "library", "output"),
+        *("pipeline", "provenance", "records", "report", "selection", "validation", "video"),
     },
     "lvqa": {"pipeline", "records"},
 }
@@ -321,7 +299,18 @@ HEAVY = {"torch", "ray", "transformers", "faiss", "pyarrow", "av", "decord", "cv
 
 
 @pytest.mark.parametrize(
-    "module", ["lvqa", "lvqa.config", "lvqa.index", "lvqa.plugins", "lvqa.selection", "lvqa.temporal", "lvqa.cli.main"]
+    "module",
+    [
+        "lvqa",
+        "lvqa.config",
+        "lvqa.index",
+        "lvqa.plugins",
+        "lvqa.selection",
+        "lvqa.temporal",
+        "lvqa.cli.main",
+        "lvqa.client",
+        "lvqa.cli.remote",
+    ],
 )
 def test_importing_it_loads_nothing_heavy(module):
     assert find_spec(module) is not None

@@ -234,6 +234,8 @@ def test_a_thousand_hostile_requests_change_nothing(url, folders):
     video_id = call_json(url, "GET", "/api/videos")[1]["videos"][0]["id"]
     outside = {path: path.stat().st_mtime_ns for path in folders.rglob("*") if "store" not in path.parts}
     secret = (folders / "secret.mp4").read_bytes()[:64]
+    for question in ({"question": "What?", "video": video_id}, {"question": "What?", "library": True}):
+        assert call_json(url, "POST", "/api/ask", question)[0] == 200  # what the first question takes is no leak
     memory, statuses = 0, []
     for i in range(NUM_WARM_UP + NUM_REQUESTS):
         if i == NUM_WARM_UP:

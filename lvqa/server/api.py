@@ -213,7 +213,7 @@ async def ask(request: Request, body: AskRequest) -> Response:
     """Answer a question about a video or the library, with the evidence. A client that goes away stops the work."""
     state = state_of(request)
     video = await find_video(state, body)
-    job = state.submit("ask", ask_work(body, video), video_id=video and video.id)
+    job = state.submit("ask", ask_work(body, video), video_id=None if video is None else video.id)
     return await respond(request, job, stream=body.stream)
 
 
@@ -222,5 +222,5 @@ async def search(request: Request, body: SearchRequest) -> Response:
     """Find the clips that match a query best, in a video or in the library."""
     state = state_of(request)
     video = await find_video(state, body)
-    job = state.submit("search", search_work(body, video), video_id=video and video.id)
+    job = state.submit("search", search_work(body, video), video_id=None if video is None else video.id)
     return await respond(request, job, stream=body.stream)

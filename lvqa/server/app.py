@@ -60,6 +60,10 @@ def make_app(settings: ServerSettings, *, load: Load | None = None) -> FastAPI:
     add_handlers(app)
     app.add_middleware(Guard, settings=settings)
     if settings.origins:
-        allowed = {"allow_methods": ["*"], "allow_headers": ["authorization", "content-type"]}
-        app.add_middleware(CORSMiddleware, allow_origins=list(settings.origins), **allowed)
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.origins),
+            allow_methods=["*"],
+            allow_headers=["authorization", "content-type"],
+        )
     return app

@@ -64,7 +64,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
         video = await find_video(state, question)
     else:
         video = await state.in_files(lambda registry: registry.only())
-    job = state.submit("ask", ask_work(question, video), video_id=video and video.id)
+    job = state.submit("ask", ask_work(question, video), video_id=None if video is None else video.id)
     return await completion.respond(request, job)
 
 

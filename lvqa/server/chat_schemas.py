@@ -61,12 +61,14 @@ class Message(Loose):
 class LvqaOptions(Body):
     """What OpenAI's form has no place for."""
 
-    video: Reference | None = Field(None, description="The video: its id, or its path on the server.")
-    library: bool = Field(False, description="Take all indexed videos instead of one.")
-    options: list[Line] | None = Field(None, max_length=len(LETTERS), description="Possible answers, not in the text.")
-    frames: int | None = Field(None, ge=1, le=MAX_FRAMES, description="How many frames the model may see.")
-    method: str | None = Field(None, max_length=64, description="How the frames are chosen.")
-    links: bool = Field(True, description="Add the evidence to the text, as links to clips.")
+    video: Reference | None = Field(default=None, description="The video: its id, or its path on the server.")
+    library: bool = Field(default=False, description="Take all indexed videos instead of one.")
+    options: list[Line] | None = Field(
+        default=None, max_length=len(LETTERS), description="Possible answers, not in the text."
+    )
+    frames: int | None = Field(default=None, ge=1, le=MAX_FRAMES, description="How many frames the model may see.")
+    method: str | None = Field(default=None, max_length=64, description="How the frames are chosen.")
+    links: bool = Field(default=True, description="Add the evidence to the text, as links to clips.")
 
 
 class StreamOptions(Loose):
@@ -82,12 +84,14 @@ class ChatRequest(Loose):
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    n: int | None = Field(1, ge=1, le=1)
-    max_tokens: int | None = Field(None, ge=1, le=MAX_NEW_TOKENS)
-    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_NEW_TOKENS)
+    n: int | None = Field(default=1, ge=1, le=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=MAX_NEW_TOKENS)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_NEW_TOKENS)
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
-    logprob_token_ids: list[int] | None = Field(None, max_length=256, description="Tokens to score at each position.")
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    logprob_token_ids: list[int] | None = Field(
+        default=None, max_length=256, description="Tokens to score at each position."
+    )
     lvqa: LvqaOptions = Field(default_factory=lambda: LvqaOptions.model_validate({}))
 
     @property

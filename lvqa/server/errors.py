@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from lvqa.records import LvqaError, shorten
@@ -49,6 +52,10 @@ def describe(error: Exception) -> tuple[int, str]:
         return 400, str(error)
     if isinstance(error, HTTPException):
         return error.status_code, str(error.detail)
+    if isinstance(error, RequestValidationError | ValidationError):
+        return 400, _describe_field(error.errors()[0])
+    if isinstance(error, ClientDisconnect):
+        return 499, "the client went away"
     frames = traceback.extract_tb(error.__traceback__)[-MAX_LOGGED_FRAMES:]
     places = ", ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
     _log.error("a bug: %s at %s", type(error).__name__, places)
@@ -62,14 +69,12 @@ def add_handlers(app: FastAPI) -> None:
         status, message = describe(error)
         return error_response(status, message, error.headers if isinstance(error, ApiError) else None)
 
-    async def refuse_body(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-        got = f", got {shorten(first['input'])}" if isinstance(first.get("input"), str | int | float) else ""
-        return error_response(400, f"{name or 'the request'}: {first['msg']}{got}")
+    for kind in (ApiError, LvqaError, HTTPException, RequestValidationError, ValidationError, ClientDisconnect):
+        app.add_exception_handler(kind, refuse)
 
-    app.add_exception_handler(ApiError, refuse)
-    app.add_exception_handler(LvqaError, refuse)
-    app.add_exception_handler(HTTPException, refuse)
-    app.add_exception_handler(RequestValidationError, refuse_body)
+
+def _describe_field(first: Mapping[str, Any]) -> str:
+    """Return what is wrong with a field of a request, in one line."""
+    name = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    got = f", got {shorten(first['input'])}" if isinstance(first.get("input"), str | int | float) else ""
+    return f"{name or 'the request'}: {first['msg']}{got}"

@@ -24,9 +24,7 @@ class ServedFolders:
         """
         path = self.inside(Path(name))
         if path is None:
-            raise ApiError(
-                403, f"{shorten(name)} does not lie in the folders that are served; lvqa serve DIR names them"
-            )
+            raise ApiError(403, f"{shorten(name)} is not in the folders that are served; lvqa serve DIR names them")
         if not path.is_file():
             raise ApiError(404, f"{shorten(name)}: there is no such file")
         return path

@@ -149,7 +149,7 @@ def _tool_errors() -> Iterator[None]:
 
 async def _do(ctx: Context, state: ServerState, kind: str, work: Work, video: Video | None) -> dict[str, Any]:
     """Have the model do something, report how far it is, and return the result. Who cancels the call stops the work."""
-    job = state.submit(kind, work, video_id=video and video.id)
+    job = state.submit(kind, work, video_id=None if video is None else video.id)
     progress = _Progress()
     try:
         async for event in job.follow():

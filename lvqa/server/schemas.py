@@ -34,45 +34,51 @@ class Turn(Body):
 class Query(Body):
     """What a question and a search share."""
 
-    video: Reference | None = Field(None, description="The video: its id, or its path on the server.")
-    library: bool = Field(False, description="Take all indexed videos instead of one.")
-    image: str | None = Field(None, description="A picture that belongs to the question, as a data: URL.")
+    video: Reference | None = Field(default=None, description="The video: its id, or its path on the server.")
+    library: bool = Field(default=False, description="Take all indexed videos instead of one.")
+    image: str | None = Field(default=None, description="A picture that belongs to the question, as a data: URL.")
 
 
 class AskRequest(Query):
     """A question about a video, or about the library."""
 
-    question: Line = Field("", description="The question; it may be empty if `voice` asks it.")
-    options: list[Line] = Field([], max_length=len(LETTERS), description="2 to 20 possible answers, or none.")
-    voice: str | None = Field(None, description="A sound file that asks the question, as a data: URL.")
-    history: list[Turn] = Field([], max_length=32, description="The earlier turns of the conversation, oldest first.")
-    frames: int | None = Field(None, ge=1, le=MAX_FRAMES, description="How many frames the model may see.")
-    method: str | None = Field(None, max_length=64, description="How the frames are chosen: a built-in method's name.")
-    stream: bool = Field(False, description="Send server-sent events: waiting, indexing, ranking, frames, answer.")
-    record: bool = Field(False, description="Add the whole answer, as `LongVideoQA.connect` reads it.")
+    question: Line = Field(default="", description="The question; it may be empty if `voice` asks it.")
+    options: list[Line] = Field(default=[], max_length=len(LETTERS), description="2 to 20 possible answers, or none.")
+    voice: str | None = Field(default=None, description="A sound file that asks the question, as a data: URL.")
+    history: list[Turn] = Field(
+        default=[], max_length=32, description="The earlier turns of the conversation, oldest first."
+    )
+    frames: int | None = Field(default=None, ge=1, le=MAX_FRAMES, description="How many frames the model may see.")
+    method: str | None = Field(
+        default=None, max_length=64, description="How the frames are chosen: a built-in method's name."
+    )
+    stream: bool = Field(
+        default=False, description="Send server-sent events: waiting, indexing, ranking, frames, answer."
+    )
+    record: bool = Field(default=False, description="Add the whole answer, as `LongVideoQA.connect` reads it.")
 
 
 class SearchRequest(Query):
     """A search in one video, or in the library."""
 
-    query: Line = Field("", description="What is searched for; it may be empty if `image` is.")
-    top: int = Field(5, ge=1, le=MAX_TOP, description="How many clips to return, best first.")
-    rerank: bool = Field(True, description="Let the model look at the best clips again, as in `ask`.")
-    stream: bool = Field(False, description="Send server-sent events: waiting, indexing, ranking, results.")
-    record: bool = Field(False, description="Add the whole result, as `LongVideoQA.connect` reads it.")
+    query: Line = Field(default="", description="What is searched for; it may be empty if `image` is.")
+    top: int = Field(default=5, ge=1, le=MAX_TOP, description="How many clips to return, best first.")
+    rerank: bool = Field(default=True, description="Let the model look at the best clips again, as in `ask`.")
+    stream: bool = Field(default=False, description="Send server-sent events: waiting, indexing, ranking, results.")
+    record: bool = Field(default=False, description="Add the whole result, as `LongVideoQA.connect` reads it.")
 
 
 class AddRequest(Body):
     """A video to add: a file in the served folders, or an address if `--allow-urls` is on."""
 
-    path: Reference | None = Field(None, description="The absolute path of a file in the served folders.")
-    url: Reference | None = Field(None, description="The address of a video file.")
+    path: Reference | None = Field(default=None, description="The absolute path of a file in the served folders.")
+    url: Reference | None = Field(default=None, description="The address of a video file.")
 
 
 class IndexRequest(Body):
     """What may be said about indexing."""
 
-    rebuild: bool = Field(False, description="Build the index even if it is there.")
+    rebuild: bool = Field(default=False, description="Build the index even if it is there.")
 
 
 class LoginRequest(Body):
@@ -84,16 +90,16 @@ class LoginRequest(Body):
 class RowQuery(BaseModel):
     """Which rows of a run are listed, and in which order."""
 
-    arm: str | None = Field(None, description="An arm's name.")
-    budget: int | None = Field(None, description="A budget of frames.")
-    video: str | None = Field(None, description="A video's id in the dataset.")
-    tag: str | None = Field(None, description="A question type.")
-    text: str | None = Field(None, max_length=1000, description="What question, options or answer contain.")
-    correct: bool | None = Field(None, description="Whether the answer is correct.")
+    arm: str | None = Field(default=None, description="An arm's name.")
+    budget: int | None = Field(default=None, description="A budget of frames.")
+    video: str | None = Field(default=None, description="A video's id in the dataset.")
+    tag: str | None = Field(default=None, description="A question type.")
+    text: str | None = Field(default=None, max_length=1000, description="What question, options or answer contain.")
+    correct: bool | None = Field(default=None, description="Whether the answer is correct.")
     evidence: Literal["shown", "found", "missed"] | None = Field(
         None, description="Whether a frame of the annotated time was shown, its clip was only found, or neither."
     )
-    warnings: bool | None = Field(None, description="Whether the row has warnings.")
-    sort: Literal["asked", "confidence", "-confidence"] = Field("asked", description="The order of the rows.")
-    offset: int = Field(0, ge=0)
-    limit: int = Field(100, ge=1, le=1000)
+    warnings: bool | None = Field(default=None, description="Whether the row has warnings.")
+    sort: Literal["asked", "confidence", "-confidence"] = Field(default="asked", description="The order of the rows.")
+    offset: int = Field(default=0, ge=0)
+    limit: int = Field(default=100, ge=1, le=1000)
