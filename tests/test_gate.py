@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from pipelines import MINUTES, SEED
 
+from lvqa.cli.answers import answer_text
 from lvqa.costs import CostMeter
 from lvqa.evaluation import load_run_config
 from lvqa.evaluation.run import evaluate
 from lvqa.gate import ask_kinds
-from lvqa.output import answer_json, answer_text
+from lvqa.output import answer_json
 from lvqa.prompts import question_kind
 from lvqa.records import QUESTION_KINDS, Question
 from lvqa.report import write_page

@@ -9,9 +9,10 @@ import pytest
 from pipelines import FRAMES_IN_VIDEO, MINUTES, SEED, make_pipeline
 
 from lvqa.caveats import NO_CONFIDENCE
+from lvqa.cli.answers import answer_text
 from lvqa.components import METHODS, check_settings
 from lvqa.config import load_config
-from lvqa.output import answer_json, answer_text
+from lvqa.output import answer_json
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import FrameSelection, LvqaError, Question
 from lvqa.report import write_page
