@@ -60,6 +60,19 @@ def test_an_unsure_model_sees_the_other_half_too(once, video, question):
     assert not clips_of(first) & clips_of(set(answer.frames) - first), "candidates that were not shown"
 
 
+def test_each_look_has_twice_the_frames_of_the_last_until_the_model_is_sure_or_they_are_spent(once, video, question):
+    settings = [*SETTINGS, ALWAYS, "answer.first_look=4", f"store.folder={once.store.folder}"]
+    qa = once.with_config(load_config(None, settings))
+    answer = qa.answer(video, question, frames=14)
+    first = once.answer(video, question, frames=4)
+    assert len(answer.frames) == 14 and set(first.frames) < set(answer.frames) and answer.looked_again is True
+    looks = [4, 8, 14]
+    per_frame = [once.answer(video, question, frames=frames).answer_tokens for frames in looks]
+    assert answer.answer_cost.counts.tokens_prefilled == pytest.approx(sum(per_frame), rel=0.2)
+    at_once = qa.answer(video, question, frames=3)
+    assert at_once.frames == once.answer(video, question, frames=3).frames and at_once.looked_again is False
+
+
 def test_it_answers_as_from_these_frames_at_once_and_both_prompts_count(make, tiny, video, question, tmp_path):
     qa = make(*SETTINGS, ALWAYS)
     qa.index(video)
