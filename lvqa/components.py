@@ -38,8 +38,8 @@ def selector_of(config: Config, method: str | None = None) -> Selector:
         LvqaError: The method is unknown, an option is not allowed, or the method can't choose for a second look.
     """
     s, method = config.selection, method or config.method
-    if config.answer.look_again is not None and is_selection_file(method):
-        raise LvqaError(f"answer.look_again needs a method that chooses frames itself, got the file of them {method!r}")
+    if config.answer.look_again is not None and (method in CONTROLS or is_selection_file(method)):
+        raise LvqaError(f"answer.look_again needs a method that can be asked for more frames, got {method!r}")
     shared = {"frames_per_clip": s.frames_per_clip, "uniform": s.uniform, "seed": config.seed}
     return make_selector(method, s.options, scores=s.scores, **shared)
 

@@ -170,8 +170,10 @@ class AnswerConfig(Section):
     max_new_tokens: PositiveInt = 64
     """A generated answer has at most so many tokens; a protocol of a benchmark has a bound of its own."""
     look_again: Probability | None = None
-    """Answer from half of the frames first, and where the likeliest option has a smaller probability, again with the
-    other half beside them; null shows all frames at once."""
+    """Answer from some of the frames first; while the likeliest option has a smaller probability, again with as many
+    others beside them, until the budget is spent. Null shows all frames at once."""
+    first_look: PositiveInt | None = None
+    """The first look has so many frames, at most the budget; null: half of the budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""Answer from the frames that a selector chooses, at once or in two looks.
+"""Answer from the frames that a selector chooses, at once or in several looks.
 
-In two looks the model answers from half of the frames first. Only where it is unsure, the other half goes to frames
-that it has not seen, and it answers again from all of them.
+In looks the model answers from some of the frames first, by default from half of them. Only where it is unsure, it gets
+as many that it has not seen, and answers again from all of these, until it is sure or the budget is spent.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Looker:
     answerer: Answerer
     threshold: float | None
     """The confidence below which the model looks again; None: it sees all frames at once."""
+    first_look: int | None
+    """How many frames the first look has; None: half of the budget."""
     on_answer: OnAnswer
 
     def look(
@@ -63,32 +65,40 @@ class Looker:
             meter: Gets the stages "select" and "answer".
             on_selected: Called with the frames of each question before they are seen, in both looks.
         """
-        in_two = [self.threshold is not None and self.answerer.gives_confidence(question) for question in questions]
-        with meter.stage("select"):
-            first = [
-                selector.select(_half_of(of_question) if two else of_question)
-                for of_question, two in zip(inputs, in_two, strict=True)
-            ]
-        on_selected(first)
-        notes = () if self.threshold is None else (NO_CONFIDENCE,)
-        looks = [
-            Look(selection, output, False) if two else Look(selection, output, notes=notes)
-            for selection, output, two in zip(
-                first, self._answer(session, questions, first, meter), in_two, strict=True
-            )
-        ]
-        with meter.stage("select"):
-            more = {
-                i: _selected_after(selector, inputs[i], look) for i, look in enumerate(looks) if self._is_unsure(look)
-            }
-        again = {i: selection for i, selection in more.items() if selection != looks[i].selection}
-        if again:
-            on_selected([again.get(i, look.selection) for i, look in enumerate(looks)])
-        outputs = self._answer(session, [questions[i] for i in again], list(again.values()), meter)
-        for (i, selection), output in zip(again.items(), outputs, strict=True):
-            cost = looks[i].output.cost + output.cost
-            looks[i] = Look(selection, dataclasses.replace(output, cost=cost), True)
+        looks = self._first_looks(session, questions, selector, inputs, meter, on_selected)
+        while unsure := [i for i, look in enumerate(looks) if self._is_unsure(look, inputs[i])]:
+            with meter.stage("select"):
+                more = {i: _selected_after(selector, inputs[i], looks[i].selection) for i in unsure}
+            on_selected([more.get(i, look.selection) for i, look in enumerate(looks)])
+            outputs = self._answer(session, [questions[i] for i in unsure], list(more.values()), meter)
+            for i, output in zip(unsure, outputs, strict=True):
+                cost = looks[i].output.cost + output.cost
+                looks[i] = Look(more[i], dataclasses.replace(output, cost=cost), looked_again=True)
         return looks
+
+    def _first_looks(
+        self,
+        session: VideoSession,
+        questions: Sequence[Question],
+        selector: Selector,
+        inputs: Sequence[SelectorInput],
+        meter: CostMeter,
+        on_selected: OnSelected,
+    ) -> list[Look]:
+        """Return a look at some of the frames where the answer has a confidence, and at all of them elsewhere."""
+        is_part = [self.threshold is not None and self.answerer.gives_confidence(question) for question in questions]
+        notes = () if self.threshold is None else (NO_CONFIDENCE,)
+        with meter.stage("select"):
+            selections = [
+                selector.select(self._first_part(of_question) if part else of_question)
+                for of_question, part in zip(inputs, is_part, strict=True)
+            ]
+        on_selected(selections)
+        outputs = self._answer(session, questions, selections, meter)
+        return [
+            Look(selection, output, looked_again=False if part else None, notes=() if part else notes)
+            for selection, output, part in zip(selections, outputs, is_part, strict=True)
+        ]
 
     def _answer(
         self,
@@ -101,18 +111,20 @@ class Looker:
         with meter.stage("answer"):
             return self.answerer.answer(self.model, session, questions, times, on_answer=self.on_answer)
 
-    def _is_unsure(self, look: Look) -> bool:
-        """Return whether a first look was one, and left the model unsure."""
-        return look.looked_again is False and max(look.output.option_scores) < (self.threshold or 0)
+    def _first_part(self, inputs: SelectorInput) -> SelectorInput:
+        """Return the input with the budget of the first look; by default half, of an odd one the larger half."""
+        number = self.first_look or (inputs.num_frames + 1) // 2
+        return dataclasses.replace(inputs, num_frames=min(number, inputs.num_frames))
+
+    def _is_unsure(self, look: Look, inputs: SelectorInput) -> bool:
+        """Return whether a look left the model unsure, and there are frames for another one."""
+        is_unsure = look.looked_again is not None and max(look.output.option_scores) < (self.threshold or 0)
+        return is_unsure and len(look.selection.times_seconds) < inputs.budget
 
 
-def _half_of(inputs: SelectorInput) -> SelectorInput:
-    """Return the input with half of its budget; of an odd one the larger half."""
-    return dataclasses.replace(inputs, num_frames=(inputs.num_frames + 1) // 2)
-
-
-def _selected_after(selector: Selector, inputs: SelectorInput, look: Look) -> FrameSelection:
-    """Return the frames of a look with those that fill the budget; with none if no other frame is to be seen."""
-    rest = inputs.after(look.selection)
+def _selected_after(selector: Selector, inputs: SelectorInput, first: FrameSelection) -> FrameSelection:
+    """Return the frames of a look with as many others, or those that fill the budget."""
+    number = min(2 * len(first.times_seconds), inputs.budget)
+    rest = dataclasses.replace(inputs, num_frames=number).after(first)
     more = () if rest is None else selector.select(rest).times_seconds
-    return FrameSelection(inputs.video_id, tuple(sorted((*look.selection.times_seconds, *more))))
+    return FrameSelection(inputs.video_id, tuple(sorted((*first.times_seconds, *more))))

@@ -90,8 +90,8 @@ ARROWS = {
     "components": {"config", "plugins", "records", "rerank", "selection", "validation", "video"},
     "pipeline": {
         *SESSION,
-        *("answering", "caveats", "client", "components", "gate", "index_steps", "indexing", "platforms", "protocols"),
-        *("looking", "retrieval", "selection"),
+        *("answering", "caveats", "client", "components", "gate", "index_steps", "indexing", "looking", "platforms"),
+        *("protocols", "retrieval", "selection"),
     },
     "library": {
         *("caveats", "components", "config", "index", "index_steps", "indexing", "node_check", "pipeline", "records"),

@@ -72,7 +72,10 @@ def test_defaults_are_those_of_the_design():
             "scores": None,
             "options": {},
         },
-        "answer": {"time_encoding": None, "packing": None, "mode": None, "max_new_tokens": 64, "look_again": None},
+        "answer": {
+            **{"time_encoding": None, "packing": None, "mode": None, "max_new_tokens": 64},
+            **{"look_again": None, "first_look": None},
+        },
         "store": {"folder": None, "memory_mib": 2048, "disk_mib": 128},
         "method": "freeret",
         "seed": 0,

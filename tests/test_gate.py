@@ -77,17 +77,18 @@ def test_a_question_is_read_once_while_the_video_is_open(make, tiny, video, gate
 
 
 def test_questions_are_asked_about_together_each_text_once(tiny, make, video):
-    def ask(texts, meter):
-        with make().open(video) as session:
-            return ask_kinds(tiny, session, [Question(text) for text in texts], meter)
-
     meter = CostMeter(tiny.counts)
     texts = ["What is seen?", "", "What comes after the car?", "What is seen?"]
-    kinds = ask(texts, meter)
+
+    def kinds_of(some, meter):
+        with make().open(video) as session:
+            return ask_kinds(tiny, session, [Question(text) for text in some], meter)
+
+    kinds = kinds_of(texts, meter)
     assert kinds[1] is None and kinds[0] == kinds[3] != kinds[2]
     assert list(meter.seconds) == ["gate"]
     assert meter.counts.tokens_prefilled == sum(kinds[i].cost.counts.tokens_prefilled for i in (0, 2))
-    alone = [ask([text], CostMeter(tiny.counts))[0] for text in texts]
+    alone = [kinds_of([text], CostMeter(tiny.counts))[0] for text in texts]
     for kind, expected in zip(kinds, alone, strict=True):
         assert (kind is None) == (expected is None)
         assert kind is None or kind.probabilities == pytest.approx(expected.probabilities, abs=1e-5)

@@ -60,6 +60,19 @@ def test_an_unsure_model_sees_the_other_half_too(once, video, question):
     assert not clips_of(first) & clips_of(set(answer.frames) - first), "candidates that were not shown"
 
 
+def test_each_look_has_twice_the_frames_of_the_last_until_the_model_is_sure_or_they_are_spent(once, video, question):
+    settings = [*SETTINGS, ALWAYS, "answer.first_look=4", f"store.folder={once.store.folder}"]
+    qa = once.with_config(load_config(None, settings))
+    answer = qa.answer(video, question, frames=14)
+    first = once.answer(video, question, frames=4)
+    assert len(answer.frames) == 14 and set(first.frames) < set(answer.frames) and answer.looked_again is True
+    looks = [4, 8, 14]
+    per_frame = [once.answer(video, question, frames=frames).answer_tokens for frames in looks]
+    assert answer.answer_cost.counts.tokens_prefilled == pytest.approx(sum(per_frame), rel=0.2)
+    at_once = qa.answer(video, question, frames=3)
+    assert at_once.frames == once.answer(video, question, frames=3).frames and at_once.looked_again is False
+
+
 def test_it_answers_as_from_these_frames_at_once_and_both_prompts_count(make, tiny, video, question, tmp_path):
     qa = make(*SETTINGS, ALWAYS)
     qa.index(video)
@@ -95,9 +108,7 @@ def test_every_method_works_unchanged(once, video, question, method):
     assert list(answer.frames) == sorted(set(answer.frames))
 
 
-def test_where_no_other_frame_is_chosen_there_is_no_second_look(once, video, question):
-    answer = looking(once, ALWAYS).answer(video, question, frames=16, method="blind")
-    assert (answer.looked_again, answer.frames) == (False, ())
+def test_where_no_other_frame_is_left_there_is_no_second_look(once, video, question):
     whole = looking(once, ALWAYS).answer(video, question, frames=2 * FRAMES_IN_VIDEO)
     assert (whole.looked_again, len(whole.frames)) == (False, FRAMES_IN_VIDEO)
 
@@ -145,11 +156,10 @@ def test_a_threshold_that_is_no_probability_is_refused(value):
         load_config(None, [f"answer.look_again={value}"])
 
 
-def test_a_file_of_frames_has_no_other_half():
-    with pytest.raises(
-        LvqaError, match=r"answer\.look_again needs a method that chooses frames itself, got .*'a\.json'"
-    ):
-        check_settings(load_config(None, [ALWAYS, "method=a.json"]))
+@pytest.mark.parametrize("method", ["a.json", "oracle", "blind"])
+def test_a_file_of_frames_and_a_control_have_no_other_half(method):
+    with pytest.raises(LvqaError, match=rf"answer\.look_again needs a method that can be asked for more .*'{method}'"):
+        check_settings(load_config(None, [ALWAYS, f"method={method}"]))
 
 
 # --- what is left to choose from --------------------------------------------------------------------------------------

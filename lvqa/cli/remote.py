@@ -87,14 +87,16 @@ def index_server(
         try:
             with _connect(common, url) as server:
                 reference = str(server.upload(path)["id"]) if upload else _reference(path)
-                content = _printed(server.index_json(reference or "", rebuild=rebuild))
+                indexed = server.index_json(reference or "", rebuild=rebuild)
+            content = {**indexed.pop("video"), **indexed, "error": None}
+            del content["record"]
         except LvqaError as error:
             num_failed += 1
             echo_message(f"{path}: {error}")
             content = {"path": str(path), "error": str(error)}
         if as_json:
             print_json(content)
-        elif "error" not in content:
+        elif content["error"] is None:
             outcome = "already indexed" if content["reused"] else "indexed"
             echo_result(f"{one_line(path)}: {counted(content['clips'], 'clip')}, {outcome}")
     return num_failed

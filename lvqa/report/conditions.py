@@ -232,7 +232,9 @@ def _answering(named: NamedRun) -> dict[str, str]:
 
 def _decides_answers(key: str) -> bool:
     """Return whether a setting decides what is answered from given frames, and not which frames these are."""
-    return key in ANSWERING_SETTINGS or (key.startswith("answer.") and key != "answer.look_again")
+    return key in ANSWERING_SETTINGS or (
+        key.startswith("answer.") and key not in ("answer.look_again", "answer.first_look")
+    )
 
 
 def _questions(named: NamedRun) -> dict[tuple[str, str], tuple[object, ...]]:
