@@ -160,13 +160,14 @@ def test_two_threads_get_what_they_would_get_alone(tiny, tmp_path, videos):
 
 @pytest.mark.slow
 def test_two_hundred_questions_from_two_threads(tiny, tmp_path, videos):
-    compare(tiny, tmp_path, videos, 100, {}, {})
+    few = {"rerank.pool": 2, "selection.frames": 2}  # it is about many questions, and not about large ones
+    compare(tiny, tmp_path, videos, 100, few, few)
 
 
 @pytest.mark.slow
 def test_retllm_reaches_into_no_other_threads_passes(tiny, tmp_path, videos):
     """Both ratios are so large that a pass of the other thread that is enhanced would be another one."""
-    compare(tiny, tmp_path, videos, 20, {"rerank.name": "retllm", "rerank.options": {"ratio": 0.9}}, {})
+    compare(tiny, tmp_path, videos, 10, {"rerank.name": "retllm", "rerank.options": {"ratio": 0.9}}, {})
 
 
 @pytest.mark.slow
