@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,16 +97,15 @@ def reply(
     def on_token(token: int, logits: Tensor) -> None:
         tokens.append(_score(model.tokenizer, token, logits, num_top, token_ids))
 
-    with ExitStack() as stack:
-        prompt = _prompt(qa, turns, stack)
-        num_tokens, _ = model.prompt_length(prompt)
-        text = model.generate(prompt, max_new_tokens=max_new_tokens, on_token=on_token)
+    prompt = _prompt(qa, turns)
+    num_tokens, _ = model.prompt_length(prompt)
+    text = model.generate(prompt, max_new_tokens=max_new_tokens, on_token=on_token)
     ends = {model.tokenizer.eos_token_id}
     is_cut = len(tokens) == max_new_tokens and tokens[-1].id not in ends
     return DirectReply(text, num_tokens, is_cut, tuple(tokens))
 
 
-def _prompt(qa: LongVideoQA, turns: Sequence[Turn], stack: ExitStack) -> Prompt:
+def _prompt(qa: LongVideoQA, turns: Sequence[Turn]) -> Prompt:
     from lvqa.models.prompt import AssistantTurn, SystemText, UserTurn
 
     kinds = {"system": SystemText, "user": UserTurn, "assistant": AssistantTurn}
@@ -119,11 +117,11 @@ def _prompt(qa: LongVideoQA, turns: Sequence[Turn], stack: ExitStack) -> Prompt:
             raise LvqaError("pictures, sounds and videos stand in the last message; earlier ones are text")
         parts.append(kinds[turn.role]("\n".join(map(str, turn.content))))
     for content in turns[-1].content:
-        parts += _parts(qa, content, stack)
+        parts += _parts(qa, content)
     return tuple(parts)
 
 
-def _parts(qa: LongVideoQA, content: Content, stack: ExitStack) -> list[Part]:
+def _parts(qa: LongVideoQA, content: Content) -> list[Part]:
     """Return what shows a part of a message to the model."""
     model, max_pixels = qa.model, qa.spec.frames.max_pixels
     match content:
@@ -132,18 +130,19 @@ def _parts(qa: LongVideoQA, content: Content, stack: ExitStack) -> list[Part]:
         case Sound():
             return [model.encode_audio(read_audio(content.path))]
         case Video():
-            return _video_parts(qa, content, stack)
+            return _video_parts(qa, content)
     return [content]
 
 
-def _video_parts(qa: LongVideoQA, video: Video, stack: ExitStack) -> list[Part]:
+def _video_parts(qa: LongVideoQA, video: Video) -> list[Part]:
     """Return frames of a video at an even step, with their times as in an answer."""
-    session, selector = stack.enter_context(qa.open(video)), selector_of(qa.config, "uniform")
-    inputs = qa.retriever.selector_input(session, Question(""), None, None, selector, qa.config.selection)
+    selector = selector_of(qa.config, "uniform")
     answerer = Answerer(time_encoding=qa.config.answer.time_encoding or qa.model.time_encoding)
     packing = PACKINGS[qa.config.answer.packing or qa.model.answer_packing]
-    pairs = packing(map(session.grid.frame_at, selector.select(inputs).times_seconds), session.grid)
-    return answerer.frame_parts(pairs, session.tokens)
+    with qa.open(video) as session:  # one at a time: who held one video and waited for another could wait for ever
+        inputs = qa.retriever.selector_input(session, Question(""), None, None, selector, qa.config.selection)
+        pairs = packing(map(session.grid.frame_at, selector.select(inputs).times_seconds), session.grid)
+        return answerer.frame_parts(pairs, session.tokens)
 
 
 def _score(tokenizer: Any, token: int, logits: Tensor, num_top: int, token_ids: Sequence[int]) -> TokenScore:

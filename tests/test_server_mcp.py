@@ -33,8 +33,8 @@ async def use_all_tools(transport, outside: Path) -> dict[str, object]:
     """Call every tool as a client does, and return what came back."""
     progress = []
 
-    async def on_progress(done: float, total: float | None, message: str | None) -> None:
-        progress.append((done, message))
+    async def on_progress(step: float, total: float | None, message: str | None) -> None:
+        progress.append((step, message))
 
     async with Client(transport) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
