@@ -60,8 +60,8 @@ def differences(stored, new):
     return lines
 
 
-def test_there_are_four_notebooks():
-    assert [path.stem.partition("_")[0] for path in NOTEBOOKS] == ["1", "2", "3", "4"]
+def test_there_are_five_notebooks():
+    assert [path.stem.partition("_")[0] for path in NOTEBOOKS] == ["1", "2", "3", "4", "5"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

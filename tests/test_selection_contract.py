@@ -259,7 +259,7 @@ def test_frames_get_the_vector_of_their_clip():
         (
             "best",
             {},
-            ("method must be one of freeret, uniform", "oracle, blind, or a file ending in .py or .json", "'best'"),
+            ("method must be one of freeret, apportion, ", "oracle, blind, or a file ending in .py or .json", "'best'"),
         ),
         ("aks", {"t1": 3}, ("unknown option 't1' of method 'aks'", "it takes: stand_out, depth")),
         ("nms", {"window": 3}, ("unknown option 'window'", "it takes: none")),

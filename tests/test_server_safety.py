@@ -145,6 +145,7 @@ def test_private_addresses_are_refused_where_urls_are_allowed(tiny, tmp_path, ur
 
 def test_logs_have_no_token_and_no_question(tiny, folders, caplog):
     caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger="lvqa")  # a command with --quiet leaves it higher
     options = {"token": TOKEN, "log_requests": True}
     with running_server(tiny, folders / "store", folders / "served", **options) as address:
         body = {"question": "What is my secret?", "frames": 4, "method": "uniform"}

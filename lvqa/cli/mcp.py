@@ -27,7 +27,9 @@ from lvqa.cli.terminal import echo_message
 def mcp(
     common: CommonOptions, *, paths: tuple[Path, ...], over_http: bool, host: str, port: int, token: str | None
 ) -> None:
-    """Give MCP clients tools for the videos in these folders: list, index, search, ask, and show frames.
+    """Give MCP clients tools for the videos in folders.
+
+    They list, index and search videos, ask about them, and show frames.
 
     An MCP client starts it itself, with this command in its configuration. stdout belongs to the protocol.
     """
