@@ -126,6 +126,11 @@ class RerankConfig(Section):
     """The reranker's own options, {ratio: 0.3} for retllm. Those of a file, of -s and of an arm add up."""
 
     @property
+    def is_on(self) -> bool:
+        """Whether any clip is reranked."""
+        return self.pool != 0 and self.name != "none"
+
+    @property
     def num_shown(self) -> int | None:
         """How many of the best clips are evidence, whether they were reranked or not."""
         return POOL if self.pool == 0 else self.pool
@@ -247,6 +252,18 @@ def with_settings(config: Settings, settings: Mapping[str, object], *, where: st
     for key, value in settings.items():
         config = _updated(config, _tree(key, value), origin=where)
     return config
+
+
+def with_call(config: Config, *, frames: int | None = None, method: str | None = None) -> Config:
+    """Return the configuration with what one question is asked with; None leaves a setting as it is."""
+    if frames is not None:
+        config = dataclasses.replace(config, selection=dataclasses.replace(config.selection, frames=frames))
+    return config if method is None else dataclasses.replace(config, method=method)
+
+
+def without_reranking(config: Config) -> Config:
+    """Return the configuration that ranks by embedding alone."""
+    return dataclasses.replace(config, rerank=dataclasses.replace(config.rerank, pool=0))
 
 
 def to_dict(config: Config) -> dict[str, Any]:

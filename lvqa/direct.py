@@ -137,11 +137,12 @@ def _parts(qa: LongVideoQA, content: Content) -> list[Part]:
 def _video_parts(qa: LongVideoQA, video: Video) -> list[Part]:
     """Return frames of a video at an even step, with their times as in an answer."""
     selector = selector_of(qa.config, "uniform")
-    answerer = Answerer(time_encoding=qa.config.answer.time_encoding or qa.model.time_encoding)
-    packing = PACKINGS[qa.config.answer.packing or qa.model.answer_packing]
+    answerer = Answerer.of(qa.model, qa.config.answer)
     with qa.open(video) as session:  # one at a time: who held one video and waited for another could wait for ever
         inputs = qa.retriever.selector_input(session, Question(""), None, None, selector, qa.config.selection)
-        pairs = packing(map(session.grid.frame_at, selector.select(inputs).times_seconds), session.grid)
+        pairs = PACKINGS[answerer.packing](
+            map(session.grid.frame_at, selector.select(inputs).times_seconds), session.grid
+        )
         return answerer.frame_parts(pairs, session.tokens)
 
 

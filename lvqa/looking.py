@@ -29,7 +29,7 @@ class Look:
     selection: FrameSelection
     output: ModelOutput
     looked_again: bool | None = None
-    """Whether it took a second look; None where it saw all frames at once."""
+    """Whether it took more than one look; None where it saw all frames at once."""
     notes: tuple[str, ...] = ()
     """What a reader must know of it."""
 
@@ -60,56 +60,32 @@ class Looker:
         Args:
             session: The open video.
             questions: They are answered together, those that are answered again too.
-            selector: It chooses the frames of both looks.
+            selector: It chooses the frames of all looks.
             inputs: What it sees for each question.
             meter: Gets the stages "select" and "answer".
-            on_selected: Called with the frames of each question before they are seen, in both looks.
+            on_selected: Called with the frames of each question before each look.
         """
-        looks = self._first_looks(session, questions, selector, inputs, meter, on_selected)
-        while unsure := [i for i, look in enumerate(looks) if self._is_unsure(look, inputs[i])]:
-            with meter.stage("select"):
-                more = {i: _selected_after(selector, inputs[i], looks[i].selection) for i in unsure}
-            on_selected([more.get(i, look.selection) for i, look in enumerate(looks)])
-            outputs = self._answer(session, [questions[i] for i in unsure], list(more.values()), meter)
-            for i, output in zip(unsure, outputs, strict=True):
-                cost = looks[i].output.cost + output.cost
-                looks[i] = Look(more[i], dataclasses.replace(output, cost=cost), looked_again=True)
-        return looks
-
-    def _first_looks(
-        self,
-        session: VideoSession,
-        questions: Sequence[Question],
-        selector: Selector,
-        inputs: Sequence[SelectorInput],
-        meter: CostMeter,
-        on_selected: OnSelected,
-    ) -> list[Look]:
-        """Return a look at some of the frames where the answer has a confidence, and at all of them elsewhere."""
         is_part = [self.threshold is not None and self.answerer.gives_confidence(question) for question in questions]
         notes = () if self.threshold is None else (NO_CONFIDENCE,)
         with meter.stage("select"):
-            selections = [
-                selector.select(self._first_part(of_question) if part else of_question)
-                for of_question, part in zip(inputs, is_part, strict=True)
-            ]
-        on_selected(selections)
-        outputs = self._answer(session, questions, selections, meter)
-        return [
-            Look(selection, output, looked_again=False if part else None, notes=() if part else notes)
-            for selection, output, part in zip(selections, outputs, is_part, strict=True)
-        ]
-
-    def _answer(
-        self,
-        session: VideoSession,
-        questions: Sequence[Question],
-        selections: Sequence[FrameSelection],
-        meter: CostMeter,
-    ) -> list[ModelOutput]:
-        times = [selection.times_seconds for selection in selections]
-        with meter.stage("answer"):
-            return self.answerer.answer(self.model, session, questions, times, on_answer=self.on_answer)
+            new = {
+                i: selector.select(self._first_part(inputs[i]) if part else inputs[i]) for i, part in enumerate(is_part)
+            }
+        looks: dict[int, Look] = {}
+        while new:
+            on_selected([new[i] if i in new else looks[i].selection for i in range(len(questions))])
+            with meter.stage("answer"):
+                times = [selection.times_seconds for selection in new.values()]
+                to_answer = [questions[i] for i in new]
+                outputs = self.answerer.answer(self.model, session, to_answer, times, on_answer=self.on_answer)
+            for (i, selection), output in zip(new.items(), outputs, strict=True):
+                looks[i] = (
+                    _next_look(looks.get(i), selection, output) if is_part[i] else Look(selection, output, notes=notes)
+                )
+            unsure = [i for i, look in looks.items() if self._is_unsure(look, inputs[i])]
+            with meter.stage("select"):
+                new = {i: _selected_after(selector, inputs[i], looks[i].selection) for i in unsure}
+        return [looks[i] for i in range(len(questions))]
 
     def _first_part(self, inputs: SelectorInput) -> SelectorInput:
         """Return the input with the budget of the first look; by default half, of an odd one the larger half."""
@@ -120,6 +96,13 @@ class Looker:
         """Return whether a look left the model unsure, and there are frames for another one."""
         is_unsure = look.looked_again is not None and max(look.output.option_scores) < (self.threshold or 0)
         return is_unsure and len(look.selection.times_seconds) < inputs.budget
+
+
+def _next_look(last: Look | None, selection: FrameSelection, output: ModelOutput) -> Look:
+    """Return a look at some of the frames, with the cost of those before it."""
+    if last is None:
+        return Look(selection, output, looked_again=False)
+    return Look(selection, dataclasses.replace(output, cost=last.output.cost + output.cost), looked_again=True)
 
 
 def _selected_after(selector: Selector, inputs: SelectorInput, first: FrameSelection) -> FrameSelection:

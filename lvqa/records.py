@@ -358,7 +358,7 @@ class Answer:
     """What the model takes the question to be about; None for a method that does not use it, and with
     `selection.gate` off."""
     looked_again: bool | None = None
-    """Whether the model, unsure after half of the frames, saw the other half too; None where it saw all at once."""
+    """Whether the model, unsure after some of the frames, saw more; None where it saw all at once."""
     caveats: Caveats = Caveats()
 
     def frames_of(self, candidate: Candidate) -> tuple[float, ...]:

@@ -26,7 +26,7 @@ METHODS = ("uniform", "freeret", "apportion")
 
 
 def questions_of(seed: int, minutes: int) -> list[tuple[str, Question]]:
-    """Return a question that names a time, one about what comes after something, and one about the whole video."""
+    """Return a question about one moment, one that names a time, and one about what comes after something."""
     questions = ask_about(write_script(seed, minutes), 35)
     named = next(q for q in questions if "temporal grounding" in q.tags and len(q.tags) == 2)
     after = next(q for q in questions if "reasoning" in q.tags)

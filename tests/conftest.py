@@ -10,6 +10,7 @@ import functools
 import os
 import shutil
 import signal
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +90,27 @@ def question():
     from lvqa.synthetic.videos import ask_about, write_script
 
     return ask_about(write_script(PIPELINE_SEED, MINUTES), 1)[0]
+
+
+@pytest.fixture(scope="session")
+def video(synthetic_video) -> Path:
+    """The synthetic video that the tests of the main path use; tests must not change it."""
+    from pipelines import MINUTES
+    from pipelines import SEED as PIPELINE_SEED
+
+    return synthetic_video(minutes=MINUTES, seed=PIPELINE_SEED)
+
+
+@pytest.fixture
+def write_plugin(tmp_path):
+    """Write the file of a plug-in."""
+
+    def write(source: str, name: str = "mine.py") -> Path:
+        path = tmp_path / name
+        path.write_text(textwrap.dedent(source), encoding="utf-8")
+        return path
+
+    return write
 
 
 @pytest.fixture

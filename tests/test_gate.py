@@ -1,11 +1,9 @@
 """What the model takes a question to be about: asked once for each text, and only for a selector that uses it."""
 
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pipelines import MINUTES, SEED
 
 from lvqa.cli.answers import answer_text
 from lvqa.costs import CostMeter
@@ -37,15 +35,8 @@ GATE = "selection.gate=true"
 
 
 @pytest.fixture
-def gated(tmp_path) -> str:
-    path = tmp_path / "gated.py"
-    path.write_text(textwrap.dedent(GATED))
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def video(synthetic_video) -> Path:
-    return synthetic_video(minutes=MINUTES, seed=SEED)
+def gated(write_plugin) -> str:
+    return str(write_plugin(GATED, "gated.py"))
 
 
 def test_a_selector_that_uses_it_is_told_what_the_model_says(make, tiny, video, gated, tmp_path):

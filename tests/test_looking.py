@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,11 +21,6 @@ from lvqa.synthetic.videos import ask_about, write_script
 ALWAYS, NEVER = "answer.look_again=1", "answer.look_again=0.000001"
 SETTINGS = ("video.clip_seconds=4", "answer.mode=logits")
 CLIP_SECONDS = 4
-
-
-@pytest.fixture(scope="module")
-def video(synthetic_video) -> Path:
-    return synthetic_video(minutes=MINUTES, seed=SEED)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import small_models
 import torch
-from pipelines import MINUTES, SEED
 
 from lvqa.answering import Answerer
 from lvqa.models import load_model
@@ -112,11 +111,6 @@ def test_a_time_at_which_nothing_was_seen_is_not_told(tmp_path):
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def video(synthetic_video):
-    return synthetic_video(minutes=MINUTES, seed=SEED)
 
 
 @pytest.mark.slow

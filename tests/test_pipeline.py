@@ -3,8 +3,6 @@
 Nothing here depends on how well the model was trained.
 """
 
-from pathlib import Path
-
 import pytest
 import small_models
 import video_files
@@ -16,11 +14,6 @@ from lvqa.records import LvqaError, Question
 from lvqa.rerank import RERANKERS
 from lvqa.synthetic.videos import ask_about, write_script
 from lvqa.video import FrameGrid, inspect_video
-
-
-@pytest.fixture(scope="module")
-def video(synthetic_video) -> Path:
-    return synthetic_video(minutes=MINUTES, seed=SEED)
 
 
 @pytest.fixture(scope="module")

@@ -5,18 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pipelines import MINUTES, SEED
+from pipelines import SEED
 
 from lvqa.config import with_settings
 from lvqa.costs import CostMeter
 from lvqa.indexing import build_here
 from lvqa.synthetic.videos import make_videos
 from lvqa.video import inspect_video
-
-
-@pytest.fixture(scope="module")
-def video(synthetic_video) -> Path:
-    return synthetic_video(minutes=MINUTES, seed=SEED)
 
 
 def test_a_new_process_decodes_nothing_of_an_indexed_video(make, video, question):

@@ -14,7 +14,6 @@ import small_models
 import torch
 from annotation_files import WRITERS
 from golden.make_protocols import ANSWER, FRAME, GOLDEN, SUBTITLES, TEXT, TIMES, options_of
-from pipelines import MINUTES, SEED
 from test_datasets_headline import TAGS, made_rows
 
 from lvqa import prompts
@@ -150,11 +149,6 @@ def test_every_format_is_of_a_benchmark_and_shows_what_is_published(protocol, be
 
 
 # --- what the model is shown -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def video(synthetic_video) -> Path:
-    return synthetic_video(minutes=MINUTES, seed=SEED)
 
 
 def parts_of_prompt(make, video, answer_format: AnswerFormat | None, question: Question) -> list[object]:

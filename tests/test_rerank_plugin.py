@@ -36,13 +36,8 @@ COUNTDOWN = "countdown = iter(range(0, -9999, -1))"
 
 
 @pytest.fixture
-def write(tmp_path):
-    def write(source: str) -> Path:
-        path = tmp_path / "mine.py"
-        path.write_text(textwrap.dedent(source), encoding="utf-8")
-        return path
-
-    return write
+def write(write_plugin):
+    return write_plugin
 
 
 def reranking(body: str, before: str = "") -> str:

@@ -40,13 +40,8 @@ LATEST = """
 
 
 @pytest.fixture
-def write(tmp_path):
-    def write(source: str, name: str = "mine.py") -> Path:
-        path = tmp_path / name
-        path.write_text(textwrap.dedent(source), encoding="utf-8")
-        return path
-
-    return write
+def write(write_plugin):
+    return write_plugin
 
 
 def selecting(body: str, before: str = "") -> str:

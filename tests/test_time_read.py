@@ -2,13 +2,11 @@
 
 import dataclasses
 import json
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from pipelines import MINUTES, SEED
 
 from lvqa.cli.main import lvqa_command
 from lvqa.evaluation import load_run_config
@@ -37,16 +35,9 @@ AT_TIME = "What is seen at 0:21?"
 
 
 @pytest.fixture
-def nearest(tmp_path) -> str:
+def nearest(write_plugin) -> str:
     """The file of a selector that uses the reading."""
-    path = tmp_path / "nearest.py"
-    path.write_text(textwrap.dedent(NEAREST))
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def video(synthetic_video) -> Path:
-    return synthetic_video(minutes=MINUTES, seed=SEED)
+    return str(write_plugin(NEAREST, "nearest.py"))
 
 
 def test_the_reading_reaches_a_selector_that_uses_it_and_the_answer(make, video, nearest, tmp_path):

@@ -88,9 +88,10 @@ def ask(
         path, text = _path_and_question(video_and_question, library=library, has_voice=voice is not None)
         request = Question(text, options, image=image, voice=voice)
         return ask_server(common, server, path, request, frames=frames, method=method, as_json=as_json)
+    from lvqa.config import with_call
     from lvqa.provenance import provenance
 
-    config = _selection_config(common.config(), frames, method)
+    config = with_call(common.config(), frames=frames, method=method)
     if questions is not None:
         one_question = {"--option": options, "--library": library, "--image": image, "--voice": voice}
         video_path = _path_of_list(video_and_question, {**one_question, "--report": report})
@@ -158,12 +159,6 @@ def _answer(
 
     choice = ask_library(qa, request)
     return choice.answer, choice.video, choice
-
-
-def _selection_config(config: Config, frames: int | None, method: str | None) -> Config:
-    if frames is not None:
-        config = dataclasses.replace(config, selection=dataclasses.replace(config.selection, frames=frames))
-    return config if method is None else dataclasses.replace(config, method=method)
 
 
 def inspect_for_question(path: Path, question: Question, config: Config, *, is_search: bool = False) -> Video:

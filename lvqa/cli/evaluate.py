@@ -133,16 +133,7 @@ def _make_missing_videos(config: RunConfig, *, quiet: bool) -> None:
         raise LvqaError(
             f"benchmark.make would overwrite the questions in {folder}, which are not about synthetic videos"
         )
-    make_videos_with_progress(
-        folder,
-        num_videos=make.videos,
-        minutes=make.minutes,
-        num_questions=make.questions,
-        seed=make.seed,
-        take_seconds=make.take_seconds,
-        lookalikes=make.lookalikes,
-        quiet=quiet,
-    )
+    make_videos_with_progress(folder, make, quiet=quiet)
 
 
 def _advise(run: Run) -> None:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from lvqa.cli.main import CommonOptions, common_options
 from lvqa.cli.terminal import Progress, one_line
 
 if TYPE_CHECKING:
+    from lvqa.evaluation import SyntheticVideos
     from lvqa.pipeline import LongVideoQA
     from lvqa.records import Answer, Question
 
@@ -22,37 +23,26 @@ TINY_WARNING = (
 )
 
 
-def make_videos_with_progress(
-    folder: Path,
-    *,
-    num_videos: int,
-    minutes: float,
-    num_questions: int,
-    seed: int,
-    take_seconds: tuple[float, float] | None = None,
-    lookalikes: float = 1.0,
-    quiet: bool,
-) -> list[Path]:
+def make_videos_with_progress(folder: Path, wanted: SyntheticVideos, *, quiet: bool) -> list[Path]:
     """Call `lvqa.synthetic.videos.make_videos` and report its progress."""
     from lvqa.synthetic.script import USUAL, Variety
     from lvqa.synthetic.videos import make_videos
 
-    variety = Variety(take_seconds or USUAL.take_seconds, lookalikes)
     seconds = 0
     with Progress(quiet=quiet) as progress:
 
         def on_second() -> None:
             nonlocal seconds
             seconds += 1
-            progress("make videos", seconds, max(seconds, math.ceil(minutes * 60) * num_videos))
+            progress("make videos", seconds, max(seconds, math.ceil(wanted.minutes * 60) * wanted.videos))
 
         return make_videos(
             folder,
-            num_videos=num_videos,
-            minutes=minutes,
-            num_questions=num_questions,
-            seed=seed,
-            variety=variety,
+            num_videos=wanted.videos,
+            minutes=wanted.minutes,
+            num_questions=wanted.questions,
+            seed=wanted.seed,
+            variety=Variety(wanted.take_seconds or USUAL.take_seconds, wanted.lookalikes),
             on_second=on_second,
         )
 
@@ -83,31 +73,14 @@ def make_videos_with_progress(
     help="How many times as likely a scene has the video's favourite place and things.",
 )
 @click.option("--quiet", is_flag=True, help="Print no progress.")
-def make_videos(
-    *,
-    folder: Path,
-    videos: int,
-    minutes: float,
-    questions: int,
-    seed: int,
-    take_seconds: tuple[float, float] | None,
-    lookalikes: float,
-    quiet: bool,
-) -> None:
+def make_videos(*, folder: Path, quiet: bool, **wanted: Any) -> None:
     """Make synthetic videos and questions about them.
 
     They are written in LVBench's layout: the videos into DIR/videos, the questions into DIR/video_info.meta.jsonl.
     """
-    paths = make_videos_with_progress(
-        folder,
-        num_videos=videos,
-        minutes=minutes,
-        num_questions=questions,
-        seed=seed,
-        take_seconds=take_seconds,
-        lookalikes=lookalikes,
-        quiet=quiet,
-    )
+    from lvqa.evaluation import SyntheticVideos
+
+    paths = make_videos_with_progress(folder, SyntheticVideos(**wanted), quiet=quiet)
     for path in paths:
         click.echo(one_line(path))
 
@@ -132,6 +105,7 @@ def demo(common: CommonOptions, *, minutes: float, folder: Path, seed: int) -> N
 
     The embedded model answers each question twice: from uniform frames and from selected frames.
     """
+    from lvqa.evaluation import SyntheticVideos
     from lvqa.records import LvqaError, counted
     from lvqa.report import is_correct
     from lvqa.synthetic.videos import HELD_OUT_SEEDS, ask_about, write_script
@@ -139,9 +113,8 @@ def demo(common: CommonOptions, *, minutes: float, folder: Path, seed: int) -> N
     if not 0 <= seed < HELD_OUT_SEEDS:
         raise LvqaError(f"seed must be 0 to {HELD_OUT_SEEDS - 1} in a demo (the rest is held out), got {seed}")
     config = common.embedded_config(store=folder / "store")
-    (video,) = make_videos_with_progress(
-        folder, num_videos=1, minutes=minutes, num_questions=DEMO_QUESTIONS, seed=seed, quiet=common.quiet
-    )
+    wanted = SyntheticVideos(videos=1, minutes=minutes, questions=DEMO_QUESTIONS, seed=seed)
+    (video,) = make_videos_with_progress(folder, wanted, quiet=common.quiet)
     questions = ask_about(write_script(seed, minutes), DEMO_QUESTIONS)
     click.echo(f"video     {one_line(video)}, {minutes:g} minutes, synthetic")
     with common.load_pipeline(config) as qa:

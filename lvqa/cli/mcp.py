@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from pathlib import Path
 
 import click
 
-from lvqa.cli.main import CommonOptions, common_options, silence_libraries
-from lvqa.cli.serve import PACKAGES
+from lvqa.cli.main import CommonOptions, common_options
+from lvqa.cli.serve import server_settings
 from lvqa.cli.terminal import echo_message
 
 
@@ -33,17 +31,7 @@ def mcp(
 
     An MCP client starts it itself, with this command in its configuration. stdout belongs to the protocol.
     """
-    from lvqa.records import LvqaError
-
-    if lacking := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise LvqaError(f'lvqa mcp needs {" and ".join(lacking)}: pip install "lvqa[serve]"')
-    from lvqa.components import check_settings
-    from lvqa.server.settings import ServerSettings
-
-    token = token or os.environ.get("LVQA_TOKEN") or None
-    settings = ServerSettings(config=common.config(), paths=paths, host=host, port=port, token=token)
-    check_settings(settings.config)
-    silence_libraries(downloads=common.shows_downloads)
+    settings = server_settings(common, "lvqa mcp", paths=paths, host=host, port=port, token=token)
     if over_http:
         from lvqa.server.run import run_server
 

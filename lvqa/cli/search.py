@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,17 +57,16 @@ def search(
         check_alone(common, {})
         path = None if library else Path(video_and_query[0])
         return search_server(common, server, path, request, top=top, rerank=not no_rerank, as_json=as_json)
-    config = _without_reranking(common.config()) if no_rerank else common.config()
+    config = common.config()
+    if no_rerank:
+        from lvqa.config import without_reranking
+
+        config = without_reranking(config)
     if library:
         output = _search_library(common, config, request, top)
     else:
         output = _search_video(common, config, Path(video_and_query[0]), request, top)
-    reranks = config.rerank.pool != 0 and config.rerank.name != "none"
-    print_moments({"query": query, "reranked": reranks, **output}, as_json=as_json, quiet=common.quiet)
-
-
-def _without_reranking(config: Config) -> Config:
-    return dataclasses.replace(config, rerank=dataclasses.replace(config.rerank, pool=0))
+    print_moments({"query": query, "reranked": config.rerank.is_on, **output}, as_json=as_json, quiet=common.quiet)
 
 
 def _search_video(common: CommonOptions, config: Config, path: Path, query: Question, top: int) -> dict[str, object]:

@@ -5,14 +5,44 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lvqa.cli.main import CommonOptions, common_options, silence_libraries
 from lvqa.cli.terminal import echo_message
 
+if TYPE_CHECKING:
+    from lvqa.server.settings import ServerSettings
+
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "mcp")
 """What the extra `serve` installs."""
+
+
+def server_settings(common: CommonOptions, command: str, *, token: str | None, **options: Any) -> ServerSettings:
+    """Return the settings of a server, checked before a model is loaded.
+
+    Args:
+        common: The options of all commands.
+        command: The command's name, for the message.
+        token: The option; without it LVQA_TOKEN in the environment is the token.
+        options: More of `ServerSettings`.
+
+    Raises:
+        LvqaError: A package is missing, or a setting is not allowed.
+    """
+    from lvqa.records import LvqaError
+
+    if lacking := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise LvqaError(f'{command} needs {" and ".join(lacking)}: pip install "lvqa[serve]"')
+    from lvqa.components import check_settings
+    from lvqa.server.settings import ServerSettings
+
+    token = token or os.environ.get("LVQA_TOKEN") or None
+    settings = ServerSettings(config=common.config(), token=token, **options)
+    check_settings(settings.config)
+    silence_libraries(downloads=common.shows_downloads)
+    return settings
 
 
 @click.command()
@@ -49,20 +79,14 @@ def serve(
 
     The model stays loaded. The API is described at /api/openapi.json; clients of OpenAI's API find theirs under /v1.
     """
-    from lvqa.records import LvqaError
-
-    if lacking := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise LvqaError(f'lvqa serve needs {" and ".join(lacking)}: pip install "lvqa[serve]"')
-    from lvqa.components import check_settings
-    from lvqa.server.settings import ServerSettings
-
-    settings = ServerSettings(
-        config=common.config(),
+    settings = server_settings(
+        common,
+        "lvqa serve",
         paths=paths,
         runs=runs,
         host=host,
         port=port,
-        token=token or os.environ.get("LVQA_TOKEN") or None,
+        token=token,
         host_names=host_names,
         origins=origins,
         allow_urls=allow_urls,
@@ -70,8 +94,6 @@ def serve(
         max_waiting=max_waiting,
         log_requests=log_requests,
     )
-    check_settings(settings.config)
-    silence_libraries(downloads=common.shows_downloads)
     from lvqa.server.run import run_server
 
     run_server(settings, on_ready=lambda address: echo_message(f"ready at {address}"))

@@ -127,7 +127,7 @@ class Row(TypedDict):
     Null if it was not asked, and in rows of before format 7.
     """
     looked_again: bool | None
-    """Whether the model, unsure after half of the frames, saw the other half too.
+    """Whether the model, unsure after some of the frames, saw more.
 
     Null where it saw all at once, and in rows of before format 7.
     """

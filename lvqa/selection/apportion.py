@@ -8,7 +8,7 @@ each clip has a share, and D'Hondt's rule gives the next seat to the clip with t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import ClassVar
 
@@ -77,10 +77,8 @@ class ApportionSelector:
     """The whole video is shown by the clips that stand best for all (facility location), not by even frames."""
 
     def __post_init__(self) -> None:
-        for name in ("named_times", "proportional", "order", "occurrence", "whole"):
-            require_bool(getattr(self, name), name)
-        for name in ("neighbours", "distinct", "representative"):
-            require_bool(getattr(self, name), name)
+        for switch in fields(self):
+            require_bool(getattr(self, switch.name), switch.name)
 
     @property
     def needs_features(self) -> bool:
@@ -238,12 +236,13 @@ def _seat_named(seats: _Seats, reading: TemporalReading) -> None:
     number = max(1, round(share * seats.number))
     for i, (start, end) in enumerate(spans):
         part = (number * (i + 1)) // len(spans) - (number * i) // len(spans)
-        inside = np.flatnonzero((seconds >= start - 1) & (seconds <= end + 1))
-        if len(inside) > part and end > start:
-            seats.take(inside[evenly_spaced(len(inside), part)], part)
-        outside = np.maximum(0, np.maximum(start - seconds, seconds - end))
-        nearest = np.lexsort((np.abs(seconds - (start + end) / 2), outside))
-        seats.take(nearest, part if len(inside) <= part or end == start else 0)
+        pairs = np.flatnonzero((seconds >= start - 1) & (seconds <= end + 1))
+        if len(pairs) > part and end > start:
+            pairs = pairs[evenly_spaced(len(pairs), part)]
+        else:  # the nearest
+            outside = np.maximum(0, np.maximum(start - seconds, seconds - end))
+            pairs = np.lexsort((np.abs(seconds - (start + end) / 2), outside))
+        seats.take(pairs, part)
 
 
 def _seat_order(seats: _Seats, shares: np.ndarray, relation: str, number: int) -> None:

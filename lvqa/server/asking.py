@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from lvqa.config import Config
+from lvqa.config import with_call, without_reranking
 from lvqa.library import ask_library, search_library
 from lvqa.output import (
     answer_json,
@@ -71,7 +71,7 @@ def answer(
         result, video = choice.answer, choice.video
     else:
         result = qa.answer(video, question, frames=frames, method=method)
-    settings = _settings(qa.config, frames, method)
+    settings = with_call(qa.config, frames=frames, method=method)
     content = {
         **answer_json(result, evidence_to_print(result, qa.config)),
         "history": [{"question": turn_question, "answer": reply} for turn_question, reply in question.history],
@@ -84,13 +84,6 @@ def answer(
     return finite(content)  # type: ignore[no-any-return]
 
 
-def _settings(config: Config, frames: int | None, method: str | None) -> Config:
-    """Return the settings that an answer was made with."""
-    if frames is not None:
-        config = dataclasses.replace(config, selection=dataclasses.replace(config.selection, frames=frames))
-    return config if method is None else dataclasses.replace(config, method=method)
-
-
 def search_work(request: SearchRequest, video: Video | None) -> Work:
     """Return the work that searches a video, or the library if there is none."""
     image = None if request.image is None else decode_data_url(request.image, "image")
@@ -100,7 +93,7 @@ def search_work(request: SearchRequest, video: Video | None) -> Work:
     def work(qa: LongVideoQA) -> dict[str, Any]:
         config = qa.config
         if not request.rerank:
-            config = dataclasses.replace(config, rerank=dataclasses.replace(config.rerank, pool=0))
+            config = without_reranking(config)
             qa = qa.with_config(config)
         with attached_files(image) as (image_path,):
             question = Question(request.query, image=image_path)
@@ -110,9 +103,8 @@ def search_work(request: SearchRequest, video: Video | None) -> Work:
                 result = qa.search_video(video, question, top=request.top)
                 output = search_json(result, video)
                 output |= {"record": record_json(result)} if request.record else {}
-        reranked = config.rerank.pool != 0 and config.rerank.name != "none"
         made_with = provenance(config, model_revision=qa.model.revision)
-        return finite({"query": request.query, "reranked": reranked, **output, **made_with})  # type: ignore[no-any-return]
+        return finite({"query": request.query, "reranked": config.rerank.is_on, **output, **made_with})  # type: ignore[no-any-return]
 
     return work
 

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI
@@ -24,7 +23,7 @@ from lvqa.server.api import find_video
 from lvqa.server.asking import ask_work, index_work, search_work
 from lvqa.server.errors import ApiError, describe
 from lvqa.server.jobs import Event
-from lvqa.server.media import MAX_HEIGHT, MediaCutter, frame_bytes
+from lvqa.server.media import MAX_HEIGHT, MediaCutter
 from lvqa.server.schemas import MAX_CHARACTERS, MAX_FRAMES, AskRequest, Query, SearchRequest
 from lvqa.server.settings import ServerSettings
 from lvqa.server.state import Load, ServerState, Work
@@ -126,10 +125,7 @@ class VideoTools:
             assert target is not None
             pictures: list[str | Image] = []
             for seconds in times_seconds:
-                if not 0 <= seconds <= target.duration_seconds:
-                    raise ApiError(400, f"time: the video ends at {target.duration_seconds:g} s, got {seconds:g}")
-                make = partial(frame_bytes, target, seconds, height, "jpg")
-                content = await state.media.cut((target.id, seconds, height, "jpg"), make)
+                content = await state.media.cut_frame(target, seconds, height, "jpg")
                 pictures += [f"{seconds:g} s ({clock_time(seconds)})", Image(data=content, format="jpeg")]
             return pictures
 

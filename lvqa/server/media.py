@@ -57,12 +57,19 @@ class MediaCutter:
             self._cache[key] = content
         return content
 
+    async def cut_frame(self, video: Video, seconds: float, height: int, suffix: str) -> bytes:
+        """Return the frame that is on screen at a time as a picture's file; ApiError if the video has no such time."""
+        if not 0 <= seconds <= video.duration_seconds:
+            raise ApiError(400, f"time: the video ends at {video.duration_seconds:g} s, got {seconds:g}")
+        key = (video.id, seconds, height, suffix)
+        return await self.cut(key, lambda: _frame_bytes(video, seconds, height, suffix))
+
     def close(self) -> None:
         """Begin nothing more."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-def frame_bytes(video: Video, seconds: float, height: int, suffix: str) -> bytes:
+def _frame_bytes(video: Video, seconds: float, height: int, suffix: str) -> bytes:
     """Return the frame on screen at a time as a picture's file."""
     (pixels,) = thumbnails(video, [min(seconds, float(np.nextafter(video.duration_seconds, 0)))], max_height=height)
     return picture_bytes(pixels, suffix)
@@ -118,10 +125,7 @@ async def clip(
 async def _frame(state: ServerState, video_id: str, seconds: float | None, height: int, suffix: str) -> Response:
     video = await state.in_files(lambda registry: registry.get(video_id))
     time = THUMBNAIL_AT * video.duration_seconds if seconds is None else seconds
-    if time > video.duration_seconds:
-        raise ApiError(400, f"time: the video ends at {video.duration_seconds:g} s, got {time:g}")
-    key = (video.id, time, height, suffix)
-    content = await state.media.cut(key, lambda: frame_bytes(video, time, height, suffix))
+    content = await state.media.cut_frame(video, time, height, suffix)
     media_type = "image/png" if suffix == "png" else "image/jpeg"
     return Response(content, media_type=media_type, headers={"cache-control": KEPT_SECONDS})
 

@@ -37,8 +37,7 @@ async def result_of(request: Request, job: Job) -> dict[str, object]:
             if await request.is_disconnected():
                 break
     finally:
-        if not job.is_over:
-            job.stop()
+        job.stop()
         over.cancel()
     if job.error is not None:
         raise ApiError(*job.error)
@@ -61,5 +60,5 @@ async def events(job: Job, *, stop_at_end: bool = False) -> AsyncIterator[bytes]
             else:
                 yield format_sse_event(data_str=json.dumps(event), event=str(event["event"]))
     finally:
-        if stop_at_end and not job.is_over:
+        if stop_at_end:
             job.stop()
