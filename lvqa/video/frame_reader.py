@@ -219,26 +219,40 @@ def _merge_spans(begins: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, in
 
 
 class _IdleReaders:
-    """Open files that wait for the next reading, in this process alone."""
+    """Open files that wait for the next reading, in this process alone.
+
+    A reading that nobody finished ends when garbage collection comes to it: anywhere, also in a thread that is inside
+    of a method of this class. So the lock may be taken again by its thread. And readers in use are kept here, too: else
+    their files would be collected, and so closed, together with the reading.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._readers: deque[FrameReader] = deque()
+        self._in_use: set[FrameReader] = set()
 
-    def take(self, timeline: Timeline) -> FrameReader | None:
-        """Return an idle reader of the video with this very timeline, and forget it here; None if there is none."""
+    def take(self, path: Path, timeline: Timeline) -> FrameReader:
+        """Return an idle reader of the video with this very timeline, no longer idle, or a new one."""
         with self._lock:
-            reader = next((idle for idle in self._readers if idle.timeline is timeline), None)
+            reader = next((idle for idle in tuple(self._readers) if idle.timeline is timeline), None)
             if reader is not None:
                 self._readers.remove(reader)
+        reader = reader or FrameReader(path, timeline)
+        self._in_use.add(reader)
         return reader
+
+    def discard(self, reader: FrameReader) -> None:
+        """Close a reader that was in use."""
+        self._in_use.discard(reader)
+        reader.close()
 
     def add(self, reader: FrameReader) -> None:
         """Keep a reader open for the next reading; close the oldest one where there are too many."""
         if not reader.is_own:
-            reader.close()
+            self.discard(reader)
             return
         with self._lock:
+            self._in_use.discard(reader)
             self._readers.append(reader)
             if len(self._readers) > _MAX_IDLE_READERS:
                 self._readers.popleft().close()
@@ -250,7 +264,7 @@ class _IdleReaders:
 
     def close_inherited(self) -> None:
         """Close the files in a process that was forked just now, since it shares their positions with its parent."""
-        self._lock = threading.Lock()  # a thread that is not here any more may hold the old one
+        self._lock = threading.RLock()  # a thread that is not here any more may hold the old one
         self.close()
 
 
@@ -265,14 +279,14 @@ def open_reader(path: Path, timeline: Timeline) -> Iterator[FrameReader]:
 
     Readers are known by their timeline, since a file that has changed has another one.
     """
-    reader = _idle_readers.take(timeline) or FrameReader(path, timeline)
+    reader = _idle_readers.take(path, timeline)
     try:
         yield reader
     except GeneratorExit:  # the caller wants no more frames
         _idle_readers.add(reader)
         raise
     except BaseException:
-        reader.close()
+        _idle_readers.discard(reader)
         raise
     else:
         _idle_readers.add(reader)

@@ -1,0 +1,49 @@
+"""Files that wait for the next reading, while garbage collection ends readings that nobody finished."""
+
+import gc
+import threading
+
+import numpy as np
+
+from lvqa.video import inspect_video
+from lvqa.video.decoders import DECODERS
+
+NUM_PLACES = 60
+
+
+def decoded(video, *times):
+    """The frames at some times, in the thread that reads them."""
+    decoder = DECODERS["pyav"]()
+    return decoder.frames(video, decoder.split_times(video, np.array(times)), height=56, width=56)
+
+
+def abandon_a_reading(video):
+    """Leave a reading in a cycle that only garbage collection ends; its file then becomes idle."""
+    reading = decoded(video, 0.0, 1.0, 2.0)
+    next(reading)
+    cycle = [reading]
+    cycle.append(cycle)
+
+
+def test_garbage_collection_may_end_a_reading_anywhere_in_another_one(synthetic_video):
+    """It once ran while a thread took an idle file, in the same thread, and waited for itself for ever."""
+    video, finished = inspect_video(synthetic_video()), []
+
+    def read_with_collections():
+        for number in range(NUM_PLACES):
+            gc.disable()
+            abandon_a_reading(video)
+            reading = decoded(video, 3.0, 4.0)
+            gc.set_threshold(gc.get_count()[0] + number)
+            gc.enable()
+            finished.append(len(list(reading)))
+
+    thresholds = gc.get_threshold()
+    thread = threading.Thread(target=read_with_collections, daemon=True)
+    try:
+        thread.start()
+        thread.join(timeout=15)
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.enable()
+    assert finished == [2] * NUM_PLACES
