@@ -719,6 +719,7 @@ def test_indexing_that_fails_for_all_is_code_1(lvqa, tmp_path):
     assert "no video file" in lvqa("index", tmp_path, *TINY, code=1).stderr
 
 
+@pytest.mark.slow
 def test_a_picture_can_be_searched_for_and_asked_about(lvqa, assert_refused, video, tmp_path):
     picture = tmp_path / "picture.png"
     Image.new("RGB", (60, 40), (0, 0, 255)).save(picture)
@@ -738,6 +739,7 @@ def test_a_picture_can_be_searched_for_and_asked_about(lvqa, assert_refused, vid
     assert picture.size == (60, 40) and picture.getpixel((30, 20)) == pytest.approx((0, 0, 255), abs=4)
 
 
+@pytest.mark.slow
 def test_search_prints_the_best_moments(lvqa, short_video, video):
     lines = lvqa("search", video, "the red ball", "--top", 3, *TINY, "--quiet").stdout.splitlines()
     assert len(lines) == 3
@@ -774,7 +776,7 @@ def test_make_videos_makes_a_benchmark(lvqa, tmp_path):
         (("--minutes", "inf"), ("minutes", "inf")),
         (("--questions", -1), ("questions", "-1")),
         (("--seed", -1), ("seed", "-1")),
-        (("--minutes", 1, "--questions", 5000), ("5000", "longer")),
+        pytest.param(("--minutes", 1, "--questions", 5000), ("5000", "longer"), marks=pytest.mark.slow),
     ],
 )
 def test_videos_that_cannot_be_made_are_refused(assert_refused, tmp_path, monkeypatch, words, names):
@@ -819,6 +821,7 @@ def test_the_doctor_names_what_is_broken(lvqa, tmp_path):
     assert "'no/such/model'" in broken[1]
 
 
+@pytest.mark.slow
 def test_the_doctor_names_a_missing_home(lvqa, monkeypatch):
     monkeypatch.delenv("LVQA_HOME")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

@@ -154,6 +154,7 @@ def compare(tiny, tmp_path, videos, count: int, *settings: dict[str, object]) ->
         assert {key: other[key] for key in one if one[key] != other[key]} == {}, f"answer {i}: {one}"
 
 
+@pytest.mark.slow
 def test_two_threads_get_what_they_would_get_alone(tiny, tmp_path, videos):
     compare(tiny, tmp_path, videos, 2, {}, {})
 

@@ -33,6 +33,7 @@ generate = load(DOCS / "generate.py")
 # --- generated pages ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_generated_pages_are_current():
     assert generate.stale_pages() == [], "run python docs/generate.py"
 

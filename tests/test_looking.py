@@ -67,6 +67,7 @@ def test_each_look_has_twice_the_frames_of_the_last_until_the_model_is_sure_or_t
     assert at_once.frames == once.answer(video, question, frames=3).frames and at_once.looked_again is False
 
 
+@pytest.mark.slow
 def test_it_answers_as_from_these_frames_at_once_and_both_prompts_count(make, tiny, video, question, tmp_path):
     qa = make(*SETTINGS, ALWAYS)
     qa.index(video)
@@ -107,6 +108,7 @@ def test_where_no_other_frame_is_left_there_is_no_second_look(once, video, quest
     assert (whole.looked_again, len(whole.frames)) == (False, FRAMES_IN_VIDEO)
 
 
+@pytest.mark.slow
 def test_questions_together_are_answered_as_alone_and_a_free_one_is_told(make, video):
     questions = [*ask_about(write_script(SEED, MINUTES), 3), Question("What is seen?")]
     threshold = sorted(max(answer.option_scores) for answer in make(*SETTINGS).answers(video, questions[:3], frames=4))[
@@ -134,6 +136,7 @@ def test_generated_answers_have_no_confidence(make, video, question):
     assert NO_CONFIDENCE in answer.caveats.warnings
 
 
+@pytest.mark.slow
 def test_it_is_shown(once, video, question, tmp_path):
     inspected = once.inspect_video(video)
     for setting, is_again, text in [(ALWAYS, True, "looked again"), (NEVER, False, "sure at the first look")]:

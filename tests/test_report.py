@@ -535,6 +535,7 @@ def test_a_run_without_frames_has_a_page(run, tmp_path):
     assert "no frames" in Page(tmp_path / "r.html").text
 
 
+@pytest.mark.slow
 def test_the_same_rows_give_the_same_page(run, tmp_path):
     folder = run("r", two_arms(), [UNIFORM, FREERET])
     for name in ("1.html", "2.html"):
