@@ -312,6 +312,7 @@ def test_the_report_is_one_page_that_needs_no_other(lvqa, video, tmp_path):
     assert files_in(page.parent) == [page]
 
 
+@pytest.mark.slow
 def test_the_later_setting_counts(ask_json, short_video, tmp_path):
     (tmp_path / "c.yaml").write_text("method: random\nselection: {frames: 4}\nvideo: {clip_seconds: 4}\n")
     output = ask_json(short_video, "Where?", "-c", "c.yaml")
@@ -561,6 +562,7 @@ def test_a_disk_that_fills_up_leaves_nothing(short_video, store):
     assert results_in(store) == []
 
 
+@pytest.mark.slow
 def test_a_stale_index_is_rebuilt_with_a_message(lvqa, short_video, store):
     lvqa("index", short_video, *TINY, "--quiet")
     (old,) = indexes_in(store)
@@ -804,6 +806,7 @@ def test_the_demo_refuses_held_out_seeds(assert_refused, tmp_path):
     assert_refused("demo", "--seed", 900_000, "--folder", tmp_path / "demo", names=("900000", "899999"))
 
 
+@pytest.mark.slow
 def test_the_doctor_reports_that_all_is_well(lvqa):
     output = lvqa("doctor", "--device", "cpu").stdout
     words = {line.split()[1]: line.split()[0] for line in output.splitlines()}

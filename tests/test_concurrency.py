@@ -201,6 +201,7 @@ def test_work_is_counted_for_the_thread_that_it_was_done_for(tiny):
 # --- videos that are open --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_videos_stay_open(make, videos):
     qa = make()
     first = [qa.search(video, "a red ball") for video in videos]
@@ -209,6 +210,7 @@ def test_several_videos_stay_open(make, videos):
     assert meter.counts == Counts()
 
 
+@pytest.mark.slow
 def test_videos_that_nobody_uses_are_closed_as_memory_ends(make, videos):
     qa = make("store.memory_mib=1")
     with qa.open(videos[0]) as session:

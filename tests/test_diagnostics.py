@@ -101,6 +101,7 @@ def test_a_short_video_has_fewer_clips_and_no_index_is_made(qa, video):
     assert not (qa.config.store.folder / "index").exists()
 
 
+@pytest.mark.slow
 def test_the_files_are_pictures_and_json(diagnostics, tmp_path):
     files = {path.name: path.read_bytes() for path in write_diagnostics(diagnostics, tmp_path / "new")}
     assert sorted(files) == ["bias.png", "depth.png", "diagnostics.json", "words.png"]
