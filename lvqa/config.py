@@ -179,6 +179,10 @@ class AnswerConfig(Section):
     others beside them, until the budget is spent. Null shows all frames at once."""
     first_look: PositiveInt | None = None
     """The first look has so many frames, at most the budget; null: half of the budget."""
+    next_look: Literal["other_clips", "larger_budget"] = "other_clips"
+    """What the next look adds: frames of clips that were not shown, or what the method adds to twice the budget."""
+    pool_looks: bool = False
+    """Answer by the mean of the probabilities in all looks so far, in place of those in the last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

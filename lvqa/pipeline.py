@@ -77,7 +77,7 @@ class LongVideoQA:
         self._find_caveats = partial(find_caveats, model, has_probabilities=has_probabilities(config))
         self._answer_format = answer_format
         answerer = Answerer.of(model, config.answer, answer_format)
-        self._looker = Looker(model, answerer, config.answer.look_again, config.answer.first_look, self._on_answer)
+        self._looker = Looker(model, answerer, config.answer, self._on_answer)
 
     @classmethod
     def load(
