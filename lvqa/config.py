@@ -74,12 +74,20 @@ class VideoConfig(Section):
     """The grid has the frames on screen at so many times a second, each once; of the key frames so many at most."""
     clip_seconds: PositiveFloat = 16.0
     """A clip is so long; the last one may be shorter, and those of a video with few pictures are longer."""
+    more_clip_seconds: tuple[PositiveFloat, ...] = ()
+    """Cut clips of these lengths too, from the same visual tokens, say [8, 32]. Each length is ranked for itself, then
+    all are ranked together; of clips that overlap only the best stays."""
     scene_cuts: bool = False
     """Cut clips at scene changes too."""
     threads: PositiveInt | None = None
     """So many threads decode a video together; null takes OMP_NUM_THREADS, or one for each core of this process."""
     stall_seconds: PositiveFloat = 30.0
     """Give up a decoder that is silent for so long."""
+
+    @property
+    def clip_lengths(self) -> tuple[float, ...]:
+        """All lengths of clips in seconds, that of `clip_seconds` first."""
+        return self.clip_seconds, *self.more_clip_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,7 @@ def test_defaults_are_those_of_the_design():
             "sampling": "exact",
             "frames_per_second": 1.0,
             "clip_seconds": 16.0,
+            "more_clip_seconds": [],
             "scene_cuts": False,
             "threads": None,
             "stall_seconds": 30.0,
