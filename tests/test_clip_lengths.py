@@ -101,7 +101,10 @@ def test_many_videos_are_indexed_in_all_lengths_and_told_once(synthetic_video, t
     videos = [synthetic_video(minutes=1, seed=seed) for seed in (11, 12)]
     config = load_config(None, ["model.name=tiny", "model.device=cpu", *LENGTHS, f"store.folder={tmp_path / 's'}"])
     missing = tmp_path / "none.mp4"
-    results = {result.path: result for result in index_videos([*videos, missing], config)}
+    reports: list[tuple[str, int, int]] = []
+    iterator = index_videos([*videos, missing], config, progress=lambda *report: reports.append(report))
+    results = {result.path: result for result in iterator}
+    assert [report for report in reports if report[0] == "plan"] == [("plan", n, 3) for n in (1, 2, 3)]
     assert sorted(results) == sorted([*videos, missing]) and results[missing].error
     assert [(results[path].use.clips, results[path].use.reused) for path in videos] == [(14, False)] * 2
     qa = make_pipeline(tiny, tmp_path / "s", *LENGTHS)

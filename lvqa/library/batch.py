@@ -79,8 +79,20 @@ def index_videos(
         )
         execute = _execute_in(stack.enter_context(pool))
         num_settings = len(config.video.clip_lengths)
-        builder = IndexBuilder(Store(store), execute, num_settings=num_settings, rebuild=rebuild, progress=progress)
+        report = None if progress is None else _in_videos(progress, num_settings)
+        builder = IndexBuilder(Store(store), execute, num_settings=num_settings, rebuild=rebuild, progress=report)
         yield from _join_lengths(builder.build(paths), num_settings)
+
+
+def _in_videos(progress: Progress, number: int) -> Progress:
+    """Return what reports the stage "plan" in videos, of which each is planned so many times."""
+
+    def report(stage: str, num_done: int, total: int) -> None:
+        per_video = number if stage == "plan" else 1
+        if num_done % per_video == 0:
+            progress(stage, num_done // per_video, total // per_video)
+
+    return report
 
 
 def _join_lengths(results: Iterable[Indexed], number: int) -> Iterator[Indexed]:
