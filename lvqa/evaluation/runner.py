@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from lvqa.evaluation.ahead import NextVideo
 from lvqa.evaluation.rows import Row, RowCounts, RowIndex, ScoredClip
 from lvqa.evaluation.schedule import WorkItem
 from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
-from lvqa.indexing import build_here
+from lvqa.indexing import build_here, join_uses
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import Answer, Candidate, Counts, LvqaError, Question, Video
 from lvqa.workers import is_of_the_place, report_progress
@@ -100,15 +101,16 @@ class Runner:
         """
         names = {name for lacking in item.lacking for name, _ in lacking}
         searching = [arm for arm in self._arms if arm.name in names and _searches(arm)]
-        indexers = [self._pipelines[arm.before_selection].indexer for arm in searching]
+        of_arms = [self._pipelines[arm.before_selection].indexers for arm in searching]
         meter = CostMeter(self._first.model.counts)
-        uses = build_here(self._first.store, indexers, video, meter, progress=report_progress)
-        return {
-            arm.name: RowIndex(
-                reused=use.reused, counts=_row_counts(use.cost.counts), seconds=round(use.cost.seconds, 4)
-            )
-            for arm, use in zip(searching, uses, strict=True)
-        }
+        indexers = list(itertools.chain.from_iterable(of_arms))
+        uses = iter(build_here(self._first.store, indexers, video, meter, progress=report_progress))
+        indexes = dict[str, RowIndex]()
+        for arm, own in zip(searching, of_arms, strict=True):
+            use = join_uses(list(itertools.islice(uses, len(own))))
+            counts, seconds = _row_counts(use.cost.counts), round(use.cost.seconds, 4)
+            indexes[arm.name] = RowIndex(reused=use.reused, counts=counts, seconds=seconds)
+        return indexes
 
 
 def _searches(arm: Arm) -> bool:
