@@ -98,6 +98,7 @@ def _times(answer: dict[str, Any], duration_seconds: float) -> list[float]:
     """Return the times of an answer's frames; ApiError if it is no answer about this video."""
     try:
         times = [float(frame["time_seconds"]) for frame in answer["frames"]]
+        str(answer["question"])
     except (KeyError, TypeError, ValueError) as error:
         raise ApiError(400, f"answers: not an answer of POST /api/ask: {shorten(error)}") from None
     if len(times) > MAX_FRAMES or not all(0 <= seconds < duration_seconds for seconds in times):

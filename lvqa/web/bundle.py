@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from lvqa.evaluation import read_run
 from lvqa.records import LvqaError, Video, counted
 from lvqa.report.page import write_file
 from lvqa.video import inspect_video
 from lvqa.web.notes import read_notes
-from lvqa.web.pages import page, pictures_of
+from lvqa.web.pages import page, pictures_of, relative_address
 from lvqa.web.script import classic_script, style
 from lvqa.web.views import Json, RunView
 
@@ -53,6 +51,7 @@ def write_bundle(
     bundle, (videos, remarks) = _Bundle(folder), _videos(views.values())
     for number, (name, view) in enumerate(views.items()):
         bundle.write_run(number, name, view, videos)
+    bundle.write_pages(list(views))
     room, wanted, num_written = max(0.0, max_mib * (1 << 20) - bundle.size), _wanted_times(views.values()), 0
     for number, (video_id, video) in enumerate(videos.items()):
         progress("pictures", number, len(videos))
@@ -62,7 +61,6 @@ def write_bundle(
     total = sum(len(wanted[video_id]) for video_id in videos)
     if num_written < total:
         remarks.append(f"{num_written} of {counted(total, 'frame')} have a picture; more need a larger --max-mib")
-    bundle.write_pages(list(views))
     return remarks
 
 
@@ -93,7 +91,7 @@ class _Bundle:
         for index, file in enumerate(files):
             video = view.video_of(index)
             if (there := videos.get(video["id"])) is not None:
-                video["media"] = _address(there.path, self._folder)
+                video["media"] = relative_address(there.path, self._folder)
             self._write_data(file, f"lvqa.questions[{key}][{index}]", view.question(index, video))
         self._scripts.append(f"data/{number}.js")
         self._write_data(self._scripts[-1], f"lvqa.questions[{key}] = {{}}; lvqa.runs[{key}]", summary)
@@ -148,11 +146,3 @@ def _wanted_times(views: Iterable[RunView]) -> dict[str, list[float]]:
 
 def _pictures_file(video_id: str) -> str:
     return f"data/pictures-{video_id}.js"
-
-
-def _address(path: Path, folder: Path) -> str:
-    """Return the address of a video, seen from the bundle's page."""
-    try:
-        return quote(os.path.relpath(path.resolve(), folder.resolve()).replace(os.sep, "/"))
-    except ValueError:  # on another drive
-        return path.resolve().as_uri()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from lvqa.image import picture_bytes, read_image
-from lvqa.output import finite
+from lvqa.output import finite, video_json
 from lvqa.records import Answer, Candidate, Video, counted
 from lvqa.report.answers import clock, thumbnail_size, thumbnails
 from lvqa.report.page import data_url, write_file
@@ -102,8 +104,8 @@ def write_page(
         content["settings"] = json.dumps(made_with["settings"], indent=1)
     details = f"{video.path} · {clock(video.duration_seconds)} · {video.width}x{video.height} · model {answer.model}"
     pictures = pictures_of(video, answer.frames, max_height=MAX_FRAME_HEIGHT)
-    entries = [{"label": label, "answer": view}]
-    write_file(path, answer_page(view["video"], entries, pictures, details=details, content=content))
+    about = {**video_json(video), "name": video.path.name, "media": relative_address(video.path, path.parent)}
+    write_file(path, answer_page(about, [{"label": label, "answer": view}], pictures, details=details, content=content))
 
 
 def pictures_of(video: Video, times_seconds: Iterable[float], *, max_height: int) -> dict[str, str]:
@@ -116,6 +118,14 @@ def pictures_of(video: Video, times_seconds: Iterable[float], *, max_height: int
 def picture_key(seconds: float) -> str:
     """Return a time as JavaScript writes the number."""
     return str(int(seconds)) if seconds == int(seconds) else repr(float(seconds))
+
+
+def relative_address(path: Path, folder: Path) -> str:
+    """Return the address of a file, seen from a page in a folder."""
+    try:
+        return quote(os.path.relpath(path.resolve(), folder.resolve()).replace(os.sep, "/"))
+    except ValueError:  # on another drive
+        return path.resolve().as_uri()
 
 
 def _image_size(height: int, width: int) -> tuple[int, int]:

@@ -28,7 +28,7 @@ def answer_view(answer: Answer, video: Video, evidence: Sequence[Candidate]) -> 
     return {
         **answer_json(answer, evidence),
         "history": [{"question": question, "answer": reply} for question, reply in answer.question.history],
-        "video": {**video_json(video), "name": video.path.name},
+        "video": video_json(video),
         "clips": [candidate_json(clip) for clip in sorted(answer.evidence, key=lambda clip: clip.clip)],
         "time_spans": spans,
     }

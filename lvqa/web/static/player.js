@@ -70,9 +70,8 @@ export class Player {
 
   /** Play from one time to another. */
   play(start, end) {
-    this.#goTo(start);
+    this.#goTo(start, true);
     this.#end = end;
-    this.#start();
   }
 
   toggle() {
@@ -94,15 +93,16 @@ export class Player {
     this.screen.play().catch(() => {}); // it was paused or replaced meanwhile, or an error event says why
   }
 
-  #goTo(seconds) {
+  #goTo(seconds, plays = false) {
     seconds = Math.min(Math.max(0, seconds), this.#video.duration_seconds);
     this.#tell(seconds);
     if (this.#mode === "pictures") return this.#drawPicture();
     if (this.#mode === "preview" && !(this.#offset <= seconds && seconds < this.#offset + WINDOW_SECONDS)) {
-      return this.#loadWindow(seconds);
+      return this.#loadWindow(seconds, plays);
     }
     if (this.screen.readyState === 0) this.#wanted = seconds;
     else this.screen.currentTime = seconds - this.#offset;
+    if (plays) this.#start();
   }
 
   #tell(seconds) {
@@ -131,8 +131,7 @@ export class Player {
   #onEnded() {
     const next = this.#offset + WINDOW_SECONDS;
     if (this.#mode !== "preview" || next >= this.#video.duration_seconds) return;
-    this.#loadWindow(next);
-    this.#start();
+    this.#loadWindow(next, true);
   }
 
   #fallBack() {
@@ -142,16 +141,20 @@ export class Player {
     if (!canPreview) return this.#showPictures("The video can't be played here: it is shown frame by frame.");
     this.element.dataset.mode = this.#mode = "preview";
     this.screen.controls = false; // they would tell the preview's time
-    this.#loadWindow(seconds);
-    if (isPlaying) this.#start();
+    this.#loadWindow(seconds, isPlaying);
   }
 
-  #loadWindow(seconds) {
-    this.#offset = Math.floor(seconds / WINDOW_SECONDS) * WINDOW_SECONDS;
-    this.#wanted = seconds;
+  /** Have the part of the preview made that has this time. It is fetched whole: a player can then seek in it. */
+  async #loadWindow(seconds, plays) {
+    const video = this.#video, offset = Math.floor(seconds / WINDOW_SECONDS) * WINDOW_SECONDS;
+    [this.#offset, this.#wanted] = [offset, seconds];
     this.note.textContent = "This browser can't play the file: a preview is being made.";
-    const end = Math.min(this.#offset + WINDOW_SECONDS, this.#video.duration_seconds);
-    this.screen.src = this.#source.clipUrl(this.#video, this.#offset, end);
+    const response = await fetch(this.#source.clipUrl(video, offset, Math.min(offset + WINDOW_SECONDS, video.duration_seconds)));
+    if (video !== this.#video || offset !== this.#offset) return; // another part is wanted by now
+    if (!response.ok) return this.#showPictures("The video can't be played here: it is shown frame by frame.");
+    URL.revokeObjectURL(this.screen.src);
+    this.screen.src = URL.createObjectURL(await response.blob());
+    if (plays) this.#start();
   }
 
   #showPictures(note) {

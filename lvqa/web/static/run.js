@@ -70,22 +70,25 @@ class RunPage {
 
   #makeFilters() {
     const labels = this.run.conditions.map((_, index) => [index, this.#label(index)]);
-    const select = (label, values) => ({ label, control: choices({ onchange: () => this.#apply() }, values) });
+    const select = (label, values, name = label) => ({ label, name, control: choices({ onchange: () => this.#apply() }, values) });
     const videos = [...new Set(this.run.questions.map((question) => question.video))];
     const filters = {
       text: { label: "text", control: h("input", { type: "search", placeholder: "in question or options ( / )", oninput: () => this.#apply() }) },
       a: select("arm", [["", "any arm"], ...labels]),
-      outcome: select("is", OUTCOMES),
+      outcome: select("is", OUTCOMES, "this arm is"),
       evidence: select("evidence", [["", "any"], ...Object.entries(EVIDENCE)]),
       b: select("and other arm", [["", "none"], ...labels]),
-      other: select("is", OUTCOMES),
+      other: select("is", OUTCOMES, "the other arm is"),
       tag: select("type", [["", "any"], ...this.run.tags]),
       video: select("video", [["", "any"], ...videos]),
       warnings: select("warnings", [["", "any"], ["1", "with warnings"]]),
       note: select("notes", [["", "any"], ["1", "with a note"]]),
       sort: select("order", Object.entries(ORDERS)),
     };
-    for (const filter of Object.values(filters)) filter.element = h("label", {}, h("span", {}, filter.label), filter.control);
+    for (const filter of Object.values(filters)) {
+      filter.element = h("label", {}, h("span", {}, filter.label), filter.control);
+      filter.control.setAttribute("aria-label", filter.name ?? filter.label);
+    }
     return filters;
   }
 
@@ -209,7 +212,7 @@ class RunPage {
     const go = (by) => this.#listed[place + by] === undefined || place === -1 ? null : () => this.#open(this.#listed[place + by].index, true);
     const listed = this.run.questions[content.index];
     const saved = h("span", { class: "small", role: "status" });
-    const note = h("textarea", { rows: 2, placeholder: "a note", oninput: () => this.#saveNote(listed, note.value, saved) }, listed.note);
+    const note = h("textarea", { rows: 2, placeholder: "a note", "aria-label": "note", oninput: () => this.#saveNote(listed, note.value, saved) }, listed.note);
     const step = (text, work) => h("button", { type: "button", disabled: work === null, onclick: work }, text);
     const { view } = this;
     replace(this.detail,
