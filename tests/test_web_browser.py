@@ -91,12 +91,12 @@ def cut_off(page):
 
 def assert_accessible(page):
     """No serious finding of axe, the checker."""
-    found = [
+    findings = [
         (violation["id"], [node["html"][:150] for node in violation["nodes"][:3]])
         for violation in Axe().run(page).response["violations"]
         if violation["impact"] in ("serious", "critical")
     ]
-    assert found == []
+    assert findings == []
 
 
 # --- the library -----------------------------------------------------------------------------------------------------
