@@ -34,7 +34,7 @@ LIBRARIES = {
     "torch": MODEL_MODULES,
     "transformers": MODEL_MODULES,
     "matplotlib": {"report"},
-    "jinja2": {"report"},
+    "jinja2": {"report", "web"},
     "PIL": {"image"},
     "filelock": {"evaluation"},
     "cachetools": {"models", "server", "session", "video"},
@@ -112,9 +112,10 @@ ARROWS = {
     "client": {"records", "validation"},
     "direct": {"answering", "audio", "components", "models", "pairs", "pipeline", "records", "visual_tokens"},
     "output": {"config", "library", "records"},
+    "web": {"evaluation", "files", "image", "output", "records", "report", "temporal", "validation", "video"},
     "server": {
-        *("concurrency", "config", "direct", "evaluation", "image", "index", "letters", "library", "output"),
-        *("pipeline", "provenance", "records", "report", "selection", "validation", "video"),
+        *("components", "concurrency", "config", "direct", "evaluation", "image", "index", "letters", "library"),
+        *("output", "pipeline", "provenance", "records", "report", "selection", "validation", "video", "web"),
     },
     "lvqa": {"pipeline", "records"},
 }

@@ -43,7 +43,7 @@ def video(url):
 
 def plain(answer: dict) -> dict:
     """Return an answer without what it cost, and without what only the server adds."""
-    changing = ("counts", "seconds", "index", "clips", "history", "event", "record")
+    changing = ("counts", "seconds", "index", "clips", "time_spans", "history", "event", "record")
     return {key: value for key, value in answer.items() if key not in changing}
 
 
