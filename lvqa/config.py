@@ -254,6 +254,11 @@ def load_config(
     if path is not None:
         tree = _read(path)
         config = _updated(config, _renamed(tree) if accept_old else tree, origin=str(path))
+    return with_overrides(config, overrides)
+
+
+def with_overrides(config: Settings, overrides: Sequence[str]) -> Settings:
+    """Return the configuration, changed by each override ("video.clip_seconds=8") in turn; ConfigError as above."""
     for override in overrides:
         config = _updated(config, _parse_override(override), origin=_origin(override))
     return config

@@ -30,6 +30,7 @@ required = [
     "lvqa/__init__.py",
     "lvqa/py.typed",
     *(f"lvqa/synthetic/weights/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json")),
+    *(f"lvqa/web/{name}" for name in ("static/main.js", "static/style.css", "templates/page.html.jinja")),
     *(f"{metadata}/{name}" for name in ("METADATA", "entry_points.txt", "licenses/LICENSE")),
 ]
 lacking = [name for name in required if name not in names]

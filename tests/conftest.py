@@ -31,8 +31,13 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+def find_browser() -> str | None:
+    """Return the Chromium of this machine."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
 def has_browser() -> bool:
-    return any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+    return find_browser() is not None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -76,6 +81,17 @@ def synthetic_video(tmp_path_factory) -> SyntheticVideo:
         return shared_video(tmp_path_factory.getbasetemp(), minutes=minutes, num_questions=num_questions, seed=seed)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A real browser, driven from here."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 # --- the main path and its evaluation: what several modules of tests share ------------------------------------------

@@ -66,6 +66,7 @@ def test_each_look_has_twice_the_frames_of_the_last_until_the_model_is_sure_or_t
     assert at_once.frames == once.answer(video, question, frames=3).frames and at_once.looked_again is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["freeret", "uniform", "apportion", "topk"])
 def test_the_next_look_may_add_what_the_method_adds_to_a_larger_budget(once, video, question, method):
     qa = looking(once, ALWAYS, "answer.first_look=8", "answer.next_look=larger_budget")
@@ -78,6 +79,7 @@ def test_the_next_look_may_add_what_the_method_adds_to_a_larger_budget(once, vid
             assert set(answer.frames) <= {*first.frames, *wider.frames}
 
 
+@pytest.mark.slow
 def test_looks_may_be_pooled(once, video):
     """The mean of the probabilities in all looks answers, and says whether there is another look."""
     question = ask_about(write_script(SEED, MINUTES), 2)[1]
@@ -101,6 +103,7 @@ def test_looks_may_be_pooled(once, video):
     assert len(again.frames) == (4 if is_sure else 2)
 
 
+@pytest.mark.slow
 def test_it_answers_as_from_these_frames_at_once_and_both_prompts_count(make, tiny, video, question, tmp_path):
     qa = make(*SETTINGS, ALWAYS)
     qa.index(video)
@@ -141,6 +144,7 @@ def test_where_no_other_frame_is_left_there_is_no_second_look(once, video, quest
     assert (whole.looked_again, len(whole.frames)) == (False, FRAMES_IN_VIDEO)
 
 
+@pytest.mark.slow
 def test_questions_together_are_answered_as_alone_and_a_free_one_is_told(make, video):
     questions = [*ask_about(write_script(SEED, MINUTES), 3), Question("What is seen?")]
     threshold = sorted(max(answer.option_scores) for answer in make(*SETTINGS).answers(video, questions[:3], frames=4))[
@@ -168,6 +172,7 @@ def test_generated_answers_have_no_confidence(make, video, question):
     assert NO_CONFIDENCE in answer.caveats.warnings
 
 
+@pytest.mark.slow
 def test_it_is_shown(once, video, question, tmp_path):
     inspected = once.inspect_video(video)
     for setting, is_again, text in [(ALWAYS, True, "looked again"), (NEVER, False, "sure at the first look")]:

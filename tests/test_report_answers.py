@@ -2,9 +2,6 @@
 
 import dataclasses
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,7 @@ from PIL import Image
 from lvqa.cli.main import lvqa_command
 from lvqa.cli.make_videos import demo_example
 from lvqa.records import Answer, Candidate, Clip, Counts, Question
-from lvqa.report import is_correct, num_inside, write_contact_sheet, write_page
+from lvqa.report import is_correct, num_inside, write_contact_sheet
 from lvqa.report.answers import ClipFrames, answer_text, frames_by_clip
 from lvqa.report.contact_sheet import rows_of_clips
 from lvqa.report.timeline import DARK, tick_step
@@ -176,92 +173,3 @@ def test_the_demo_by_default_has_a_question_that_uniform_frames_miss(tmp_path, m
     assert "wrong" in uniform and "correct" in freeret
     width, height = picture_of(tmp_path / "demo" / "demo.png").size
     assert width == 1200 < height
-
-
-# --- the page ---------------------------------------------------------------------------------------------------------
-
-
-class Page(HTMLParser):
-    """The tags of a page with their attributes, and its text outside of styles and scripts."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags, self.text, self._open = [], "", ""
-        self.feed(path.read_text(encoding="utf-8"))
-        self.text = " ".join(self.text.split())
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self._open = tag
-
-    def handle_data(self, data):
-        self.text += " " + " ".join(data.split()) if self._open not in ("style", "script") else ""
-
-    def classes(self, tag):
-        return [attrs.get("class") for name, attrs in self.tags if name == tag]
-
-
-def page_of(answer, video, tmp_path, evidence=EVIDENCE[:3]):
-    write_page(tmp_path / "a.html", answer, video, evidence=evidence)
-    return Page(tmp_path / "a.html")
-
-
-def test_the_page_groups_frames_by_clip_and_lists_unused_clips_apart(video, tmp_path):
-    page = page_of(answer_of(), video, tmp_path)
-    selected, _, unused = page.text.partition("Found, and not used")
-    assert "1. 0:30-0:40 rerank 0.90, embedding 0.28 0:30 outside the evidence 0:31 outside the evidence" in selected
-    assert "0:34 0:35 0:39 outside the evidence 2. 0:00-0:10 rerank 0.50, embedding 0.25 0:01 outside" in selected
-    assert "0:50-1:00" not in selected
-    assert "1 clip of which no frame was selected" in unused and "0:50-1:00 0.250 0.300" in unused
-    assert "0:30-0:40" not in unused
-    assert page.classes("button")[:6] == ["frame", "frame", "frame inside", "frame inside", "frame", "frame"]
-    assert sum(name == "section" for name, _ in page.tags) == 2
-
-
-def test_the_page_of_uniform_frames_names_no_clip(video, tmp_path):
-    unknown = dataclasses.replace(UNIFORM, question=Question("Which?", ("red", "blue")))
-    page = page_of(unknown, video, tmp_path, evidence=())
-    assert page.classes("button")[:6] == ["frame"] * 6
-    assert not [name for name, _ in page.tags if name in ("h3", "details")]
-    assert "outside" not in page.text and "Score over time" not in page.text
-
-
-def test_the_plot_is_there_for_light_and_dark_and_for_narrow_and_wide_screens(video, tmp_path):
-    page = page_of(answer_of(), video, tmp_path)
-    queries = [attrs["media"] for name, attrs in page.tags if name == "source"]
-    assert len(queries) == 3 and sum("dark" in query for query in queries) == 2
-    plots = {attrs.get("srcset") or attrs.get("src") for name, attrs in page.tags if name in ("source", "img")}
-    assert sum(plot.startswith("data:image/svg+xml;base64,") for plot in plots if plot) == 4  # all differ
-
-
-def test_all_that_the_page_needs_is_in_it(video, tmp_path):
-    page = page_of(answer_of(), video, tmp_path)
-    assert not [attrs for _, attrs in page.tags if "href" in attrs or not attrs.get("src", "data:").startswith("data:")]
-    assert "http" not in (tmp_path / "a.html").read_text(encoding="utf-8")
-    assert "Which <b>colour</b> costs $1 and $2?" in page.text
-
-
-@pytest.mark.browser
-def test_a_frame_is_enlarged_by_click_and_by_keyboard(video, tmp_path):
-    page_of(answer_of(), video, tmp_path)
-    steps = """
-      const log = [], dialog = document.querySelector("dialog"), frames = document.querySelectorAll(".frame");
-      const note = () => log.push(dialog.open ? dialog.querySelector("output").textContent : "closed");
-      const press = (key) => dialog.dispatchEvent(new KeyboardEvent("keydown", {key}));
-      note(); frames[2].click(); note(); press("ArrowRight"); note(); press("ArrowLeft"); press("ArrowLeft"); note();
-      log.push(dialog.querySelector("img").src === frames[1].querySelector("img").src);
-      dialog.querySelector("img").click(); note(); frames[0].click(); press("ArrowLeft"); note();
-      const finish = () => { log.push(document.activeElement === frames[5]); document.title = log.join("|"); };
-      dialog.addEventListener("close", finish, {once: true});  // the event comes later, after the page's own listener
-      document.querySelector("dialog button:last-of-type").click(); note();
-    """
-    html = (tmp_path / "a.html").read_text(encoding="utf-8")
-    (tmp_path / "steps.html").write_text(
-        html.replace("</body>", f"<script>{{{steps}}}</script></body>"), encoding="utf-8"
-    )
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "steps.html").as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
-    title = re.search("<title>(.*?)</title>", dom)[1]
-    assert title == ("closed|0:34|0:35|0:31 outside the evidence|true|closed|0:01 outside the evidence|closed|true")

@@ -112,7 +112,7 @@ def ask(
         click.echo("\n".join([answer_text(answer, evidence), *(choice_lines(chosen["library"]) if chosen else ())]))
     echo_warnings(video.path, answer.caveats.warnings)
     if report is not None:  # last, since it may fail
-        from lvqa.report import write_page
+        from lvqa.web import write_page
 
         write_page(report, answer, video, evidence=evidence, made_with=made_with)
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "ask": "ask:ask",
     "search": "search:search",
     "serve": "serve:serve",
+    "view": "view:view",
     "mcp": "mcp:mcp",
     "index": "index:index",
     "eval": "evaluate:evaluate",

@@ -19,6 +19,14 @@ PACKAGES = ("fastapi", "uvicorn", "python_multipart", "mcp")
 """What the extra `serve` installs."""
 
 
+def require_packages(command: str) -> None:
+    """Raise LvqaError if a package that a server needs is missing."""
+    from lvqa.records import LvqaError
+
+    if lacking := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise LvqaError(f'{command} needs {" and ".join(lacking)}: pip install "lvqa[serve]"')
+
+
 def server_settings(common: CommonOptions, command: str, *, token: str | None, **options: Any) -> ServerSettings:
     """Return the settings of a server, checked before a model is loaded.
 
@@ -31,10 +39,7 @@ def server_settings(common: CommonOptions, command: str, *, token: str | None, *
     Raises:
         LvqaError: A package is missing, or a setting is not allowed.
     """
-    from lvqa.records import LvqaError
-
-    if lacking := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise LvqaError(f'{command} needs {" and ".join(lacking)}: pip install "lvqa[serve]"')
+    require_packages(command)
     from lvqa.components import check_settings
     from lvqa.server.settings import ServerSettings
 

@@ -60,6 +60,7 @@ STAGES = {
     "rerank library": ("videos", 1),
     "make videos": ("s", 1),
     "answer": ("answers", 1),
+    "pictures": ("videos", 1),
 }
 """Stage of work -> its unit, and how many units one step is. Steps of "index" and "rerank" are pairs of frames."""
 

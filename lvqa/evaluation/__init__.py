@@ -1,6 +1,6 @@
 """Runs of a benchmark: what is compared, what came out, what it says. `evaluate.run` asks; the rest needs no model."""
 
-from lvqa.evaluation.folder import Run, read_run
+from lvqa.evaluation.folder import Run, read_run, require_run
 from lvqa.evaluation.rows import Row, is_correct, is_unjudged
 from lvqa.evaluation.settings import (
     NO_BUDGET,
@@ -51,6 +51,7 @@ __all__ = [
     "join_runs",
     "load_run_config",
     "read_run",
+    "require_run",
     "resolve_arms",
     "settings_of",
 ]

@@ -70,14 +70,19 @@ class Run:
         return tuple(self.about.get("missing") or ())
 
 
+def require_run(folder: Path) -> None:
+    """Raise LvqaError if the folder is no run folder."""
+    if not (folder / CONFIG).is_file():
+        raise LvqaError(f"{folder} is not a run folder: it has no {CONFIG}; lvqa eval makes one")
+
+
 def read_run(folder: Path) -> Run:
     """Return the run in a folder, as far as it is; one of lvqa 0.1 under the names of today.
 
     Raises:
         LvqaError: The folder is no run, or a line of it is not a row.
     """
-    if not (folder / CONFIG).is_file():
-        raise LvqaError(f"{folder} is not a run folder: it has no {CONFIG}; lvqa eval makes one")
+    require_run(folder)
     rows = tuple(read_rows(folder / ANSWERS))
     about = read_info(folder) or cast(RunInfo, {})
     return Run(folder, load_run_config(folder / CONFIG, accept_old=True), about, rows)

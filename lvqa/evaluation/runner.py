@@ -6,7 +6,9 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from lvqa.batches import answer_batch
 from lvqa.components import selector_of
 from lvqa.costs import CostMeter
 from lvqa.evaluation.ahead import NextVideo
@@ -81,17 +83,15 @@ class Runner:
     def _results(
         self, questions: Sequence[Question], video: Video, arm: Arm, budget: int
     ) -> Sequence[Answer | LvqaError]:
-        """Ask questions together. If that fails, ask each alone: one of them may be at fault, or there are too many."""
+        """Ask questions together. Raises what the machine is to blame for."""
         report_progress()
         qa, selection = self._pipelines[arm.before_selection], arm.config.selection
-        try:
-            return qa.answers(video, questions, frames=max(1, budget), method=arm.method, selection=selection)
-        except (LvqaError, MemoryError, RuntimeError) as error:
-            if len(questions) == 1:
-                if is_of_the_place(error) or not isinstance(error, LvqaError):  # another worker may do better
-                    raise
-                return [error]
-        return [self._results([question], video, arm, budget)[0] for question in questions]
+        answer = partial(qa.answers, video, frames=max(1, budget), method=arm.method, selection=selection)
+        results = answer_batch(answer, questions)
+        for result in results:
+            if isinstance(result, LvqaError) and is_of_the_place(result):  # another worker may do better
+                raise result
+        return results
 
     def _index(self, item: WorkItem, video: Video) -> dict[str, RowIndex]:
         """See to it that the video has the indexes that the arms need.

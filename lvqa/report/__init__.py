@@ -1,6 +1,5 @@
 """Reports of answers and runs: contact sheets, tables, plots, and pages that need no other file."""
 
-from lvqa.report.answer_page import write_page
 from lvqa.report.answers import clock, is_correct, num_inside, span_text
 from lvqa.report.contact_sheet import write_contact_sheet
 from lvqa.report.diagnostics import write_diagnostics
@@ -14,6 +13,5 @@ __all__ = [
     "span_text",
     "write_contact_sheet",
     "write_diagnostics",
-    "write_page",
     "write_report",
 ]

@@ -10,8 +10,9 @@ from fastapi.sse import EventSourceResponse
 from starlette.responses import Response
 
 import lvqa
+from lvqa.config import flat, to_dict
 from lvqa.records import Video, shorten
-from lvqa.server.asking import REMOTE_METHODS, ask_work, index_work, search_work
+from lvqa.server.asking import REMOTE_METHODS, REMOTE_SETTINGS, ask_work, index_work, search_work
 from lvqa.server.attachments import UploadedFile, upload_name
 from lvqa.server.errors import ApiError
 from lvqa.server.guard import COOKIE, cookie_value, is_same_secret
@@ -45,6 +46,7 @@ async def status(request: Request) -> dict[str, Any]:
         "method": qa.config.method,
         "methods": list(REMOTE_METHODS),
         "frames": qa.config.selection.frames,
+        "settings": {name: value for name, value in flat(to_dict(qa.config)).items() if name in REMOTE_SETTINGS},
         "folders": [str(path.absolute()) for path in state.settings.paths],
         "allow_urls": state.settings.allow_urls,
         "max_upload_mib": state.settings.max_upload_mib,
@@ -75,7 +77,7 @@ async def login(request: Request, body: LoginRequest) -> Response:
 async def list_videos(request: Request) -> dict[str, Any]:
     """Return all videos, and why files of the folders could not be read."""
     state = state_of(request)
-    spec = state.qa.spec.to_dict()
+    spec = state.spec
 
     def work(registry: VideoRegistry) -> dict[str, Any]:
         failures = [{"path": path, "error": error} for path, error in sorted(registry.failures.items())]
@@ -139,7 +141,7 @@ async def delete_video(request: Request, video_id: str) -> Response:
 
 
 async def _describe(state: ServerState, video: Video) -> dict[str, Any]:
-    spec = state.qa.spec.to_dict()
+    spec = state.spec
     return await state.in_files(lambda registry: registry.to_json(video, spec))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 import lvqa
 from lvqa.pipeline import LongVideoQA
-from lvqa.server import api, chat, media, runs
+from lvqa.server import api, chat, media, pages, runs
 from lvqa.server.errors import add_handlers
 from lvqa.server.guard import Guard
 from lvqa.server.mcp import mcp_over_http
@@ -41,6 +42,8 @@ def make_app(settings: ServerSettings, *, load: Load | None = None) -> FastAPI:
         app.state.server, app.state.runs = state, Runs(settings.runs)
         try:
             await state.start()
+            if not settings.has_model:
+                await asyncio.to_thread(app.state.runs.read_ahead)
             async with mcp_over_http(app, state):
                 yield
         finally:
@@ -55,8 +58,9 @@ def make_app(settings: ServerSettings, *, load: Load | None = None) -> FastAPI:
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
     )
-    for module in (api, chat, media, runs):
-        app.include_router(module.router)
+    for router in (api.router, chat.router, media.router, runs.router, pages.api_router, pages.router):
+        app.include_router(router)
+    app.mount(pages.STATIC_PATH, pages.assets)
     add_handlers(app)
     app.add_middleware(Guard, settings=settings)
     if settings.origins:

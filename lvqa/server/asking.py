@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from lvqa.config import with_call, without_reranking
+from lvqa.components import check_settings
+from lvqa.config import with_call, with_overrides, without_reranking
 from lvqa.library import ask_library, search_library
 from lvqa.output import (
-    answer_json,
-    candidate_json,
     choice_json,
     evidence_to_print,
     finite,
@@ -27,9 +26,16 @@ from lvqa.server.errors import ApiError
 from lvqa.server.schemas import AskRequest, SearchRequest
 from lvqa.server.state import Work
 from lvqa.validation import check_question, require_one_of
+from lvqa.web import answer_view
 
 REMOTE_METHODS = tuple(SELECTORS)
 """The methods that a request may name: never a file of code, which would be run."""
+REMOTE_SETTINGS = (
+    *("rerank.pool", "rerank.both_orders", "rerank.labels"),
+    *("selection.frames_per_clip", "selection.read_times", "selection.smooth_seconds", "selection.gate"),
+    *("answer.look_again", "answer.first_look", "answer.packing"),
+)
+"""The settings that a request may change: they name no file, and no index is built anew for them."""
 
 
 def ask_work(request: AskRequest, video: Video | None) -> Work:
@@ -43,6 +49,8 @@ def ask_work(request: AskRequest, video: Video | None) -> Work:
     question = Question(request.question, tuple(request.options), history=history)
     if request.method is not None:
         require_one_of(request.method, "method", REMOTE_METHODS)
+    for setting in request.settings:
+        require_one_of(setting.partition("=")[0].strip(), "settings", REMOTE_SETTINGS)
     if voice is None:
         check_question(question, distinct_options=True)
 
@@ -50,7 +58,12 @@ def ask_work(request: AskRequest, video: Video | None) -> Work:
         with attached_files(image, voice) as (image_path, voice_path):
             complete = dataclasses.replace(question, image=image_path, voice=voice_path)
             check_question(complete, distinct_options=True)
-            return answer(qa, complete, video, frames=request.frames, method=request.method, record=request.record)
+            changed = with_overrides(qa.config, request.settings)
+            check_settings(with_call(changed, frames=request.frames, method=request.method))
+            pipeline = qa.with_config(changed) if request.settings else qa
+            return answer(
+                pipeline, complete, video, frames=request.frames, method=request.method, record=request.record
+            )
 
     return work
 
@@ -73,12 +86,9 @@ def answer(
         result = qa.answer(video, question, frames=frames, method=method)
     settings = with_call(qa.config, frames=frames, method=method)
     content = {
-        **answer_json(result, evidence_to_print(result, qa.config)),
-        "history": [{"question": turn_question, "answer": reply} for turn_question, reply in question.history],
-        "video": video_json(video),
+        **answer_view(result, video, evidence_to_print(result, qa.config)),
         **({} if choice is None else choice_json(choice)),
         **provenance(settings, model_revision=qa.model.revision),
-        "clips": [candidate_json(clip) for clip in sorted(result.evidence, key=lambda clip: clip.clip)],
         **({"record": record_json(result)} if record else {}),
     }
     return finite(content)  # type: ignore[no-any-return]

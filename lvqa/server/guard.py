@@ -19,6 +19,7 @@ from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lvqa.server.errors import describe, error_response
+from lvqa.server.pages import is_public
 from lvqa.server.settings import ServerSettings
 
 _log = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ class Guard:
 
     def _is_known_user(self, scope: Scope, headers: Headers) -> bool:
         token = self._settings.token
-        if token is None or scope["path"] == LOGIN:
+        if token is None or scope["path"] == LOGIN or is_public(scope["path"]):
             return True
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and is_same_secret(given.strip(), token):

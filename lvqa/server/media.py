@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Literal, TypeVar
@@ -13,9 +15,10 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse, Response
 
 from lvqa.image import picture_bytes
-from lvqa.records import Video
+from lvqa.records import Video, shorten
 from lvqa.report.answers import thumbnails
 from lvqa.server.errors import ApiError
+from lvqa.server.schemas import MAX_FRAMES
 from lvqa.server.state import ServerState, state_of
 from lvqa.video import clip_bytes
 
@@ -46,16 +49,20 @@ class MediaCutter:
         content = self._cache.get(key)
         if content is not None:
             return content
+        content = await self.work(make)
+        if len(content) <= CACHE_BYTES:
+            self._cache[key] = content
+        return content
+
+    async def work(self, make: Callable[[], T]) -> T:
+        """Have something made from frames in the thread of the media; it is not kept."""
         if self._num_waiting >= MAX_WAITING:
             raise ApiError(429, "too many frames and clips are wanted at once; try again later", **{"retry-after": "1"})
         self._num_waiting += 1
         try:
-            content = await asyncio.get_running_loop().run_in_executor(self._executor, make)
+            return await asyncio.get_running_loop().run_in_executor(self._executor, make)
         finally:
             self._num_waiting -= 1
-        if len(content) <= CACHE_BYTES:
-            self._cache[key] = content
-        return content
 
     async def cut_frame(self, video: Video, seconds: float, height: int, suffix: str) -> bytes:
         """Return the frame that is on screen at a time as a picture's file; ApiError if the video has no such time."""
@@ -101,6 +108,35 @@ async def frame(
 ) -> Response:
     """Return the frame that is on screen at a time, as it is shown."""
     return await _frame(state_of(request), video_id, time, height, form)
+
+
+@router.get("/frames.zip", response_class=Response)
+async def frames(
+    request: Request,
+    video_id: str,
+    times: Annotated[str, Query(max_length=16384, description="Seconds from the first frame: 12.5,31,40.")],
+) -> Response:
+    """Return frames as PNG pictures in one ZIP file, each named by its time."""
+    state = state_of(request)
+    video = await state.in_files(lambda registry: registry.get(video_id))
+    try:
+        seconds = sorted({float(time) for time in times.split(",")})
+    except ValueError:
+        raise ApiError(400, f"times: numbers with commas between them, got {shorten(times)}") from None
+    if len(seconds) > MAX_FRAMES or not all(0 <= time < video.duration_seconds for time in seconds):
+        raise ApiError(400, f"times: up to {MAX_FRAMES}, from 0 to before {video.duration_seconds:g}")
+    content = await state.media.work(lambda: _archive(video, seconds))
+    return Response(content, media_type="application/zip", headers={"cache-control": KEPT_SECONDS})
+
+
+def _archive(video: Video, seconds: list[float]) -> bytes:
+    """Return frames as PNG pictures in a ZIP file."""
+    file = io.BytesIO()
+    pixels = thumbnails(video, seconds, max_height=MAX_HEIGHT)
+    with zipfile.ZipFile(file, "w") as archive:  # as they are: PNG is compressed
+        for time, picture in zip(seconds, pixels, strict=True):
+            archive.writestr(f"{video.path.stem}-{time:09.3f}.png", picture_bytes(picture, "png"))
+    return file.getvalue()
 
 
 @router.get("/clip", response_class=Response)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class VideoRegistry:
         self._uploads, self._paths = settings.uploads, settings.paths
         self.folders = ServedFolders((*settings.paths, settings.uploads))
         self._videos: dict[str, Video] = {}
+        self._offered: dict[str, Path] = {}
         self.failures: dict[str, str] = {}
         """Path of a file that could not be read as a video -> why."""
 
@@ -68,11 +69,27 @@ class VideoRegistry:
             ApiError: There is no such video, or its file is gone or has other content now.
         """
         known = self._videos.get(video_id)
+        if known is None and video_id in self._offered:
+            return self._get_offered(video_id)
         if known is None:
             raise ApiError(404, f"there is no video {shorten(video_id)} here; GET /api/videos lists all")
         video = self._inspect(self.folders.resolve(str(known.path)))
         if video.id != known.id:
             raise ApiError(404, f"video {video_id}: its file has other content now; add it again")
+        return video
+
+    def offer(self, paths: Mapping[str, Path]) -> None:
+        """Let the videos of a run be seen where they lie: whoever started the server named the run.
+
+        Args:
+            paths: The id of each video -> its file. They are not listed, and nothing can be asked about them.
+        """
+        self._offered |= {video_id: path for video_id, path in paths.items() if video_id not in self._videos}
+
+    def _get_offered(self, video_id: str) -> Video:
+        video = inspect_video(self._offered[video_id], metadata_folder=self.store.folder)
+        if video.id != video_id:
+            raise ApiError(404, f"video {video_id}: its file has other content now")
         return video
 
     def find(self, reference: str) -> Video:

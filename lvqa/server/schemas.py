@@ -52,6 +52,9 @@ class AskRequest(Query):
     method: str | None = Field(
         default=None, max_length=64, description="How the frames are chosen: a built-in method's name."
     )
+    settings: list[Line] = Field(
+        default=[], max_length=32, description="Further settings as `-s` takes them: rerank.pool=20."
+    )
     stream: bool = Field(
         default=False, description="Send server-sent events: waiting, indexing, ranking, frames, answer."
     )
@@ -85,6 +88,13 @@ class LoginRequest(Body):
     """The token, which a page changes into a cookie."""
 
     token: str = Field(max_length=4096)
+
+
+class NoteRequest(Body):
+    """A note on a question of a run."""
+
+    key: Line = Field(description="The question: its key in the list of questions.")
+    text: Line = Field(description="The note; an empty one takes it away.")
 
 
 class RowQuery(BaseModel):

@@ -23,6 +23,8 @@ class ServerSettings:
     """The settings of the pipeline."""
     paths: tuple[Path, ...] = ()
     """The folders and the files that are served, with the folders' subfolders. Nothing outside them is read."""
+    has_model: bool = True
+    """Whether a model is loaded; without one, runs can be seen and nothing can be asked."""
     runs: tuple[Path, ...] = ()
     """Run folders of `lvqa eval`, and folders of such folders."""
     host: str = "127.0.0.1"

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from lvqa.output import selection_json
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import FrameSelection, Ranking
+from lvqa.server.errors import ApiError
 from lvqa.server.jobs import Job, JobQueue
 from lvqa.server.registry import VideoRegistry
 from lvqa.server.settings import ServerSettings
@@ -42,15 +43,22 @@ class ServerState:
 
     @property
     def qa(self) -> LongVideoQA:
-        """The pipeline; it is there once `start` is through."""
-        assert self._qa is not None
+        """The pipeline; it is there once `start` is through. ApiError if the server has no model."""
+        if self._qa is None:
+            raise ApiError(409, "no model is loaded here; lvqa serve answers questions")
         return self._qa
 
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What tells the index that the pipeline would make of a video from all others; empty without a model."""
+        return {} if self._qa is None else self._qa.spec.to_dict()
+
     async def start(self) -> None:
-        """Load the model, and look through the folders."""
+        """Load the model, if there is to be one, and look through the folders."""
         loop = asyncio.get_running_loop()
         scan = loop.run_in_executor(self._files, self.registry.scan)
-        self._qa = await loop.run_in_executor(None, self._load)
+        if self.settings.has_model:
+            self._qa = await loop.run_in_executor(None, self._load)
         await scan
 
     def close(self) -> None:
