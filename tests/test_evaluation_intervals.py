@@ -110,3 +110,13 @@ def test_intervals_hold_the_true_value_as_often_as_they_say(measure, num_videos,
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     assert low < script.coverage(measure, "unequal", 0.2, 0.1, num_videos, 2000) < high
+
+
+def test_a_difference_that_is_the_same_in_every_video_has_no_p_beside_its_wide_interval():
+    values = [(f"v{video}", -1.0 if question == 0 else 0.0) for video in range(5) for question in range(35)]
+    mean = ClusteredMean.of(values)
+    low, high = mean.interval(-1, 1)
+    assert low < -0.1 and high > 0.1 and math.isnan(mean.p_value)
+    assert ClusteredMean.of([(name, 0.0) for name, _ in values]).p_value == 1
+    spread = ClusteredMean.of([*values, ("v0", 1.0)])
+    assert 0 < spread.p_value < 1

@@ -20,6 +20,8 @@ MIN_CLUSTERS = 5
 """With fewer clusters there is no interval: what differs between them can't be estimated."""
 CONFIDENCE, POWER = 0.95, 0.80
 """The level of the intervals, and how often a detectable difference is found."""
+NO_VARIANCE = 1e-24
+"""A variance that is no larger is rounding: the values are the same in every cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class ClusteredMean:
         share = (self.value - low) / (high - low)
         variance = self.variance / (high - low) ** 2
         with np.errstate(divide="ignore", invalid="ignore"):
-            effective = np.where(variance > 0, share * (1 - share) / variance, self.n)
+            effective = np.where(variance > NO_VARIANCE, share * (1 - share) / variance, self.n)
         q = t.ppf((1 + CONFIDENCE) / 2, self.degrees)
         middle = (share + q**2 / (2 * effective)) / (1 + q**2 / effective)
         half = q / (1 + q**2 / effective) * np.sqrt(share * (1 - share) / effective + (q / effective) ** 2 / 4)
@@ -83,12 +85,16 @@ class ClusteredMean:
 
     @property
     def p_value(self) -> Any:
-        """The two-sided p of the t test: is the mean 0? 1 where all values are 0."""
+        """The two-sided p of the t test: is the mean 0? 1 where it is.
+
+        NaN where the mean is the same in every cluster, and not 0: what differs between them can't be estimated.
+        """
         from scipy.stats import t
 
         with np.errstate(divide="ignore", invalid="ignore"):
             statistic = np.where(self.value == 0, 0.0, np.abs(self.value) / np.sqrt(self.variance))
-        return 2 * t.sf(statistic, self.degrees)
+        is_known = (self.variance > NO_VARIANCE) | (self.value == 0)
+        return np.where(is_known, 2 * t.sf(statistic, self.degrees), np.nan)
 
     @property
     def detectable(self) -> Any:
