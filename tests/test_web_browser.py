@@ -362,6 +362,23 @@ def test_filters_list_what_the_rows_say(open_page, run, bundle):
     assert listed() == sum(word.lower() in text.lower() for text in texts.values())
 
 
+def test_a_mark_of_the_report_leads_to_the_wrong_answers_behind_it(open_page, run, tmp_path):
+    from lvqa.report import Report
+
+    copy = copy_of(run, tmp_path)
+    write_bundle([copy], tmp_path / "b")
+    Report([copy]).write(html=tmp_path / "report.html", view="b/index.html")
+    page = open_page((tmp_path / "report.html").as_uri())
+    links = page.locator(".linked a").evaluate_all("(links) => links.map((a) => a.getAttribute('xlink:href'))")
+    (link,) = [link for link in links if "arm=topk" in link]
+    with page.expect_popup() as popup:  # it opens beside the report
+        page.locator(".linked a").nth(links.index(link)).locator("use").click(force=True)
+    page = popup.value
+    wrong = [row for row in run.rows if row["arm"] == "topk" and not is_correct(row)]
+    page.get_by_text(f"{len(wrong)} of {run.num_questions} questions").wait_for()
+    assert "topk, 4" in page.get_by_label("arm", exact=True).locator("option:checked").inner_text()
+
+
 def test_a_note_is_kept(open_page, url, run):
     page = open_page("/runs/run#question=1")
     page.get_by_label("note", exact=True).fill("look at the sign")

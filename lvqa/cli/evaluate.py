@@ -214,6 +214,7 @@ def _summary(run: Run) -> str:
     type=click.Path(path_type=Path),
     help="Write the files that LVBench, Video-MME, LongVideoBench or MLVU take into this folder.",
 )
+@click.option("--view", metavar="URL", help="Link the page's plot to the runs' questions: a page of lvqa view.")
 @click.option("--quiet", is_flag=True, help="Print no remarks.")
 def report(
     *,
@@ -223,6 +224,7 @@ def report(
     latex: Path | None,
     figures: Path | None,
     submissions: Path | None,
+    view: str | None,
     quiet: bool,
 ) -> None:
     """Report the results of run folders: tables and plots.
@@ -235,7 +237,7 @@ def report(
     csv = csv or html.with_suffix(".csv")
     result = Report(runs)
     click.echo(result.to_markdown(), nl=False)  # first, since a file may not be written
-    result.write(html=html, csv=csv, latex=latex, figures=figures, submissions=submissions)
+    result.write(html=html, csv=csv, latex=latex, figures=figures, submissions=submissions, view=view)
     if not quiet:
         files = [str(path) for path in (html, csv, latex, figures, submissions) if path is not None]
         echo_message(f"written: {', '.join(files)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import numpy as np
 
@@ -42,9 +43,13 @@ if TYPE_CHECKING:
 
 
 def accuracy_figure(
-    conditions: Sequence[Condition], published: Sequence[PublishedResult] = (), *, format: str = "svg"
+    conditions: Sequence[Condition],
+    published: Sequence[PublishedResult] = (),
+    *,
+    format: str = "svg",
+    view: str | None = None,
 ) -> bytes:
-    """Plot accuracy with its interval.
+    """Plot accuracy with its interval. In an SVG, each mark leads to its wrong answers on the page at address `view`.
 
     The plot has a curve for each arm over the budgets, or a panel for each budget if there are many arms. With one
     budget, it has a row for each condition.
@@ -53,12 +58,13 @@ def accuracy_figure(
     styles = styles_of(conditions)
     if len(budgets) > 1:
         draw = _accuracy_by_budget if len(styles) <= len(COLOURS) else _accuracy_in_panels
-        return draw(conditions, styles, budgets, published, format)
+        return draw(conditions, styles, budgets, published, format, view)
     with new_figure(height=0.9 + 0.3 * (len(conditions) + len(published))) as figure:
         axes = figure.subplots()
         for y, condition in enumerate(conditions):
             share = accuracy(condition.rows)
             _draw_share(axes, y, share, styles[condition.arm])
+            _link_mark(axes, 100 * share.value, y, condition, view)
             annotate_value(axes, 100 * _right_end(share), y, percent(share.value))
         for y, result in enumerate(published, len(conditions)):
             value = result.accuracy[budgets[0]]
@@ -77,6 +83,7 @@ def _accuracy_in_panels(
     budgets: Sequence[int],
     published: Sequence[PublishedResult],
     format: str,
+    view: str | None,
 ) -> bytes:
     """Plot a panel for each budget with a row for each arm. Arms without frames are in every panel."""
     arms = list(styles)
@@ -87,6 +94,7 @@ def _accuracy_in_panels(
             for condition in (condition for condition in conditions if condition.budget in (0, budget)):
                 share, y = accuracy(condition.rows), arms.index(condition.arm)
                 _draw_share(axes, y, share, styles[condition.arm])
+                _link_mark(axes, 100 * share.value, y, condition, view)
                 annotate_value(axes, 100 * _right_end(share), y, percent(share.value))
                 for result in (p for p in published if p.method == condition.method and budget in p.accuracy):
                     axes.plot([result.accuracy[budget]], [y], **_published_style(result, conditions, styles))
@@ -102,6 +110,7 @@ def _accuracy_by_budget(
     budgets: Sequence[int],
     published: Sequence[PublishedResult],
     format: str,
+    view: str | None,
 ) -> bytes:
     arms = by_arm(conditions)
     step = min(0.06, 0.5 * min(np.diff(np.log2(budgets))) / len(arms))
@@ -120,6 +129,8 @@ def _accuracy_by_budget(
                 continue
             x = np.array([condition.budget for condition in of_arm]) * 2 ** (step * (i - (len(arms) - 1) / 2))
             draw_curve(axes, x, values[0], style, yerr=(values[0] - values[1], values[2] - values[0]), ls="-")
+            for condition, x_mark, y_mark in zip(of_arm, x, values[0], strict=True):
+                _link_mark(axes, x_mark, y_mark, condition, view)
             labels.append((x[-1], values[0, -1], style))
         for result in published:
             options = _published_style(result, conditions, styles)
@@ -262,6 +273,14 @@ def comparison_figure(
         )
         axes.set_xlabel(f"difference to {baseline_names(comparisons)} at the same budget, points (95% interval)")
         return render_figure(figure, format)
+
+
+def _link_mark(axes: Axes, x: float, y: float, condition: Condition, view: str | None) -> None:
+    """Lay a mark that can't be seen over a condition's own: in an SVG it leads to the questions behind it."""
+    if view is not None and condition.rows:
+        row = condition.rows[0]
+        address = {"run": condition.run, "arm": row["arm"], "budget": row["budget"], "outcome": "wrong"}
+        axes.scatter([x], [y], s=40, alpha=0, color=GREY, zorder=9).set_urls([f"{view}#{urlencode(address)}"])
 
 
 def _draw_share(axes: Axes, y: float, share: Share, style: Style) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lvqa.datasets import join_names
 from lvqa.evaluation import Comparison
@@ -45,6 +46,8 @@ class Section:
     """The items of a list under the tables."""
     plot: Callable[[str], bytes | None] = lambda _: None
     """The function draws the plot in a format (svg, pdf, png), and returns None if there is nothing to draw."""
+    linked_plot: Callable[[str], bytes] | None = None
+    """The function draws the plot as an SVG whose marks lead to the page of the run at an address."""
 
     @property
     def file_name(self) -> str:
@@ -73,6 +76,7 @@ class Report:
         latex: Path | None = None,
         figures: Path | None = None,
         submissions: Path | None = None,
+        view: str | None = None,
     ) -> None:
         """Write the report in other forms.
 
@@ -82,6 +86,8 @@ class Report:
             latex: Where the tables and the methods paragraph are written in LaTeX, for the package booktabs.
             figures: A folder for the plots, each as PDF, SVG and PNG.
             submissions: A folder for the files in which benchmarks take submissions.
+            view: The address of a page that shows the runs' questions, of `lvqa view` or of a bundle: marks of the
+                page's plot of accuracy lead to the wrong answers there.
 
         Raises:
             LvqaError: A file can't be written.
@@ -96,10 +102,10 @@ class Report:
         if submissions is not None:
             write_submissions(submissions, self._runs, self._conditions)
         if html is not None:
-            write_file(html, _page(self._runs, self._sections))
+            write_file(html, _page(self._runs, self._sections, view))
 
 
-def write_report(runs: Sequence[Path], **files: Path | None) -> str:
+def write_report(runs: Sequence[Path], **files: Any) -> str:
     """Return the report of the runs in these folders as Markdown, and write it into files as `Report.write` does.
 
     Raises:
@@ -156,6 +162,7 @@ def _accuracy(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Sect
         + (f" Hollow markers: published for {join_names(list(models))}, not run here." if comparable else ""),
         [tables.accuracy_table(conditions)],
         plot=lambda format: plots.accuracy_figure(conditions, comparable, format=format),
+        linked_plot=lambda view: plots.accuracy_figure(conditions, comparable, view=view),
     )
 
 
@@ -291,13 +298,19 @@ def _write_figures(folder: Path, sections: Sequence[Section]) -> None:
                 write_file(folder / f"{section.file_name}.{format}", plot)
 
 
-def _page(runs: Sequence[NamedRun], sections: Sequence[Section]) -> bytes:
+def _page(runs: Sequence[NamedRun], sections: Sequence[Section], view: str | None) -> bytes:
     plots_by_section = [(section, section.plot("svg")) for section in sections]
+    linked = {
+        section.title: section.linked_plot(view).decode().partition("<svg")
+        for section in sections
+        if view is not None and section.linked_plot is not None
+    }
     return render_page(
         _PAGE,
         title=f"Report: {', '.join(run.name for run in runs)}",
         about=[line for run in runs for line in _about(run)],
         sections=[(section, plot and data_url(plot, "image/svg+xml")) for section, plot in plots_by_section],
+        linked={title: tag + rest for title, (_, tag, rest) in linked.items()},
     )
 
 
@@ -321,7 +334,7 @@ _PAGE = """<!doctype html>
  .name { text-align: left; min-width: 7rem; max-width: 20rem; overflow-wrap: break-word; }
  th:first-child, td:first-child { padding-left: 0; }
  td small { display: block; color: #666; white-space: nowrap; }
- .plot { width: 100%; }
+ .plot { width: 100%; } .linked svg { width: 100%; height: auto; }
  .failures li { overflow-wrap: anywhere; }
 </style></head><body>
 <h1>{{ title }}</h1>
@@ -331,7 +344,9 @@ _PAGE = """<!doctype html>
 {% for section, plot in sections %}
 <h2>{{ section.title }}</h2>
 <p class="small">{{ section.text }}</p>
-{% if plot %}
+{% if section.title in linked %}
+<div class="plot linked">{{ linked[section.title]|safe }}</div>
+{% elif plot %}
 <img class="plot" src="{{ plot }}" alt="plot: {{ section.title }}; its figures are in the table below">
 {% endif %}
 <div class="tables">{% for table in section.tables %}

@@ -159,6 +159,9 @@ class RunPage {
   #readLink() {
     const link = readLink();
     for (const [name, { control }] of Object.entries(this.filters)) control.value = link.get(name) ?? (name === "sort" ? "asked" : "");
+    const { conditions } = this.run, arm = link.get("arm");
+    const named = conditions.findIndex((one) => one.arm === arm && String(one.budget) === link.get("budget"));
+    if (named !== -1) this.filters.a.control.value = named; // a report names an arm; the page counts them
     this.#update();
     const question = link.get("question");
     if (question === null) this.#close();
