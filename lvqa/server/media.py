@@ -147,7 +147,7 @@ async def clip(
     end: Annotated[float, Query(ge=0, le=1e9, description="Seconds from the first frame.")],
     height: Annotated[int, Query(ge=16, le=MAX_HEIGHT)] = 480,
 ) -> Response:
-    """Return the pictures from one time to another as MP4 (H.264), without sound."""
+    """Return the video from one time to another as MP4: H.264, and AAC if it has sound."""
     state = state_of(request)
     video = await state.in_files(lambda registry: registry.get(video_id))
     content = await state.media.cut(
