@@ -5,25 +5,33 @@ from __future__ import annotations
 import dataclasses
 import http.client
 import json
+import shutil
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from pipelines import make_pipeline
 
+from lvqa.client import RemoteVideoQA
 from lvqa.config import load_config
 from lvqa.models import Model
-from lvqa.server.run import make_server
+from lvqa.pipeline import LongVideoQA
+from lvqa.records import Answer, Question
+from lvqa.server.run import connect_replicas, make_server
 from lvqa.server.settings import ServerSettings
+
+NUM_QUESTIONS, NUM_CLIENTS = 50, 8
 
 
 @contextmanager
 def running_server(
     model: Model, store: Path, *paths: Path, overrides: tuple[str, ...] = (), **options
 ) -> Iterator[str]:
-    """Run a server over a loaded model inside the `with` block; yields its address."""
+    """Run a server over a loaded model inside the `with` block, or over replicas that load it; yields its address."""
     config = load_config(None, ("model.name=tiny", *overrides))
     config = dataclasses.replace(config, store=dataclasses.replace(config.store, folder=store))
     settings = ServerSettings(config=config, paths=paths, port=0, **options)
@@ -33,7 +41,10 @@ def running_server(
         addresses.append(address)
         ready.set()
 
-    server, listener = make_server(settings, on_ready=on_ready, load=lambda: make_pipeline(model, store, *overrides))
+    replicas = connect_replicas(settings)
+    server, listener = make_server(
+        settings, on_ready=on_ready, load=lambda: make_pipeline(model, store, *overrides), replicas=replicas
+    )
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:
@@ -43,6 +54,8 @@ def running_server(
         server.should_exit = True
         thread.join(60)
         listener.close()
+        if replicas is not None:
+            replicas.close()
         assert not thread.is_alive()
 
 
@@ -71,3 +84,42 @@ def call_json(url: str, method: str, path: str, body: object = None, **headers: 
 def events_of(content: bytes) -> list[dict]:
     """Return the server-sent events of a stream's content."""
     return [json.loads(line[6:]) for line in content.decode().splitlines() if line.startswith("data: {")]
+
+
+def fifty_questions(folder: Path, video: Path, qa: LongVideoQA) -> tuple[Path, list[Question], list[Answer]]:
+    """Put a video into a new folder. Returns it, fifty questions about the video, and a pipeline's answers."""
+    folder.mkdir()
+    shutil.copy(video, folder / "a.mp4")
+    colours = ["red", "blue", "green", "orange", "white"]
+    texts = [f"{i}: What colour is the {colours[i % 5]} thing on scene {i}?" for i in range(NUM_QUESTIONS)]
+    questions = [Question(text, tuple(colours) if i % 2 else ()) for i, text in enumerate(texts)]
+    return folder, questions, [qa.answer(folder / "a.mp4", question) for question in questions]
+
+
+def ask_from_clients(
+    url: str, video: str, questions: list[Question], on_answer: Callable[[int], None] = lambda num_answers: None
+) -> tuple[dict[int, Answer], list[float]]:
+    """Ask all questions from eight clients at once. Returns the answer of each, and how long each has waited."""
+    answers, seconds = {}, []
+
+    def client(first: int) -> None:
+        for i in range(first, len(questions), NUM_CLIENTS):
+            started = time.perf_counter()
+            answers[i] = RemoteVideoQA(url).answer(video, questions[i])
+            seconds.append(time.perf_counter() - started)
+            on_answer(len(answers))
+
+    threads = [threading.Thread(target=client, args=(i,)) for i in range(NUM_CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers, seconds
+
+
+def check_answers(answers: dict[int, Answer], expected: list[Answer]) -> None:
+    """Check that no answer is missing, and that all are the pipeline's."""
+    assert len(answers) == NUM_QUESTIONS
+    for i, answer in answers.items():
+        assert (answer.text, answer.option, answer.frames) == (expected[i].text, expected[i].option, expected[i].frames)
+        assert answer.option_scores == pytest.approx(expected[i].option_scores, abs=1e-5)

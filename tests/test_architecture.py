@@ -23,7 +23,7 @@ MODEL_MODULES = {
 
 # library -> the modules that may import it. A library that is not here may be imported anywhere.
 LIBRARIES = {
-    "ray": {"workers"},
+    "ray": {"server", "workers"},
     "faiss": {"index"},
     "pyarrow": {"index", "datasets"},
     "av": {"audio", "synthetic", "video"},
@@ -116,6 +116,7 @@ ARROWS = {
     "server": {
         *("components", "concurrency", "config", "direct", "evaluation", "image", "index", "letters", "library"),
         *("output", "pipeline", "provenance", "records", "report", "selection", "validation", "video", "web"),
+        "workers",
     },
     "lvqa": {"pipeline", "records"},
 }

@@ -1,21 +1,17 @@
 """Many clients at once: all are answered, in the order in which they came, as one alone would be."""
 
 import asyncio
-import shutil
 import statistics
 import threading
 import time
 
 import pytest
-from servers import call_json, running_server
+from servers import ask_from_clients, call_json, check_answers, fifty_questions, running_server
 
 from lvqa.client import RemoteVideoQA
 from lvqa.concurrency import check_stop
-from lvqa.records import Question
 from lvqa.server.errors import ApiError
 from lvqa.server.jobs import JobQueue
-
-NUM_QUESTIONS, NUM_CLIENTS = 50, 8
 
 
 def test_jobs_are_done_in_the_order_in_which_they_came():
@@ -72,32 +68,10 @@ def test_a_bug_is_told_without_its_content(caplog):
 
 @pytest.mark.slow
 def test_fifty_questions_from_eight_clients(tiny, make, tmp_path, synthetic_video, record_property):
-    folder = tmp_path / "served"
-    folder.mkdir()
-    shutil.copy(synthetic_video(seed=710), folder / "a.mp4")
-    colours = ["red", "blue", "green", "orange", "white"]
-    texts = [f"{i}: What colour is the {colours[i % 5]} thing on scene {i}?" for i in range(NUM_QUESTIONS)]
-    questions = [Question(text, tuple(colours) if i % 2 else ()) for i, text in enumerate(texts)]
-    qa = make()
-    expected = [qa.answer(folder / "a.mp4", question) for question in questions]
+    folder, questions, expected = fifty_questions(tmp_path / "served", synthetic_video(seed=710), make())
     with running_server(tiny, tmp_path / "other", folder) as url:
         video = call_json(url, "GET", "/api/videos")[1]["videos"][0]["id"]
         RemoteVideoQA(url).index(video)
-        answers, seconds = {}, []
-
-        def client(first: int) -> None:
-            for i in range(first, NUM_QUESTIONS, NUM_CLIENTS):
-                started = time.perf_counter()
-                answers[i] = RemoteVideoQA(url).answer(video, questions[i])
-                seconds.append(time.perf_counter() - started)
-
-        threads = [threading.Thread(target=client, args=(i,)) for i in range(NUM_CLIENTS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert len(answers) == NUM_QUESTIONS
-    for i, answer in answers.items():
-        assert (answer.text, answer.option, answer.frames) == (expected[i].text, expected[i].option, expected[i].frames)
-        assert answer.option_scores == pytest.approx(expected[i].option_scores, abs=1e-5)
+        answers, seconds = ask_from_clients(url, video, questions)
+    check_answers(answers, expected)
     record_property("seconds to an answer", (statistics.median(seconds), max(seconds)))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvqa.cli.main import CommonOptions, common_options, silence_libraries
+from lvqa.cli.ray_options import RAY_ADDRESS_HELP
 from lvqa.cli.terminal import echo_message
 
 if TYPE_CHECKING:
@@ -17,14 +18,19 @@ if TYPE_CHECKING:
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "mcp")
 """What the extra `serve` installs."""
+WORKER_PACKAGES = ("grpc", "aiohttp")
+"""What the extra `serve-ray` installs, as far as it is imported at once."""
+WORKERS_HELP = "Hold the model in so many processes on Ray Serve; 0: in this one."
 
 
-def require_packages(command: str) -> None:
+def require_packages(command: str, *, has_workers: bool = False) -> None:
     """Raise LvqaError if a package that a server needs is missing."""
     from lvqa.records import LvqaError
 
     if lacking := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise LvqaError(f'{command} needs {" and ".join(lacking)}: pip install "lvqa[serve]"')
+    if has_workers and not all(map(importlib.util.find_spec, WORKER_PACKAGES)):
+        raise LvqaError(f'{command} --workers needs Ray Serve: pip install "lvqa[serve,serve-ray]"')
 
 
 def server_settings(common: CommonOptions, command: str, *, token: str | None, **options: Any) -> ServerSettings:
@@ -39,7 +45,7 @@ def server_settings(common: CommonOptions, command: str, *, token: str | None, *
     Raises:
         LvqaError: A package is missing, or a setting is not allowed.
     """
-    require_packages(command)
+    require_packages(command, has_workers=bool(options.get("workers")))
     from lvqa.components import check_settings
     from lvqa.server.settings import ServerSettings
 
@@ -63,6 +69,15 @@ def server_settings(common: CommonOptions, command: str, *, token: str | None, *
 @click.option(
     "--max-waiting", type=click.IntRange(1), default=64, show_default=True, help="Bound on waiting questions."
 )
+@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help=WORKERS_HELP)
+@click.option("--ray-address", metavar="ADDRESS", help=RAY_ADDRESS_HELP)
+@click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Give each worker this share of a GPU, 1 at most.",
+)
 @click.option("--log-requests", is_flag=True, help="Print a line for each request: method, path, status, time.")
 @common_options
 def serve(
@@ -78,6 +93,9 @@ def serve(
     host_names: tuple[str, ...],
     max_upload_mib: int,
     max_waiting: int,
+    workers: int,
+    ray_address: str | None,
+    gpus_per_worker: float,
     log_requests: bool,
 ) -> None:
     """Answer questions about the videos in these folders over HTTP.
@@ -97,6 +115,9 @@ def serve(
         allow_urls=allow_urls,
         max_upload_mib=max_upload_mib,
         max_waiting=max_waiting,
+        workers=workers,
+        ray_address=ray_address,
+        gpus_per_worker=gpus_per_worker,
         log_requests=log_requests,
     )
     from lvqa.server.run import run_server

@@ -37,16 +37,16 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 async def status(request: Request) -> dict[str, Any]:
     """Return what runs here: the model, its settings, and what waits."""
     state = state_of(request)
-    qa, jobs = state.qa, state.jobs()
+    model, jobs = state.model, state.jobs()
     return {
         "lvqa": lvqa.__version__,
-        "model": qa.model.name,
-        "model_revision": qa.model.revision,
-        "device": qa.device_name,
-        "method": qa.config.method,
+        "model": model.name,
+        "model_revision": model.revision,
+        "device": model.device_name,
+        "method": model.config.method,
         "methods": list(REMOTE_METHODS),
-        "frames": qa.config.selection.frames,
-        "settings": {name: value for name, value in flat(to_dict(qa.config)).items() if name in REMOTE_SETTINGS},
+        "frames": model.config.selection.frames,
+        "settings": {name: value for name, value in flat(to_dict(model.config)).items() if name in REMOTE_SETTINGS},
         "folders": [str(path.absolute()) for path in state.settings.paths],
         "allow_urls": state.settings.allow_urls,
         "max_upload_mib": state.settings.max_upload_mib,

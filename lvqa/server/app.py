@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -20,17 +21,21 @@ from lvqa.server.runs import Runs
 from lvqa.server.settings import ServerSettings
 from lvqa.server.state import Load, ServerState
 
+if TYPE_CHECKING:
+    from lvqa.server.replicas import Replicas
+
 DESCRIPTION = """Questions about hours of video, answered by one model from the frames that it chose itself.
 
 Errors are JSON: `{"error": {"message": ..., "type": ..., "code": ...}}`. Times are seconds from the first frame."""
 
 
-def make_app(settings: ServerSettings, *, load: Load | None = None) -> FastAPI:
+def make_app(settings: ServerSettings, *, load: Load | None = None, replicas: Replicas | None = None) -> FastAPI:
     """Return the ASGI application of a server. The model is loaded as the application starts.
 
     Args:
         settings: What it serves, and to whom.
         load: Loads the model, in place of the one that the settings name.
+        replicas: Processes that hold the model in place of this one.
     """
 
     def load_pipeline() -> LongVideoQA:
@@ -38,7 +43,7 @@ def make_app(settings: ServerSettings, *, load: Load | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        state = ServerState(settings, load or load_pipeline, MediaCutter())
+        state = ServerState(settings, load or load_pipeline, MediaCutter(), replicas=replicas)
         app.state.server, app.state.runs = state, Runs(settings.runs)
         try:
             await state.start()

@@ -23,8 +23,8 @@ from lvqa.records import Question, Video
 from lvqa.selection import SELECTORS
 from lvqa.server.attachments import attached_files, decode_data_url
 from lvqa.server.errors import ApiError
+from lvqa.server.model import Work
 from lvqa.server.schemas import AskRequest, SearchRequest
-from lvqa.server.state import Work
 from lvqa.validation import check_question, require_one_of
 from lvqa.web import answer_view
 

@@ -36,7 +36,7 @@ CHUNK_BYTES = 1 << 20
 @router.get("/models")
 async def list_models(request: Request) -> dict[str, Any]:
     """Return the models: the pipeline, and then its model under its own name, which sees exactly what is sent."""
-    names = (PIPELINE, state_of(request).qa.model.name)
+    names = (PIPELINE, state_of(request).model.name)
     models = [{"id": name, "object": "model", "created": 0, "owned_by": "lvqa"} for name in names]
     return {"object": "list", "data": models}
 
@@ -50,7 +50,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     """
     state = state_of(request)
     completion = _Completion(body, str(request.base_url).rstrip("/"))
-    if body.model == state.qa.model.name:
+    if body.model == state.model.name:
         videos = {id(part): await _video_of(state, part) for part in video_parts(body)}
         job = state.submit("chat", direct_work(body, videos, state.registry.folders), video_id=None)
         return await completion.respond(request, job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from lvqa.server.chat_schemas import ChatRequest, Message, Part
 from lvqa.server.conversation import image_url, parts_of, sound_url
 from lvqa.server.errors import ApiError
 from lvqa.server.folders import ServedFolders
-from lvqa.server.state import Work
+from lvqa.server.model import Work
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
@@ -30,9 +30,11 @@ def direct_work(chat: ChatRequest, videos: Mapping[int, Video], folders: ServedF
         folders: Where pictures may lie.
     """
     contents: dict[int, tuple[bytes, str]] = {}
+    keyed: list[tuple[Message, list[tuple[int, Part]]]] = []  # a copy in another process has other identities
     for message in chat.messages:
         if message.role not in ROLES:
             raise ApiError(400, f"role {message.role!r} is not one of {', '.join(ROLES)}")
+        keyed.append((message, [(id(part), part) for part in parts_of(message)]))
         for part in parts_of(message):
             if part.image_url is not None:
                 contents[id(part)] = decode_data_url(image_url(part, folders), "image")
@@ -44,7 +46,7 @@ def direct_work(chat: ChatRequest, videos: Mapping[int, Video], folders: ServedF
     def work(qa: LongVideoQA) -> dict[str, Any]:
         with attached_files(*contents.values()) as files:
             paths = {key: path for key, path in zip(contents, files, strict=True) if path is not None}
-            turns = [_turn(message, videos, paths) for message in chat.messages]
+            turns = [_turn(message, parts, videos, paths) for message, parts in keyed]
             limit = chat.max_new_tokens or qa.config.answer.max_new_tokens
             reply = direct.reply(qa, turns, max_new_tokens=limit, num_top=num_top, token_ids=token_ids)
         return finite(completion_choice(reply, with_scores=bool(chat.logprobs or token_ids)))  # type: ignore[no-any-return]
@@ -52,19 +54,21 @@ def direct_work(chat: ChatRequest, videos: Mapping[int, Video], folders: ServedF
     return work
 
 
-def _turn(message: Message, videos: Mapping[int, Video], paths: Mapping[int, Path]) -> Turn:
+def _turn(
+    message: Message, parts: Sequence[tuple[int, Part]], videos: Mapping[int, Video], paths: Mapping[int, Path]
+) -> Turn:
     if isinstance(message.content, str):
         return Turn(ROLES[message.role], (message.content,))
-    return Turn(ROLES[message.role], tuple(_content(part, videos, paths) for part in parts_of(message)))
+    return Turn(ROLES[message.role], tuple(_content(key, part, videos, paths) for key, part in parts))
 
 
-def _content(part: Part, videos: Mapping[int, Video], paths: Mapping[int, Path]) -> direct.Content:
-    if id(part) in videos:
-        return videos[id(part)]
+def _content(key: int, part: Part, videos: Mapping[int, Video], paths: Mapping[int, Path]) -> direct.Content:
+    if key in videos:
+        return videos[key]
     if part.image_url is not None:
-        return Picture(paths[id(part)])
+        return Picture(paths[key])
     if part.input_audio is not None:
-        return Sound(paths[id(part)])
+        return Sound(paths[key])
     if part.text is None:
         raise ApiError(400, f"a part of type {part.type!r} is not read here")
     return part.text

@@ -95,8 +95,8 @@ class Job:
         """Have the work end soon."""
         self._stop.set()
 
-    async def follow(self) -> AsyncIterator[Event | None]:
-        """Yield what happens from the beginning to the end; None now and then while nothing does."""
+    async def follow(self, silence_seconds: float = KEEP_ALIVE_SECONDS) -> AsyncIterator[Event | None]:
+        """Yield what happens from the beginning to the end; None after so long a silence."""
         num_sent, progress = 0, None
         while True:
             changed = self._changed
@@ -109,7 +109,7 @@ class Job:
             if self.is_over and num_sent == len(self._events):
                 return
             try:
-                await asyncio.wait_for(changed.wait(), KEEP_ALIVE_SECONDS)
+                await asyncio.wait_for(changed.wait(), silence_seconds)
             except TimeoutError:
                 yield None
 
@@ -145,10 +145,10 @@ RESULTS = {"ask": "answer", "search": "results", "index": "indexed", "chat": "re
 
 
 class JobQueue:
-    """Does jobs one after the other, in the order in which they came, in one thread."""
+    """Does jobs in the order in which they came: one after the other, or as many at a time as there are workers."""
 
-    def __init__(self, name: str, *, max_waiting: int) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+    def __init__(self, name: str, *, max_waiting: int, num_workers: int = 1) -> None:
+        self._executor = ThreadPoolExecutor(num_workers, thread_name_prefix=name)
         self._max_waiting = max_waiting
         self._jobs: OrderedDict[str, Job] = OrderedDict()
 

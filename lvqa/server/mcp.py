@@ -24,9 +24,10 @@ from lvqa.server.asking import ask_work, index_work, search_work
 from lvqa.server.errors import ApiError, describe
 from lvqa.server.jobs import Event
 from lvqa.server.media import MAX_HEIGHT, MediaCutter
+from lvqa.server.model import Work
 from lvqa.server.schemas import MAX_CHARACTERS, MAX_FRAMES, AskRequest, Query, SearchRequest
 from lvqa.server.settings import ServerSettings
-from lvqa.server.state import Load, ServerState, Work
+from lvqa.server.state import Load, ServerState
 
 MAX_PICTURES = 16
 """So many frames are shown at once."""
@@ -62,7 +63,7 @@ class VideoTools:
         """List the videos that can be asked about: id, path, length, size, and whether they are indexed."""
         with _tool_errors():
             state = await self._ready()
-            spec = state.qa.spec.to_dict()
+            spec = state.model.spec
             return {"videos": await state.in_files(lambda registry: registry.list(spec))}
 
     async def index_video(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -11,6 +12,9 @@ from lvqa.records import LvqaError
 from lvqa.server.app import make_app
 from lvqa.server.settings import ServerSettings
 from lvqa.server.state import Load
+
+if TYPE_CHECKING:
+    from lvqa.server.replicas import Replicas
 
 SHUTDOWN_SECONDS = 3
 """How long open connections may go on after an interrupt."""
@@ -40,22 +44,40 @@ def run_server(settings: ServerSettings, *, on_ready: Callable[[str], None]) -> 
         on_ready: Called with the server's address when it answers.
 
     Raises:
-        LvqaError: The address can't be listened at.
+        LvqaError: The address can't be listened at, or Ray has no room for the workers.
     """
-    server, listener = make_server(settings, on_ready=on_ready)
-    with listener:
-        server.run(sockets=[listener])
+    replicas = connect_replicas(settings)
+    try:
+        server, listener = make_server(settings, on_ready=on_ready, replicas=replicas)
+        with listener:
+            server.run(sockets=[listener])
+    finally:
+        if replicas is not None:
+            replicas.close()
+
+
+def connect_replicas(settings: ServerSettings) -> Replicas | None:
+    """Return the processes on Ray that are to hold the model; None if this one does."""
+    if not settings.workers:
+        return None
+    from lvqa.server.replicas import Replicas
+
+    return Replicas(settings)
 
 
 def make_server(
-    settings: ServerSettings, *, on_ready: Callable[[str], None], load: Load | None = None
+    settings: ServerSettings,
+    *,
+    on_ready: Callable[[str], None],
+    load: Load | None = None,
+    replicas: Replicas | None = None,
 ) -> tuple[uvicorn.Server, socket.socket]:
-    """Return a server and the socket that it is to listen at; `load` is that of `make_app`."""
+    """Return a server and the socket that it is to listen at; `load` and `replicas` are those of `make_app`."""
     listener = _listen(settings)
     host, port = listener.getsockname()[:2]
     shown_host = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(
-        make_app(settings, load=load),
+        make_app(settings, load=load, replicas=replicas),
         log_config=None,
         access_log=False,
         server_header=False,

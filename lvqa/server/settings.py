@@ -42,6 +42,12 @@ class ServerSettings:
     """The bound on a file that is uploaded or fetched."""
     max_waiting: int = 64
     """So many questions wait at most; further ones are refused until one is answered."""
+    workers: int = 0
+    """So many processes on Ray hold the model; 0: this one does."""
+    ray_address: str | None = None
+    """The Ray cluster of the workers; None: RAY_ADDRESS, or this machine."""
+    gpus_per_worker: float = 0
+    """The share of a GPU that each worker has."""
     log_requests: bool = False
     """Whether each request is logged, by method, path and status."""
 
@@ -56,6 +62,8 @@ class ServerSettings:
                 f"host {self.host!r} can be reached from other machines, which needs a token: "
                 "--token TOKEN, or LVQA_TOKEN in the environment"
             )
+        if self.ray_address is not None and not self.workers:
+            raise LvqaError("workers must be at least 1 with a ray_address; got 0 (--workers N)")
         for path in self.paths:
             if not path.exists():
                 raise LvqaError(f"{path}: there is no such file or folder to serve")

@@ -3,63 +3,89 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import Request
 
-from lvqa.output import selection_json
 from lvqa.pipeline import LongVideoQA
-from lvqa.records import FrameSelection, Ranking
 from lvqa.server.errors import ApiError
 from lvqa.server.jobs import Job, JobQueue
+from lvqa.server.model import ModelFacts, Work, do_work
 from lvqa.server.registry import VideoRegistry
 from lvqa.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from lvqa.server.media import MediaCutter
+    from lvqa.server.replicas import Replicas
 
 T = TypeVar("T")
 Load = Callable[[], LongVideoQA]
 """Loads the model, and makes the pipeline."""
-Work = Callable[[LongVideoQA], dict[str, Any]]
-"""What the model does for a request: it gets a pipeline that reports to the request's job, and returns JSON."""
+
+
+NO_MODEL = "no model is loaded here; lvqa serve answers questions"
 
 
 class ServerState:
     """The parts of a running server. The model, the files and the media have a thread each."""
 
-    def __init__(self, settings: ServerSettings, load: Load, media: MediaCutter) -> None:
+    def __init__(
+        self, settings: ServerSettings, load: Load, media: MediaCutter, *, replicas: Replicas | None = None
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            settings: What is served, and to whom.
+            load: Loads the model of this process.
+            media: Cuts clips and frames.
+            replicas: Processes that hold the model in place of this one.
+        """
         self.settings, self.media = settings, media
+        num_workers = max(1, settings.workers)
         self.registry = VideoRegistry(settings)
-        self.questions = JobQueue("lvqa-questions", max_waiting=settings.max_waiting)
-        """What is asked, one after the other."""
-        self.indexing = JobQueue("lvqa-indexing", max_waiting=settings.max_waiting)
+        self.questions = JobQueue("lvqa-questions", max_waiting=settings.max_waiting, num_workers=num_workers)
+        """What is asked, one after the other for each process that holds the model."""
+        self.indexing = JobQueue("lvqa-indexing", max_waiting=settings.max_waiting, num_workers=num_workers)
         """Videos that are indexed, one after the other; a question gets the model between two of their batches."""
         self._files = ThreadPoolExecutor(1, thread_name_prefix="lvqa-files")
-        self._load = load
+        self._load, self._replicas = load, replicas
         self._qa: LongVideoQA | None = None
+        self._model: ModelFacts | None = None
 
     @property
     def qa(self) -> LongVideoQA:
-        """The pipeline; it is there once `start` is through. ApiError if the server has no model."""
+        """The pipeline of this process. ApiError if the server has no model."""
         if self._qa is None:
-            raise ApiError(409, "no model is loaded here; lvqa serve answers questions")
+            raise ApiError(409, NO_MODEL)
         return self._qa
+
+    @property
+    def model(self) -> ModelFacts:
+        """What is known of the model once `start` is through. ApiError if the server has none."""
+        if self._model is None:
+            raise ApiError(409, NO_MODEL)
+        return self._model
 
     @property
     def spec(self) -> dict[str, Any]:
         """What tells the index that the pipeline would make of a video from all others; empty without a model."""
-        return {} if self._qa is None else self._qa.spec.to_dict()
+        return {} if self._model is None else self._model.spec
 
     async def start(self) -> None:
         """Load the model, if there is to be one, and look through the folders."""
         loop = asyncio.get_running_loop()
         scan = loop.run_in_executor(self._files, self.registry.scan)
         if self.settings.has_model:
-            self._qa = await loop.run_in_executor(None, self._load)
+            self._model = await loop.run_in_executor(None, self._start_model)
         await scan
+
+    def _start_model(self) -> ModelFacts:
+        if self._replicas is not None:
+            return self._replicas.start()
+        self._qa = self._load()
+        return ModelFacts.of(self._qa)
 
     def close(self) -> None:
         """End all work."""
@@ -76,11 +102,9 @@ class ServerState:
         """Queue work for the model; it tells its job how far it is, and ends when the job is stopped."""
 
         def run(job: Job) -> dict[str, Any]:
-            def on_selected(rankings: Sequence[Ranking | None], selections: Sequence[FrameSelection]) -> None:
-                for ranking, selection in zip(rankings, selections, strict=True):
-                    job.tell({"event": "frames", **selection_json(ranking, selection)})
-
-            return work(self.qa.with_config(self.qa.config, progress=job.progress, on_selected=on_selected))
+            if self._replicas is not None:
+                return self._replicas.run(kind, work, job, video_id)
+            return do_work(self.qa, work, job)
 
         queue = self.indexing if kind == "index" else self.questions
         return queue.submit(kind, run, video_id=video_id)
