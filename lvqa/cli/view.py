@@ -17,10 +17,10 @@ from lvqa.cli.terminal import Progress, echo_message, echo_warnings
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="Listen at this port.")
 @click.option("--quiet", is_flag=True, help="Print no remarks and no progress.")
 def view(*, runs: tuple[Path, ...], bundle: Path | None, max_mib: float | None, port: int, quiet: bool) -> None:
-    """Look through the questions of evaluation runs: what each arm answered, from which frames.
+    """Look through the questions of evaluation runs.
 
-    A run that is still going is shown as it grows. No model is loaded. With --bundle, the same pages are written as
-    files that open from the disk or from any web server.
+    The pages show what each arm answered, and from which frames. A run that is still going is shown as it grows. No
+    model is loaded. With --bundle, the same pages are written as files that open from the disk or from any web server.
     """
     if bundle is not None:
         return _write_bundle(runs, bundle, max_mib, quiet=quiet)
