@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from lvqa.config import Config
+import itertools
+
+from lvqa.config import Config, VideoConfig
 from lvqa.records import LvqaError
 from lvqa.rerank import RERANKERS, Reranker, make_reranker
 from lvqa.selection import CONTROLS, SELECTORS, Selector, is_selection_file, make_selector
@@ -23,6 +25,7 @@ def check_settings(config: Config) -> None:
     """
     require_one_of(config.video.decoder, "video.decoder", DECODERS)
     require_one_of(config.video.sampling, "video.sampling", SAMPLINGS)
+    _check_clip_lengths(config.video)
     reranker_of(config)
     selector_of(config)
 
@@ -58,3 +61,13 @@ def reranker_of(config: Config, *, layout: str = "question_first") -> Reranker:
     s = config.rerank
     shared = {"layout": s.layout or layout, "labels": s.labels, "both_orders": s.both_orders}
     return make_reranker(s.name, s.options, **shared, probability=s.probability)
+
+
+def _check_clip_lengths(settings: VideoConfig) -> None:
+    """Raise LvqaError unless clips of one length lie inside those of the next longer one."""
+    for shorter, longer in itertools.pairwise(sorted(settings.clip_lengths)):
+        if longer == shorter or longer % shorter:
+            raise LvqaError(
+                f"video.clip_seconds and video.more_clip_seconds have clips of {shorter:g} and {longer:g} s; "
+                "each length must be a whole multiple of the next shorter one, so that clips overlap as a whole"
+            )

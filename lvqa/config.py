@@ -74,12 +74,20 @@ class VideoConfig(Section):
     """The grid has the frames on screen at so many times a second, each once; of the key frames so many at most."""
     clip_seconds: PositiveFloat = 16.0
     """A clip is so long; the last one may be shorter, and those of a video with few pictures are longer."""
+    more_clip_seconds: tuple[PositiveFloat, ...] = ()
+    """Cut clips of these lengths too, from the same visual tokens, say [8, 32]. Each length is ranked for itself, then
+    all are ranked together; of clips that overlap only the best stays."""
     scene_cuts: bool = False
     """Cut clips at scene changes too."""
     threads: PositiveInt | None = None
     """So many threads decode a video together; null takes OMP_NUM_THREADS, or one for each core of this process."""
     stall_seconds: PositiveFloat = 30.0
     """Give up a decoder that is silent for so long."""
+
+    @property
+    def clip_lengths(self) -> tuple[float, ...]:
+        """All lengths of clips in seconds, that of `clip_seconds` first."""
+        return self.clip_seconds, *self.more_clip_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +187,10 @@ class AnswerConfig(Section):
     others beside them, until the budget is spent. Null shows all frames at once."""
     first_look: PositiveInt | None = None
     """The first look has so many frames, at most the budget; null: half of the budget."""
+    next_look: Literal["other_clips", "larger_budget"] = "other_clips"
+    """What the next look adds: frames of clips that were not shown, or what the method adds to twice the budget."""
+    pool_looks: bool = False
+    """Answer by the mean of the probabilities in all looks so far, in place of those in the last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,7 +147,7 @@ def _diagnose(
     qa: LongVideoQA, session: VideoSession, query: str | None, num_clips: int, questions: Sequence[Question]
 ) -> Diagnostics:
     model = qa.model
-    clips = qa.indexer.clips_of(session)
+    clips = qa.indexers[0].clips_of(session)
     count = min(num_clips, len(clips))
     sampled = [clips[(2 * i + 1) * len(clips) // (2 * count)] for i in range(count)]
     tokens = list(session.clip_reader().read(sampled))

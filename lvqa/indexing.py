@@ -340,6 +340,18 @@ def build_here(
     return uses
 
 
+def join_uses(uses: Sequence[IndexUse]) -> IndexUse:
+    """Return what a result says of the indexes that it was made with, one for each length of clips.
+
+    Those that were built were built together, so each says what all of them cost.
+    """
+    built = [use for use in uses if not use.reused]
+    unsaved = next((use for use in uses if use.path is None), uses[0])
+    return dataclasses.replace(
+        (built or uses)[0], path=unsaved.path, unsaved=unsaved.unsaved, clips=sum(use.clips for use in uses)
+    )
+
+
 def _build_lacking(
     make_builder: Callable[..., IndexBuilder],
     indexers: Sequence[VideoIndexer],

@@ -11,12 +11,14 @@ import logging
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 
+from lvqa.batches import answer_batch
 from lvqa.config import load_config
 from lvqa.datasets.lvbench import split_options
 from lvqa.image import is_picture, is_picture_file, on_one_canvas
@@ -167,17 +169,15 @@ class Lvqa(lmms):  # type: ignore[misc]
         return self._pipelines[key]
 
     def _replies(self, path: str, questions: Sequence[Question], prompt: TaskPrompt | None) -> list[str]:
-        """Return the reply to each question on a video; if one fails, each is answered alone."""
-        try:
-            answers = self._pipeline(prompt).answers(path, questions)
-        except LvqaError as error:
-            if len(questions) > 1:  # one of them may be at fault
-                return [reply for question in questions for reply in self._replies(path, [question], prompt)]
-            _log.error("no answer to %s: %s", shorten(questions[0].text), error)
-            return [""]
+        """Return the reply to each question on a video; it is empty where that fails."""
+        results = answer_batch(partial(self._pipeline(prompt).answers, path), questions)
+        for question, result in zip(questions, results, strict=True):
+            if isinstance(result, LvqaError):
+                _log.error("no answer to %s: %s", shorten(question.text), result)
+        answers = [result for result in results if isinstance(result, Answer)]
         for warning in dict.fromkeys(warning for answer in answers for warning in answer.caveats.warnings):
             _log.warning("%s: %s", path, warning)
-        return [_reply(answer, prompt) for answer in answers]
+        return ["" if isinstance(result, LvqaError) else _reply(result, prompt) for result in results]
 
     def _reply_to_pictures(self, pictures: Sequence[Any], question: Question, prompt: TaskPrompt | None) -> str:
         """Return the reply to a question about pictures: they are read as the frames of a video, in their order.

@@ -19,7 +19,7 @@ from lvqa.costs import CostMeter, split_cost
 from lvqa.gate import ask_kinds
 from lvqa.index import Store
 from lvqa.index_steps import VideoIndexer
-from lvqa.indexing import Progress, build_here
+from lvqa.indexing import Progress, build_here, join_uses
 from lvqa.looking import Looker
 from lvqa.models import Model, load_model
 from lvqa.platforms import require_unix
@@ -71,13 +71,14 @@ class LongVideoQA:
         self.store = Store(config.store.folder)
         self.progress, self._on_selected = progress or (lambda *_: None), on_selected
         self._sessions = sessions or SessionCache(config.store.memory_mib << 20)
-        self.spec = IndexSpec.of(model, config)
-        self.indexer = VideoIndexer(model, self.spec, config.video, self.open)
-        self.retriever = Retriever(model, reranker_of(config, layout=model.rerank_layout), config, self.spec)
+        specs = IndexSpec.of(model, config)
+        self.spec = specs[0]
+        self.indexers = [VideoIndexer(model, spec, config.video, self.open) for spec in specs]
+        self.retriever = Retriever(model, reranker_of(config, layout=model.rerank_layout), config, specs)
         self._find_caveats = partial(find_caveats, model, has_probabilities=has_probabilities(config))
         self._answer_format = answer_format
         answerer = Answerer.of(model, config.answer, answer_format)
-        self._looker = Looker(model, answerer, config.answer.look_again, config.answer.first_look, self._on_answer)
+        self._looker = Looker(model, answerer, config.answer, self._on_answer)
 
     @classmethod
     def load(
@@ -285,8 +286,7 @@ class LongVideoQA:
         return self._sessions.open(video, frames, make)
 
     def _index(self, session: VideoSession, meter: CostMeter, **options: bool) -> IndexUse:
-        (use,) = build_here(self.store, [self.indexer], session.video, meter, progress=self.progress, **options)
-        return use
+        return join_uses(build_here(self.store, self.indexers, session.video, meter, progress=self.progress, **options))
 
     def _rank(self, session: VideoSession, questions: Sequence[Question], meter: CostMeter) -> list[Ranking]:
         return self.retriever.rank(session, questions, meter=meter, on_pairs=partial(self.progress, "rerank"))

@@ -254,7 +254,7 @@ class Ranking:
     """All clips of a video, ranked for one question."""
 
     candidates: tuple[Candidate, ...]
-    """The reranked pool, best first, then the rest in the embedding's order."""
+    """The reranked pool, best first, then the rest in the embedding's order; none that overlaps a better one."""
     query: np.ndarray
     """(dim,) float32, unit length: the question's vector."""
     cost: Cost = field(default_factory=Cost)

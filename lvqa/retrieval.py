@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import heapq
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 class Retriever:
     """Ranks clips with one model under one set of settings, and remembers in the session what it has ranked."""
 
-    def __init__(self, model: Model, reranker: Reranker, config: Config, spec: IndexSpec) -> None:
+    def __init__(self, model: Model, reranker: Reranker, config: Config, specs: Sequence[IndexSpec]) -> None:
         """Make a retriever.
 
         Args:
@@ -31,9 +33,10 @@ class Retriever:
             reranker: How it judges.
             config: `rerank.pool`, `embedding.with_options` and `embedding.centre` are used; rankings are remembered
                 under all settings that they depend on.
-            spec: Which index of a session is searched, and how it was embedded.
+            specs: Which indexes of a session are ranked together, and how they were embedded: one for each length of
+                clips. The vectors of frames are those of the first.
         """
-        self._model, self._reranker, self._spec = model, reranker, spec
+        self._model, self._reranker, self._specs = model, reranker, specs
         self._settings = config.retrieval
 
     def rank(
@@ -69,15 +72,15 @@ class Retriever:
         """Find the clips that match a question best by embedding, in the indexes of several videos.
 
         Args:
-            indexes: All made under the retriever's spec.
+            indexes: All made under the retriever's first spec.
             question: What is searched for.
             k: How many clips to return; None: all.
 
         Returns:
             The best first. Their scores are those of a search in one video.
         """
-        media = query_media(question, self._model, max_pixels=self._spec.frames.max_pixels)
-        (vector,) = self._spec.embedder.queries(self._model, [(self._text(question), media)])
+        media = query_media(question, self._model, max_pixels=self._specs[0].frames.max_pixels)
+        (vector,) = self._specs[0].embedder.queries(self._model, [(self._text(question), media)])
         hits = [candidate for index in indexes for candidate in self._centred(index).search(vector, k)]
         return sorted(hits, key=lambda candidate: -candidate.embed_score)[:k]
 
@@ -109,7 +112,7 @@ class Retriever:
         """
         times, features = session.grid.times_seconds, None
         if selector.needs_features:
-            index = self._searched_index(session)
+            index = self._searched_index(session, self._specs[0])
             features = frame_features(times, index.clips, index.vectors)
         is_read = selector.uses_reading and settings.read_times
         candidates = ranking.candidates if ranking else ()
@@ -135,9 +138,9 @@ class Retriever:
         """Return the text that is searched for."""
         return prompts.query(question, with_options=self._settings.embedding.with_options)
 
-    def _searched_index(self, session: VideoSession) -> ClipIndex:
-        """Return the session's index as it is searched."""
-        return self._centred(session.indexes[self._spec])
+    def _searched_index(self, session: VideoSession, spec: IndexSpec) -> ClipIndex:
+        """Return the session's index under a spec as it is searched."""
+        return self._centred(session.indexes[spec])
 
     def _centred(self, index: ClipIndex) -> ClipIndex:
         """Return an index as it is searched: centred, if the settings say so."""
@@ -153,15 +156,15 @@ class Retriever:
         own = CostMeter(self._model.counts)
         meter = meter or own
         with meter.stage("search"), own.stage("search"):
-            vectors = self._spec.embedder.queries(self._model, queries)
-            index = self._searched_index(session)
-            hits = [index.search(vector) for vector in vectors]
+            vectors = self._specs[0].embedder.queries(self._model, queries)
+            indexes = [self._searched_index(session, spec) for spec in self._specs]
+            hits = [[index.search(vector) for vector in vectors] for index in indexes]
         with meter.stage("rerank"), own.stage("rerank"):
-            pools = self._rerank(session, queries, hits, on_pairs)
+            by_length = [self._rerank(session, queries, of_length, on_pairs) for of_length in hits]
         costs = split_cost(own.cost, len(queries))
         return [
-            Ranking((*pool, *ranked[len(pool) :]), vector, cost)
-            for vector, ranked, pool, cost in zip(vectors, hits, pools, costs, strict=True)
+            Ranking(ranked_together(rankings), vector, cost)
+            for vector, cost, *rankings in zip(vectors, costs, *by_length, strict=True)
         ]
 
     def _rerank(
@@ -171,13 +174,38 @@ class Retriever:
         hits: Sequence[list[Candidate]],
         on_pairs: OnPairs | None,
     ) -> list[list[Candidate]]:
-        """Return for each query its pool, the best of its hits, in the reranker's order."""
+        """Return for each query its pool, the best of its hits, in the reranker's order, and then the other hits."""
         settings = self._settings.rerank
         if settings.pool == 0:
-            return [[] for _ in hits]
+            return list(hits)
         reader = session.clip_reader(session.prefix_cache(settings), on_pairs)
         requests = [
             RerankRequest(text, ranked[: settings.pool], reader, media)
             for (text, media), ranked in zip(queries, hits, strict=True)
         ]
-        return self._reranker.rerank(self._model, requests)
+        pools = self._reranker.rerank(self._model, requests)
+        return [[*pool, *ranked[len(pool) :]] for pool, ranked in zip(pools, hits, strict=True)]
+
+
+def ranked_together(rankings: Sequence[Sequence[Candidate]]) -> tuple[Candidate, ...]:
+    """Return the clips of several rankings of one video, best first; of clips that overlap only the best stays.
+
+    Args:
+        rankings: Each has clips of one length, none of which overlap: those that were reranked, best first, and then
+            the others. A single one stays as it is.
+    """
+    ranked: list[Candidate] = []
+    starts, ends = list[float](), list[float]()  # of the clips that stay, in the order of time
+    for candidate in heapq.merge(*rankings, key=_rank):
+        i = bisect.bisect(ends, candidate.start_seconds)  # the first that ends after this one begins
+        if i == len(starts) or starts[i] >= candidate.end_seconds:
+            ranked.append(candidate)
+            starts.insert(i, candidate.start_seconds)
+            ends.insert(i, candidate.end_seconds)
+    return tuple(ranked)
+
+
+def _rank(candidate: Candidate) -> tuple[bool, float]:
+    """Return what sorts candidates: every reranked one comes before all others."""
+    score = candidate.rerank_score
+    return score is None, -(candidate.embed_score if score is None else score)

@@ -116,8 +116,8 @@ class IndexSpec:
     scene_cuts: bool
 
     @classmethod
-    def of(cls, model: Model, config: Config) -> IndexSpec:
-        """Return the spec of these settings over a model."""
+    def of(cls, model: Model, config: Config) -> list[IndexSpec]:
+        """Return the specs of these settings over a model, one for each length of clips."""
         settings = config.embedding
         embedder = Embedder(
             state=settings.state,
@@ -127,9 +127,9 @@ class IndexSpec:
             semantics=settings.semantics,
             noise=settings.noise,
         )
-        video = config.video
-        frames = FrameSpec.of(model, config)
-        return cls(frames=frames, embedder=embedder, clip_seconds=video.clip_seconds, scene_cuts=video.scene_cuts)
+        frames, scene_cuts = FrameSpec.of(model, config), config.video.scene_cuts
+        lengths = config.video.clip_lengths
+        return [cls(frames=frames, embedder=embedder, clip_seconds=n, scene_cuts=scene_cuts) for n in lengths]
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is hashed into a fingerprint, and kept in an index's file."""

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shared_videos import shared_benchmark
+from filelock import FileLock
+from shared_videos import shared_benchmark, shared_folder
 
-from lvqa.evaluation import Run, RunConfig, load_run_config
+from lvqa.evaluation import Run, RunConfig, load_run_config, read_run
 from lvqa.evaluation.rows import FIELDS
 from lvqa.evaluation.run import evaluate
+from lvqa.files import write_atomically
 from lvqa.records import LvqaError
 
 NUM_VIDEOS, NUM_QUESTIONS = 2, 4
@@ -52,20 +54,28 @@ def benchmark_folder(base: Path) -> Path:
 
 @functools.cache
 def settings_file(base: Path) -> Path:
-    """Write the YAML file of a run on them, with a store of its own, once in a process."""
-    path = base / "run.yaml"
-    path.write_text(
+    """Return the YAML file of a run on them, with a store of its own, written once in a test run."""
+    folder = shared_folder(base)
+    path = folder / "run.yaml"
+    write_atomically(
+        path,
         "model: {name: tiny, device: cpu}\n"
         "video: {clip_seconds: 8}\nrerank: {pool: 5}\nframes: [4, 8]\n"
-        f"benchmark: {{folder: {benchmark_folder(base)}}}\nstore: {{folder: {base / 'store-of-runs'}}}\narms: {ARMS}"
+        f"benchmark: {{folder: {benchmark_folder(base)}}}\nstore: {{folder: {folder / 'store-of-runs'}}}\narms: {ARMS}",
     )
     return path
 
 
 @functools.cache
 def finished_run(base: Path) -> Run:
-    """Run it without interruption, once in a process; tests must not change the folder."""
-    return evaluate(load_run_config(settings_file(base)), base / "finished-run")
+    """Return the finished run, made once in a test run; tests must not change the folder."""
+    folder = shared_folder(base) / "finished-run"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            new = folder.with_suffix(".new")
+            evaluate(load_run_config(settings_file(base)), new)
+            new.rename(folder)
+    return read_run(folder)
 
 
 def copy_of(run: Run, folder: Path) -> Path:

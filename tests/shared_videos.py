@@ -11,6 +11,11 @@ from filelock import FileLock
 from lvqa.synthetic.videos import make_videos
 
 
+def shared_folder(base: Path) -> Path:
+    """Return the temporary folder that all processes of this test run share; `base` is that of this process."""
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 def shared_benchmark(base: Path, *, num_videos: int, minutes: float, num_questions: int, seed: int) -> Path:
     """Make synthetic videos, unless another process of this test run has; tests must not change them.
 
@@ -21,8 +26,7 @@ def shared_benchmark(base: Path, *, num_videos: int, minutes: float, num_questio
     Returns:
         A folder in LVBench's layout.
     """
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = shared / f"synthetic-{num_videos}-{minutes:g}-{num_questions}-{seed}"
+    folder = shared_folder(base) / f"synthetic-{num_videos}-{minutes:g}-{num_questions}-{seed}"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             new = folder.with_suffix(".new")

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from lvqa.cli.main import lvqa_command
 from lvqa.datasets import load_dataset, questions_about
+from lvqa.pipeline import LongVideoQA
 from lvqa.records import SYNTHETIC_TAG, LvqaError, Question
 
 TABLE = """video,question,options,answer,id,evidence
@@ -156,6 +157,22 @@ def test_what_fails_while_it_is_answered_stops_no_other(ask):
     assert result.stdout.startswith("q2  Who?\n") and "q1" not in result.stdout
     (failed, total) = result.stderr.splitlines()
     assert failed.startswith("lvqa: question q1: ") and total == "lvqa: 1 of 2 questions failed"
+
+
+def test_questions_are_answered_in_batches_as_a_run_answers_them(ask, monkeypatch):
+    batches, answers = [], LongVideoQA.answers
+
+    def watched(*args, **settings):
+        batches.append(answers(*args, **settings))
+        return batches[-1]
+
+    monkeypatch.setattr(LongVideoQA, "answers", watched)
+    table = "question,options,id\n" + "".join(f"What {i}?,a ball|a box,q{i}\n" for i in range(6))
+    lines = [
+        json.loads(line) for line in ask(table, "--json", "--method", "uniform", "--frames", "2").stdout.splitlines()
+    ]
+    assert [[answer.question.id for answer in batch] for batch in batches] == [["q0", "q1", "q2"], ["q3", "q4", "q5"]]
+    assert [line["option"] for line in lines] == [answer.option for batch in batches for answer in batch]
 
 
 def test_no_model_is_loaded_if_no_question_can_be_asked(ask, monkeypatch):

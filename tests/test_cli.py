@@ -312,6 +312,7 @@ def test_the_report_is_one_page_that_needs_no_other(lvqa, video, tmp_path):
     assert files_in(page.parent) == [page]
 
 
+@pytest.mark.slow
 def test_the_later_setting_counts(ask_json, short_video, tmp_path):
     (tmp_path / "c.yaml").write_text("method: random\nselection: {frames: 4}\nvideo: {clip_seconds: 4}\n")
     output = ask_json(short_video, "Where?", "-c", "c.yaml")
@@ -561,6 +562,7 @@ def test_a_disk_that_fills_up_leaves_nothing(short_video, store):
     assert results_in(store) == []
 
 
+@pytest.mark.slow
 def test_a_stale_index_is_rebuilt_with_a_message(lvqa, short_video, store):
     lvqa("index", short_video, *TINY, "--quiet")
     (old,) = indexes_in(store)
@@ -719,6 +721,7 @@ def test_indexing_that_fails_for_all_is_code_1(lvqa, tmp_path):
     assert "no video file" in lvqa("index", tmp_path, *TINY, code=1).stderr
 
 
+@pytest.mark.slow
 def test_a_picture_can_be_searched_for_and_asked_about(lvqa, assert_refused, video, tmp_path):
     picture = tmp_path / "picture.png"
     Image.new("RGB", (60, 40), (0, 0, 255)).save(picture)
@@ -738,6 +741,7 @@ def test_a_picture_can_be_searched_for_and_asked_about(lvqa, assert_refused, vid
     assert picture.size == (60, 40) and picture.getpixel((30, 20)) == pytest.approx((0, 0, 255), abs=4)
 
 
+@pytest.mark.slow
 def test_search_prints_the_best_moments(lvqa, short_video, video):
     lines = lvqa("search", video, "the red ball", "--top", 3, *TINY, "--quiet").stdout.splitlines()
     assert len(lines) == 3
@@ -774,7 +778,7 @@ def test_make_videos_makes_a_benchmark(lvqa, tmp_path):
         (("--minutes", "inf"), ("minutes", "inf")),
         (("--questions", -1), ("questions", "-1")),
         (("--seed", -1), ("seed", "-1")),
-        (("--minutes", 1, "--questions", 5000), ("5000", "longer")),
+        pytest.param(("--minutes", 1, "--questions", 5000), ("5000", "longer"), marks=pytest.mark.slow),
     ],
 )
 def test_videos_that_cannot_be_made_are_refused(assert_refused, tmp_path, monkeypatch, words, names):
@@ -802,6 +806,7 @@ def test_the_demo_refuses_held_out_seeds(assert_refused, tmp_path):
     assert_refused("demo", "--seed", 900_000, "--folder", tmp_path / "demo", names=("900000", "899999"))
 
 
+@pytest.mark.slow
 def test_the_doctor_reports_that_all_is_well(lvqa):
     output = lvqa("doctor", "--device", "cpu").stdout
     words = {line.split()[1]: line.split()[0] for line in output.splitlines()}
@@ -819,6 +824,7 @@ def test_the_doctor_names_what_is_broken(lvqa, tmp_path):
     assert "'no/such/model'" in broken[1]
 
 
+@pytest.mark.slow
 def test_the_doctor_names_a_missing_home(lvqa, monkeypatch):
     monkeypatch.delenv("LVQA_HOME")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

@@ -154,6 +154,7 @@ def compare(tiny, tmp_path, videos, count: int, *settings: dict[str, object]) ->
         assert {key: other[key] for key in one if one[key] != other[key]} == {}, f"answer {i}: {one}"
 
 
+@pytest.mark.slow
 def test_two_threads_get_what_they_would_get_alone(tiny, tmp_path, videos):
     compare(tiny, tmp_path, videos, 2, {}, {})
 
@@ -200,6 +201,7 @@ def test_work_is_counted_for_the_thread_that_it_was_done_for(tiny):
 # --- videos that are open --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_videos_stay_open(make, videos):
     qa = make()
     first = [qa.search(video, "a red ball") for video in videos]
@@ -208,6 +210,7 @@ def test_several_videos_stay_open(make, videos):
     assert meter.counts == Counts()
 
 
+@pytest.mark.slow
 def test_videos_that_nobody_uses_are_closed_as_memory_ends(make, videos):
     qa = make("store.memory_mib=1")
     with qa.open(videos[0]) as session:

@@ -38,6 +38,7 @@ def test_defaults_are_those_of_the_design():
             "sampling": "exact",
             "frames_per_second": 1.0,
             "clip_seconds": 16.0,
+            "more_clip_seconds": [],
             "scene_cuts": False,
             "threads": None,
             "stall_seconds": 30.0,
@@ -75,6 +76,7 @@ def test_defaults_are_those_of_the_design():
         "answer": {
             **{"time_encoding": None, "packing": None, "mode": None, "max_new_tokens": 64},
             **{"look_again": None, "first_look": None},
+            **{"next_look": "other_clips", "pool_looks": False},
         },
         "store": {"folder": None, "memory_mib": 2048, "disk_mib": 128},
         "method": "freeret",

@@ -430,7 +430,7 @@ def test_a_warning_names_ten_questions_and_counts_the_others(tmp_path):
     rows = [lvbench_row(str(i), answer="X") for i in range(12)]
     (tmp_path / "video_info.meta.jsonl").write_text(lvbench_line("Cm73ma6Ibcs", *rows))
     (warning,) = load_dataset("lvbench", tmp_path).warnings
-    assert warning.startswith("12 of 12 questions are odd") and warning.endswith(f"9 ({NEVER_RIGHT}), and 2 more")
+    assert warning.startswith("12 of 12 questions are odd") and warning.endswith(f"9 ({NEVER_RIGHT}); and 2 more")
 
 
 def test_hourvideo_leaves_out_questions_whose_options_are_pictures(tmp_path):

@@ -95,11 +95,13 @@ def test_the_reranking_prompt_is_diagnosed_without_a_question(qa, video):
     assert {bias.labels for bias in biases.values()} <= {*LABELS}
 
 
+@pytest.mark.slow
 def test_a_short_video_has_fewer_clips_and_no_index_is_made(qa, video):
     assert len(diagnose_model(qa, video, num_clips=99).clips) == 8
     assert not (qa.config.store.folder / "index").exists()
 
 
+@pytest.mark.slow
 def test_the_files_are_pictures_and_json(diagnostics, tmp_path):
     files = {path.name: path.read_bytes() for path in write_diagnostics(diagnostics, tmp_path / "new")}
     assert sorted(files) == ["bias.png", "depth.png", "diagnostics.json", "words.png"]
@@ -130,6 +132,7 @@ def test_every_framing_judges_the_clip_of_the_evidence_and_one_half_a_video_away
         assert framing.preferred == (framing.matching[0] > framing.others[0],)
 
 
+@pytest.mark.slow
 def test_the_command_writes_them(video, tmp_path):
     out, folder = tmp_path / "out", video.parent.parent
     arguments = ["--clips", "2", "--out", str(out), "--model", "tiny", "--quiet", "--questions", str(folder)]

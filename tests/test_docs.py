@@ -33,6 +33,7 @@ generate = load(DOCS / "generate.py")
 # --- generated pages ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_generated_pages_are_current():
     assert generate.stale_pages() == [], "run python docs/generate.py"
 
@@ -65,6 +66,7 @@ def test_every_method_has_a_section():
     assert [name for name in [*SELECTORS, *RERANKERS] if f"\n### {name}\n" not in page] == []
 
 
+@pytest.mark.slow
 def test_the_drawing_has_every_module_once():
     drawing = generate.architecture_svg()
     modules = re.findall(r">([a-z_]+)</text>", drawing)

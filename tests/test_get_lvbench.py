@@ -23,6 +23,8 @@ from annotation_files import lvbench_line, lvbench_row
 
 from lvqa.datasets import load_dataset
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -262,7 +264,6 @@ def archive(**videos: bytes) -> bytes:
     return content.getvalue()
 
 
-@pytest.mark.slow
 def test_copies_bring_what_is_gone_or_fails(fetching, tmp_path):
     """One is in an archive of the first copy, one only in the second copy, which is split; one is in neither."""
     rng = random.Random(3)
@@ -295,7 +296,6 @@ def test_copies_bring_what_is_gone_or_fails(fetching, tmp_path):
     assert not list((folder / ".parts" / "360p").glob("*.copy"))
 
 
-@pytest.mark.slow
 def test_a_damaged_copy_is_passed_over_and_named(fetching, tmp_path):
     damaged = bytearray(archive(idZkam9zqAs=b"a video" * 1000))
     damaged[2000] ^= 1
@@ -307,7 +307,6 @@ def test_a_damaged_copy_is_passed_over_and_named(fetching, tmp_path):
     assert "1/1 idZkam9zqAs: reported as gone from YouTube; not in a copy on the hub; " in result.stdout
 
 
-@pytest.mark.slow
 def test_without_the_hub_copies_are_missed_in_one_line(fetching, tmp_path):
     fetching.annotate("idZkam9zqAs", "Cm73ma6Ibcs")
     result = fetching.run(

@@ -169,12 +169,12 @@ def test_a_worker_with_an_updated_model_refuses_the_segment_of_an_index(hub: Hub
     hub.add(FIRST, COMMITS["two"], seed=2)
     hub.point(FIRST, COMMITS["two"])
     worker = load(FIRST)
-    plan = run_step([planner.indexer], PlanStep(0, video))
-    clips = tuple(run_step([planner.indexer], SplitStep(0, plan.video)))
+    plan = run_step(planner.indexers, PlanStep(0, video))
+    clips = tuple(run_step(planner.indexers, SplitStep(0, plan.video)))
     step = EmbedStep(0, plan.video, clips, fingerprint(plan.spec))
-    assert run_step([planner.indexer], step).vectors.shape == (len(clips), 64)
+    assert run_step(planner.indexers, step).vectors.shape == (len(clips), 64)
     with pytest.raises(LvqaError, match=r"video\.mp4: the model was updated while it was being indexed"):
-        run_step([worker.indexer], step)
+        run_step(worker.indexers, step)
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,8 @@ def test_the_picture_is_in_every_stages_prompt(
     assert answer.question.image == picture
 
 
-@pytest.mark.parametrize("layout", ["question_first", pytest.param("clip_first", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["question_first", "clip_first"])
 def test_another_picture_is_another_query(video_path: Path, picture: Path, tmp_path: Path, layout: str) -> None:
     settings = ["model.device=cpu", f"store.folder={tmp_path}", f"rerank.layout={layout}"]
     qa = LongVideoQA.load("tiny", overrides=settings)

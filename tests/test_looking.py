@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from pipelines import FRAMES_IN_VIDEO, MINUTES, SEED, make_pipeline
+from stored_pages import stored_answer
 
 from lvqa.caveats import NO_CONFIDENCE
 from lvqa.cli.answers import answer_text
@@ -14,9 +15,9 @@ from lvqa.config import load_config
 from lvqa.output import answer_json
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import FrameSelection, LvqaError, Question
-from lvqa.report import write_page
 from lvqa.selection import SelectorInput
 from lvqa.synthetic.videos import ask_about, write_script
+from lvqa.web import write_page
 
 ALWAYS, NEVER = "answer.look_again=1", "answer.look_again=0.000001"
 SETTINGS = ("video.clip_seconds=4", "answer.mode=logits")
@@ -29,8 +30,8 @@ def once(tiny, tmp_path_factory) -> LongVideoQA:
     return make_pipeline(tiny, tmp_path_factory.mktemp("store"), *SETTINGS)
 
 
-def looking(qa: LongVideoQA, setting: str) -> LongVideoQA:
-    return qa.with_config(load_config(None, [*SETTINGS, setting, f"store.folder={qa.store.folder}"]))
+def looking(qa: LongVideoQA, *settings: str) -> LongVideoQA:
+    return qa.with_config(load_config(None, [*SETTINGS, *settings, f"store.folder={qa.store.folder}"]))
 
 
 def clips_of(times: set[float]) -> set[int]:
@@ -55,8 +56,7 @@ def test_an_unsure_model_sees_the_other_half_too(once, video, question):
 
 
 def test_each_look_has_twice_the_frames_of_the_last_until_the_model_is_sure_or_they_are_spent(once, video, question):
-    settings = [*SETTINGS, ALWAYS, "answer.first_look=4", f"store.folder={once.store.folder}"]
-    qa = once.with_config(load_config(None, settings))
+    qa = looking(once, ALWAYS, "answer.first_look=4")
     answer = qa.answer(video, question, frames=14)
     first = once.answer(video, question, frames=4)
     assert len(answer.frames) == 14 and set(first.frames) < set(answer.frames) and answer.looked_again is True
@@ -67,6 +67,44 @@ def test_each_look_has_twice_the_frames_of_the_last_until_the_model_is_sure_or_t
     assert at_once.frames == once.answer(video, question, frames=3).frames and at_once.looked_again is False
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["freeret", "uniform", "apportion", "topk"])
+def test_the_next_look_may_add_what_the_method_adds_to_a_larger_budget(once, video, question, method):
+    qa = looking(once, ALWAYS, "answer.first_look=8", "answer.next_look=larger_budget")
+    first, wider = (once.answer(video, question, frames=frames, method=method) for frames in (8, 16))
+    for budget in (16, 15):
+        answer = qa.answer(video, question, frames=budget, method=method)
+        assert len(answer.frames) == budget and answer.looked_again is True
+        assert set(first.frames) < set(answer.frames)
+        if budget == 16:
+            assert set(answer.frames) <= {*first.frames, *wider.frames}
+
+
+@pytest.mark.slow
+def test_looks_may_be_pooled(once, video):
+    """The mean of the probabilities in all looks answers, and says whether there is another look."""
+    question = ask_about(write_script(SEED, MINUTES), 2)[1]
+    looks, pooled = [], None
+    for budget in (2, 4, 8):
+        last = looking(once, ALWAYS, "answer.first_look=2").answer(video, question, frames=budget)
+        looks.append(last.option_scores)
+        pooled = looking(once, ALWAYS, "answer.first_look=2", "answer.pool_looks=true").answer(
+            video, question, frames=budget
+        )
+        assert pooled.option_scores == pytest.approx(np.mean(looks, axis=0), abs=1e-5)
+        assert (pooled.frames, pooled.answer_tokens) == (last.frames, last.answer_tokens)
+        best = int(np.argmax(pooled.option_scores))
+        assert (pooled.text, pooled.option) == (question.options[best], question.letters[best])
+    between = (max(looks[0]) + max(np.mean(looks[:2], axis=0))) / 2
+    assert pooled is not None and max(looks[0]) != max(looks[1])
+    again = looking(once, f"answer.look_again={between}", "answer.first_look=2", "answer.pool_looks=true").answer(
+        video, question, frames=8
+    )
+    is_sure = max(np.mean(looks[:2], axis=0)) > between
+    assert len(again.frames) == (4 if is_sure else 2)
+
+
+@pytest.mark.slow
 def test_it_answers_as_from_these_frames_at_once_and_both_prompts_count(make, tiny, video, question, tmp_path):
     qa = make(*SETTINGS, ALWAYS)
     qa.index(video)
@@ -107,6 +145,7 @@ def test_where_no_other_frame_is_left_there_is_no_second_look(once, video, quest
     assert (whole.looked_again, len(whole.frames)) == (False, FRAMES_IN_VIDEO)
 
 
+@pytest.mark.slow
 def test_questions_together_are_answered_as_alone_and_a_free_one_is_told(make, video):
     questions = [*ask_about(write_script(SEED, MINUTES), 3), Question("What is seen?")]
     threshold = sorted(max(answer.option_scores) for answer in make(*SETTINGS).answers(video, questions[:3], frames=4))[
@@ -134,6 +173,7 @@ def test_generated_answers_have_no_confidence(make, video, question):
     assert NO_CONFIDENCE in answer.caveats.warnings
 
 
+@pytest.mark.slow
 def test_it_is_shown(once, video, question, tmp_path):
     inspected = once.inspect_video(video)
     for setting, is_again, text in [(ALWAYS, True, "looked again"), (NEVER, False, "sure at the first look")]:
@@ -141,7 +181,7 @@ def test_it_is_shown(once, video, question, tmp_path):
         assert answer_json(answer, ())["looked_again"] is is_again
         assert f"({text}): " in answer_text(answer, ())
         write_page(tmp_path / "a.html", answer, inspected, evidence=())
-        assert f"of a budget of 8, {text})" in (tmp_path / "a.html").read_text()
+        assert stored_answer(tmp_path / "a.html")["looked_again"] is is_again
 
 
 @pytest.mark.parametrize("value", ["0", "1.5", "-1", "much"])
@@ -183,3 +223,13 @@ def test_where_those_are_too_few_it_is_of_all_frames_that_were_not_shown():
 def test_a_full_budget_leaves_nothing():
     assert inputs(2).after(FrameSelection("", (0.0, 5.0))) is None
     assert inputs(64).after(FrameSelection("", tuple(map(float, range(12))))) is None
+
+
+def test_a_wider_selection_fills_the_budget_with_whole_pairs_at_even_distances():
+    first, all_frames = FrameSelection("", (4.0, 5.0)), FrameSelection("", tuple(map(float, range(12))))
+    assert inputs(12).widened(first, all_frames) == all_frames
+    assert inputs(6).widened(first, all_frames).times_seconds == (2, 3, 4, 5, 8, 9)
+    assert inputs(5).widened(first, all_frames).times_seconds == (2, 3, 4, 5, 8)
+    singles = FrameSelection("", (0.0, 2.0, 5.0, 7.0, 8.0, 11.0))
+    assert inputs(3).widened(FrameSelection("", (5.0,)), singles).times_seconds == (2, 5, 8)
+    assert inputs(6).widened(FrameSelection("", (1.0,)), singles).times_seconds == (0, 1, 2, 7, 8, 11)

@@ -790,6 +790,7 @@ def test_weights_of_another_model_are_refused(folder: Path, tmp_path: Path) -> N
         load_model(str(copy))
 
 
+@pytest.mark.slow
 def test_a_tokenizer_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)

@@ -108,7 +108,7 @@ def test_pipelines_that_share_sessions_decode_and_encode_each_pair_once(make, lo
 
 def index_together(pipelines, path):
     """Build the indexes of all pipelines in one reading of the video."""
-    indexers = [qa.indexer for qa in pipelines]
+    indexers = [qa.indexers[0] for qa in pipelines]
     return build_here(pipelines[0].store, indexers, inspect_video(path), CostMeter(pipelines[0].model.counts))
 
 

@@ -311,6 +311,16 @@ def test_the_methods_name_every_setting(run):
         assert key == "folder" or f"{key} " in methods, key
 
 
+def test_names_with_commas_are_told_apart_in_sentences(run):
+    arms = [UNIFORM, {"name": "topk, 5 clips", "method": "topk"}, {"name": "topk, all clips", "method": "topk"}]
+    rows = [
+        row(name, 16, i, is_correct=True) for i in range(12) for name in ("uniform", *(a["name"] for a in arms[1:]))
+    ]
+    report = write_report([run("r", rows, arms, missing=["a, b", "c"])])
+    assert "chosen by uniform; topk, 5 clips; and topk, all clips at 16 frames" in section(report, "Methods")
+    assert "left out 2 missing videos: a, b; c." in report
+
+
 def test_the_methods_name_commit_and_devices(run):
     git = {"commit": "1a2b3c4d5e6f" + "0" * 28, "dirty": True}
     folder = run("r", two_arms(), [UNIFORM, FREERET], git=git, devices=["NVIDIA H200", "cpu"])
@@ -525,6 +535,7 @@ def test_a_run_without_frames_has_a_page(run, tmp_path):
     assert "no frames" in Page(tmp_path / "r.html").text
 
 
+@pytest.mark.slow
 def test_the_same_rows_give_the_same_page(run, tmp_path):
     folder = run("r", two_arms(), [UNIFORM, FREERET])
     for name in ("1.html", "2.html"):

@@ -163,6 +163,7 @@ def test_the_command_knows_rerankers_from_selectors(write):
     assert "no class with a method select(inputs) or rerank(model, requests)" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_example_of_the_docs_keeps_the_contract(tiny, write):
     (example,) = [part for part in PLUGINS_PAGE.read_text().split("```python\n") if "def rerank(" in part]
     path = write(example.partition("```")[0])

@@ -111,6 +111,7 @@ def test_a_video_can_be_named_or_sent_along(client, url, folder, synthetic_video
             call_json(url, "DELETE", f"/api/videos/{answer['video']['id']}")
 
 
+@pytest.mark.slow
 def test_a_follow_up_knows_the_earlier_turns(client, folder, make):
     first = ask(client, QUESTION).choices[0].message.content
     messages = [

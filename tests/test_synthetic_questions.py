@@ -76,6 +76,7 @@ def test_descriptions_have_no_more_attributes_than_needed(questions):
             assert parsed.attribute not in parsed.description
 
 
+@pytest.mark.slow
 def test_questions_are_distinct_and_belong_to_their_video(by_video):
     for script, pairs in by_video:
         questions = [question for question, _ in pairs]
@@ -83,6 +84,7 @@ def test_questions_are_distinct_and_belong_to_their_video(by_video):
         assert {question.video_id for question in questions} == {script.key}
 
 
+@pytest.mark.slow
 def test_letters_are_balanced_and_all_kinds_occur(questions):
     letters = Counter(question.answer for question, _ in questions)
     assert all(0.2 < letters[letter] / len(questions) < 0.3 for letter in "ABCD"), letters
@@ -98,6 +100,7 @@ def test_letters_are_balanced_and_all_kinds_occur(questions):
     assert len(tags) == 6
 
 
+@pytest.mark.slow
 def test_wordings_vary_and_some_are_held_out(questions):
     wordings = {(parsed.wording_kind, parsed.wording) for _, parsed in questions}
     assert wordings == {(kind, i) for kind, texts in WORDINGS.items() for i in range(len(texts) - 1)}
@@ -108,6 +111,7 @@ def test_wordings_vary_and_some_are_held_out(questions):
     }
 
 
+@pytest.mark.slow
 def test_questions_and_options_alone_do_not_give_the_answer_away(questions):
     """Neither the option that is most often correct in other videos helps, nor how the options are written."""
     half = len(questions) // 2
@@ -145,6 +149,7 @@ def test_too_many_questions_for_a_video_are_refused():
         ask_about(write_script(8, 1), 5000)
 
 
+@pytest.mark.slow
 def test_annotations_have_lvbenchs_layout(by_video):
     for script, pairs in by_video[:5]:
         questions = [question for question, _ in pairs]

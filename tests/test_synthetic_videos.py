@@ -86,7 +86,7 @@ def test_an_interrupted_video_leaves_no_file(tmp_path):
         ({"minutes": float("inf")}, "minutes must be 1 to 1440, got inf"),
         ({"minutes": 1441}, "minutes must be 1 to 1440, got 1441"),
         ({"num_questions": 0}, "questions must be 1 or more, got 0"),
-        ({"num_questions": 3000, "seed": 8}, "room for"),
+        pytest.param({"num_questions": 3000, "seed": 8}, "room for", marks=pytest.mark.slow),
         ({"seed": -1}, "seed must be 0 or more, got -1"),
         ({"variety": Variety((5, 4))}, "take_seconds must be the shortest and the longest in seconds"),
         ({"variety": Variety((float("nan"), 4))}, "take_seconds must be"),

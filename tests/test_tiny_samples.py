@@ -49,6 +49,8 @@ from tiny.generator import SampleGenerator
 from tiny.samples import COLUMNS, ROWS, PromptPart, Sample, single_frame
 from tiny.takes import TakePool, random_takes
 
+pytestmark = pytest.mark.slow
+
 
 class Recorder:
     """Takes the model's place, and records the prompts."""
@@ -209,7 +211,6 @@ def grid_pairs(starts: Sequence[int], num_pairs: Sequence[int], pairs: Sequence[
         ("most", {"most"}),
     ],
 )
-@pytest.mark.slow
 def test_question_samples_are_the_products_prompts(bench, task, kinds):
     checked: Counter[tuple[str, str]] = Counter()
     while checked.total() < 60:

@@ -132,6 +132,7 @@ def test_a_damaged_file_with_a_stream_that_is_none_is_read_as_far_as_it_goes() -
     assert_equal_to_sequential(video, decode_sequentially(video.path), substituted=True)
 
 
+@pytest.mark.slow
 def test_the_stream_marked_as_default_is_read() -> None:
     video = inspect_video(DATA / "multi_video_default2.mkv")
     assert (video.width, video.height, video.duration_seconds) == (320, 240, 6.0)
@@ -273,6 +274,7 @@ def test_a_rate_that_is_not_believed_is_told(tmp_path: Path) -> None:
     assert video.warnings == ("it says that 1000 frames come in a second; 25 a second are assumed",)
 
 
+@pytest.mark.slow
 def test_a_splice_is_closed_and_told(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     path = tmp_path / "spliced.ts"
     path.write_bytes((DATA / "concat_fwd.ts").read_bytes())

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from runs import CONDITIONS, NUM_QUESTIONS, NUM_VIDEOS, copy_of
 from servers import call, call_json, running_server
+from stored_pages import stored_values
 
 from lvqa.cli.main import lvqa_command
 from lvqa.config import Config
@@ -213,7 +214,7 @@ def test_the_page_of_an_answer_is_one_file_and_reads_no_text_as_html(synthetic_v
     html = (tmp_path / "a.html").read_text()
     assert "alert(1)</script>" not in html and html.count("<script") == 2
     assert not re.search(r'(?:src|href)="(?!data:)', html)
-    stored = json.loads(re.search(r"window\.lvqa = (.*);</script>", html)[1])
+    stored = stored_values(tmp_path / "a.html")
     assert stored["answer"]["answers"][0]["answer"]["question"] == EVIL.text
     assert set(stored["pictures"][video.id]) == {"20", "21.5"}
 

@@ -10,7 +10,7 @@ from runs import copy_of
 from servers import call_json, running_server
 
 from lvqa.evaluation import is_correct
-from lvqa.records import Answer, Candidate, Clip, Counts, Question
+from lvqa.records import Answer, Candidate, Caveats, Clip, Counts, Question, QuestionKind
 from lvqa.video import inspect_video
 from lvqa.web import write_bundle, write_page
 
@@ -91,12 +91,12 @@ def cut_off(page):
 
 def assert_accessible(page):
     """No serious finding of axe, the checker."""
-    found = [
+    findings = [
         (violation["id"], [node["html"][:150] for node in violation["nodes"][:3]])
         for violation in Axe().run(page).response["violations"]
         if violation["impact"] in ("serious", "critical")
     ]
-    assert found == []
+    assert findings == []
 
 
 # --- the library -----------------------------------------------------------------------------------------------------
@@ -403,6 +403,23 @@ def test_a_run_that_grows_is_shown_as_it_grows(open_page, tiny, browser, run, tm
 
 
 # --- the page of one answer ------------------------------------------------------------------------------------------
+
+
+def test_a_page_shows_what_the_method_did(open_page, synthetic_video, tmp_path):
+    video = inspect_video(synthetic_video())
+    known = {"text": "blue", "option": None, "option_scores": (), "model": "tiny", "method": "apportion"}
+    known |= {"frames_budget": 8, "frames": (21.0,), "evidence": (), "counts": Counts(), "seconds": {"answer": 1.0}}
+    known |= {"time_read": "0:21", "looked_again": True, "question_kind": QuestionKind((0.2, 0.7, 0.1))}
+    known |= {"caveats": Caveats(("the file is <i>odd</i>",), 0)}
+    write_page(
+        tmp_path / "a.html", Answer(question=Question("What is at 0:21?"), index=None, **known), video, evidence=()
+    )
+    page = open_page((tmp_path / "a.html").as_uri())
+    text = page.locator(".answer-column").inner_text()
+    for line in ("time read from the question: 0:21", "looked again", "the question is about: order (70.0%)"):
+        assert line in text
+    assert "1 frame of a budget of 8" in text and page.locator(".warning").inner_text() == "the file is <i>odd</i>"
+    assert page.locator(".time-read").count() == 1 and "0:21" in page.locator(".key-read").inner_text()
 
 
 def test_a_stored_frame_is_enlarged_by_click_and_by_keyboard(open_page, synthetic_video, tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +26,12 @@ _log = logging.getLogger(__name__)
 
 
 def ask_list(common: CommonOptions, config: Config, path: Path, file: Path, *, as_json: bool) -> None:
-    """Answer the questions of a file one after the other; one that fails is a line, and the others are answered.
+    """Answer the questions of a file in batches; one that fails is a line, and the others are answered.
 
     Ends with exit code 3 if some have failed, and 1 if all have.
     """
     from lvqa.datasets import questions_about
+    from lvqa.provenance import provenance
     from lvqa.records import LvqaError, counted
 
     video = inspect_video(path, config)
@@ -36,30 +39,51 @@ def ask_list(common: CommonOptions, config: Config, path: Path, file: Path, *, a
     _warn_of_rest(listed, file)
     is_any_good = any(not isinstance(item, LvqaError) for item in listed.questions)
     with common.load_pipeline(config) if is_any_good else contextlib.nullcontext() as qa:
-        failed = [item for item in listed.questions if not _ask(qa, config, video, item, as_json=as_json)]
-    if failed:
-        echo_message(f"{len(failed)} of {counted(len(listed.questions), 'question')} failed")
-        click.get_current_context().exit(1 if len(failed) == len(listed.questions) else 3)
+        made_with = {} if qa is None else provenance(config, model_revision=qa.model.revision)
+        about = {"video": video_json(video), **made_with}
+        num_failed = 0
+        for item, result in _results(qa, video, listed.questions):
+            if isinstance(result, LvqaError):
+                _print_error(item, result, as_json=as_json)
+                num_failed += 1
+            else:
+                _print_answer(result, config, about, as_json=as_json)
+                echo_warnings(video.path, result.caveats.warnings)
+    if num_failed:
+        echo_message(f"{num_failed} of {counted(len(listed.questions), 'question')} failed")
+        click.get_current_context().exit(1 if num_failed == len(listed.questions) else 3)
 
 
-def _ask(qa: LongVideoQA | None, config: Config, video: Video, item: Question | LvqaError, *, as_json: bool) -> bool:
-    """Print the answer to a question, or why there is none. Returns whether there is one."""
-    from lvqa.records import LvqaError
+def _results(
+    qa: LongVideoQA | None, video: Video, items: Sequence[Question | LvqaError]
+) -> Iterator[tuple[Question | LvqaError, Answer | LvqaError]]:
+    """Yield each item of a list with its answer, or why there is none, as soon as its batch is answered.
 
-    question = None if isinstance(item, LvqaError) else item
-    try:
-        if isinstance(item, LvqaError):
-            raise item
-        assert qa is not None
-        answer = qa.answer(video, item)
-    except LvqaError as error:
-        if as_json:
-            known = {"id": question and question.id, "question": question and question.text}
-            print_json({**known, "answer": None, "option": None, "error": str(error)})
-        echo_message(f"question {question.id}: {error}" if question else error)
-        return False
-    _print_answer(qa, config, video, answer, as_json=as_json)
-    return True
+    A pipeline is needed where an item is a question.
+    """
+    from lvqa.batches import QUESTIONS_AT_ONCE, answer_batch, even_batches
+    from lvqa.records import Question
+
+    questions = [item for item in items if isinstance(item, Question)]
+    results = (
+        result
+        for batch in even_batches(questions, QUESTIONS_AT_ONCE)
+        if qa is not None
+        for result in answer_batch(partial(qa.answers, video), batch)
+    )
+    for item in items:
+        yield item, (next(results) if isinstance(item, Question) else item)
+
+
+def _print_error(item: Question | LvqaError, error: LvqaError, *, as_json: bool) -> None:
+    """Print why there is no answer."""
+    from lvqa.records import Question
+
+    question = item if isinstance(item, Question) else None
+    if as_json:
+        known = {"id": question and question.id, "question": question and question.text}
+        print_json({**known, "answer": None, "option": None, "error": str(error)})
+    echo_message(f"question {question.id}: {error}" if question else error)
 
 
 def _warn_of_rest(listed: QuestionList, file: Path) -> None:
@@ -72,17 +96,15 @@ def _warn_of_rest(listed: QuestionList, file: Path) -> None:
         _log.warning("%s: not read, since nothing is known by these names: %s", file, named(listed.unread))
 
 
-def _print_answer(qa: LongVideoQA, config: Config, video: Video, answer: Answer, *, as_json: bool) -> None:
-    from lvqa.provenance import provenance
+def _print_answer(answer: Answer, config: Config, about: dict[str, object], *, as_json: bool) -> None:
+    """Print an answer; `about` is what JSON says of the video and of the program."""
     from lvqa.report import is_correct
 
     question, evidence = answer.question, evidence_to_print(answer, config)
     is_scored = bool(question.options) and question.answer is not None
     if as_json:
         scored = {"target": question.answer, "correct": is_correct(answer) if is_scored else None}
-        about = {"video": video_json(video), **provenance(config, model_revision=qa.model.revision), "error": None}
-        print_json({"id": question.id, **answer_json(answer, evidence), **scored, **about})
+        print_json({"id": question.id, **answer_json(answer, evidence), **scored, **about, "error": None})
     else:
         expected = "" if question.answer is None else f"expected  {one_line(question.answer)}\n"
         echo_result(f"{one_line(question.id)}  {one_line(question.text)}\n{expected}{answer_text(answer, evidence)}\n")
-    echo_warnings(video.path, answer.caveats.warnings)

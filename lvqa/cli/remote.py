@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lvqa.client import RemoteVideoQA
     from lvqa.records import Question
 
-INNER_KEYS = ("record", "clips", "history", "event")
+INNER_KEYS = ("record", "clips", "time_spans", "history", "event")
 """What the server sends for clients, and commands do not print."""
 
 

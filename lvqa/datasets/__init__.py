@@ -127,7 +127,20 @@ def _warnings(entries: list[Entry]) -> Iterable[str]:
 def named(items: Sequence[str]) -> str:
     """Return the first items of a list for a message, and how many more there are."""
     more = [f"and {len(items) - MAX_NAMED} more"] if len(items) > MAX_NAMED else []
-    return ", ".join([*items[:MAX_NAMED], *more])
+    return join_names([*items[:MAX_NAMED], *more])
+
+
+def join_names(names: Sequence[str], last: str = "") -> str:
+    """Return names as a list in a sentence, with semicolons where a name has a comma of its own.
+
+    Args:
+        names: The names.
+        last: The word before the last one: "a, b and c" and "a; b, c; and d" with "and", "a, b, c" without.
+    """
+    separator = "; " if any("," in name for name in names) else ", "
+    if not last or len(names) < 2:
+        return separator.join(names)
+    return f"{separator.join(names[:-1])}{separator.replace(',', '')}{last} {names[-1]}"
 
 
 def _video_path(folder: Path, key: str) -> Path:

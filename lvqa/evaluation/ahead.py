@@ -42,6 +42,6 @@ class NextVideo:
         try:
             with qa.open(path) as session:
                 if not qa.store.path_of(session.video.id, qa.spec.to_dict()).exists():
-                    qa.indexer.decode_ahead(session, stop)
+                    qa.indexers[0].decode_ahead(session, stop)
         except Exception as error:
             _log.debug("%s: not decoded ahead: %s", path, error)

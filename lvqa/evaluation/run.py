@@ -15,7 +15,7 @@ from pathlib import Path
 from lvqa.caveats import is_about_question
 from lvqa.components import check_settings
 from lvqa.config import Config, load_yaml
-from lvqa.datasets import Dataset, VideoTask, load_dataset, named
+from lvqa.datasets import Dataset, VideoTask, join_names, load_dataset, named
 from lvqa.evaluation.changes import digests, input_changes
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
 from lvqa.evaluation.judges import check_judge
@@ -158,7 +158,7 @@ def _check_videos(dataset: Dataset, config: RunConfig) -> list[str]:
     if len(missing) == len(dataset.tasks):
         raise LvqaError(f"none of the {len(dataset.tasks)} videos is in {folder}")
     if missing:
-        message = f"{len(missing)} of {len(dataset.tasks)} videos have no file: {', '.join(missing)}"
+        message = f"{len(missing)} of {len(dataset.tasks)} videos have no file: {join_names(missing)}"
         if not config.allow_missing:
             raise LvqaError(f"{message}; get them into {folder}, or go on without: --allow-missing")
         _log.warning("%s; their questions are left out", message)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from lvqa.batches import answer_batch
 from lvqa.components import selector_of
 from lvqa.costs import CostMeter
 from lvqa.evaluation.ahead import NextVideo
 from lvqa.evaluation.rows import Row, RowCounts, RowIndex, ScoredClip
 from lvqa.evaluation.schedule import WorkItem
 from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
-from lvqa.indexing import build_here
+from lvqa.indexing import build_here, join_uses
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import Answer, Candidate, Counts, LvqaError, Question, Video
 from lvqa.workers import is_of_the_place, report_progress
@@ -80,17 +83,15 @@ class Runner:
     def _results(
         self, questions: Sequence[Question], video: Video, arm: Arm, budget: int
     ) -> Sequence[Answer | LvqaError]:
-        """Ask questions together. If that fails, ask each alone: one of them may be at fault, or there are too many."""
+        """Ask questions together. Raises what the machine is to blame for."""
         report_progress()
         qa, selection = self._pipelines[arm.before_selection], arm.config.selection
-        try:
-            return qa.answers(video, questions, frames=max(1, budget), method=arm.method, selection=selection)
-        except (LvqaError, MemoryError, RuntimeError) as error:
-            if len(questions) == 1:
-                if is_of_the_place(error) or not isinstance(error, LvqaError):  # another worker may do better
-                    raise
-                return [error]
-        return [self._results([question], video, arm, budget)[0] for question in questions]
+        answer = partial(qa.answers, video, frames=max(1, budget), method=arm.method, selection=selection)
+        results = answer_batch(answer, questions)
+        for result in results:
+            if isinstance(result, LvqaError) and is_of_the_place(result):  # another worker may do better
+                raise result
+        return results
 
     def _index(self, item: WorkItem, video: Video) -> dict[str, RowIndex]:
         """See to it that the video has the indexes that the arms need.
@@ -100,15 +101,16 @@ class Runner:
         """
         names = {name for lacking in item.lacking for name, _ in lacking}
         searching = [arm for arm in self._arms if arm.name in names and _searches(arm)]
-        indexers = [self._pipelines[arm.before_selection].indexer for arm in searching]
+        of_arms = [self._pipelines[arm.before_selection].indexers for arm in searching]
         meter = CostMeter(self._first.model.counts)
-        uses = build_here(self._first.store, indexers, video, meter, progress=report_progress)
-        return {
-            arm.name: RowIndex(
-                reused=use.reused, counts=_row_counts(use.cost.counts), seconds=round(use.cost.seconds, 4)
-            )
-            for arm, use in zip(searching, uses, strict=True)
-        }
+        indexers = list(itertools.chain.from_iterable(of_arms))
+        uses = iter(build_here(self._first.store, indexers, video, meter, progress=report_progress))
+        indexes = dict[str, RowIndex]()
+        for arm, own in zip(searching, of_arms, strict=True):
+            use = join_uses(list(itertools.islice(uses, len(own))))
+            counts, seconds = _row_counts(use.cost.counts), round(use.cost.seconds, 4)
+            indexes[arm.name] = RowIndex(reused=use.reused, counts=counts, seconds=seconds)
+        return indexes
 
 
 def _searches(arm: Arm) -> bool:

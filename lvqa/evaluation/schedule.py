@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lvqa.batches import even_batches
 from lvqa.datasets import VideoTask
 from lvqa.evaluation.rows import Key
 from lvqa.evaluation.settings import Arm
@@ -181,13 +181,11 @@ def _work_items(
 ) -> deque[WorkItem]:
     """Return the questions on a video in batches, about equally large, but for those that lack nothing."""
     items: deque[WorkItem] = deque()
-    num, num_items = len(task.questions), math.ceil(len(task.questions) / questions_at_once)
-    for i in range(num_items):
-        questions = task.questions[num * i // num_items : num * (i + 1) // num_items]
+    for questions in even_batches(task.questions, questions_at_once):
         lacking = tuple(
             tuple(condition for condition in conditions if (task.video_id, question.id, *condition) not in completed)
             for question in questions
         )
         if any(lacking):
-            items.append(WorkItem(task.video_id, task.path.absolute(), questions, lacking))
+            items.append(WorkItem(task.video_id, task.path.absolute(), tuple(questions), lacking))
     return items

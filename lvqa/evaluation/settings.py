@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from lvqa.batches import QUESTIONS_AT_ONCE
 from lvqa.config import Config, Section, SelectionConfig, flat, load_config, to_dict, with_settings
+from lvqa.datasets import join_names
 from lvqa.protocols import OWN, AnswerFormat, find_format
 from lvqa.records import LvqaError
 from lvqa.validation import (
@@ -169,7 +171,7 @@ class RunConfig(Config):
     """A YAML file with a runtime_env of Ray: what the workers need that the nodes do not have."""
     stall_seconds: PositiveFloat = STALL_SECONDS
     """A worker that gives no sign of progress for so long, and a second for each 125 kB of its video, is replaced."""
-    questions_at_once: PositiveInt = 4
+    questions_at_once: PositiveInt = QUESTIONS_AT_ONCE
     """So many questions about a video are asked together at most; of a run that is killed so many are lost. More share
     more of the work, and need more memory; fewer are spread over many workers more evenly."""
     allow_missing: bool = False
@@ -188,7 +190,7 @@ class RunConfig(Config):
         require(not twice, "the name of an arm", twice[0] if twice else "", "its own (give it a `name`)")
         for baseline in (self.baseline, *(arm.baseline for arm in self.arms)):
             known = baseline is None or baseline in names
-            require(known, "baseline", baseline, f"null or an arm: {', '.join(names)}")
+            require(known, "baseline", baseline, f"null or an arm: {join_names(names)}")
 
 
 @dataclass(frozen=True, slots=True)

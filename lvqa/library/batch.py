@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from lvqa.components import check_settings
 from lvqa.config import Config, load_yaml
 from lvqa.index import Store, default_store
 from lvqa.index_steps import OnPairs, PlanStep, Step, run_step
-from lvqa.indexing import IndexBuilder, Indexed, Progress
+from lvqa.indexing import IndexBuilder, Indexed, Progress, join_uses
 from lvqa.node_check import node_check
 from lvqa.pipeline import LongVideoQA
 from lvqa.workers import Pool, Prepare, report_progress
@@ -77,8 +78,36 @@ def index_videos(
             log_folder=store / "logs",
         )
         execute = _execute_in(stack.enter_context(pool))
-        builder = IndexBuilder(Store(store), execute, rebuild=rebuild, progress=progress)
-        yield from builder.build(paths)
+        num_settings = len(config.video.clip_lengths)
+        report = None if progress is None else _in_videos(progress, num_settings)
+        builder = IndexBuilder(Store(store), execute, num_settings=num_settings, rebuild=rebuild, progress=report)
+        yield from _join_lengths(builder.build(paths), num_settings)
+
+
+def _in_videos(progress: Progress, number: int) -> Progress:
+    """Return what reports the stage "plan" in videos, of which each is planned so many times."""
+
+    def report(stage: str, num_done: int, total: int) -> None:
+        per_video = number if stage == "plan" else 1
+        if num_done % per_video == 0:
+            progress(stage, num_done // per_video, total // per_video)
+
+    return report
+
+
+def _join_lengths(results: Iterable[Indexed], number: int) -> Iterator[Indexed]:
+    """Yield each video once, when it has so many indexes, one for each length of clips, or one of them has failed."""
+    num_seen = Counter[tuple[Path, int]]()  # a path may be given twice
+    groups: dict[tuple[Path, int], list[Indexed]] = {}
+    for indexed in results:
+        num_seen[indexed.path, indexed.setting] += 1
+        group = groups.setdefault((indexed.path, num_seen[indexed.path, indexed.setting]), [])
+        group.append(indexed)
+        if len(group) == number:
+            uses = [one.use for one in group if one.use is not None]
+            failed = next((one for one in group if one.use is None), None)
+            seconds = max(one.seconds for one in group)
+            yield failed or dataclasses.replace(group[0], use=join_uses(uses), seconds=seconds)
 
 
 def _step_seconds(step: Step) -> float:
@@ -101,4 +130,4 @@ def _make_worker(config: Config, prepare: Prepare | None) -> Callable[[Step], An
         prepare()
     # No pair is needed twice, so none is kept in memory.
     qa = LongVideoQA.load(config=dataclasses.replace(config, store=dataclasses.replace(config.store, memory_mib=1)))
-    return partial(run_step, [qa.indexer], on_pairs=report_progress)
+    return partial(run_step, qa.indexers, on_pairs=report_progress)

@@ -14,6 +14,8 @@ from lvqa.records import LvqaError, counted
 
 ANSWERING_SETTINGS = ("model.dtype", "model.max_pixels")
 """What must be equal in runs that are compared, beside the model and the settings of its answers."""
+LOOKING_SETTINGS = ("answer.look_again", "answer.first_look", "answer.next_look", "answer.pool_looks")
+"""The settings of answers that say in which looks the frames are seen, as a method says which frames these are."""
 BASELINE = "uniform"
 """The method of the baseline, if a run does not name an arm as its baseline."""
 
@@ -232,9 +234,7 @@ def _answering(named: NamedRun) -> dict[str, str]:
 
 def _decides_answers(key: str) -> bool:
     """Return whether a setting decides what is answered from given frames, and not which frames these are."""
-    return key in ANSWERING_SETTINGS or (
-        key.startswith("answer.") and key not in ("answer.look_again", "answer.first_look")
-    )
+    return key in ANSWERING_SETTINGS or (key.startswith("answer.") and key not in LOOKING_SETTINGS)
 
 
 def _questions(named: NamedRun) -> dict[tuple[str, str], tuple[object, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from lvqa.datasets import join_names
 from lvqa.evaluation import resolve_arms, settings_of
 from lvqa.evaluation.run_info import RunInfo
 from lvqa.records import counted
@@ -20,9 +21,9 @@ def methods_paragraph(named: NamedRun) -> str:
     num_videos = len({row["video_id"] for row in run.rows})
     num_questions = len({(row["video_id"], row["question_id"]) for row in run.rows})
     budgets = sorted({budget for arm in arms for budget in arm.budgets if budget})
-    frames = f" at {_listed([str(budget) for budget in budgets])} frames" if budgets else ""
-    names = _listed([arm.name for arm in arms])
-    judges = _listed(sorted({row["judge"] for row in run.rows if row["judge"]}))
+    frames = f" at {join_names([str(budget) for budget in budgets], 'and')} frames" if budgets else ""
+    names = join_names([arm.name for arm in arms], "and")
+    judges = join_names(sorted({row["judge"] for row in run.rows if row["judge"]}), "and")
     judged = f"Answers to open questions were judged by {judges}, and are counted apart. " if judges else ""
     return clean(
         f"{named.name}: {named.model} answered {counted(num_questions, 'question')} about "
@@ -40,7 +41,7 @@ def _made_with(about: RunInfo) -> str:
     programs = [f"{name} {versions[name]}" for name in ("lvqa", "torch", "transformers", "av") if name in versions]
     programs[:1] = [f"{program}{commit}" for program in programs[:1]]
     devices = about.get("devices", [])
-    return (", ".join(programs) or "versions unknown") + (f" on {_listed(devices)}" if devices else "")
+    return (", ".join(programs) or "versions unknown") + (f" on {join_names(devices, 'and')}" if devices else "")
 
 
 def settings_lines(named: NamedRun) -> list[str]:
@@ -56,8 +57,3 @@ def settings_lines(named: NamedRun) -> list[str]:
             settings = ", ".join(f"{key} {value}" for key, value in arm.settings.items())
             lines.append(f"arm {arm.name or arm.method or named.run.config.method}: {settings}")
     return [clean(line) for line in lines]
-
-
-def _listed(names: list[str]) -> str:
-    """Return names as in a sentence: "a, b and c"."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lvqa.datasets import join_names
 from lvqa.evaluation import Comparison
 from lvqa.evaluation.intervals import MIN_CLUSTERS
 from lvqa.records import counted
@@ -152,7 +153,7 @@ def _accuracy(runs: Sequence[NamedRun], conditions: Sequence[Condition]) -> Sect
     return Section(
         "Accuracy",
         f"Percent of all questions; a failed answer is counted as wrong. {_INTERVALS}"
-        + (f" Hollow markers: published for {', '.join(models)}, not run here." if comparable else ""),
+        + (f" Hollow markers: published for {join_names(list(models))}, not run here." if comparable else ""),
         [tables.accuracy_table(conditions)],
         plot=lambda format: plots.accuracy_figure(conditions, comparable, format=format),
     )
@@ -257,7 +258,7 @@ def _about(named: NamedRun) -> list[str]:
         verb = "is" if num_missing == 1 else "are"
         lines.append(f"{named.name} is not complete: {counted(num_missing, 'answer')} {verb} still to come.")
     if run.missing:
-        lines.append(f"{named.name} left out {counted(len(run.missing), 'missing video')}: {', '.join(run.missing)}.")
+        lines.append(f"{named.name} left out {counted(len(run.missing), 'missing video')}: {join_names(run.missing)}.")
     if not run.rows:
         lines.append(f"{named.name} has no answers yet.")
     return [clean(line) for line in lines]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from lvqa.datasets import join_names
 from lvqa.evaluation import (
     Comparison,
     Cost,
@@ -165,7 +166,7 @@ def power_text(comparisons: Sequence[tuple[Condition, Comparison]]) -> str:
 def baseline_names(comparisons: Sequence[tuple[Condition, Comparison]]) -> str:
     """Return the names of the baselines: one or two. If there are more, the overview names them."""
     names = dict.fromkeys(condition.baseline_name for condition, _ in comparisons)
-    return " or ".join(names) if len(names) <= 2 else "the arm's baseline"
+    return join_names(list(names), "or") if len(names) <= 2 else "the arm's baseline"
 
 
 def comparison_table(comparisons: Sequence[tuple[Condition, Comparison]]) -> Table:

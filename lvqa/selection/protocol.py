@@ -224,6 +224,22 @@ class SelectorInput:
             features=None if self.features is None else self.features[left],
         )
 
+    def widened(self, first: FrameSelection, wider: FrameSelection) -> FrameSelection:
+        """Return a selection of all frames of the first one, and of the others of the wider one as many as are left.
+
+        Args:
+            first: At most `budget` frames.
+            wider: `budget` frames. Those that fill it are at even distances among its others, in whole pairs.
+        """
+        is_chosen = np.isin(self.times_seconds, first.times_seconds)
+        others = np.flatnonzero(np.isin(self.times_seconds, wider.times_seconds) & ~is_chosen)
+        num_left = self.budget - int(is_chosen.sum())
+        pairs = np.split(others, np.flatnonzero(np.diff(self.pair_ids[others])) + 1)
+        even = evenly_spaced(len(pairs), -(-num_left * len(pairs) // max(1, len(others))))
+        in_turn = [frame for pair in even for frame in pairs[pair].tolist()]
+        added = list(dict.fromkeys([*in_turn, *others.tolist()]))[:num_left]
+        return self.selection([*np.flatnonzero(is_chosen).tolist(), *added])
+
     def find_problem(self, selection: object, *, shows_frames: bool = True) -> str | None:
         """Return what is wrong with what a selector returned for this input.
 

@@ -222,19 +222,23 @@ class _IdleReaders:
     """Open files that wait for the next reading, in this process alone.
 
     A reading that nobody finished ends when garbage collection comes to it: anywhere, also in a thread that is inside
-    of a method of this class. So the lock may be taken again by its thread. And readers in use are kept here, too: else
-    their files would be collected, and so closed, together with the reading.
+    of a method of this class. So what a reading does as it ends waits for nobody, and changes nothing that is being
+    gone through: its reader is put aside, and becomes idle when nobody else is at work here. And readers in use are
+    kept here, too: else their files would be collected, and so closed, together with the reading.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._readers: deque[FrameReader] = deque()
+        self._returned: deque[FrameReader] = deque()
+        """Readers that are no longer in use, and not yet among the idle ones."""
         self._in_use: set[FrameReader] = set()
 
     def take(self, path: Path, timeline: Timeline) -> FrameReader:
         """Return an idle reader of the video with this very timeline, no longer idle, or a new one."""
         with self._lock:
-            reader = next((idle for idle in tuple(self._readers) if idle.timeline is timeline), None)
+            self._accept_returned()
+            reader = next((idle for idle in self._readers if idle.timeline is timeline), None)
             if reader is not None:
                 self._readers.remove(reader)
         reader = reader or FrameReader(path, timeline)
@@ -251,20 +255,30 @@ class _IdleReaders:
         if not reader.is_own:
             self.discard(reader)
             return
-        with self._lock:
-            self._in_use.discard(reader)
-            self._readers.append(reader)
-            if len(self._readers) > _MAX_IDLE_READERS:
-                self._readers.popleft().close()
+        self._returned.append(reader)
+        self._in_use.discard(reader)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._accept_returned()
+            finally:
+                self._lock.release()
+
+    def _accept_returned(self) -> None:
+        """Make the readers that were returned idle ones; whoever calls this has the lock."""
+        while self._returned:
+            self._readers.append(self._returned.popleft())
+        while len(self._readers) > _MAX_IDLE_READERS:
+            self._readers.popleft().close()
 
     def close(self) -> None:
         """Close all files."""
-        while self._readers:
-            self._readers.popleft().close()
+        for readers in (self._readers, self._returned):
+            while readers:
+                readers.popleft().close()
 
     def close_inherited(self) -> None:
         """Close the files in a process that was forked just now, since it shares their positions with its parent."""
-        self._lock = threading.RLock()  # a thread that is not here any more may hold the old one
+        self._lock = threading.Lock()  # a thread that is not here any more may hold the old one
         self.close()
 
 

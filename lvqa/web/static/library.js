@@ -21,11 +21,11 @@ class LibraryPage {
     const submit = (work) => (event) => { event.preventDefault(); this.#try(work); };
     replace(root,
       h("form", { class: "row search", role: "search", onsubmit: submit(() => this.#search()) }, this.query, h("button", { class: "primary" }, "Search")),
-      this.hits,
+      this.status, this.hits,
       h("div", { class: "row add" },
         h("button", { type: "button", onclick: () => this.file.click() }, "Upload videos"), this.file, h("span", { class: "small" }, "or drop them here, or"),
         h("form", { class: "row", onsubmit: submit(() => this.#addPath()) }, this.path, h("button", {}, "Add by path"))),
-      this.status, this.list, this.failures);
+      this.list, this.failures);
     root.addEventListener("dragover", (event) => { event.preventDefault(); root.classList.add("dropping"); });
     root.addEventListener("dragleave", () => root.classList.remove("dropping"));
     root.addEventListener("drop", (event) => {

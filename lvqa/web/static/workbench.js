@@ -95,7 +95,7 @@ class Workbench {
       h("button", { type: "button", onclick: () => this.#show(number) }, turn.question),
       turn.entries[0] ? h("p", {}, answerLine(turn.entries[0].answer)) : null)));
     this.fresh.hidden = this.#turns.length === 0;
-    this.button.textContent = this.#turns.length ? "Ask on" : "Ask";
+    this.button.textContent = this.#turns.length ? "Ask a follow-up" : "Ask";
   }
 
   #clear() {
