@@ -1,9 +1,12 @@
 """The model in processes on Ray Serve: as many clients are answered as by one process, and none loses its question."""
 
+import asyncio
+import functools
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,11 @@ from servers import ask_from_clients, call, call_json, check_answers, events_of,
 
 from lvqa.cli.main import lvqa_command
 from lvqa.client import RemoteVideoQA
+from lvqa.config import load_config
+from lvqa.pipeline import LongVideoQA
+from lvqa.server.errors import ApiError
+from lvqa.server.jobs import Job
+from lvqa.server.settings import ServerSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray Serve
 
@@ -27,11 +35,62 @@ def replica_pids() -> list[int]:
     return [pid for pid, command in descendants(os.getpid()).items() if "Replica" in command.split(".")[0]]
 
 
-def busiest() -> int:
-    """Return the replica that has computed longest: the one that has the video."""
-    return max(
-        replica_pids(), key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
-    )
+def ticks() -> dict[int, int]:
+    """Return how long each replica has computed."""
+    return {pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11]) for pid in replica_pids()}
+
+
+@pytest.fixture
+def replicas(tmp_path):
+    """Start two replicas without a server."""
+    from lvqa.server.replicas import Replicas
+
+    config = load_config(None, ("model.name=tiny", f"store.folder={tmp_path / 'store'}"))
+    replicas = Replicas(ServerSettings(config=config, workers=2))
+    try:
+        replicas.start()
+        yield replicas
+    finally:
+        replicas.close()
+
+
+def run(replicas, work, video_id: str | None = None) -> dict:
+    """Have a replica do something as the server does, and return its result."""
+
+    async def submit() -> dict:
+        return await asyncio.to_thread(replicas.run, "ask", work, Job("ask", video_id, 0), video_id)
+
+    return asyncio.run(submit())
+
+
+@needs_serve
+@pytest.mark.slow
+def test_a_video_stays_with_its_replica_and_a_request_is_sent_once_more_when_that_dies(replicas, tmp_path):
+    def where(_: LongVideoQA) -> dict:
+        return {"pid": os.getpid()}
+
+    places = {}
+    for video_id in ("a", "b", "c", "d"):
+        places[video_id] = run(replicas, where, video_id)["pid"]
+        time.sleep(2)  # until Serve knows who has it
+    assert len(set(places.values())) == 2
+    assert all(run(replicas, where, video_id)["pid"] == pid for _ in range(5) for video_id, pid in places.items())
+
+    tries = tmp_path / "tries"
+
+    def die(_: LongVideoQA, times: int) -> dict:
+        with tries.open("a") as file:
+            file.write("x")
+        if len(tries.read_text()) <= times:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"pid": os.getpid()}
+
+    assert run(replicas, functools.partial(die, times=1))["pid"] in replica_pids()
+    assert tries.read_text() == "xx"
+    tries.unlink()
+    with pytest.raises(ApiError, match="two workers were lost with this request"):
+        run(replicas, functools.partial(die, times=9))
+    assert tries.read_text() == "xx"
 
 
 @needs_serve
@@ -42,7 +101,8 @@ def test_no_question_is_lost_with_a_replica(tiny, make, tmp_path, synthetic_vide
 
     def kill_one(num_answers: int) -> None:
         if num_answers >= 10 and not killed:
-            killed.append(busiest())
+            times = ticks()
+            killed.append(max(times, key=times.__getitem__))
             os.kill(killed[0], signal.SIGKILL)
 
     with running_server(tiny, tmp_path / "other", folder, workers=2) as url:
