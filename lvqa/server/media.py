@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Literal, TypeVar
 
@@ -123,10 +123,20 @@ async def frames(
         seconds = sorted({float(time) for time in times.split(",")})
     except ValueError:
         raise ApiError(400, f"times: numbers with commas between them, got {shorten(times)}") from None
-    if len(seconds) > MAX_FRAMES or not all(0 <= time < video.duration_seconds for time in seconds):
-        raise ApiError(400, f"times: up to {MAX_FRAMES}, from 0 to before {video.duration_seconds:g}")
+    check_times(video, seconds, "times")
     content = await state.media.work(lambda: _archive(video, seconds))
     return Response(content, media_type="application/zip", headers={"cache-control": KEPT_SECONDS})
+
+
+def check_times(video: Video, seconds: Sequence[float], field: str) -> None:
+    """Raise ApiError, which names the field, unless these are times of a video, and not too many."""
+    if len(seconds) > MAX_FRAMES or not all(0 <= time < video.duration_seconds for time in seconds):
+        raise ApiError(400, f"{field}: up to {MAX_FRAMES} times, from 0 to before {video.duration_seconds:g} s")
+
+
+def file_name(name: str) -> str:
+    """Return a name of a file as a header may have it."""
+    return name.encode("ascii", "replace").decode().replace('"', "_")
 
 
 def _archive(video: Video, seconds: list[float]) -> bytes:
@@ -153,7 +163,7 @@ async def clip(
     content = await state.media.cut(
         (video.id, start, end, height), lambda: clip_bytes(video, start, end, max_height=height)
     )
-    name = f"{video.path.stem}-{start:g}-{end:g}.mp4".encode("ascii", "replace").decode().replace('"', "_")
+    name = file_name(f"{video.path.stem}-{start:g}-{end:g}.mp4")
     headers = {"cache-control": KEPT_SECONDS, "content-disposition": f'inline; filename="{name}"'}
     return Response(content, media_type="video/mp4", headers=headers)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+import itertools
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -13,7 +13,8 @@ from starlette.staticfiles import StaticFiles
 from lvqa.records import shorten
 from lvqa.report.answers import clock
 from lvqa.server.errors import ApiError
-from lvqa.server.schemas import MAX_FRAMES, Body, Reference
+from lvqa.server.media import check_times, file_name
+from lvqa.server.schemas import Body, Reference
 from lvqa.server.state import state_of
 from lvqa.web import STATIC, answer_page, page
 from lvqa.web.pages import MAX_FRAME_HEIGHT, pictures_of
@@ -84,23 +85,25 @@ async def one_file(request: Request, body: PageRequest) -> Response:
     state = state_of(request)
     video = await state.in_files(lambda registry: registry.get(body.video))
     answers = [entry.model_dump() for entry in body.answers]
-    times = [seconds for entry in answers for seconds in _times(entry["answer"], video.duration_seconds)]
-    pictures = await state.media.work(lambda: pictures_of(video, times, max_height=MAX_FRAME_HEIGHT))
+    times_of_answers = [_times(entry["answer"]) for entry in answers]
+    for times in times_of_answers:  # each answer may have that many
+        check_times(video, times, "answers")
+    pictures = await state.media.work(
+        lambda: pictures_of(video, itertools.chain(*times_of_answers), max_height=MAX_FRAME_HEIGHT)
+    )
     about: dict[str, Any] = {"id": video.id, "name": video.path.name, "path": video.path.name}
     about |= {"duration_seconds": video.duration_seconds}
     details = f"{video.path.name} · {clock(video.duration_seconds)} · {video.width}x{video.height}"
-    name = f"{PurePath(video.path.name).stem}.html".encode("ascii", "replace").decode().replace('"', "_")
+    name = file_name(f"{video.path.stem}.html")
     headers = {"content-disposition": f'attachment; filename="{name}"'}
     return Response(answer_page(about, answers, pictures, details=details), media_type="text/html", headers=headers)
 
 
-def _times(answer: dict[str, Any], duration_seconds: float) -> list[float]:
-    """Return the times of an answer's frames; ApiError if it is no answer about this video."""
+def _times(answer: dict[str, Any]) -> list[float]:
+    """Return the times of an answer's frames; ApiError if it is no answer."""
     try:
         times = [float(frame["time_seconds"]) for frame in answer["frames"]]
         str(answer["question"])
     except (KeyError, TypeError, ValueError) as error:
         raise ApiError(400, f"answers: not an answer of POST /api/ask: {shorten(error)}") from None
-    if len(times) > MAX_FRAMES or not all(0 <= seconds < duration_seconds for seconds in times):
-        raise ApiError(400, f"answers: up to {MAX_FRAMES} frames of the video, got {len(times)}")
     return times

@@ -49,15 +49,11 @@ class RunView:
         """Return how many questions have an answer."""
         return len(self._rows)
 
-    def rows_of(self, index: int) -> list[Row]:
-        """Return the rows of a question."""
-        return self._questions[index]
-
     @cached_property
     def _questions(self) -> list[list[Row]]:
         return list(self._rows.values())
 
-    @property
+    @cached_property
     def paths(self) -> dict[str, str]:
         """Content id of each video -> its file, as the rows name them."""
         rows = self.run.rows
@@ -68,10 +64,10 @@ class RunView:
         row = self._questions[index][0]
         return f"{row['video_id']}/{row['question_id']}"
 
-    @property
+    @cached_property
     def keys(self) -> set[str]:
         """What notes call the questions."""
-        return {f"{video_id}/{question_id}" for video_id, question_id in self._rows}
+        return set(map(self.key_of, range(len(self))))
 
     @cached_property
     def summary(self) -> Json:

@@ -21,11 +21,9 @@ export function answerColumn(source, video, { label, answer, row }, onSeek) {
 
 /** The answer, and whether it is right where that is known. */
 function verdict(answer) {
-  if (answer.error) return h("p", { class: "answer wrong" }, `no answer: ${answer.error}`);
-  const text = answer.text ?? answer.answer;
-  const said = answer.option === null ? text || "(an empty answer)" : `${answer.option}. ${text}`;
+  if (answer.error) return h("p", { class: "answer wrong" }, answerLine(answer));
   const known = answer.correct === undefined || answer.correct === null ? null : answer.correct ? "right" : "wrong";
-  return h("p", { class: `answer ${known ?? ""}` }, said, known === null ? null : h("span", { class: "badge" }, known),
+  return h("p", { class: `answer ${known ?? ""}` }, answerLine(answer), known === null ? null : h("span", { class: "badge" }, known),
     known === "wrong" && answer.target ? h("span", { class: "small" }, ` right: ${answer.target}`) : null);
 }
 
@@ -67,9 +65,9 @@ function cost(answer) {
     + `${counted(counts.tokens_prefilled, "token")} prefilled${tokens}. ${stages}.${clips}`);
 }
 
-/** One line for a list: what was answered. */
+/** The answer in one line. */
 export function answerLine(answer) {
   if (answer.error) return `no answer: ${answer.error}`;
-  return answer.option === null ? answer.answer : `${answer.option}. ${answer.answer}`;
+  return answer.option === null ? answer.answer || "(an empty answer)" : `${answer.option}. ${answer.answer}`;
 }
 

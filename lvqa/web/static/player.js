@@ -5,6 +5,7 @@ import { clock } from "./text.js";
 
 const WINDOW_SECONDS = 30; // of a preview that the server makes, one such part at a time
 const STEP_SECONDS = 5;
+const NOT_PLAYED = "The video can't be played here: it is shown frame by frame.";
 
 /** Plays the file; if the browser can't, a preview that the server encodes; without a server, single pictures. */
 export class Player {
@@ -138,7 +139,7 @@ export class Player {
     if (this.screen.getAttribute("src") === null) return;
     const seconds = this.#wanted ?? this.#seconds, isPlaying = this.#end !== null;
     const canPreview = this.#mode === "file" && this.#source.clipUrl(this.#video, 0, 1) !== null;
-    if (!canPreview) return this.#showPictures("The video can't be played here: it is shown frame by frame.");
+    if (!canPreview) return this.#showPictures(NOT_PLAYED);
     this.element.dataset.mode = this.#mode = "preview";
     this.screen.controls = false; // they would tell the preview's time
     this.#loadWindow(seconds, isPlaying);
@@ -151,7 +152,7 @@ export class Player {
     this.note.textContent = "This browser can't play the file: a preview is being made.";
     const response = await fetch(this.#source.clipUrl(video, offset, Math.min(offset + WINDOW_SECONDS, video.duration_seconds)));
     if (video !== this.#video || offset !== this.#offset) return; // another part is wanted by now
-    if (!response.ok) return this.#showPictures("The video can't be played here: it is shown frame by frame.");
+    if (!response.ok) return this.#showPictures(NOT_PLAYED);
     URL.revokeObjectURL(this.screen.src);
     this.screen.src = URL.createObjectURL(await response.blob());
     if (plays) this.#start();
