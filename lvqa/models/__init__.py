@@ -35,6 +35,8 @@ class Model(Protocol):
     """The default limit on a frame's size."""
     rerank_layout: str
     """The layout of reranking prompts that suits the model best, as `rerank.layout` names it."""
+    prompts: str
+    """The wording of retrieval's prompts that suits the model best, as `prompts` names it."""
     answer_mode: str
     """The way to answer multiple choice that suits the model best, as `answer.mode` names it."""
     answer_packing: str

@@ -63,8 +63,7 @@ class Decoder(Exclusive, ABC):
         super().__init__()
         if library.device.type == "cuda":
             gpu.fit(library)
-        self.name = name
-        self.revision = revision
+        self.name, self.revision = name, revision
         self.library = library
         """The library's own model, whose weights these are."""
         self.tokenizer = tokenizer
@@ -72,6 +71,7 @@ class Decoder(Exclusive, ABC):
         self.dim = int(library.config.text_config.hidden_size)
         """The width of the states."""
         self.rerank_layout = str(getattr(library.config, "rerank_layout", "question_first"))
+        self.prompts = str(getattr(library.config, "prompts", "paper"))
         self.answer_mode = str(getattr(library.config, "answer_mode", "logits"))
         self.answer_packing = str(getattr(library.config, "answer_packing", self.default_packing))
         self.is_for_synthetic = getattr(library.config, "synthetic_videos_only", False) is True
