@@ -164,7 +164,7 @@ def _diagnose(
         clips=tuple((clip.start_seconds, clip.end_seconds) for clip in sampled),
         depth=depth,
         words=tuple(_words(model, tokens, query, embedder.wording)),
-        bias=(*_bias_of_words(model), *_bias_of_options(model, tokens, embedder.wording)),
+        bias=(*bias_of_words(model), *_bias_of_options(model, tokens, embedder.wording)),
         framings=tuple(_framings(qa, session, clips, local)),
     )
 
@@ -217,8 +217,11 @@ def _next_word(model: Model, inputs: Sequence[Prompt]) -> np.ndarray:
     return np.exp(log_probs.cpu().numpy().astype(np.float64))
 
 
-def _bias_of_words(model: Model) -> list[Bias]:
-    """Figure 4: the bare instruction, logits averaged over both orders. A pair of one token is left out."""
+def bias_of_words(model: Model) -> list[Bias]:
+    """Return how likely LABELS are without a context (Figure 4): after the bare instruction, in both orders.
+
+    The logits of the two orders are averaged. A pair of labels that begin with the same token is left out.
+    """
     biases = []
     for first, second in LABELS:
         try:

@@ -7,6 +7,7 @@ eighth of the published ones, except that of a head, on which the rotation of po
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -390,6 +391,11 @@ def write_checkpoint(hub: Path, hub_id: str, published: Published, weights: Mapp
     (folder / published.template_file).write_text(json.dumps({"chat_template": template}) if is_json else template)
     write_tokenizer(folder, published)
     write_shards(folder, as_on_hub(published, weights))
+    for path in list(folder.iterdir()):  # the cache keeps a file under its checksum, and links to it
+        blob = repository / "blobs" / hashlib.sha256(path.read_bytes()).hexdigest()
+        blob.parent.mkdir(exist_ok=True)
+        path.replace(blob)
+        path.symlink_to(Path("../../blobs") / blob.name)
     return folder
 
 

@@ -18,7 +18,7 @@ MAX_MODULE_LINES, MAX_FUNCTION_LINES, MAX_MEDIAN_FUNCTION_LINES, MAX_PIPELINE_LI
 
 MODEL_MODULES = {
     *("models", "profiling", "embedding", "rerank", "answering", "direct", "pipeline", "retrieval", "session"),
-    "visual_tokens",
+    *("checkup", "visual_tokens"),
 }
 
 # library -> the modules that may import it. A library that is not here may be imported anywhere.
@@ -109,6 +109,7 @@ ARROWS = {
     "harness_files": {"datasets", "files", "image", "records", "selection", "video"},
     "lmms": {"batches", "config", "datasets", "image", "models", "pipeline", "protocols", "records", "video"},
     "diagnostics": MODEL | {"pipeline", "rerank", "session"},
+    "checkup": MODEL | {"diagnostics"},
     "report": {"datasets", "evaluation", "files", "image", "diagnostics", "protocols", "records", "video"},
     "profiling": SESSION | {"answering", "rerank", "startup"},
     "synthetic": {"records"},

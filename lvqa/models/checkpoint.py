@@ -95,6 +95,14 @@ def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
     return _checkpoint(model, model, config, commit, is_folder=False)
 
 
+def snapshot_folder(checkpoint: Checkpoint) -> Path:
+    """Return the folder of a checkpoint's files on this machine, where a model was loaded from."""
+    if checkpoint.is_folder:
+        return Path(checkpoint.source)
+    path = hf_hub_download(checkpoint.source, "config.json", revision=checkpoint.revision, local_files_only=True)
+    return Path(path).parent
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     """Return the config.json of a folder, or raise LvqaError if it is no JSON object."""
     try:

@@ -49,6 +49,8 @@ class Decoder(Exclusive, ABC):
     """This token stands in the sequence where an audio token goes; None: the model does not hear."""
     delimiters: ClassVar[tuple[SpecialToken, ...]]
     """The other special tokens that clips are laid out with."""
+    video_in_template: ClassVar[str]
+    """How the chat template of the family shows a video."""
     library_class: ClassVar[Any] = AutoModelForImageTextToText
     """The library's class that loads the weights."""
     text_after_clip: ClassVar[str] = ""
@@ -100,14 +102,8 @@ class Decoder(Exclusive, ABC):
         max_batch_tokens: int | None = None,
     ) -> Self:
         """Load a model of this family; `lvqa.models.load_model` describes the arguments and the errors."""
-        loaded = load_pretrained(
-            name,
-            revision=revision,
-            model_type=cls.model_type,
-            library_class=cls.library_class,
-            device=device,
-            dtype=dtype,
-        )
+        family: dict[str, Any] = {"model_type": cls.model_type, "library_class": cls.library_class}
+        loaded = load_pretrained(name, revision=revision, device=device, dtype=dtype, **family)
         return cls(
             loaded.model, loaded.tokenizer, name=name, revision=loaded.revision, max_batch_tokens=max_batch_tokens
         )
