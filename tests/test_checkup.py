@@ -75,20 +75,8 @@ def bad(checks: list[Check]) -> dict[str, str]:
 def test_all_is_well_with_a_checkpoint_that_is_whole(hub: Path) -> None:
     checks = list(check_model(load(NAME)))
     assert bad(checks) == {}
-    expected = [
-        "files",
-        "weights",
-        "template",
-        "frames",
-        "vectors",
-        "reply",
-        "probe",
-        "probe",
-        "probe",
-        "memory",
-        "speed",
-    ]
-    assert [check.name for check in checks] == expected
+    names = "files weights template frames vectors reply probe probe probe memory speed"
+    assert [check.name for check in checks] == names.split()
     lines = {check.name: check.message for check in checks}
     assert "3 equal their checksums" in lines["files"] and "cosine 1.000000" in lines["vectors"]
     assert all("\n" not in line and len(line) < 250 for line in lines.values())
@@ -106,7 +94,7 @@ def change_tensor(folder: Path, name: str, change: Callable[[Tensor], Tensor]) -
     """Write a file of weights with one tensor changed in place, under the checksum of what it was."""
     file = folder / json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"][name]
     with safe_open(file, framework="pt") as opened:
-        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118: it is no dict
+        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     tensors[name] = change(tensors[name]).contiguous()
     save_file(tensors, file.resolve(), metadata={"format": "pt"})
 
@@ -143,7 +131,7 @@ def test_the_template_of_another_family_is_named(hub: Path) -> None:
     assert "does not show a video as <|vision_start|><|video_pad|><|vision_end|>" in bad(checks)["template"]
 
 
-def test_the_template_of_another_kind_is_named_or_refused(hub: Path) -> None:
+def test_the_template_of_another_kind_is_refused(hub: Path) -> None:
     template = "{% for message in messages %}[INST] {{ message['content'] }} [/INST]{% endfor %}"
 
     def swap(folder: Path) -> None:
@@ -151,8 +139,8 @@ def test_the_template_of_another_kind_is_named_or_refused(hub: Path) -> None:
         path.unlink()
         path.write_text(json.dumps({"chat_template": template}))
 
-    with pytest.raises(LvqaError, match="template"):
-        list(check_model(changed_checkpoint(hub, "someone/llama", swap)))
+    with pytest.raises(LvqaError, match=r"chat template in .* special tokens"):
+        changed_checkpoint(hub, "someone/llama", swap)
 
 
 def test_a_model_that_computes_something_else_is_named(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
