@@ -192,6 +192,8 @@ def load_model(
     from lvqa.models.checkpoint import find_checkpoint
 
     checkpoint = find_checkpoint(name, revision)
+    if checkpoint.made_of is not None:
+        raise LvqaError(f"model {name!r} is the embedder of {checkpoint.made_of}, and can't answer; give that model")
     family = checkpoint.model_type
     if family not in MODELS:
         lacking = NEEDED.get(family) or (RUNS_CODE if checkpoint.has_code else None)
