@@ -7,6 +7,8 @@ eighth of the published ones, except that of a head, on which the rotation of po
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -271,6 +273,7 @@ def qwen2_5_omni() -> Published:
     text = {key: base[key] for key in FLAT if key not in ("torch_dtype", "bos_token_id", "eos_token_id")}
     text |= {key: base[key] for key in ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")}
     text |= {"model_type": "qwen2_5_omni_text", "num_hidden_layers": 2, "num_key_value_heads": 2}
+    text |= {"rope_scaling": {"mrope_section": [16, 24, 24], "rope_type": "default", "type": "default"}}
     audio = {"model_type": "qwen2_5_omni_audio_encoder", "d_model": 160, "encoder_attention_heads": 2}
     audio |= {"encoder_ffn_dim": 640, "encoder_layers": 1, "num_mel_bins": 128, "n_window": 100, "output_dim": 512}
     vision = {**base["vision_config"], "model_type": "qwen2_5_omni_vision_encoder"}
@@ -341,7 +344,7 @@ def write_tokenizer(folder: Path, published: Published) -> None:
 
 def random_weights(published: Published) -> dict[str, Tensor]:
     """Return tensors for a checkpoint, by the library's names."""
-    config = AutoConfig.for_model(published.config["model_type"]).from_dict(dict(published.config))
+    config = AutoConfig.for_model(published.config["model_type"]).from_dict(copy.deepcopy(dict(published.config)))
     config, class_ = getattr(config, "thinker_config", config), published.library_class
     with torch.device("meta"):
         empty = class_.from_config(config) if class_ is AutoModelForImageTextToText else class_(config)
@@ -390,6 +393,11 @@ def write_checkpoint(hub: Path, hub_id: str, published: Published, weights: Mapp
     (folder / published.template_file).write_text(json.dumps({"chat_template": template}) if is_json else template)
     write_tokenizer(folder, published)
     write_shards(folder, as_on_hub(published, weights))
+    for path in list(folder.iterdir()):  # the cache keeps a file under its checksum, and links to it
+        blob = repository / "blobs" / hashlib.sha256(path.read_bytes()).hexdigest()
+        blob.parent.mkdir(exist_ok=True)
+        path.replace(blob)
+        path.symlink_to(Path("../../blobs") / blob.name)
     return folder
 
 

@@ -18,7 +18,7 @@ MAX_MODULE_LINES, MAX_FUNCTION_LINES, MAX_MEDIAN_FUNCTION_LINES, MAX_PIPELINE_LI
 
 MODEL_MODULES = {
     *("models", "profiling", "embedding", "rerank", "answering", "direct", "pipeline", "retrieval", "session"),
-    "visual_tokens",
+    *("checkup", "visual_tokens"),
 }
 
 # library -> the modules that may import it. A library that is not here may be imported anywhere.
@@ -80,7 +80,10 @@ ARROWS = {
     "answering": SESSION | {"letters", "protocols"},
     "letters": {"records"},
     "temporal": {"records"},
-    "retrieval": SESSION | {"rerank", "selection", "temporal"},
+    "opening": SESSION,
+    "items": SESSION | {"audio", "image"},
+    "retriever": SESSION | {"components", "items", "opening", "rerank"},
+    "retrieval": SESSION | {"rerank", "retriever", "selection", "temporal"},
     "gate": SESSION,
     "looking": SESSION | {"answering", "caveats", "selection"},
     "provenance": {"config"},
@@ -88,11 +91,11 @@ ARROWS = {
     "index_steps": SESSION,
     "node_check": {"provenance", "records", "video", "workers"},
     "indexing": SESSION | {"caveats", "index_steps"},
-    "components": {"config", "plugins", "records", "rerank", "selection", "validation", "video"},
+    "components": {"config", "models", "plugins", "records", "rerank", "selection", "validation", "video"},
     "pipeline": {
         *SESSION,
-        *("answering", "caveats", "client", "components", "gate", "index_steps", "indexing", "looking", "platforms"),
-        *("protocols", "retrieval", "selection"),
+        *("answering", "caveats", "client", "components", "gate", "index_steps", "indexing", "looking", "opening"),
+        *("platforms", "protocols", "retrieval", "retriever", "selection"),
     },
     "library": {
         *("caveats", "components", "config", "index", "index_steps", "indexing", "node_check", "pipeline", "records"),
@@ -106,6 +109,7 @@ ARROWS = {
     "harness_files": {"datasets", "files", "image", "records", "selection", "video"},
     "lmms": {"batches", "config", "datasets", "image", "models", "pipeline", "protocols", "records", "video"},
     "diagnostics": MODEL | {"pipeline", "rerank", "session"},
+    "checkup": MODEL | {"diagnostics"},
     "report": {"datasets", "evaluation", "files", "image", "diagnostics", "protocols", "records", "video"},
     "profiling": SESSION | {"answering", "rerank", "startup"},
     "synthetic": {"records"},
@@ -114,11 +118,11 @@ ARROWS = {
     "output": {"config", "library", "records"},
     "web": {"evaluation", "files", "image", "output", "records", "report", "temporal", "validation", "video"},
     "server": {
-        *("components", "concurrency", "config", "direct", "evaluation", "image", "index", "letters", "library"),
-        *("output", "pipeline", "provenance", "records", "report", "selection", "validation", "video", "web"),
-        "workers",
+        *("components", "concurrency", "config", "direct", "evaluation", "image", "index", "items", "letters"),
+        *("library", "output", "pipeline", "prompts", "provenance", "records", "report", "retriever", "selection"),
+        *("validation", "video", "web", "workers"),
     },
-    "lvqa": {"pipeline", "records"},
+    "lvqa": {"items", "pipeline", "prompts", "records", "retriever"},
 }
 # The command line may import every module; nothing may import it.
 ARROWS["cli"] = set(ARROWS)

@@ -76,7 +76,7 @@ def ask(
     report: Path | None,
     server: str | None,
 ) -> None:
-    """Answer QUESTION about VIDEO or the library, with the evidence.
+    """Answer QUESTION about VIDEO or the library, and show why.
 
     The evidence is when the answer is seen, with what confidence, and in which frames. With --questions, all questions
     of a file are answered.

@@ -39,7 +39,7 @@ def search(
     as_json: bool,
     server: str | None,
 ) -> None:
-    """Find the moments of VIDEO or the library that match QUERY.
+    """Find moments of VIDEO or the library that match QUERY.
 
     The best by embedding are reranked: the model looks at them again, next to the query.
     """
