@@ -114,7 +114,7 @@ class Retriever:
         """Embed items, in batches; a vector does not depend on the other items.
 
         Args:
-            items: Texts and `Item`s.
+            items: Texts, or values of `Item`.
             side: Which noun of the task a prompt calls them by: "query" for what is searched with, "candidate" for what
                 is searched.
 
@@ -137,8 +137,8 @@ class Retriever:
 
         Args:
             query: A text or an `Item`.
-            items: Texts and `Item`s, the likeliest first where that is known. Those beyond what the reranker judges
-                (RetLLM's `top`) stay in this order, after the others.
+            items: Texts, or values of `Item`, the likeliest first where that is known. Those beyond what the reranker
+                judges (RetLLM's `top`) stay in this order, after the others.
 
         Returns:
             A match for each item, best first; one that was not judged has no rerank score.
@@ -158,7 +158,7 @@ class Retriever:
 
         Args:
             query: A text or an `Item`.
-            items: Texts and `Item`s.
+            items: Texts, or values of `Item`.
             pool: How many are reranked, 0 for none; None: as `rerank.pool` says, 50 by default.
             vectors: (items, dim), what `embed` returned for the items, if it was called before.
 
@@ -168,14 +168,14 @@ class Retriever:
         """
         require(pool is None or (type(pool) is int and pool >= 0), "pool", pool, "a whole number, 0 or more, or null")
         wanted, listed = as_item(query), item_list(items)
+        query_vectors = self.embed([wanted], side="query")  # first: what can't be searched for is refused at once
         vectors = self.embed(listed) if vectors is None else np.asarray(vectors, np.float32)
         if vectors.shape != (len(listed), self.model.dim):
             expected = (len(listed), self.model.dim)
             raise LvqaError(f"vectors must be {expected}, one for each item, got {vectors.shape}")
         if not listed:
             return []
-        (vector,) = self.embed([wanted], side="query")
-        scores = (centred_rows(vectors) if self.config.embedding.centre else vectors) @ vector
+        scores = (centred_rows(vectors) if self.config.embedding.centre else vectors) @ query_vectors[0]
         ranked = [(int(i), float(scores[i])) for i in np.argsort(-scores, kind="stable")]
         num_judged = self.config.rerank.pool if pool is None else pool
         if num_judged == 0:
