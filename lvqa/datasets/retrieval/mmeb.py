@@ -48,7 +48,10 @@ IMAGE_TO_IMAGE, GROUNDING = Kind("retrieval", "both"), Kind("grounding", "both")
 
 SETS: dict[str, tuple[Kind, Nouns]] = {
     "ImageNet-1K": (CLASSIFICATION, Nouns(query="image", candidate="object category")),
-    "N24News": (CLASSIFICATION, Nouns(query="image and news", candidate="topic")),
+    "N24News": (
+        CLASSIFICATION,
+        Nouns(query="image and news", candidate="sentence", query_topic="news", relation=("news", "topic")),
+    ),
     "HatefulMemes": (CLASSIFICATION, Nouns(query="meme", candidate="answer whether it is hateful")),
     "VOC2007": (CLASSIFICATION, Nouns(query="image", candidate="object category")),
     "SUN397": (CLASSIFICATION, Nouns(query="image", candidate="scene category")),
@@ -84,7 +87,8 @@ SETS: dict[str, tuple[Kind, Nouns]] = {
     "RefCOCO-Matching": (GROUNDING, Nouns(query="image and phrase", candidate="image and phrase")),
     "Visual7W-Pointing": (GROUNDING, Nouns(query="image and question", candidate="image")),
 }
-"""Set -> what it is, and what the prompts call its two sides. The nouns are ours: FreeRet prints those of N24News."""
+"""Set -> what it is, and what the prompts call its two sides. FreeRet prints the nouns of N24News
+(Figure 3); the others are ours."""
 
 
 class MMEB:

@@ -64,10 +64,14 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nouns:
-    """What the prompts call the two sides of a task."""
+    """What the prompts call the two sides of a task; see `lvqa.prompts.RetrievalTask`."""
 
     query: str
     candidate: str
+    query_topic: str | None = None
+    """Whose topic a query's vector favours; None: the whole query's."""
+    relation: tuple[str, str] | None = None
+    """The two things of which the first constraint asks if they are related; None: the two sides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
