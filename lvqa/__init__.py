@@ -14,23 +14,39 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.2.0"
 """The version, in this one place."""
-__all__ = ["Answer", "LongVideoQA", "LvqaError", "Question", "__version__"]
+__all__ = [
+    "Answer",
+    "Item",
+    "LongVideoQA",
+    "LvqaError",
+    "Match",
+    "Question",
+    "RetrievalTask",
+    "Retriever",
+    "__version__",
+]
 
 if TYPE_CHECKING:
+    from lvqa.items import Item
     from lvqa.pipeline import LongVideoQA
+    from lvqa.prompts import RetrievalTask
     from lvqa.records import Answer, LvqaError, Question
+    from lvqa.retriever import Match, Retriever
+
+_MODULES = {
+    **{name: "records" for name in ("Answer", "LvqaError", "Question")},
+    **{"Item": "items", "LongVideoQA": "pipeline", "RetrievalTask": "prompts"},
+    **{"Match": "retriever", "Retriever": "retriever"},
+}
+"""A name of the package -> the module that it is in."""
 
 
 def __getattr__(name: str) -> Any:
     # Modules are imported when their names are used: `import lvqa` loads neither torch nor numpy.
-    if name == "LongVideoQA":
-        from lvqa.pipeline import LongVideoQA
+    if name in _MODULES:
+        import importlib
 
-        return LongVideoQA
-    if name in __all__:
-        import lvqa.records
-
-        return getattr(lvqa.records, name)
+        return getattr(importlib.import_module(f"lvqa.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'lvqa' has no attribute {name!r}")
 
 

@@ -1,17 +1,29 @@
-"""From settings to the components of a pipeline: the selector and the reranker that they name, with their options."""
+"""From settings to the components of a pipeline: the model, the selector and the reranker that they name."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import os
+from collections.abc import Sequence
 
-from lvqa.config import Config, VideoConfig
+from lvqa.config import Config, VideoConfig, with_overrides
+from lvqa.models import Model, load_model
 from lvqa.records import LvqaError
 from lvqa.rerank import RERANKERS, Reranker, make_reranker
 from lvqa.selection import CONTROLS, SELECTORS, Selector, is_selection_file, make_selector
 from lvqa.validation import require_one_of
 from lvqa.video import DECODERS, SAMPLINGS
 
-__all__ = ["CONTROLS", "METHODS", "check_settings", "has_probabilities", "reranker_of", "selector_of"]
+__all__ = [
+    "CONTROLS",
+    "METHODS",
+    "check_settings",
+    "has_probabilities",
+    "load_components",
+    "reranker_of",
+    "selector_of",
+]
 
 METHODS = tuple(SELECTORS)
 """The names of all built-in ways to choose frames."""
@@ -28,6 +40,30 @@ def check_settings(config: Config) -> None:
     _check_clip_lengths(config.video)
     reranker_of(config)
     selector_of(config)
+
+
+def load_components(name: str | None, config: Config | None, overrides: Sequence[str]) -> tuple[Model, Config]:
+    """Load the model that the settings name. Returns it with all settings.
+
+    Args:
+        name: A hub id, a folder, or "tiny"; None: the configuration's.
+        config: All settings; None: the defaults.
+        overrides: Settings as on the command line, "selection.frames=32", that replace those.
+
+    Raises:
+        LvqaError: A setting or a model is not known. Settings are checked before the model is looked for.
+    """
+    # A worker has fewer threads than a process that works alone, and must come to the same bits. Costs no time.
+    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+    config = with_overrides(config or Config(), overrides)
+    if name is not None:
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=name))
+    check_settings(config)
+    settings = config.model
+    model = load_model(settings.name, revision=settings.revision, device=settings.device, dtype=settings.dtype)
+    if settings.compile:
+        model.compile()
+    return model, config
 
 
 def selector_of(config: Config, method: str | None = None) -> Selector:

@@ -139,7 +139,7 @@ def _video_parts(qa: LongVideoQA, video: Video) -> list[Part]:
     selector = selector_of(qa.config, "uniform")
     answerer = Answerer.of(qa.model, qa.config.answer)
     with qa.open(video) as session:  # one at a time: who held one video and waited for another could wait for ever
-        inputs = qa.retriever.selector_input(session, Question(""), None, None, selector, qa.config.selection)
+        inputs = qa.ranker.selector_input(session, Question(""), None, None, selector, qa.config.selection)
         pairs = PACKINGS[answerer.packing](
             map(session.grid.frame_at, selector.select(inputs).times_seconds), session.grid
         )

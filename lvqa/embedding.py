@@ -1,4 +1,4 @@
-"""Turn clips and questions into unit vectors, by FreeRet's controlled prompt (section 3.2 and 3.3 of the paper).
+"""Turn clips, questions and other content into unit vectors, by FreeRet's controlled prompt (section 3.2 and 3.3).
 
 The model is prompted to put the content into one word. The state from which it would say that word is the vector.
 """
@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lvqa import prompts
 from lvqa.models import Model
+from lvqa.prompts import RetrievalTask
 
 if TYPE_CHECKING:
     from lvqa.models.prompt import ClipTokens, Prompt
+
+Content = tuple[str, "Prompt"]
+"""What is embedded: a text, which may be empty, and the media that stand before it."""
 
 CLIPS_AT_ONCE = 16
 """How many clips or questions are embedded in one batch."""
@@ -40,6 +44,12 @@ class Embedder:
     """Whether it has the second one, semantics."""
     noise: bool = True
     """Whether it has the third one, noise."""
+    nouns: RetrievalTask = prompts.VIDEO_RETRIEVAL
+    """What the prompt calls the two sides of retrieval."""
+
+    def for_task(self, nouns: RetrievalTask) -> Embedder:
+        """Return the same embedder with a prompt that has another task's nouns."""
+        return replace(self, nouns=nouns)
 
     def clips(self, model: Model, clips: Iterable[ClipTokens]) -> np.ndarray:
         """Embed clips.
@@ -53,9 +63,13 @@ class Embedder:
         Returns:
             (clips, dim) float32 vectors of unit length.
         """
-        return self._vectors(model, map(self.clip_prompt, clips))
+        return self.candidates(model, (("", (clip,)) for clip in clips))
 
-    def queries(self, model: Model, queries: Iterable[tuple[str, Prompt]]) -> np.ndarray:
+    def candidates(self, model: Model, candidates: Iterable[Content]) -> np.ndarray:
+        """Embed what is searched; a clip is a content without a text. See `queries`."""
+        return self._vectors(model, (self.candidate_prompt(text, media=media) for text, media in candidates))
+
+    def queries(self, model: Model, queries: Iterable[Content]) -> np.ndarray:
         """Embed queries.
 
         Args:
@@ -69,20 +83,39 @@ class Embedder:
 
     def clip_prompt(self, clip: ClipTokens) -> Prompt:
         """Return the prompt that leads to a clip's vector."""
-        return clip, self._instruction(prompts.CLIP)
+        return self.candidate_prompt(media=(clip,))
+
+    def candidate_prompt(self, text: str = "", *, media: Prompt = ()) -> Prompt:
+        """Return the prompt that leads to a candidate's vector."""
+        return _after_content(text, media, self._candidate_instruction())
 
     def query_prompt(self, text: str, *, media: Prompt = ()) -> Prompt:
         """Return the prompt that leads to a query's vector."""
-        return *media, f"{text}\n{self._instruction(prompts.QUERY)}"
+        nouns = self.nouns
+        return _after_content(text, media, self._instruction(nouns.query, nouns.candidate, nouns.query_topic))
 
     def to_dict(self) -> dict[str, object]:
         """Return what tells these vectors from others, for a fingerprint: the switches, and the prompt's own words."""
-        return {**asdict(self), "text": self._instruction(prompts.CLIP)}
+        switches = asdict(self)
+        nouns = switches.pop("nouns")
+        own = {} if self.nouns == prompts.VIDEO_RETRIEVAL else {"nouns": nouns}
+        return {**switches, "text": self._candidate_instruction(), **own}
 
-    def _instruction(self, content: str) -> str:
+    def _candidate_instruction(self) -> str:
+        return self._instruction(self.nouns.candidate, self.nouns.query, self.nouns.candidate_topic)
+
+    def _instruction(self, content: str, other: str, topic: str | None) -> str:
         if self.prompt == "e5v":
             return prompts.embedding_e5v(content)
-        return prompts.embedding(content, task=self.task, semantics=self.semantics, noise=self.noise)
+        return prompts.embedding(
+            content,
+            other=other,
+            topic=topic,
+            relation=self.nouns.relation,
+            task=self.task,
+            semantics=self.semantics,
+            noise=self.noise,
+        )
 
     def _vectors(self, model: Model, inputs: Iterator[Prompt]) -> np.ndarray:
         import torch
@@ -93,3 +126,7 @@ class Embedder:
             # Here and not at the end: how a norm is rounded depends on how many there are.
             vectors.append(states / states.norm(dim=1, keepdim=True))
         return np.asarray(torch.cat(vectors).cpu().numpy(), dtype=np.float32)
+
+
+def _after_content(text: str, media: Prompt, instruction: str) -> Prompt:
+    return *media, f"{text}\n{instruction}" if text else instruction

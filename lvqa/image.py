@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 
-def read_image(path: Path, *, size_of: Callable[[int, int], tuple[int, int]] | None = None) -> np.ndarray:
+def read_image(
+    picture: str | Path | Picture | np.ndarray, *, size_of: Callable[[int, int], tuple[int, int]] | None = None
+) -> np.ndarray:
     """Return a picture's pixels, (height, width, 3) uint8, RGB, upright.
 
     It is scaled as the library's image processors do it (bicubic, transparency dropped).
 
     Args:
-        path: The file.
+        picture: A file, one of Pillow's pictures, or pixels, (height, width, 3) uint8, RGB.
         size_of: Returns the height and width to scale a picture of some height and width to; None keeps its size.
 
     Raises:
@@ -31,12 +33,13 @@ def read_image(path: Path, *, size_of: Callable[[int, int], tuple[int, int]] | N
     """
     from PIL import Image
 
-    picture = _open_upright(path)
-    if max(picture.size) > MAX_ASPECT * min(picture.size):
-        size = f"{picture.height} x {picture.width}"
-        raise LvqaError(f"image {shorten(str(path))} is {size}: one side may be {MAX_ASPECT} times the other at most")
-    height, width = size_of(picture.height, picture.width) if size_of else (picture.height, picture.width)
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+    upright = _upright(picture)
+    if max(upright.size) > MAX_ASPECT * min(upright.size):
+        name = f"image {shorten(str(picture))}" if isinstance(picture, str | Path) else "an image"
+        size = f"{upright.height} x {upright.width}"
+        raise LvqaError(f"{name} is {size}: one side may be {MAX_ASPECT} times the other at most")
+    height, width = size_of(upright.height, upright.width) if size_of else (upright.height, upright.width)
+    return np.asarray(upright.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def save_picture(path: Path, pixels: np.ndarray) -> None:
@@ -67,11 +70,16 @@ def is_picture_file(path: str | Path) -> bool:
     return suffix in Image.registered_extensions() and suffix not in VIDEO_SUFFIXES
 
 
-def is_picture(value: object) -> bool:
-    """Return whether this is one of Pillow's pictures, or the path of a picture's file."""
+def is_pillow_picture(value: object) -> bool:
+    """Return whether this is one of Pillow's pictures."""
     from PIL import Image
 
-    return isinstance(value, Image.Image) or (isinstance(value, str | Path) and is_picture_file(value))
+    return isinstance(value, Image.Image)
+
+
+def is_picture(value: object) -> bool:
+    """Return whether this is one of Pillow's pictures, or the path of a picture's file."""
+    return is_pillow_picture(value) or (isinstance(value, str | Path) and is_picture_file(value))
 
 
 def on_one_canvas(pictures: Sequence[str | Path | Picture]) -> Iterator[np.ndarray]:
@@ -95,14 +103,18 @@ def on_one_canvas(pictures: Sequence[str | Path | Picture]) -> Iterator[np.ndarr
         yield np.asarray(canvas)
 
 
-def _upright(picture: str | Path | Picture) -> Picture:
-    from PIL import ImageOps
+def _upright(picture: str | Path | Picture | np.ndarray) -> Picture:
+    from PIL import Image, ImageOps
 
-    return (
-        _open_upright(Path(picture))
-        if isinstance(picture, str | Path)
-        else ImageOps.exif_transpose(picture).convert("RGB")
-    )
+    if isinstance(picture, str | Path):
+        return _open_upright(Path(picture))
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+            raise LvqaError(
+                f"an image must be (height, width, 3) uint8, got {picture.shape} {picture.dtype}; or give its file"
+            )
+        return Image.fromarray(picture)
+    return ImageOps.exif_transpose(picture).convert("RGB")
 
 
 def _open_upright(path: Path) -> Picture:

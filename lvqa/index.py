@@ -134,17 +134,17 @@ class ClipIndex:
         return [Candidate(self.clips[neighbours[i]], embed_score=float(scores[i])) for i in order]
 
     def centred(self) -> Self:
-        """Return the same index, searched without what all its clips share: less the mean vector, at unit length again.
+        """Return the same index, searched without what all its clips share: see `centred_rows`."""
+        return dataclasses.replace(self, vectors=centred_rows(self.vectors))
 
-        A clip that is the mean itself, as the only clip of a video is, scores 0. What is stored stays as it was.
-        """
-        rows = self.vectors.astype(np.float64)
-        rows -= rows.mean(axis=0)
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        # float32 vectors differ from their mean by rounding alone, up to here.
-        apart = lengths > 1e-6
-        vectors = np.where(apart, rows / np.where(apart, lengths, 1), 0).astype(np.float32)
-        return dataclasses.replace(self, vectors=vectors)
+
+def centred_rows(vectors: np.ndarray) -> np.ndarray:
+    """Return (n, dim) vectors less their mean, at unit length again; zeros for one that equals it."""
+    rows = vectors.astype(np.float64)
+    rows -= rows.mean(axis=0)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    apart = lengths > 1e-6  # float32 vectors differ from their mean by rounding alone, up to here
+    return np.where(apart, rows / np.where(apart, lengths, 1), 0).astype(np.float32)
 
 
 def default_store() -> Path:

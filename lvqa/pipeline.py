@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -13,23 +12,23 @@ from typing import Any
 from lvqa.answering import Answerer
 from lvqa.caveats import find_caveats
 from lvqa.client import connect
-from lvqa.components import check_settings, has_probabilities, reranker_of, selector_of
-from lvqa.config import Config, SelectionConfig, load_config
+from lvqa.components import check_settings, has_probabilities, load_components, selector_of
+from lvqa.config import Config, SelectionConfig
 from lvqa.costs import CostMeter, split_cost
 from lvqa.gate import ask_kinds
-from lvqa.index import Store
 from lvqa.index_steps import VideoIndexer
 from lvqa.indexing import Progress, build_here, join_uses
 from lvqa.looking import Looker
-from lvqa.models import Model, load_model
+from lvqa.models import Model
+from lvqa.opening import VideoOpener
 from lvqa.platforms import require_unix
 from lvqa.protocols import AnswerFormat
 from lvqa.records import Answer, Candidate, IndexUse, Question, QuestionKind, Ranking, SearchResult, Video
-from lvqa.retrieval import Retriever
+from lvqa.retrieval import ClipRanker
+from lvqa.retriever import Retriever
 from lvqa.selection import Selector
 from lvqa.session import IndexSpec, SessionCache, VideoSession
 from lvqa.validation import check_count, check_question, option_texts
-from lvqa.video import inspect_video, store_metadata
 
 require_unix()
 
@@ -68,13 +67,14 @@ class LongVideoQA:
         """
         check_settings(config)
         self.model, self.config = model, config
-        self.store = Store(config.store.folder)
+        self.videos = VideoOpener(model, config, sessions)
+        self.store = self.videos.store
         self.progress, self._on_selected = progress or (lambda *_: None), on_selected
-        self._sessions = sessions or SessionCache(config.store.memory_mib << 20)
         specs = IndexSpec.of(model, config)
         self.spec = specs[0]
         self.indexers = [VideoIndexer(model, spec, config.video, self.open) for spec in specs]
-        self.retriever = Retriever(model, reranker_of(config, layout=model.rerank_layout), config, specs)
+        self.retriever = Retriever(model, config, videos=self.videos)
+        self.ranker = ClipRanker(self.retriever, specs)
         self._find_caveats = partial(find_caveats, model, has_probabilities=has_probabilities(config))
         self._answer_format = answer_format
         answerer = Answerer.of(model, config.answer, answer_format)
@@ -102,16 +102,7 @@ class LongVideoQA:
         Raises:
             LvqaError: A setting or a model is not known. Settings are checked before the model is looked for.
         """
-        # A worker has fewer threads than a process that works alone, and must come to the same bits. Costs no time.
-        os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
-        config = config or load_config(None, overrides)
-        if model is not None:
-            config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
-        check_settings(config)
-        settings = config.model
-        loaded = load_model(settings.name, revision=settings.revision, device=settings.device, dtype=settings.dtype)
-        if settings.compile:
-            loaded.compile()
+        loaded, config = load_components(model, config, overrides)
         return cls(loaded, config, progress=progress, answer_format=answer_format)
 
     def with_config(self, config: Config, **others: Any) -> LongVideoQA:
@@ -120,7 +111,7 @@ class LongVideoQA:
         Where the two see a video alike, they share its session: many settings can be compared on one video, and each of
         its frame pairs is decoded and encoded once.
         """
-        own: dict[str, Any] = {"progress": self.progress, "sessions": self._sessions}
+        own: dict[str, Any] = {"progress": self.progress, "sessions": self.videos.sessions}
         own |= {"answer_format": self._answer_format, **{k: v for k, v in others.items() if v is not None}}
         return LongVideoQA(self.model, config, **own)
 
@@ -227,7 +218,7 @@ class LongVideoQA:
             kinds = ask_kinds(self.model, session, questions, meter)
         with meter.stage("select"):
             known = zip(questions, rankings, kinds, strict=True)
-            inputs = [self.retriever.selector_input(session, *of_one, selector, config.selection) for of_one in known]
+            inputs = [self.ranker.selector_input(session, *of_one, selector, config.selection) for of_one in known]
         looks = self._looker.look(session, questions, selector, inputs, meter, partial(self._on_selected, rankings))
         call = {"model": self.model.name, "method": config.method, "index": use}
         seconds = {stage: total / len(questions) for stage, total in meter.seconds.items()}
@@ -274,22 +265,17 @@ class LongVideoQA:
 
     def inspect_video(self, path: str | Path) -> Video:
         """Inspect a file; what is known of it is kept in the store, so that it is hashed and read through once."""
-        video = inspect_video(path, metadata_folder=self.store.folder)
-        store_metadata(video.path, self.store.folder)
-        return video
+        return self.videos.inspect(path)
 
     def open(self, path: str | Path | Video) -> AbstractContextManager[VideoSession]:
         """Open a video for the `with` block, alone in it; it stays open after that as far as the memory goes."""
-        video = path if isinstance(path, Video) else self.inspect_video(path)
-        config, frames = self.config, self.spec.frames
-        make = partial(VideoSession, video, frames, self.model, settings=config.video, store=config.store)
-        return self._sessions.open(video, frames, make)
+        return self.videos.open(path)
 
     def _index(self, session: VideoSession, meter: CostMeter, **options: bool) -> IndexUse:
         return join_uses(build_here(self.store, self.indexers, session.video, meter, progress=self.progress, **options))
 
     def _rank(self, session: VideoSession, questions: Sequence[Question], meter: CostMeter) -> list[Ranking]:
-        return self.retriever.rank(session, questions, meter=meter, on_pairs=partial(self.progress, "rerank"))
+        return self.ranker.rank(session, questions, meter=meter, on_pairs=partial(self.progress, "rerank"))
 
     def _on_answer(self, num_done: int, total: int) -> None:
         if total > 1:

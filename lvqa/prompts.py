@@ -7,11 +7,57 @@ Figure 3 and section 3.2 (embedding), section 3.3 (reranking); LVBench's customa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from lvqa.records import LETTERS, Question
+from lvqa.records import LETTERS, LvqaError, Question, shorten
 
 CLIP, QUERY = "video clip", "question"
-"""How the prompts call the two sides of retrieval."""
+"""How the prompts call the two sides of retrieval in a video."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalTask:
+    """What the prompts of retrieval call the query and the candidates, and what they ask about them.
+
+    The default is the task of `LongVideoQA`: a question, and clips of a video. FreeRet's Figure 3 is
+    RetrievalTask(query="image and news", query_topic="news", candidate="sentence", relation=("news", "topic")).
+    """
+
+    query: str = QUERY
+    """The noun for a query: "image and news"."""
+    candidate: str = CLIP
+    """The noun for a candidate: "sentence"."""
+    query_topic: str | None = None
+    """Whose topic a query's vector favours, "news" of "image and news"; None: the whole query's."""
+    candidate_topic: str | None = None
+    """Whose topic a candidate's vector favours; None: the whole candidate's."""
+    relation: tuple[str, str] | None = None
+    """The two things that the first constraint asks about on both sides, ("news", "topic"): is the news related to the
+    topic? None: what is embedded, and what stands on the other side."""
+    instruction: str = "Determine whether the candidate matches the query."
+    """How FreeRet's reranking prompt begins."""
+    match: str = "Yes, the candidate fully matches the query."
+    """The option of reranking for a candidate that matches."""
+    mismatch: str = "No, the candidate does not match or only partially matches."
+    """The option for another one."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no text or empty. LvqaError names the field."""
+        relation = () if self.relation is None else tuple(self.relation)
+        if self.relation is not None and len(relation) != 2:
+            raise LvqaError(f"relation must be two nouns, got {shorten(self.relation)}")
+        topics = [("query_topic", self.query_topic), ("candidate_topic", self.candidate_topic)]
+        required = [(name, getattr(self, name)) for name in _REQUIRED]
+        given = [(name, value) for name, value in topics if value is not None]
+        for name, value in (*required, *given, *(("relation", noun) for noun in relation)):
+            if not isinstance(value, str) or not value.strip():
+                raise LvqaError(f"{name} of a retrieval task must be a text, got {shorten(value)}")
+
+
+_REQUIRED = ("query", "candidate", "instruction", "match", "mismatch")
+
+VIDEO_RETRIEVAL = RetrievalTask()
+"""The task of `LongVideoQA`."""
 
 YES_OPTION, NO_OPTION = "A", "B"
 """The letters of the options of reranking, in their usual order."""
@@ -25,37 +71,60 @@ LABELS = {
 """FreeRet's framings of reranking (Figure 4) -> the reply for a candidate that matches, and for another."""
 
 
-def embedding(content: str, *, task: bool = True, semantics: bool = True, noise: bool = True) -> str:
+def embedding(
+    content: str,
+    *,
+    other: str | None = None,
+    topic: str | None = None,
+    relation: tuple[str, str] | None = None,
+    task: bool = True,
+    semantics: bool = True,
+    noise: bool = True,
+) -> str:
     """Return what follows the content in FreeRet's embedding prompt (section 3.3).
 
     Args:
-        content: CLIP or QUERY.
+        content: The noun for what is embedded, such as CLIP or QUERY.
+        other: The noun for the other side; None: CLIP for QUERY, and QUERY for all else.
+        topic: Whose topic is favoured; None: the content's.
+        relation: What the first constraint asks about; None: the content and the other side.
         task: Whether the first constraint is there, the task.
         semantics: Whether the second one is there, semantics.
         noise: Whether the third one is there, noise.
     """
-    other = QUERY if content == CLIP else CLIP
+    first, second = relation or (content, other or (CLIP if content == QUERY else QUERY))
     lines = []
     if task:
-        lines.append(f"You are required to assess if the {content} is related to the {other}.")
+        lines.append(f"You are required to assess if the {first} is related to the {second}.")
     lines.append(f"Based on the {content}, output one word:")
     if semantics:
-        lines.append(f"- Capture the semantics of the {content}. Favor the topic of the {content}.")
+        lines.append(f"- Capture the semantics of the {content}. Favor the topic of the {topic or content}.")
     if noise:
         lines.append("- Do not use function words, prepositions, or symbols.")
     return "\n".join(lines)
 
 
 def embedding_e5v(content: str) -> str:
-    """Return E5-V's prompt, FreeRet's baseline; `content` is CLIP or QUERY."""
+    """Return E5-V's prompt, FreeRet's baseline; `content` is the noun for what is embedded."""
     return f"Summary above {content} in one word:"
 
 
 IMAGE = "Given image:"
-"""The text before a query's picture, wherever the picture is shown."""
+"""The text before a picture that stands beside something else, such as a query's text."""
+
+VIDEO = "Given video:"
+"""The text before a video or a clip that stands beside something else."""
+
+SOUND = "Given sound:"
+"""The text before a sound that stands beside something else."""
 
 VOICE = "Spoken question:"
 """The text before a question in a sound file."""
+
+
+def instead_of_text(kinds: Sequence[str]) -> str:
+    """Return the text of a query that has none, by what it has instead: ["image"], or ["image", "sound"]."""
+    return f"what the given {' and '.join(kinds)} {'shows' if len(kinds) == 1 else 'show'}"
 
 
 def query(question: Question, *, with_options: bool = False) -> str:
@@ -63,7 +132,7 @@ def query(question: Question, *, with_options: bool = False) -> str:
 
     A question without a text is searched for by what it has instead, a picture or a voice.
     """
-    instead = "what the given image shows" if question.voice is None else "what the spoken question asks for"
+    instead = instead_of_text(["image"]) if question.voice is None else "what the spoken question asks for"
     text = history(question.history) + (question.text or instead)
     return text + ("\n" + options(question.options) if with_options and question.options else "")
 
@@ -73,12 +142,22 @@ def options(texts: Sequence[str]) -> str:
     return "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=False))
 
 
-RERANK_TASK = "Determine whether the candidate matches the query.\nQuery:"
-"""How the reranking prompt begins, whatever the query is."""
+def rerank_lead(task: RetrievalTask = VIDEO_RETRIEVAL) -> str:
+    """Return how the reranking prompt of a task begins, whatever the query is."""
+    return f"{task.instruction}\nQuery:"
+
+
+RERANK_TASK = rerank_lead()
+"""How it begins in a video."""
 
 
 def rerank(
-    query_text: str, *, labels: str = "letters", swapped: bool = False, clip_first: bool = False
+    query_text: str,
+    *,
+    labels: str = "letters",
+    swapped: bool = False,
+    clip_first: bool = False,
+    task: RetrievalTask = VIDEO_RETRIEVAL,
 ) -> tuple[str, str]:
     """Return FreeRet's question whether a clip matches (section 3.4): the text before the clip and the text after it.
 
@@ -87,20 +166,18 @@ def rerank(
         labels: A framing in LABELS.
         swapped: Whether the reply for a clip that does not match is named first.
         clip_first: Whether the clip comes before the query.
+        task: Its words.
     """
-    task = f"{RERANK_TASK} {query_text}\n"
+    query_line = f"{rerank_lead(task)} {query_text}\n"
     if labels == "letters":
-        verdicts = [
-            "Yes, the candidate fully matches the query.",
-            "No, the candidate does not match or only partially matches.",
-        ]
+        verdicts = [task.match, task.mismatch]
         listed = options(verdicts[::-1] if swapped else verdicts)
         choice = f"{listed}\nAnswer with the option's letter from the given choices directly."
     else:
         question = "Does the candidate fully match the query?" if labels == "yes_no" else _STATEMENT
         first, second = LABELS[labels][::-1] if swapped else LABELS[labels]
         choice = f"{question}\nAnswer with {first} or {second} directly."
-    return ("Candidate:", task + choice) if clip_first else (f"{task}Candidate:", choice)
+    return ("Candidate:", query_line + choice) if clip_first else (f"{query_line}Candidate:", choice)
 
 
 def reply_only(first: str, second: str) -> str:
@@ -117,19 +194,23 @@ def rerank_labels(labels: str, *, swapped: bool = False) -> tuple[str, str]:
     return (other, match) if swapped and labels == "letters" else (match, other)
 
 
-RETLLM_TRUE = f"Does the {CLIP} match the query: <"
-"""How that question begins, whatever the query is."""
+def retllm_lead(task: RetrievalTask = VIDEO_RETRIEVAL) -> str:
+    """Return how RetLLM's questions of a task begin, whatever the query is.
+
+    Its program asks whether an image matches a caption. What is searched for by a question is called a query here.
+    """
+    return f"Does the {task.candidate} match the {'query' if task.query == QUERY else task.query}: <"
 
 
-def retllm_true(query_text: str) -> str:
-    """Return RetLLM's yes-or-no question after a clip, as its released program asks it; its images are clips here."""
-    return f"{RETLLM_TRUE}{query_text}>? Please directly output True or False"
+def retllm_true(query_text: str, *, task: RetrievalTask = VIDEO_RETRIEVAL) -> str:
+    """Return RetLLM's yes-or-no question after a candidate, in the words of its released program."""
+    return f"{retllm_lead(task)}{query_text}>? Please directly output True or False"
 
 
-def retllm_score(query_text: str) -> str:
-    """Return RetLLM's request for a score after a clip, in the words of its released program."""
+def retllm_score(query_text: str, *, task: RetrievalTask = VIDEO_RETRIEVAL) -> str:
+    """Return RetLLM's request for a score after a candidate, in the words of its released program."""
     return (
-        f"Does the {CLIP} match the query: <{query_text}>? Please directly output the relevance score "
+        f"{retllm_lead(task)}{query_text}>? Please directly output the relevance score "
         'in a format of "Answer: score" Keep four decimal places'
     )
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lvqa import prompts
-from lvqa.config import Config, SelectionConfig
+from lvqa.config import SelectionConfig
 from lvqa.costs import CostMeter, split_cost
 from lvqa.index import ClipIndex
-from lvqa.models import Model
 from lvqa.records import Candidate, Question, QuestionKind, Ranking
-from lvqa.rerank import Reranker, RerankRequest
+from lvqa.rerank import RerankRequest
+from lvqa.retriever import Retriever
 from lvqa.selection import Selector, SelectorInput, frame_features, frame_scores
 from lvqa.session import IndexSpec, MediaKey, OnPairs, VideoSession, query_media
 from lvqa.temporal import read_temporal
@@ -22,22 +22,21 @@ if TYPE_CHECKING:
     from lvqa.models.prompt import Prompt
 
 
-class Retriever:
-    """Ranks clips with one model under one set of settings, and remembers in the session what it has ranked."""
+class ClipRanker:
+    """Ranks the clips of open videos with a retriever, and remembers in the session what it has ranked."""
 
-    def __init__(self, model: Model, reranker: Reranker, config: Config, specs: Sequence[IndexSpec]) -> None:
-        """Make a retriever.
+    def __init__(self, retriever: Retriever, specs: Sequence[IndexSpec]) -> None:
+        """Make a ranker.
 
         Args:
-            model: The model that embeds and judges.
-            reranker: How it judges.
-            config: `rerank.pool`, `embedding.with_options` and `embedding.centre` are used; rankings are remembered
-                under all settings that they depend on.
+            retriever: Its model embeds and judges, with its embedder and its reranker. Of its settings `rerank.pool`,
+                `embedding.with_options` and `embedding.centre` are used; rankings are remembered under all settings
+                that they depend on.
             specs: Which indexes of a session are ranked together, and how they were embedded: one for each length of
                 clips. The vectors of frames are those of the first.
         """
-        self._model, self._reranker, self._specs = model, reranker, specs
-        self._settings = config.retrieval
+        self._model, self._reranker, self._embedder = retriever.model, retriever.reranker, retriever.embedder
+        self._specs, self._settings = specs, retriever.config.retrieval
 
     def rank(
         self,
@@ -72,7 +71,7 @@ class Retriever:
         """Find the clips that match a question best by embedding, in the indexes of several videos.
 
         Args:
-            indexes: All made under the retriever's first spec.
+            indexes: All made under the ranker's first spec.
             question: What is searched for.
             k: How many clips to return; None: all.
 
@@ -80,7 +79,7 @@ class Retriever:
             The best first. Their scores are those of a search in one video.
         """
         media = query_media(question, self._model, max_pixels=self._specs[0].frames.max_pixels)
-        (vector,) = self._specs[0].embedder.queries(self._model, [(self._text(question), media)])
+        (vector,) = self._embedder.queries(self._model, [(self._text(question), media)])
         hits = [candidate for index in indexes for candidate in self._centred(index).search(vector, k)]
         return sorted(hits, key=lambda candidate: -candidate.embed_score)[:k]
 
@@ -156,7 +155,7 @@ class Retriever:
         own = CostMeter(self._model.counts)
         meter = meter or own
         with meter.stage("search"), own.stage("search"):
-            vectors = self._specs[0].embedder.queries(self._model, queries)
+            vectors = self._embedder.queries(self._model, queries)
             indexes = [self._searched_index(session, spec) for spec in self._specs]
             hits = [[index.search(vector) for vector in vectors] for index in indexes]
         with meter.stage("rerank"), own.stage("rerank"):

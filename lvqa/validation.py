@@ -280,14 +280,14 @@ def check_question(question: Question, *, is_search: bool = False, distinct_opti
         read_image(question.image)
     if question.voice is not None:
         read_audio(question.voice)
-    _require_text(question.text, "the question")
+    require_text(question.text, "the question")
     for option in option_texts(question.options):
-        _require_text(option, "an option")
+        require_text(option, "an option")
     is_published = bool(question.id and question.options)
     if not (question.text.strip() or question.voice or is_published or (is_search and question.image)):
         raise LvqaError("the question is empty; ask something, for example: What happened after the door closed?")
     for text in itertools.chain.from_iterable(question.history):
-        _require_text(text, "an earlier turn")
+        require_text(text, "an earlier turn")
     length = len(question.text) + sum(map(len, (*question.options, *itertools.chain(*question.history))))
     if length > MAX_QUESTION_CHARACTERS:
         raise LvqaError(f"the question has {length} characters with its options; allowed: {MAX_QUESTION_CHARACTERS}")
@@ -308,7 +308,7 @@ def option_texts(options: Iterable[str]) -> tuple[str, ...]:
     return tuple(options)
 
 
-def _require_text(value: object, name: str) -> None:
+def require_text(value: object, name: str) -> None:
     """Raise LvqaError for what is no Unicode text, as a tokenizer needs it."""
     if not isinstance(value, str):
         raise LvqaError(f"{name} must be text, got {shorten(value)}")

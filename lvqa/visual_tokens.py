@@ -16,7 +16,7 @@ from contextlib import suppress
 from itertools import chain, compress
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,11 +37,11 @@ TOKENS_FORMAT = 3
 """The format number of token files. Raise it when their layout changes, or the computation that makes the tokens."""
 
 
-def image_tokens(path: Path, model: Model, *, max_pixels: int | None = None) -> ClipTokens:
+def image_tokens(picture: Path | Any, model: Model, *, max_pixels: int | None = None) -> ClipTokens:
     """Return a picture's visual tokens: it is a pair with the same picture twice, no larger than a frame.
 
     Args:
-        path: The picture's file.
+        picture: The picture's file, or what else `read_image` takes.
         model: The model that encodes it.
         max_pixels: The limit on its size; None means the model's own limit on a frame.
 
@@ -51,7 +51,7 @@ def image_tokens(path: Path, model: Model, *, max_pixels: int | None = None) -> 
     from lvqa.models.prompt import ClipTokens
 
     limit = max_pixels or model.max_pixels
-    pixels = read_image(path, size_of=lambda height, width: model.frame_size(height, width, max_pixels=limit))
+    pixels = read_image(picture, size_of=lambda height, width: model.frame_size(height, width, max_pixels=limit))
     tokens = model.encode_pairs(np.stack([pixels, pixels])[None])
     return ClipTokens(tokens, *model.token_grid(*pixels.shape[:2]), is_image=True)
 

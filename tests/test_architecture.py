@@ -80,7 +80,10 @@ ARROWS = {
     "answering": SESSION | {"letters", "protocols"},
     "letters": {"records"},
     "temporal": {"records"},
-    "retrieval": SESSION | {"rerank", "selection", "temporal"},
+    "opening": SESSION,
+    "items": SESSION | {"audio", "image"},
+    "retriever": SESSION | {"components", "items", "opening", "rerank"},
+    "retrieval": SESSION | {"rerank", "retriever", "selection", "temporal"},
     "gate": SESSION,
     "looking": SESSION | {"answering", "caveats", "selection"},
     "provenance": {"config"},
@@ -88,11 +91,11 @@ ARROWS = {
     "index_steps": SESSION,
     "node_check": {"provenance", "records", "video", "workers"},
     "indexing": SESSION | {"caveats", "index_steps"},
-    "components": {"config", "plugins", "records", "rerank", "selection", "validation", "video"},
+    "components": {"config", "models", "plugins", "records", "rerank", "selection", "validation", "video"},
     "pipeline": {
         *SESSION,
-        *("answering", "caveats", "client", "components", "gate", "index_steps", "indexing", "looking", "platforms"),
-        *("protocols", "retrieval", "selection"),
+        *("answering", "caveats", "client", "components", "gate", "index_steps", "indexing", "looking", "opening"),
+        *("platforms", "protocols", "retrieval", "retriever", "selection"),
     },
     "library": {
         *("caveats", "components", "config", "index", "index_steps", "indexing", "node_check", "pipeline", "records"),
@@ -118,7 +121,7 @@ ARROWS = {
         *("output", "pipeline", "provenance", "records", "report", "selection", "validation", "video", "web"),
         "workers",
     },
-    "lvqa": {"pipeline", "records"},
+    "lvqa": {"items", "pipeline", "prompts", "records", "retriever"},
 }
 # The command line may import every module; nothing may import it.
 ARROWS["cli"] = set(ARROWS)

@@ -139,7 +139,7 @@ def _rank(qa: LongVideoQA, question: Question, top: int) -> LibraryRanking:
         )
     pool = 0 if qa.config.rerank.name == "none" else qa.config.rerank.pool
     num_hits = None if pool is None else max(pool, top)
-    candidates = qa.retriever.search(list(indexes.values()), question, num_hits)
+    candidates = qa.ranker.search(list(indexes.values()), question, num_hits)
     library = Library(qa.store)
     locations = {
         video_id: library.locate(video_id, indexes[video_id].video_path)
@@ -180,7 +180,7 @@ def _rerank(
         if location.is_there and location.path is not None:
             try:
                 with qa.open(location.path) as session:
-                    judged += qa.retriever.rerank(session, question, of_video)
+                    judged += qa.ranker.rerank(session, question, of_video)
             except VideoError as error:
                 locations[video_id] = dataclasses.replace(location, state="unreadable")
                 errors.append(str(error))

@@ -39,6 +39,11 @@ class ClipTokens:
         """How many frame pairs the clip has."""
         return len(self.tokens)
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of memory the tokens take."""
+        return self.tokens.nbytes
+
 
 class AudioTokens(ClipTokens):
     """Encoded audio: each of its tokens has the shape of a pair with one cell."""

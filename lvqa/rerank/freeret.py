@@ -81,7 +81,7 @@ class MultipleChoice:
     def _scoring_request(self, request: RerankRequest) -> ScoringRequest:
         clip_first = self.layout == "clip_first"
         texts = [
-            prompts.rerank(request.query, labels=self.labels, swapped=swapped, clip_first=clip_first)
+            prompts.rerank(request.query, labels=self.labels, swapped=swapped, clip_first=clip_first, task=request.task)
             for swapped in self._orders
         ]
         before = texts[0][0]
@@ -89,7 +89,7 @@ class MultipleChoice:
             [candidate.clip for candidate in request.candidates],
             (before,) if clip_first else (*request.media, before),
             [(*request.media, after) if clip_first else (after,) for _, after in texts],
-            lead=prompts.RERANK_TASK if clip_first else "",
+            lead=prompts.rerank_lead(request.task) if clip_first else "",
         )
 
 

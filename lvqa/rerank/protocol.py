@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from lvqa.models import Model
+from lvqa.prompts import VIDEO_RETRIEVAL, RetrievalTask
 from lvqa.records import Candidate, Clip, shorten
 
 if TYPE_CHECKING:
@@ -17,15 +18,20 @@ if TYPE_CHECKING:
 
 
 class ClipReader(Protocol):
-    """The clips of one open video, as the model sees them."""
+    """The clips of one open video, or the items of a pool that stand in for clips, as the model sees them."""
 
     @property
     def prefix_cache(self) -> PrefixCache | None:
         """What earlier requests on the video made the model read, by clip; None: nothing is kept."""
         ...
 
-    def read(self, clips: Sequence[Clip]) -> Iterator[ClipTokens]:
-        """Yield the visual tokens of each clip. The clips come in the order of time, so that the video is read once."""
+    def read(self, clips: Sequence[Clip]) -> Iterator[ClipTokens | str | Prompt]:
+        """Yield what shows each clip: its visual tokens. The clips come in the order of time, so that the video is read
+        once.
+
+        An item that stands in for a clip is one part of a prompt as a clip is, a text or a picture's tokens; or, where
+        it has several, all of them in a tuple: `as_prompt` makes one of either.
+        """
         ...
 
 
@@ -40,6 +46,13 @@ class RerankRequest:
     """The clips' visual tokens. All requests of one call are about one video, and share its reader."""
     media: Prompt = ()
     """What shows the query's picture or lets its voice be heard, if it has one."""
+    task: RetrievalTask = VIDEO_RETRIEVAL
+    """What prompts call the query and the candidates. All requests of one call have the same."""
+
+
+def as_prompt(content: ClipTokens | str | Prompt) -> Prompt:
+    """Return what a reader yields for a clip, or for an item in its place, as a part of a prompt."""
+    return content if isinstance(content, tuple) else (content,)
 
 
 class Reranker(Protocol):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from lvqa import prompts
 from lvqa.models import ENHANCEMENTS, Model
-from lvqa.records import Candidate
-from lvqa.rerank.protocol import ClipReader, RerankRequest, best_first, in_time_order
-from lvqa.rerank.scoring import ScoringRequest, clip_logits
+from lvqa.records import Candidate, Clip
+from lvqa.rerank.protocol import ClipReader, RerankRequest, as_prompt, best_first, in_time_order
+from lvqa.rerank.scoring import ScoringRequest, clip_logits, join_content
 from lvqa.validation import is_whole, require, require_number, require_one_of
 
 if TYPE_CHECKING:
@@ -90,8 +90,9 @@ class RetLLM:
     ) -> tuple[list[float], dict[int, Verdict]]:
         """Return the candidates' scores, and the verdicts on those that tie, by their index."""
         prefix_cache = None if self.ratio else request.clips.prefix_cache
-        question = (*request.media, prompts.retllm_true(request.query))
-        verdicts = _verdicts(model, ((), question), ordered, request.clips, prefix_cache)
+        question = (*request.media, prompts.retllm_true(request.query, task=request.task))
+        clips, lead = [candidate.clip for candidate in ordered], prompts.retllm_lead(request.task)
+        verdicts = _verdicts(model, ScoringRequest(clips, (), [question], lead), request.clips, prefix_cache)
         scores = [self._cut(verdict.true) for verdict in verdicts]
         return scores, {i: verdicts[i] for i in self._tied(scores)}
 
@@ -99,13 +100,13 @@ class RetLLM:
         self, model: Model, request: RerankRequest, ordered: Sequence[Candidate]
     ) -> tuple[list[float], dict[int, Verdict]]:
         """Return the same, by scores that the model writes; those that tie are asked about once more."""
-        question = (*request.media, prompts.retllm_score(request.query))
+        question = (*request.media, prompts.retllm_score(request.query, task=request.task))
         scores = [self._cut(score) for score in _generated(model, question, ordered, request.clips)]
         tied = self._tied(scores)
         before, after = prompts.retllm_tie(request.query)
-        verdicts = _verdicts(
-            model, ((*request.media, before), (after,)), [ordered[i] for i in tied], request.clips, None
-        )
+        clips = [ordered[i].clip for i in tied]
+        about_ties = ScoringRequest(clips, (*request.media, before), [(after,)], separator="")
+        verdicts = _verdicts(model, about_ties, request.clips, None)
         return scores, dict(zip(tied, verdicts, strict=True))
 
     def _tied(self, scores: Sequence[float]) -> list[int]:
@@ -145,34 +146,28 @@ class ReleasedRetLLM(RetLLM):
 
 
 def _verdicts(
-    model: Model,
-    text: tuple[Prompt, Prompt],
-    candidates: Sequence[Candidate],
-    reader: ClipReader,
-    prefix_cache: PrefixCache | None,
+    model: Model, request: ScoringRequest, reader: ClipReader, prefix_cache: PrefixCache | None
 ) -> list[Verdict]:
-    """Return a verdict on each candidate; they come in the order of time. `text` is before and after the clip."""
-    if not candidates:
+    """Return a verdict on each clip of the request, which has one text after a clip."""
+    if not request.clips:
         return []
-    before, after = text
     true, _ = model.first_tokens([prompts.TRUE, prompts.FALSE])
-    lead = "" if before else prompts.RETLLM_TRUE
-    request = ScoringRequest([candidate.clip for candidate in candidates], before, [after], lead)
-    verdicts: list[Verdict] = []
+    verdicts: dict[Clip, Verdict] = {}
     for batch in clip_logits(model, [request], reader, words=None, prefix_cache=prefix_cache):
         (logits,) = batch.logits
         # In double precision: very confident answers must not tie.
         log_probs = logits.double().log_softmax(dim=1)
         entropies = -(log_probs.exp() * log_probs).sum(dim=1) / math.log(log_probs.shape[1])
         pairs = zip(log_probs[:, true].exp().tolist(), entropies.tolist(), strict=True)
-        verdicts += [Verdict(p, entropy) for p, entropy in pairs]
-    return verdicts
+        verdicts |= {clip: Verdict(*pair) for (_, clip), pair in zip(batch.rows, pairs, strict=True)}
+    return [verdicts[clip] for clip in request.clips]
 
 
 def _generated(model: Model, question: Prompt, candidates: Sequence[Candidate], reader: ClipReader) -> list[float]:
     """Return the score that the model writes for each candidate; the question follows the clip."""
-    clips = reader.read([candidate.clip for candidate in candidates])
-    return [written_score(model.generate((clip, *question), max_new_tokens=MAX_NEW_TOKENS)) for clip in clips]
+    contents = map(as_prompt, reader.read([candidate.clip for candidate in candidates]))
+    whole = (join_content((), content, question) for content in contents)
+    return [written_score(model.generate(prompt, max_new_tokens=MAX_NEW_TOKENS)) for prompt in whole]
 
 
 def written_score(text: str) -> float:

@@ -1,4 +1,7 @@
-"""Have the model read clips between texts, each clip once, and give the logits of its reply."""
+"""Have the model read clips between texts, each clip once, and give the logits of its reply.
+
+Items of any kind may stand in for the clips: a text, a picture, a picture with a text.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from lvqa.models import Model
 from lvqa.records import Clip
-from lvqa.rerank.protocol import ClipReader
+from lvqa.rerank.protocol import ClipReader, as_prompt
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lvqa.models.prefix import PrefixCache, PrefixKV
-    from lvqa.models.prompt import ClipTokens, Prompt
+    from lvqa.models.prompt import Prompt
 
 CLIPS_IN_MEMORY = 64
 """How many clips are in memory at a time: a usual pool at once, since in small batches a GPU waits for Python."""
@@ -29,6 +32,8 @@ class ScoringRequest:
     afters: Sequence[Prompt]
     lead: str = ""
     """The text with which what follows a clip begins, whatever the query is: it is read once with the clip."""
+    separator: str = "\n"
+    """What stands between a candidate that ends with a text and a text that follows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,22 @@ def clip_logits(
     yield from _shared_prefixes(model, requests, reader, users, words, prefix_cache=prefix_cache, size=size)
 
 
+def join_content(before: Prompt, content: Prompt, after: Prompt, separator: str = "\n") -> Prompt:
+    """Return a prompt with a candidate's content in the middle; a text is set apart from the texts around it.
+
+    Args:
+        before: What stands before it.
+        content: At least one part.
+        after: What follows it.
+        separator: What sets a text apart from the text after it; a space sets it apart from that before it.
+    """
+    head = content
+    if before and isinstance(before[-1], str) and isinstance(content[0], str) and not before[-1].endswith(" "):
+        head = (" ", *content)
+    is_text_after = bool(after) and isinstance(after[0], str) and isinstance(content[-1], str)
+    return (*before, *head, separator, *after) if is_text_after and separator else (*before, *head, *after)
+
+
 def _whole_prompts(
     model: Model,
     requests: Sequence[ScoringRequest],
@@ -83,13 +104,29 @@ def _whole_prompts(
     words: Sequence[str] | None,
 ) -> Iterator[ClipLogits]:
     clips = sorted(users)
-    tokens = reader.read(clips)
+    contents = reader.read(clips)
     size = CLIPS_IN_MEMORY if words is not None else max(1, CLIPS_IN_MEMORY // len(requests))
     for chunk in _chunks(clips, size):
-        tokens_of = {clip: next(tokens) for clip in chunk}
-        rows = [(i, clip) for clip in chunk for i in users[clip]]
-        prompts = [(*requests[i].before, tokens_of[clip], *requests[i].afters[0]) for i, clip in rows]
-        yield ClipLogits(rows, [model.next_token_logits(prompts, words)])
+        content_of = {clip: as_prompt(next(contents)) for clip in chunk}
+        yield _read_whole(model, requests, [(i, clip) for clip in chunk for i in users[clip]], content_of, words)
+
+
+def _read_whole(
+    model: Model,
+    requests: Sequence[ScoringRequest],
+    rows: list[tuple[int, Clip]],
+    content_of: dict[Clip, Prompt],
+    words: Sequence[str] | None,
+) -> ClipLogits:
+    """Have the model read each row's whole prompt, for each of the texts that follow the clip."""
+
+    def prompt(i: int, clip: Clip, k: int) -> Prompt:
+        return join_content(requests[i].before, content_of[clip], requests[i].afters[k], requests[i].separator)
+
+    num_afters = len(requests[0].afters)
+    return ClipLogits(
+        rows, [model.next_token_logits([prompt(i, clip, k) for i, clip in rows], words) for k in range(num_afters)]
+    )
 
 
 def _shared_prefixes(
@@ -106,15 +143,22 @@ def _shared_prefixes(
     if prefix_cache is not None:
         prefixes = {clip: prefix for clip in users if (prefix := prefix_cache.get(clip)) is not None}
     clips = sorted(users)
-    tokens = reader.read([clip for clip in clips if clip not in prefixes])
+    contents = reader.read([clip for clip in clips if clip not in prefixes])
     for chunk in _chunks(clips, size):
-        tokens_of = {clip: next(tokens) for clip in chunk if clip not in prefixes}
-        rows = [(i, clip) for clip in chunk for i in users[clip]]
+        content_of = {clip: as_prompt(next(contents)) for clip in chunk if clip not in prefixes}
+        # A prefix ends with a clip. What ends with a text is tokenised together with what follows it, and read whole.
+        as_whole = {clip for clip, content in content_of.items() if isinstance(content[-1], str)}
+        if as_whole:
+            rows = [(i, clip) for clip in chunk if clip in as_whole for i in users[clip]]
+            yield _read_whole(model, requests, rows, content_of, words)
+        rows = [(i, clip) for clip in chunk if clip not in as_whole for i in users[clip]]
+        if not rows:
+            continue
         keys: list[Hashable] = [clip if prefix_cache is not None else (i, clip) for i, clip in rows]
-        _prefill(model, requests, rows, keys, tokens_of, prefixes)
+        _prefill(model, requests, rows, keys, content_of, prefixes)
         of_rows = [prefixes[key] for key in keys]
         if prefix_cache is not None:
-            for clip in chunk:
+            for clip in dict.fromkeys(clip for _, clip in rows):
                 prefix_cache[clip] = prefixes[clip]
         for key in set(keys):
             del prefixes[key]
@@ -127,12 +171,12 @@ def _prefill(
     requests: Sequence[ScoringRequest],
     rows: Sequence[tuple[int, Clip]],
     keys: Sequence[Hashable],
-    tokens_of: dict[Clip, ClipTokens],
+    content_of: dict[Clip, Prompt],
     prefixes: dict[Hashable, PrefixKV],
 ) -> None:
     """Have the model read what it has not read yet, and add it to the prefixes."""
     unread = {
-        key: (*requests[i].before, tokens_of[clip])
+        key: join_content(requests[i].before, content_of[clip], ())
         for key, (i, clip) in zip(keys, rows, strict=True)
         if key not in prefixes
     }
