@@ -218,7 +218,7 @@ def test_an_empty_folder_is_one_line(tmp_path, name):
 
 
 def test_unknown_names_are_refused_with_those_there_are(folder):
-    with pytest.raises(LvqaError, match=r"retrieval.name must be one of mmeb, .*own, got 'msmarco'"):
+    with pytest.raises(LvqaError, match=r"dataset.name must be one of mmeb, .*own, got 'msmarco'"):
         load_sets("msmarco", folder("own"))
     with pytest.raises(LvqaError, match=r"a set of SugarCrepe must be one of replace_obj, .*got 'replace'"):
         load_sets("sugarcrepe", folder("sugarcrepe"), sets=["replace"])

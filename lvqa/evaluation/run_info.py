@@ -54,6 +54,8 @@ class RunInfo(Session):
     """How many questions there are in all, those about missing videos not among them."""
     sets: NotRequired[dict[str, NonNegativeInt]]
     """Of `lvqa retrieve`: set -> how many queries it has."""
+    embed_seconds: NotRequired[float]
+    """Of `lvqa retrieve`: how long its last session embedded, in all workers together."""
     missing: NotRequired[list[str] | None]
     """The dataset's videos that the run went on without."""
     skipped: NotRequired[list[str] | None]

@@ -49,7 +49,7 @@ def load_sets(
     Raises:
         LvqaError: There is no such dataset or set, or something in it can't be read.
     """
-    require_one_of(name, "retrieval.name", RETRIEVAL_DATASETS)
+    require_one_of(name, "dataset.name", RETRIEVAL_DATASETS)
     reader = RETRIEVAL_DATASETS[name](folder)
     known = reader.names()
     if not known:

@@ -19,6 +19,7 @@ from lvqa.evaluation.retrieval.settings import RetrieveConfig, resolve_arms
 from lvqa.evaluation.retrieval.vectors import Embedded
 from lvqa.image import on_one_canvas
 from lvqa.items import Item
+from lvqa.models import device_name
 from lvqa.prompts import RetrievalTask
 from lvqa.records import LvqaError
 from lvqa.retriever import Retriever
@@ -127,13 +128,15 @@ class Searcher:
                 reranked.append(self._rerank(retriever, query))
         seconds = time.monotonic() - started
         return SearchResult(
-            tuple(embedded), tuple(reranked), self.identity, str(self._first.model.device_name), seconds
+            tuple(embedded), tuple(reranked), self.identity, device_name(self._first.model.device), seconds
         )
 
     def _retriever(self, arm: str, nouns: Nouns) -> Retriever:
         """Return the retriever of an arm for a task. The last one stays: what it has read of pictures serves on."""
         if self._current is None or self._current[0] != (arm, nouns):
-            task = RetrievalTask(**{key: value for key, value in dataclasses.asdict(nouns).items() if value is not None})
+            task = RetrievalTask(
+                **{key: value for key, value in dataclasses.asdict(nouns).items() if value is not None}
+            )
             retriever = Retriever(self._first.model, self._arms[arm].config, task=task)
             self._current = (arm, nouns), retriever
         return self._current[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +32,7 @@ class SyntheticSets(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetrievalConfig(Section):
+class DatasetConfig(Section):
     """Which queries, among which candidates."""
 
     name: Text = "mmeb"
@@ -66,7 +65,7 @@ class RetrieveArmConfig(Section):
 class RetrieveConfig(WorkConfig):
     """All settings of a run of `lvqa retrieve`: those of every answer, and these."""
 
-    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
     arms: Annotated[tuple[RetrieveArmConfig, ...], Meta(min_length=1)] = (
         RetrieveArmConfig(name="embedding alone", settings={"rerank.pool": 0}),
         RetrieveArmConfig(name="FreeRet"),
@@ -130,7 +129,7 @@ def settings_changes(before: RetrieveConfig, now: RetrieveConfig) -> list[str]:
     return changes
 
 
-CHANGEABLE = (*CHANGEABLE_SETTINGS, "retrieval.queries", "retrieval.sets", "baseline")
+CHANGEABLE = (*CHANGEABLE_SETTINGS, "dataset.queries", "dataset.sets", "baseline")
 """Settings that may differ when a run goes on: they change no ranking, or how many."""
 
 
@@ -138,11 +137,3 @@ def _changes(old: dict[str, Any], new: dict[str, Any], *, but: Sequence[str]) ->
     differing = [key for key in {**old, **new} if old.get(key) != new.get(key) and key not in but]
     fixed = [key for key in differing if not any(key == free or key.startswith(f"{free}.") for free in CHANGEABLE)]
     return [f"{key}: {in_yaml(old.get(key))}, now {in_yaml(new.get(key))}" for key in fixed]
-
-
-def without_paths(config: RetrieveConfig) -> RetrieveConfig:
-    """Return the settings as workers may have them, wherever they run."""
-    store = config.store.folder
-    return config if store is None else dataclasses.replace(
-        config, store=dataclasses.replace(config.store, folder=store.absolute())
-    )
