@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class _World:
     """Scenes of one thing."""
     several: tuple[Scene, ...]
     """Scenes of one to three things."""
+    similar: tuple[Scene, ...]
+    """The same scenes, each with another value of one attribute: candidates that are nearly right."""
     crowded: tuple[Scene, ...]
     """Scenes of three things."""
 
@@ -94,7 +96,22 @@ def _world(number: int, seed: int) -> _World:
     single, several, crowded = (
         tuple(random_scene(rng, num_things) for _ in range(number)) for num_things in (1, None, 3)
     )
-    return _World(rng, single, several, crowded)
+    similar = tuple(_altered(rng, scene) for scene in several)
+    return _World(rng, single, several, similar, crowded)
+
+
+def _altered(rng: np.random.Generator, scene: Scene) -> Scene:
+    """Return a scene with another colour or shape of one thing, or another sign or place: what a picture shows too."""
+    attribute = str(rng.choice(["colour", "shape", "sign", "place"]))
+    if attribute in ("sign", "place"):
+        others = [value for value in ATTRIBUTES[attribute] if value != getattr(scene, attribute)]
+        return replace(scene, **{attribute: str(rng.choice(others))})
+    index = int(rng.integers(len(scene.things)))
+    used = [getattr(thing, attribute) for thing in scene.things]
+    value = str(rng.choice([value for value in ATTRIBUTES[attribute] if value not in used]))
+    things = list(scene.things)
+    things[index] = replace(things[index], **{attribute: value})
+    return replace(scene, things=tuple(things))
 
 
 def _write(folder: Path, world: _World) -> None:
@@ -102,7 +119,7 @@ def _write(folder: Path, world: _World) -> None:
 
     for place in ("pictures", "videos"):
         (folder / place).mkdir()
-    for kind in ("single", "several", "crowded"):
+    for kind in ("single", "several", "similar", "crowded"):
         scenes: tuple[Scene, ...] = getattr(world, kind)
         for i, scene in enumerate(scenes):
             save_picture(folder / "pictures" / f"{kind}{i}.png", draw(scene, PICTURE_SECONDS))
@@ -179,15 +196,20 @@ def _questions(kinds: Sequence[str], medium: str) -> Callable[[_World], tuple[li
 
 
 def _pairs(query: str, candidate: str) -> Callable[[_World], tuple[list[Row], list[Row]]]:
-    """Return the maker of a retrieval of scenes by scenes, each shown as a "caption", a "picture" or a "clip"."""
+    """Return the maker of a retrieval of scenes by scenes, each shown as a "caption", a "picture" or a "clip".
 
-    def shown_as(form: str, world: _World, index: int) -> Row:
-        return {"text": caption(world.several[index])} if form == "caption" else getattr(world, form)("several", index)
+    Half of the candidates are the scenes of the queries, the others are similar to these.
+    """
+
+    def as_form(form: str, world: _World, kind: str, index: int) -> Row:
+        scenes: tuple[Scene, ...] = getattr(world, kind)
+        return {"text": caption(scenes[index])} if form == "caption" else getattr(world, form)(kind, index)
 
     def make(world: _World) -> tuple[list[Row], list[Row]]:
         numbers = range(len(world.several))
-        queries = [{**shown_as(query, world, i), "positives": [str(i)]} for i in numbers]
-        return _numbered(queries), _numbered([shown_as(candidate, world, i) for i in numbers])
+        queries = [{**as_form(query, world, "several", i), "positives": [str(i)]} for i in numbers]
+        candidates = [as_form(candidate, world, kind, i) for kind in ("several", "similar") for i in numbers]
+        return _numbered(queries), _numbered(candidates)
 
     return make
 

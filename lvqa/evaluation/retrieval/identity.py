@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from lvqa.datasets.retrieval import Content, Query, RetrievalSet
 from lvqa.records import file_key
@@ -35,13 +36,14 @@ def content_id(contents: Iterable[Content], about: Mapping[str, object] | None =
 
 def _described(content: Content) -> list[object]:
     times = [content.start_seconds, content.end_seconds]
-    return [content.text, *([str(path), _state(path)] for path in content.files), times]
+    # By its last two names: the dataset's folder may move.
+    return [content.text, *(["/".join(path.parts[-2:]), _state(path)] for path in content.files), times]
 
 
-def _state(path: object) -> list[int]:
+def _state(path: Path) -> list[int]:
     """Return the size and the time of a file, on every machine alike; nothing for a missing one."""
     with contextlib.suppress(OSError):
-        return list(file_key(path)[:2])  # type: ignore[arg-type]
+        return list(file_key(path)[:2])
     return []
 
 

@@ -25,7 +25,7 @@ GROWING_SETTINGS = ("arms",)
 class SyntheticSets(Section):
     """Synthetic sets to make where they are lacking: texts, pictures and clips of the embedded model's world."""
 
-    queries: PositiveInt = 40
+    queries: PositiveInt = 24
     """How many queries each set has."""
     seed: NonNegativeInt = 900_400
     """The seed of the sets; from 900000 on they are held out."""

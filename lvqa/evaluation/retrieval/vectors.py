@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import zipfile
@@ -61,15 +62,15 @@ class VectorFolder:
         path = self._path(id)
         try:
             with np.load(path, allow_pickle=False) as file:
-                values, errors = file["values"], file["errors"]
+                values, errors, digest = file["values"], file["errors"], str(file["digest"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             _log.warning("%s is damaged (%s); it is made again", path, " ".join(str(error).split()))
             return None
         is_right = values.ndim == 2 and values.dtype == np.float32 and errors.shape == (number,) == values.shape[:1]
-        if not is_right:
-            _log.warning("%s is damaged (its shape); it is made again", path)
+        if not is_right or digest != _digest(id, values):
+            _log.warning("%s is damaged (it is not what was written); it is made again", path)
             return None
         return Vectors(values, tuple(map(str, errors)))
 
@@ -85,7 +86,8 @@ class VectorFolder:
     def save(self, id: str, vectors: Vectors) -> None:
         """Keep vectors under an id, whole or not at all."""
         content = io.BytesIO()
-        np.savez(content, values=vectors.values, errors=np.array(vectors.errors, dtype=np.str_))
+        digest = np.array(_digest(id, vectors.values))
+        np.savez(content, values=vectors.values, errors=np.array(vectors.errors, dtype=np.str_), digest=digest)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self._path(id), content.getvalue())
@@ -95,3 +97,7 @@ class VectorFolder:
 
     def _path(self, id: str) -> Path:
         return self.folder / f"{id}.npz"
+
+
+def _digest(id: str, values: np.ndarray) -> str:
+    return hashlib.sha256(id.encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
