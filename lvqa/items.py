@@ -212,7 +212,7 @@ class ItemReader:
     def _encode(self, value: Any, kind: str) -> ClipTokens:
         if kind == "image":
             return image_tokens(value, self._model, max_pixels=self._max_pixels)
-        return self._model.encode_audio(read_audio(value))
+        return self._model.encode_audio(read_audio(value, name=kind))
 
     def _clips(self, items: Sequence[Item]) -> dict[int, ClipTokens]:
         """Return the tokens of the items' videos, by the items' indices. One video is open at a time."""

@@ -129,9 +129,9 @@ ARROWS = {
     "output": {"config", "library", "records"},
     "web": {"evaluation", "files", "image", "output", "records", "report", "temporal", "validation", "video"},
     "server": {
-        *("components", "concurrency", "config", "direct", "evaluation", "image", "index", "letters", "library"),
-        *("output", "pipeline", "provenance", "records", "report", "selection", "validation", "video", "web"),
-        "workers",
+        *("components", "concurrency", "config", "direct", "evaluation", "image", "index", "items", "letters"),
+        *("library", "output", "pipeline", "prompts", "provenance", "records", "report", "retriever", "selection"),
+        *("validation", "video", "web", "workers"),
     },
     "lvqa": {"items", "pipeline", "prompts", "records", "retriever"},
 }

@@ -183,7 +183,7 @@ def no_model(monkeypatch, tmp_path):
     def refuse(*_: object, **__: object) -> None:
         raise LvqaError("a model would be loaded now")
 
-    monkeypatch.setattr("lvqa.pipeline.load_model", refuse)
+    monkeypatch.setattr("lvqa.components.load_model", refuse)
     monkeypatch.setenv("LVQA_HOME", str(tmp_path / "store"))
     monkeypatch.chdir(tmp_path)
 

@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 import lvqa
 from lvqa.pipeline import LongVideoQA
-from lvqa.server import api, chat, media, pages, runs
+from lvqa.server import api, chat, media, pages, retrieval, runs
 from lvqa.server.errors import add_handlers
 from lvqa.server.guard import Guard
 from lvqa.server.mcp import mcp_over_http
@@ -63,7 +63,9 @@ def make_app(settings: ServerSettings, *, load: Load | None = None, replicas: Re
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
     )
-    for router in (api.router, chat.router, media.router, runs.router, pages.api_router, pages.router):
+    for module in (api, chat, retrieval, media, runs):
+        app.include_router(module.router)
+    for router in (pages.api_router, pages.router):
         app.include_router(router)
     app.mount(pages.STATIC_PATH, pages.assets)
     add_handlers(app)

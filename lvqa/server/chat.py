@@ -51,7 +51,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     state = state_of(request)
     completion = _Completion(body, str(request.base_url).rstrip("/"))
     if body.model == state.model.name:
-        videos = {id(part): await _video_of(state, part) for part in video_parts(body)}
+        videos = {id(part): await video_of(state, part) for part in video_parts(body)}
         job = state.submit("chat", direct_work(body, videos, state.registry.folders), video_id=None)
         return await completion.respond(request, job)
     if body.model != PIPELINE:
@@ -59,7 +59,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     conversation = read_conversation(body, state.registry.folders)
     question = conversation.request
     if conversation.video is not None:
-        video: Video | None = await _video_of(state, conversation.video)
+        video: Video | None = await video_of(state, conversation.video)
     elif question.video is not None or question.library:
         video = await find_video(state, question)
     else:
@@ -138,7 +138,7 @@ class _Completion:
         return reply_text(answer, self._base_url, links=self._request.lvqa.links)
 
 
-async def _video_of(state: ServerState, part: Part) -> Video:
+async def video_of(state: ServerState, part: Part) -> Video:
     """Return the video of a part: of the library, of the folders, sent along, or fetched."""
     if part.file is not None and part.file.file_id is not None:
         file_id = part.file.file_id.removeprefix(FILE_PREFIX)

@@ -101,8 +101,12 @@ def _earlier(turns: Sequence[Message]) -> list[Turn]:
 
 
 def image_url(part: Part, folders: ServedFolders) -> str:
-    """Return a picture as a data: URL; a file must lie in the served folders."""
-    address = address_of(part)
+    """Return the picture of a part as a data: URL; see `picture_url`."""
+    return picture_url(address_of(part), folders)
+
+
+def picture_url(address: str, folders: ServedFolders) -> str:
+    """Return a picture as a data: URL, which it may be already; a file:// path must lie in the served folders."""
     if not address.startswith("file://"):
         return address
     path = folders.resolve(address.removeprefix("file://"))
