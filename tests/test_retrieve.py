@@ -14,9 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import retrieval_layouts as layouts
+from click.testing import CliRunner
 
 import lvqa
+from lvqa.cli.main import lvqa_command
 from lvqa.datasets.retrieval import load_sets
+from lvqa.datasets.retrieval.published import published_rankings
 from lvqa.evaluation.retrieval.metrics import RankedQuery, mean_metrics
 from lvqa.evaluation.retrieval.rows import NO_CANDIDATE, RANKINGS
 from lvqa.evaluation.retrieval.run import read_retrieve_run, retrieve
@@ -395,3 +398,44 @@ def test_the_package_has_what_a_run_needs():
 
 def test_settings_of_a_run_can_be_written_and_read_back(run):
     assert load_retrieve_config(run.folder / "config.yaml") == dataclasses.replace(run.config)
+
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+@pytest.mark.parametrize("name", ["mmeb", "mmeb_v2_video", "mmeb_ablations", "retllm_tables", "retrieve_synthetic"])
+def test_the_published_configurations_are_read_and_say_what_they_lack(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = CONFIGS / f"{name}.yaml"
+    assert f"lvqa retrieve configs/{name}.yaml" in path.read_text()
+    config = load_retrieve_config(path)
+    assert str(config.dataset.folder) in refusal(config, tmp_path / "run")
+
+
+def test_the_ablations_have_an_arm_for_every_line_that_the_paper_prints():
+    names = {arm.name for arm in load_retrieve_config(CONFIGS / "mmeb_ablations.yaml").arms}
+    printed = {row.method for row in published_rankings("mmeb") if "Table 3" in row.source}
+    assert printed - names == {"+ task"} and "state attention" in names
+
+
+def test_the_command_prints_the_tables_and_writes_them(broken, tmp_path):
+    layouts.picture(broken / "bad.png", shade=10)
+    settings = tmp_path / "mine.yaml"
+    settings.write_text(f"model: {{name: tiny}}\ndataset: {{name: own, folder: {broken}}}\narms: [{{}}]\n")
+    command = ["retrieve", str(settings), "--folder", str(tmp_path / "run"), "--store", str(tmp_path / "s"), "--quiet"]
+    result = CliRunner().invoke(lvqa_command, command)
+    assert result.exit_code == 0, result.output
+    assert "hit@1 in percent; 3 queries of 1 sets" in result.stdout
+    assert (tmp_path / "run" / "report.md").read_text() == result.stdout
+    fewer = CliRunner().invoke(lvqa_command, [*command, "--limit", "1"])
+    assert fewer.exit_code == 0 and fewer.stdout == result.stdout  # what is there stays
+
+
+def test_the_command_says_what_failed(broken, tmp_path):
+    settings = tmp_path / "mine.yaml"
+    settings.write_text(f"model: {{name: tiny}}\ndataset: {{name: own, folder: {broken}}}\narms: [{{}}]\n")
+    command = ["retrieve", str(settings), "--folder", str(tmp_path / "run"), "--store", str(tmp_path / "s"), "--quiet"]
+    result = CliRunner().invoke(lvqa_command, command)
+    assert result.exit_code == 3 and "1 ranking failed (counted as wrong)" in result.stderr
+    wrong = CliRunner().invoke(lvqa_command, ["retrieve", str(tmp_path / "none.yaml")])
+    assert wrong.exit_code == 1 and "none.yaml" in wrong.stderr and wrong.stderr.count("\n") == 1

@@ -19,7 +19,17 @@ WRITERS = {
     "sugarcrepe": layouts.write_sugarcrepe,
     "own": layouts.write_own,
 }
-NUM_SETS = {"mmeb": 36, "mmeb_v2_video": 18, "sugarcrepe": 7, "own": 1}
+
+
+def write_retllm(folder: Path) -> None:
+    """Write each dataset of RetLLM's tables into the folder of its name."""
+    for name in ("flickr30k", "coco", "sharegpt4v", "urban1k", "sugarcrepe"):
+        (folder / name).mkdir()
+        WRITERS[name](folder / name)
+
+
+WRITERS["retllm"] = write_retllm
+NUM_SETS = {"mmeb": 36, "mmeb_v2_video": 18, "sugarcrepe": 7, "own": 1, "retllm": 15}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +69,7 @@ def test_the_contract_of_a_dataset(folder, name):
             assert not query.content.is_empty
             assert set(one.names_of(query)) <= set(one.candidates)
             assert query.targets and set(query.targets) <= set(one.names_of(query))
-        if name != "sharegpt4v":  # its pictures are the user's; three are enough here
+        if name not in ("sharegpt4v", "retllm"):  # its pictures are the user's; three are enough here
             contents = [*one.candidates.values(), *(query.content for query in one.queries)]
             files = [path for content in contents for path in content.files if path.suffix != ".mp4"]
             assert all(path.is_file() for path in files)

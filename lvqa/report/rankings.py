@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lvqa.datasets.retrieval import CATEGORIES
-from lvqa.datasets.retrieval.published import AVERAGE, PUBLISHED_RANKINGS
+from lvqa.datasets.retrieval.published import AVERAGE, published_rankings
 from lvqa.evaluation.retrieval.metrics import MAIN_METRIC
 from lvqa.evaluation.retrieval.run import RetrieveRun
 from lvqa.evaluation.retrieval.settings import resolve_arms
@@ -57,7 +57,7 @@ def sets_table(metric: Metric) -> Table:
 def published_table(run: RetrieveRun) -> Table | None:
     """Return what papers print of the dataset; None where they print nothing, or the sets are synthetic."""
     settings = run.config.dataset
-    rows = [row for row in PUBLISHED_RANKINGS if row.dataset == settings.name and settings.make is None]
+    rows = published_rankings(settings.name) if settings.make is None else ()
     if not rows:
         return None
     columns = list(dict.fromkeys(column for row in rows for column in row.figures))

@@ -105,12 +105,13 @@ def _altered(rng: np.random.Generator, scene: Scene) -> Scene:
     attribute = str(rng.choice(["colour", "shape", "sign", "place"]))
     if attribute in ("sign", "place"):
         others = [value for value in ATTRIBUTES[attribute] if value != getattr(scene, attribute)]
-        return replace(scene, **{attribute: str(rng.choice(others))})
+        changes: dict[str, Any] = {attribute: str(rng.choice(others))}
+        return replace(scene, **changes)
     index = int(rng.integers(len(scene.things)))
     used = [getattr(thing, attribute) for thing in scene.things]
-    value = str(rng.choice([value for value in ATTRIBUTES[attribute] if value not in used]))
     things = list(scene.things)
-    things[index] = replace(things[index], **{attribute: value})
+    changes = {attribute: str(rng.choice([value for value in ATTRIBUTES[attribute] if value not in used]))}
+    things[index] = replace(things[index], **changes)
     return replace(scene, things=tuple(things))
 
 

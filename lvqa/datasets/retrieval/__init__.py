@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lvqa.datasets.annotations import files_read
 from lvqa.datasets.retrieval.captions import COCO, Flickr30K, ShareGPT4V, Urban1K
+from lvqa.datasets.retrieval.joined import RetLLMSets
 from lvqa.datasets.retrieval.mmeb import MMEB
 from lvqa.datasets.retrieval.mmeb_video import MMEBVideo
 from lvqa.datasets.retrieval.own import OwnSets
@@ -27,6 +28,7 @@ RETRIEVAL_DATASETS: dict[str, type[SetReader]] = {
     "sharegpt4v": ShareGPT4V,
     "urban1k": Urban1K,
     "sugarcrepe": SugarCrepe,
+    "retllm": RetLLMSets,
     "own": OwnSets,
 }
 """The reader of each retrieval dataset."""

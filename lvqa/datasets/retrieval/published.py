@@ -46,6 +46,17 @@ def _captions(dataset: str, name: str, to_text: float, to_image: float) -> Publi
     return PublishedRanking(dataset, RETLLM, "RetLLM", "Qwen2.5-VL-7B after CLIP ViT-L", figures)
 
 
+def _parts(method: str, *figures: float) -> list[PublishedRanking]:
+    """Return a line of RetLLM's ablation, on Flickr30K and on COCO."""
+    model = "Qwen2.5-VL-7B after CLIP ViT-L"
+    columns = {"flickr30k": ("Flickr30K_i2t", "Flickr30K_t2i"), "coco": ("COCO_i2t", "COCO_t2i")}
+    pairs = zip(columns.items(), (figures[:2], figures[2:]), strict=True)
+    return [
+        PublishedRanking(dataset, RETLLM, f"RetLLM, {method}", model, dict(zip(names, values, strict=True)))
+        for (dataset, names), values in pairs
+    ]
+
+
 def _known(*rows: Any) -> tuple[PublishedRanking, ...]:
     return tuple(row for group in rows for row in (group if isinstance(group, list) else [group]))
 
@@ -84,6 +95,9 @@ PUBLISHED_RANKINGS = _known(
     _captions("coco", "COCO", 70.4, 54.1),
     _captions("sharegpt4v", "ShareGPT4V", 97.6, 94.2),
     _captions("urban1k", "Urban1K", 88.9, 78.6),
+    _parts("entropy alone", 94.0, 81.2, 68.7, 50.8),
+    _parts("enhancement alone", 94.0, 80.7, 68.8, 51.5),
+    _parts("neither", 93.6, 80.2, 66.9, 50.3),
     PublishedRanking(
         *("sugarcrepe", RETLLM, "RetLLM", "Qwen2.5-VL-7B after CLIP ViT-L"),
         {"replace (mean)": 94.8, "swap (mean)": 92.7, "add (mean)": 96.2},
@@ -94,3 +108,9 @@ PUBLISHED_RANKINGS = _known(
     ),
 )
 """All published figures, in the order of their tables."""
+
+
+def published_rankings(dataset: str) -> tuple[PublishedRanking, ...]:
+    """Return what papers print of a dataset; of "retllm" all of RetLLM's own tables."""
+    of_retllm = [row for row in PUBLISHED_RANKINGS if row.source == RETLLM and row.dataset != "mmeb"]
+    return tuple(of_retllm if dataset == "retllm" else (row for row in PUBLISHED_RANKINGS if row.dataset == dataset))
