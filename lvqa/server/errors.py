@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 """Status -> what OpenAI's API calls the kind of error; others are `invalid_request_error`."""
 
+SOURCES = (("body",), ("query",), ("path",))
+"""Where a field of a request may stand, as the place of its fault begins."""
 MAX_LOGGED_FRAMES = 6
 """So many places of a call stack are logged."""
 
@@ -75,6 +77,7 @@ def add_handlers(app: FastAPI) -> None:
 
 def _describe_field(first: Mapping[str, Any]) -> str:
     """Return what is wrong with a field of a request, in one line."""
-    name = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    place = first["loc"][1:] if first["loc"][:1] in SOURCES else first["loc"]
+    name = ".".join(map(str, place))
     got = f", got {shorten(first['input'])}" if isinstance(first.get("input"), str | int | float) else ""
     return f"{name or 'the request'}: {first['msg']}{got}"

@@ -140,7 +140,14 @@ class Job:
 
 EVENTS = {"index": "indexing", "rerank": "ranking", "rerank library": "ranking"}
 """Stage of the pipeline -> the event that tells how far it is."""
-RESULTS = {"ask": "answer", "search": "results", "index": "indexed", "chat": "reply"}
+RESULTS = {
+    "ask": "answer",
+    "search": "results",
+    "index": "indexed",
+    "chat": "reply",
+    "embed": "vectors",
+    "rerank": "scores",
+}
 """Kind of a job -> the event that has its result."""
 
 

@@ -21,7 +21,7 @@ from lvqa.prompts import VIDEO_RETRIEVAL, RetrievalTask
 from lvqa.records import LvqaError, Video, shorten
 from lvqa.retriever import Match, Retriever
 from lvqa.server.attachments import attached_files, decode_data_url
-from lvqa.server.chat import PIPELINE, video_of
+from lvqa.server.chat import FILE_PREFIX, PIPELINE, video_of
 from lvqa.server.chat_schemas import Part
 from lvqa.server.conversation import address_of, picture_url, sound_url
 from lvqa.server.errors import ApiError
@@ -125,7 +125,7 @@ def _medium_of(part: Part) -> tuple[str, str]:
     if part.input_audio is not None:
         return "sound", sound_url(part)
     if part.file is not None and (part.file.file_id or part.file.file_data):
-        return "video", part.file.file_id or part.file.file_data or ""
+        return "video", (part.file.file_id or "").removeprefix(FILE_PREFIX) or part.file.file_data or ""
     raise ApiError(400, f"a part of type {shorten(part.type)} is not read here")
 
 
