@@ -439,3 +439,8 @@ def test_the_command_says_what_failed(broken, tmp_path):
     assert result.exit_code == 3 and "1 ranking failed (counted as wrong)" in result.stderr
     wrong = CliRunner().invoke(lvqa_command, ["retrieve", str(tmp_path / "none.yaml")])
     assert wrong.exit_code == 1 and "none.yaml" in wrong.stderr and wrong.stderr.count("\n") == 1
+
+
+def test_a_report_of_answers_names_the_command_for_a_run_of_rankings(run):
+    result = CliRunner().invoke(lvqa_command, ["report", str(run.folder)])
+    assert result.exit_code == 1 and "is a run of lvqa retrieve: the same command again" in result.stderr

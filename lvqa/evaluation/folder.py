@@ -65,6 +65,8 @@ class Run:
 
 def require_run(folder: Path) -> None:
     """Raise LvqaError if the folder is no run folder."""
+    if (folder / "rankings.jsonl").is_file():
+        raise LvqaError(f"{folder} is a run of lvqa retrieve: the same command again prints its tables")
     if not (folder / CONFIG).is_file():
         raise LvqaError(f"{folder} is not a run folder: it has no {CONFIG}; lvqa eval makes one")
 

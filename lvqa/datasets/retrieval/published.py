@@ -8,6 +8,7 @@ from typing import Any
 FREERET_1 = "FreeRet, Table 1 (arXiv 2509.24621)"
 FREERET_2 = "FreeRet, Table 2 (arXiv 2509.24621)"
 FREERET_3A, FREERET_3B, FREERET_3C = (f"FreeRet, Table 3{part} (arXiv 2509.24621)" for part in "abc")
+FREERET_5 = "FreeRet, Figure 5 (arXiv 2509.24621), by a note on it"
 RETLLM = "RetLLM (arXiv 2602.22278), by a note on it"
 
 AVERAGE = "average"
@@ -87,6 +88,7 @@ PUBLISHED_RANKINGS = _known(
     _average(FREERET_3C, "Yes or No", 58.39, 65.28),
     _average(FREERET_3C, "True or False", 60.06, 66.71),
     _average(FREERET_3C, "multiple choice", 60.31, 70.72),
+    PublishedRanking("mmeb", FREERET_5, "pool of 10", "Qwen2.5-VL-7B", {AVERAGE: 67.8}),
     _video("Qwen2-VL-2B", 58.3, 33.6),
     _video("Qwen2-VL-7B", 63.2, 39.3),
     _video("Qwen2-VL-2B, trained", 39.3, 28.8, "VLM2Vec-V2"),
