@@ -426,6 +426,7 @@ def test_the_command_prints_the_tables_and_writes_them(broken, tmp_path):
     result = CliRunner().invoke(lvqa_command, command)
     assert result.exit_code == 0, result.output
     assert "hit@1 in percent; 3 queries of 1 sets" in result.stdout
+    assert result.stdout.startswith("Note: the model knows only the world of lvqa make-videos")
     assert (tmp_path / "run" / "report.md").read_text() == result.stdout
     fewer = CliRunner().invoke(lvqa_command, [*command, "--limit", "1"])
     assert fewer.exit_code == 0 and fewer.stdout == result.stdout  # what is there stays

@@ -19,7 +19,9 @@ def rankings_page(run: RetrieveRun) -> str:
     """Return all tables of a run in Markdown."""
     metric = Metric(run.rows, seed=run.config.seed)
     tables = [overview_table(run, metric), sets_table(metric), published_table(run)]
-    return "\n\n".join(to_markdown(table) for table in tables if table is not None)
+    lines = (run.about.get("skipped") if run.about else None) or ()
+    warnings = [f"Note: {line}." for line in lines]
+    return "\n\n".join([*warnings, *(to_markdown(table) for table in tables if table is not None)])
 
 
 def overview_table(run: RetrieveRun, metric: Metric) -> Table:

@@ -216,7 +216,8 @@ def _search(
     *,
     retry_failed: bool,
 ) -> None:
-    search = Search(resolve_arms(config), sets, run, report=progress)
+    is_synthetic = config.dataset.make is not None
+    search = Search(resolve_arms(config), sets, run, is_synthetic=is_synthetic, report=progress)
     if not search.num_left:
         return
     if run.answered:

@@ -37,6 +37,10 @@ _log = logging.getLogger(__name__)
 
 QUERIES_AT_ONCE = 8
 """So many queries are reranked in one piece of work."""
+ONLY_SYNTHETIC = (
+    "the model knows only the world of lvqa make-videos, and these sets are not made by dataset.make: its rankings of "
+    "anything else say nothing; take a larger model"
+)
 EMBEDDING_SETTINGS = ("model", "video", "embedding")
 """The settings that vectors depend on, but for those of NOT_EMBEDDED."""
 NOT_EMBEDDED = ("embedding.centre", "embedding.with_options", "model.device", "video.threads", "video.stall_seconds")
@@ -58,7 +62,13 @@ class Search:
     """What is lacking in a run, and how it is made."""
 
     def __init__(
-        self, arms: Sequence[RetrieveArm], sets: Sequence[RetrievalSet], run: RowFolder[RankingRow], *, report: Report
+        self,
+        arms: Sequence[RetrieveArm],
+        sets: Sequence[RetrievalSet],
+        run: RowFolder[RankingRow],
+        *,
+        is_synthetic: bool,
+        report: Report,
     ) -> None:
         """Plan the work.
 
@@ -66,11 +76,14 @@ class Search:
             arms: The arms of the run.
             sets: The sets, with the texts as the model reads them.
             run: The folder, open to be added to.
+            is_synthetic: Whether the sets are of the embedded model's world.
             report: Called as the work goes on.
         """
         self._arms, self._sets, self._run, self._report = arms, sets, run, report
+        self._may_warn = not is_synthetic
         self._vectors = VectorFolder(run.folder / "vectors")
         self._pieces: dict[str, dict[int, Embedded]] = {}
+        self._known_parts: dict[tuple[str, str], list[Part]] = {}
         self.embed_seconds = 0.0
         """How long the workers embedded, all together."""
         self._lacking = {
@@ -89,6 +102,8 @@ class Search:
         for one, arm in itertools.product(self._sets, self._arms):
             if queries := self._lacking[one.name, arm.name]:
                 self._rank(pool, one, arm, queries)
+        if pool.node_facts:
+            self._run.note_nodes(pool.node_facts)
 
     # --- vectors ----------------------------------------------------------------------------------------------------
 
@@ -98,7 +113,10 @@ class Search:
         settings = flat({key: to_dict(arm.config)[key] for key in EMBEDDING_SETTINGS})
         about: dict[str, Any] = {key: value for key, value in settings.items() if key not in NOT_EMBEDDED}
         about |= {"side": side, "nouns": dataclasses.asdict(one.nouns), "format": EMBEDDING_FORMAT}
-        parts = []
+        about["packing"] = arm.config.answer.packing
+        if (known := self._known_parts.get(key := (one.name, repr(about)))) is not None:
+            return known
+        parts = self._known_parts[key] = list[Part]()
         for first in range(0, len(contents), AT_ONCE):
             chunk = tuple(contents[first : first + AT_ONCE])
             item = EmbedItem(content_id(chunk, about), arm.name, one.nouns, side, chunk)
@@ -226,6 +244,10 @@ class Search:
     def _note(self, result: SearchResult) -> None:
         self._run.check_revision(result.revision)
         self._run.note_device(result.device)
+        if result.is_for_synthetic and self._may_warn:
+            self._may_warn = False
+            self._run.describe(skipped=[ONLY_SYNTHETIC])
+            _log.warning("%s", ONLY_SYNTHETIC)
 
 
 class _Ranker:

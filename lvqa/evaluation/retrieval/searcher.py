@@ -94,6 +94,8 @@ class SearchResult:
     reranked: tuple[Reranked | str, ...]
     revision: str
     device: str
+    is_for_synthetic: bool
+    """Whether the model knows the synthetic world alone."""
     seconds: float
 
 
@@ -127,9 +129,9 @@ class Searcher:
                 report_progress()
                 reranked.append(self._rerank(retriever, query))
         seconds = time.monotonic() - started
-        return SearchResult(
-            tuple(embedded), tuple(reranked), self.identity, device_name(self._first.model.device), seconds
-        )
+        model = self._first.model
+        device, seconds = device_name(model.device), time.monotonic() - started
+        return SearchResult(tuple(embedded), tuple(reranked), self.identity, device, model.is_for_synthetic, seconds)
 
     def _retriever(self, arm: str, nouns: Nouns) -> Retriever:
         """Return the retriever of an arm for a task. The last one stays: what it has read of pictures serves on."""
