@@ -1,12 +1,17 @@
 """Retrieval datasets: each published layout from a small copy that was made by its rules."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
 import retrieval_layouts as layouts
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lvqa.datasets.retrieval import CATEGORIES, RETRIEVAL_DATASETS, load_sets
+from lvqa.datasets.retrieval.own import QueryRow
+from lvqa.evaluation.retrieval.rows import RANKINGS, RankingRow
 from lvqa.records import LvqaError
 
 WRITERS = {
@@ -242,3 +247,31 @@ def test_a_right_candidate_that_is_none_stays_a_query(tmp_path):
     (one,) = load_sets("mmeb_v2_video", tmp_path, sets=["SmthSmthV2"])[0]
     assert one.queries[0].targets == ("Throwing it",) and one.queries[0].candidates == ("Closing it",)
     assert json.loads(json.dumps(list(one.candidates))) == ["Closing it"]
+
+
+SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+VALUE = SCALAR | st.lists(SCALAR, max_size=3)
+QUERY_ROW = st.dictionaries(st.sampled_from(sorted(QueryRow.__annotations__)), VALUE)
+RANKING_ROW = st.dictionaries(st.sampled_from(sorted(RankingRow.__annotations__)), VALUE)
+
+
+@given(QUERY_ROW | VALUE, QUERY_ROW)
+def test_any_rows_of_own_sets_are_read_or_refused_in_one_line(query, candidate):
+    with tempfile.TemporaryDirectory() as folder:
+        for name, row in (("queries", query), ("candidates", candidate)):
+            (Path(folder) / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+        try:
+            load_sets("own", Path(folder))
+        except LvqaError as error:
+            assert "\n" not in str(error)
+
+
+@given(RANKING_ROW | VALUE)
+def test_any_row_of_rankings_is_read_or_refused_in_one_line(row):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / RANKINGS.name
+        path.write_text(json.dumps(row) + "\n")
+        try:
+            list(RANKINGS.read(path))
+        except LvqaError as error:
+            assert "\n" not in str(error)
