@@ -20,10 +20,10 @@ from lvqa.image import is_pillow_picture
 from lvqa.models import Model
 from lvqa.models.cache import ByteLRUCache
 from lvqa.pairs import PACKINGS, Pair, pairs_of_clip
-from lvqa.records import Clip, LvqaError, Video, file_key, shorten
+from lvqa.records import Clip, FileKey, LvqaError, Video, file_key, shorten
 from lvqa.session import VideoSession
 from lvqa.validation import require, require_text, require_whole
-from lvqa.visual_tokens import image_tokens
+from lvqa.visual_tokens import images_tokens
 
 if TYPE_CHECKING:
     from lvqa.models.prompt import ClipTokens, Prompt
@@ -187,32 +187,44 @@ class ItemReader:
             LvqaError: A file can't be read, a clip has no frame, or the model does not hear.
         """
         for first in range(0, len(items), CLIPS_AT_ONCE):
+            check_stop()
             chunk = items[first : first + CLIPS_AT_ONCE]
-            clips = self._clips(chunk)
+            tokens = {"image": self._pictures(chunk), "video": self._clips(chunk)}
+            tokens |= {kind: self._sounds(chunk, kind) for kind in ("sound", "voice")}
             for i, item in enumerate(chunk):
-                check_stop()
-                media = [(kind, clips[i] if kind == "video" else self._medium(item, kind)) for kind in item.media]
-                yield ItemContent(item.text if item.text.strip() else "", tuple(media))
+                media = tuple((kind, tokens[kind][i]) for kind in item.media)
+                yield ItemContent(item.text if item.text.strip() else "", media)
 
-    def _medium(self, item: Item, kind: str) -> ClipTokens:
-        """Return the tokens of a picture or a sound; those of a file are remembered as long as it stays as it is."""
-        value = getattr(item, kind)
-        if not isinstance(value, str | Path):
-            return self._encode(value, kind)
-        path = Path(value).expanduser()
-        key = (kind == "image", path, file_key(path) if path.exists() else None)
+    def _pictures(self, items: Sequence[Item]) -> dict[int, ClipTokens]:
+        """Return the tokens of the items' pictures, by the items' indices."""
+
+        def encode(pictures: Sequence[Any]) -> list[ClipTokens]:
+            return images_tokens(pictures, self._model, max_pixels=self._max_pixels)
+
+        return self._tokens_of(items, "image", encode)
+
+    def _sounds(self, items: Sequence[Item], kind: str) -> dict[int, ClipTokens]:
+        """Return the tokens of the items' sounds of one kind, by the items' indices."""
+
+        def encode(paths: Sequence[Path]) -> list[ClipTokens]:
+            return [self._model.encode_audio(read_audio(path, name=kind)) for path in paths]
+
+        return self._tokens_of(items, kind, encode)
+
+    def _tokens_of(
+        self, items: Sequence[Item], kind: str, encode: Callable[[Sequence[Any]], list[ClipTokens]]
+    ) -> dict[int, ClipTokens]:
+        """Return the tokens of a kind of medium; those of a file are remembered as long as it stays as it is."""
+        media = {i: getattr(item, kind) for i, item in enumerate(items) if getattr(item, kind) is not None}
+        media = {i: Path(value).expanduser() if isinstance(value, str) else value for i, value in media.items()}
+        keys = {i: (kind, path, _state(path)) for i, path in media.items() if isinstance(path, Path)}
         with self._lock:
-            tokens = self._cache.get(key)
-        if tokens is None:
-            tokens = self._encode(path, kind)
-            with self._lock:
-                self._cache[key] = tokens
-        return tokens
-
-    def _encode(self, value: Any, kind: str) -> ClipTokens:
-        if kind == "image":
-            return image_tokens(value, self._model, max_pixels=self._max_pixels)
-        return self._model.encode_audio(read_audio(value, name=kind))
+            known = {i: kept for i, key in keys.items() if (kept := self._cache.get(key)) is not None}
+        new = [i for i in media if i not in known]
+        encoded = dict(zip(new, encode([media[i] for i in new]), strict=True)) if new else {}
+        with self._lock:
+            self._cache.update({keys[i]: tokens for i, tokens in encoded.items() if i in keys})
+        return known | encoded
 
     def _clips(self, items: Sequence[Item]) -> dict[int, ClipTokens]:
         """Return the tokens of the items' videos, by the items' indices. One video is open at a time."""
@@ -228,6 +240,11 @@ class ItemReader:
                     tokens = session.tokens.clips([groups[i] for i in one_after_another])
                     clips |= zip(one_after_another, tokens, strict=True)
         return clips
+
+
+def _state(path: Path) -> FileKey | None:
+    """Return the key of a file's state, None if there is none."""
+    return file_key(path) if path.exists() else None
 
 
 def _runs(groups: dict[int, list[Pair]]) -> list[list[int]]:

@@ -168,14 +168,14 @@ class Retriever:
         """
         require(pool is None or (type(pool) is int and pool >= 0), "pool", pool, "a whole number, 0 or more, or null")
         wanted, listed = as_item(query), item_list(items)
+        query_vectors = self.embed([wanted], side="query")  # first: what can't be searched for is refused at once
         vectors = self.embed(listed) if vectors is None else np.asarray(vectors, np.float32)
         if vectors.shape != (len(listed), self.model.dim):
             expected = (len(listed), self.model.dim)
             raise LvqaError(f"vectors must be {expected}, one for each item, got {vectors.shape}")
         if not listed:
             return []
-        (vector,) = self.embed([wanted], side="query")
-        scores = (centred_rows(vectors) if self.config.embedding.centre else vectors) @ vector
+        scores = (centred_rows(vectors) if self.config.embedding.centre else vectors) @ query_vectors[0]
         ranked = [(int(i), float(scores[i])) for i in np.argsort(-scores, kind="stable")]
         num_judged = self.config.rerank.pool if pool is None else pool
         if num_judged == 0:

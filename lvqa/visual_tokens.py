@@ -38,22 +38,36 @@ TOKENS_FORMAT = 3
 
 
 def image_tokens(picture: Path | Any, model: Model, *, max_pixels: int | None = None) -> ClipTokens:
-    """Return a picture's visual tokens: it is a pair with the same picture twice, no larger than a frame.
+    """Return a picture's visual tokens; see `images_tokens`."""
+    return images_tokens([picture], model, max_pixels=max_pixels)[0]
+
+
+def images_tokens(pictures: Sequence[Path | Any], model: Model, *, max_pixels: int | None = None) -> list[ClipTokens]:
+    """Return the visual tokens of pictures: each is a pair with the same picture twice, no larger than a frame.
 
     Args:
-        picture: The picture's file, or what else `read_image` takes.
-        model: The model that encodes it.
-        max_pixels: The limit on its size; None means the model's own limit on a frame.
+        pictures: Their files, or what else `read_image` takes. Those that become equally large are encoded together.
+        model: The model that encodes them.
+        max_pixels: The limit on the size of one; None means the model's own limit on a frame.
 
     Raises:
-        LvqaError: The file can't be read as a picture.
+        LvqaError: A file can't be read as a picture.
     """
     from lvqa.models.prompt import ClipTokens
 
     limit = max_pixels or model.max_pixels
-    pixels = read_image(picture, size_of=lambda height, width: model.frame_size(height, width, max_pixels=limit))
-    tokens = model.encode_pairs(np.stack([pixels, pixels])[None])
-    return ClipTokens(tokens, *model.token_grid(*pixels.shape[:2]), is_image=True)
+    of_size: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
+    for i, picture in enumerate(pictures):
+        pixels = read_image(picture, size_of=lambda height, width: model.frame_size(height, width, max_pixels=limit))
+        of_size.setdefault(pixels.shape, {})[i] = pixels
+    clips: dict[int, ClipTokens] = {}
+    for shape, group in of_size.items():
+        encoded = model.encode_pairs(np.stack([np.stack([pixels, pixels]) for pixels in group.values()]))
+        grid = model.token_grid(*shape[:2])
+        # A row of a batch would keep the whole batch alive.
+        rows = [encoded] if len(group) == 1 else [row[None].clone() for row in encoded]
+        clips |= {i: ClipTokens(row, *grid, is_image=True) for i, row in zip(group, rows, strict=True)}
+    return [clips[i] for i in range(len(pictures))]
 
 
 class TokenFile:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Make the pictures of the pages in docs/images: the library, the workbench, a run, a question of it.
+"""Make the pictures of the pages in docs/images, and what `lvqa ask` prints for the same question, answer.txt.
 
     python scripts/make_page_pictures.py [FOLDER]
 
@@ -23,6 +23,7 @@ from urllib.parse import urlencode
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from lvqa.records import Question
 from lvqa.synthetic.videos import ask_about, make_videos, write_script
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
@@ -44,6 +45,7 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             take_pictures(browser, url)
             browser.close()
+        write_transcript(folder)
 
 
 def make_all(folder: Path) -> None:
@@ -69,6 +71,22 @@ def make_all(folder: Path) -> None:
         subprocess.run(run, check=True)
 
 
+def the_question() -> Question:
+    """Return the question that is asked in the pictures."""
+    return ask_about(write_script(SEED, MINUTES), QUESTION + 1)[QUESTION]
+
+
+def write_transcript(folder: Path) -> None:
+    """Write the command that asks the question, and what it prints."""
+    question, video = the_question(), min((folder / "data" / "videos").glob("*.mp4"))
+    options = [word for option in question.options for word in ("--option", option)]
+    words = ["ask", video.name, question.text, *options, "--model", "tiny"]
+    command = [sys.executable, "-m", "lvqa.cli", *words, "--store", str(folder / "store"), "--quiet"]
+    result = subprocess.run(command, cwd=video.parent, capture_output=True, text=True, check=True)
+    quoted = [f'"{word}"' if " " in word else word for word in words]
+    (IMAGES / "answer.txt").write_text(f"$ lvqa {' '.join(quoted)}\n{result.stdout}", encoding="utf-8")
+
+
 @contextmanager
 def running_server(folder: Path) -> Iterator[str]:
     """Run `lvqa serve` over the folder inside the `with` block; yields its address."""
@@ -82,7 +100,7 @@ def running_server(folder: Path) -> Iterator[str]:
 
 def take_pictures(browser: Browser, url: str) -> None:
     """Take a picture of each page."""
-    question = ask_about(write_script(SEED, MINUTES), QUESTION + 1)[QUESTION]
+    question = the_question()
     values = {"method": "freeret", "frames": FRAMES, "beside": "uniform", "q0": question.text, "o0": question.options}
     assert question.evidence_seconds is not None
     link = urlencode({**values, "t": question.evidence_seconds[0]}, doseq=True)

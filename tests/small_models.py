@@ -21,6 +21,8 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
 )
 
 from lvqa.models.checkpoint import TINY
@@ -85,6 +87,13 @@ def qwen3_vl() -> Qwen3VLForConditionalGeneration:
     return model
 
 
+def qwen3_vl_moe() -> Qwen3VLMoeForConditionalGeneration:
+    """Return a model whose language model is a mixture of experts."""
+    text = TEXT | {"head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+    vision = VISION | {"out_hidden_size": 64, "num_position_embeddings": 25, "deepstack_visual_indexes": [0, 2]}
+    return Qwen3VLMoeForConditionalGeneration(Qwen3VLMoeConfig(text_config=text, vision_config=vision, **IDS))
+
+
 def internvl(text: dict[str, object] | None = None) -> InternVLForConditionalGeneration:
     """Return a model of frames of 56 x 56: four by four patches, four tokens."""
     vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -115,6 +124,7 @@ SMALL: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen2_5_vl": qwen2_5_vl,
     "qwen2_5_omni": qwen2_5_omni,
     "qwen3_vl": qwen3_vl,
+    "qwen3_vl_moe": qwen3_vl_moe,
     "internvl": internvl,
     "internvl_moe": internvl_moe,
     "llava_onevision": llava_onevision,

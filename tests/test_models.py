@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,16 @@ import numpy as np
 import pytest
 import small_models
 import torch
+from library_reference import (
+    encoded_clip,
+    library_output,
+    library_states,
+    library_tower,
+    pair_pixels,
+    pixels,
+    plain_text_ids,
+    prompts,
+)
 from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
@@ -28,12 +37,11 @@ from transformers import (
     Qwen2VLImageProcessor,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
-from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
 from lvqa.models import gpu, load_model
 from lvqa.models.batching import TokenBudget
-from lvqa.models.chat import Batch, ChatTemplate, collate
+from lvqa.models.chat import ChatTemplate, collate
 from lvqa.models.decoder import Decoder
 from lvqa.models.forward import STATES
 from lvqa.models.frame_by_frame import FrameByFrame, InternVL, LlavaOnevision
@@ -68,127 +76,6 @@ def model(folder: Path) -> Decoder:
 def seed() -> None:
     """The same random numbers in every test."""
     torch.manual_seed(0)
-
-
-def pixels(pairs: int, height: int, width: int, *, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (pairs, 2, height, width, 3), dtype=np.uint8)
-
-
-def pair_pixels(model: Decoder, pairs: int, rows: int = 3, cols: int = 4, *, seed: int = 0) -> np.ndarray:
-    """Return the pixels of so many cells, or of the only size that the model has."""
-    if isinstance(model, FrameByFrame):
-        return pixels(pairs, model.frame_side, model.frame_side, seed=seed)
-    return pixels(pairs, rows * model.cell_pixels, cols * model.cell_pixels, seed=seed)
-
-
-def encoded_clip(model: Decoder, pairs: int = 2, *, rows: int = 3, cols: int = 4, seed: int = 0, **more) -> ClipTokens:
-    frames = pair_pixels(model, pairs, rows, cols, seed=seed)
-    return ClipTokens(model.encode_pairs(frames), *model.token_grid(*frames.shape[2:4]), **more)
-
-
-def library_tower(model: Decoder, frames: np.ndarray) -> Tensor:
-    """Return (n * tokens, width) by the library's own forward, all pairs as one video."""
-    if isinstance(model, FrameByFrame):
-        mean, std = np.array(model.image_mean), np.array(model.image_std)
-        single = ((frames.reshape(-1, *frames.shape[2:]) / 255 - mean) / std).transpose(0, 3, 1, 2)
-        single, library = torch.tensor(single, dtype=torch.float32), model.library
-        with torch.no_grad():
-            if model.model_type == "internvl":
-                return library.get_image_features(single).pooler_output.flatten(0, 1)
-            tokens = library.get_video_features(single[None]).pooler_output[0]
-        assert torch.equal(tokens[-1], library.model.image_newline)
-        return tokens[:-1]
-    patch = model.cell_pixels // 2
-    normalisation = {"image_mean": model.image_mean, "image_std": model.image_std}
-    patches = cut_patches(torch.tensor(frames), patch=patch, merge=2, **normalisation).flatten(0, 1)
-    visual = model.library.model.visual
-    grid = torch.tensor([[len(frames), frames.shape[2] // patch, frames.shape[3] // patch]])
-    with torch.no_grad():
-        output = visual(patches.to(model.library.dtype), grid_thw=grid)
-    return torch.cat([output.pooler_output, *getattr(output, "deepstack_features", ())], dim=-1)
-
-
-def library_output(model: Decoder, prompt: Prompt, reply: Sequence[int] = (), **options) -> Any:
-    """Return the output of the library's whole model on the prompt and a reply, at our positions; a batch of one."""
-    batch = collate([model.encode_prompt(prompt)])
-    if isinstance(model, FrameByFrame):
-        return frame_by_frame_output(model, prompt, batch, reply, **options)
-    reply_ids = torch.tensor([list(reply)], dtype=torch.long)
-    after = batch.positions.max() + 1 + torch.arange(len(reply)).expand(3, 1, -1)
-    clips = [part.tokens.flatten(0, 1) for part in prompt if isinstance(part, ClipTokens)]
-    visual_inputs = {}
-    if clips:
-        tokens, *added = torch.cat(clips).split(model.dim, dim=1)
-        encoded = BaseModelOutputWithDeepstackFeatures(
-            pooler_output=(tokens,), deepstack_features=[(features,) for features in added]
-        )
-        visual_inputs["mm_encoder_outputs"] = {"video": encoded}
-    with torch.no_grad():
-        return model.library(
-            input_ids=torch.cat([batch.ids, reply_ids], dim=1),
-            position_ids=torch.cat([batch.positions, after], dim=2),
-            use_cache=False,
-            **visual_inputs,
-            **options,
-        )
-
-
-def frame_by_frame_output(model: FrameByFrame, prompt: Prompt, batch: Batch, reply: Sequence[int], **options) -> Any:
-    """Return the same of a model that counts positions by itself, on embeddings with the frames scattered into them."""
-    ids = torch.cat([batch.ids, torch.tensor([list(reply)], dtype=torch.long)], dim=1)
-    embeds = model.library.get_input_embeddings()(ids)
-    rows = []
-    for part in prompt:
-        if isinstance(part, ClipTokens):
-            rows += [part.tokens.flatten(0, 1)]
-            if part.seconds[-1:] and part.seconds[-1][0] == part.seconds[-1][1]:
-                rows[-1] = rows[-1][: -model.cells]
-            if model.model_type == "llava_onevision":
-                rows += [model.library.model.image_newline[None]]
-    if rows:
-        pad = model.tokenizer.convert_tokens_to_ids(model.pad.text)
-        visual_mask = ids == pad
-        visual_mask[:, batch.ids.shape[1] :] = False  # a random model may well reply with it
-        embeds = embeds.masked_scatter(visual_mask[..., None], torch.cat(rows))
-    with torch.no_grad():
-        return model.library(inputs_embeds=embeds, use_cache=False, **options)
-
-
-def plain_text_ids(model: Decoder, text: str) -> list[int]:
-    return model.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-
-
-def library_states(model: Decoder, prompt: Prompt) -> dict[str, Tensor]:
-    """Return the states and the logits at the last position, by hooks on the library's whole model."""
-    text = model.library.model.language_model
-    states: dict[str, Tensor] = {}
-
-    def record(state: str) -> Callable[..., None]:
-        return lambda _module, args, output=None: states.__setitem__(
-            state, (args[0] if output is None else output)[:, -1]
-        )
-
-    hooks = [
-        text.layers[-1].post_attention_layernorm.register_forward_pre_hook(record("attention")),
-        text.norm.register_forward_pre_hook(record("mlp")),
-        text.norm.register_forward_hook(record("normed")),
-        *(layer.register_forward_hook(record(f"mlp-{n + 1}")) for n, layer in enumerate(reversed(text.layers[-3:-1]))),
-    ]
-    # The last position alone: on a CPU a bfloat16 batch of one row takes 100 times as long.
-    output = library_output(model, prompt, logits_to_keep=2)
-    for hook in hooks:
-        hook.remove()
-    return states | {"logits": output.logits[:, -1]}
-
-
-def prompts(model: Decoder) -> list[Prompt]:
-    timed = encoded_clip(model, 2, rows=5, cols=2, seed=2, seconds=((3.0, 4.0), (11.0, 11.0)))
-    return [
-        ("What happens?", encoded_clip(model), "Answer in one word."),
-        (encoded_clip(model, 3, rows=2, cols=2, seed=1), "red or blue"),
-        ("At first", encoded_clip(model, 1), "then", timed, "and at the end?"),
-        ("no video at all",),
-    ]
 
 
 # Pixels
@@ -316,7 +203,7 @@ def test_temporal_positions_have_the_models_rate(model: Decoder) -> None:
     )
     times = tokenized.positions[0, tokenized.visual_mask][::2]
     steps = (times - times[0]).tolist()
-    if model.model_type == "qwen3_vl":
+    if isinstance(model, Qwen3VL):
         assert "<0.5 seconds>" in (text := model.tokenizer.decode(tokenized.ids))
         assert "<10.5 seconds>" in text and "<50.0 seconds>" in text
     else:
@@ -602,7 +489,7 @@ def test_cached_tokens_equal_fresh_ones(model: Decoder) -> None:
 
 
 def test_the_time_of_a_pair_matters(model: Decoder) -> None:
-    if model.model_type not in ("qwen2_5_vl", "qwen2_5_omni", "qwen3_vl"):
+    if model.model_type not in ("qwen2_5_vl", "qwen2_5_omni", "qwen3_vl", "qwen3_vl_moe"):
         pytest.skip("it counts pairs or frames")
     near, far = (encoded_clip(model, seconds=((0.0, 1.0), (start, start + 1))) for start in (2.0, 50.0))
     assert (model.last_hidden_states([(near, "?")]) - model.last_hidden_states([(far, "?")])).abs().max() > 1e-3
@@ -732,7 +619,7 @@ def test_a_loaded_model_is_left_untouched(folder: Path, model: Decoder) -> None:
     if isinstance(model, FrameByFrame):
         assert model.frame_size(720, 1280, max_pixels=1) == (model.frame_side, model.frame_side)
         return
-    cell = 32 if model.model_type == "qwen3_vl" else 28
+    cell = 32 if isinstance(model, Qwen3VL) else 28
     assert (model.cell_pixels, model.max_pixels) == (cell, 128 * cell**2)
     rows, cols = (side // cell for side in model.frame_size(720, 1280, max_pixels=model.max_pixels))
     assert (rows, cols) == (8, 15)

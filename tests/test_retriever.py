@@ -366,7 +366,7 @@ def test_a_reranker_of_ones_own_judges_items(retriever_of, tmp_path):
     file = tmp_path / "longest.py"
     file.write_text(
         "from dataclasses import replace\n"
-        "from lvqa.rerank.protocol import as_prompt, best_first\n"
+        "from lvqa.rerank import as_prompt, best_first\n"
         "class Longest:\n"
         "    def rerank(self, model, requests):\n"
         "        answers = []\n"

@@ -199,7 +199,9 @@ def load_model(
     checkpoint = find_checkpoint(name, revision)
     family = checkpoint.model_type
     if family not in MODELS:
-        raise LvqaError(f"model {name!r} is a {family}; the families that can be used are {', '.join(MODELS)}")
+        lacking = NEEDED.get(family) or (RUNS_CODE if checkpoint.has_code else None)
+        why = "" if lacking is None else f", and {lacking}"
+        raise LvqaError(f"model {name!r} is a {family}{why}; the families that can be used are {', '.join(MODELS)}")
     module, class_name = MODELS[family].split(":")
     family_class = getattr(importlib.import_module(module), class_name)
     options = {"device": device, "dtype": dtype, "max_batch_tokens": max_batch_tokens}
@@ -216,7 +218,22 @@ MODELS = {
     "qwen2_5_vl": "lvqa.models.qwen_vl:Qwen25VL",
     "qwen2_5_omni": "lvqa.models.qwen_omni:Qwen25Omni",
     "qwen3_vl": "lvqa.models.qwen_vl:Qwen3VL",
+    "qwen3_vl_moe": "lvqa.models.qwen_vl:Qwen3VLMoe",
     "internvl": "lvqa.models.frame_by_frame:InternVL",
     "llava_onevision": "lvqa.models.frame_by_frame:LlavaOnevision",
 }
 """A `model_type` of config.json -> the module and the class, which are imported when a model is loaded."""
+
+RUNS_CODE = "its code lies in the checkpoint, of which none is run here: it would need an adapter and a library class"
+_LINEAR = "its linear attention has a state in place of keys and values: prefixes and single last positions need those"
+_CONVERTED = "its code lies in the checkpoint, of which none is run here: use the same model in the library's format"
+NEEDED = {
+    "qwen3_5": _LINEAR,
+    "qwen3_5_moe": _LINEAR,
+    "qwen3_omni_moe": "it would need an adapter for its audio and its positions: use a Qwen2.5-Omni",
+    "internvl_chat": f"{_CONVERTED}, whose name ends in -HF",
+    "llava_qwen": f"{_CONVERTED}, whose name ends in -hf",
+    "llavaonevision1_5": RUNS_CODE,
+    "llava_onevision1_5": RUNS_CODE,
+}
+"""A `model_type` that users ask for and that can't be used -> what it would need."""

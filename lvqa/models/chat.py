@@ -19,6 +19,8 @@ from lvqa.records import LvqaError
 
 SENTINEL = "lvqa-content-5d1f0c"
 """A text that no chat template contains; it marks where the user's content goes."""
+THOUGHT = "<think>"
+"""With this a template opens a thought."""
 TEXTS_IN_MEMORY = 4096
 """The tokens of so many texts are kept: times and instructions stand in prompt after prompt."""
 
@@ -125,6 +127,11 @@ class ChatTemplate:
         if any(token in text for text in earlier for token in self._specials):
             raise LvqaError("an earlier turn has the text of a special token, which would end it")
         before, after = self._render(SENTINEL, system, earlier)
+        if after.rstrip().endswith(THOUGHT):
+            raise LvqaError(
+                f"the chat template in {self.tokenizer.name_or_path} begins every reply with a thought, so that its "
+                "first token is no answer; use the model of the same family that was tuned to answer at once (Instruct)"
+            )
         # The template's own text next to the content is tokenised together with it, as the library would.
         head_end = max(before.rfind(token) + len(token) for token in self._specials if token in before)
         tail_start = min(after.find(token) for token in self._specials if token in after)
@@ -149,7 +156,9 @@ class ChatTemplate:
                 {"role": role, "content": [{"type": "text", "text": content}] if as_list else content}
                 for role, content in contents
             ]
-            rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            # A template that lets models think or not is asked for no thought; others don't look at the argument.
+            options = {"add_generation_prompt": True, "enable_thinking": False}
+            rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, **options)
             if text in rendered and system not in rendered:
                 raise LvqaError(f"the chat template in {where} has no place for a system message")
             if text in rendered:

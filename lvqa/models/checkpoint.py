@@ -51,6 +51,8 @@ class Checkpoint:
     """Whether the source is a folder."""
     cpu_dtype: str | None = None
     """The precision that config.json recommends on a CPU, if any."""
+    has_code: bool = False
+    """Whether it comes with Python code of its own, which is never run here."""
 
     @property
     def commit(self) -> str | None:
@@ -105,7 +107,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _checkpoint(name: str, source: str, config: dict[str, Any], revision: str, *, is_folder: bool) -> Checkpoint:
-    return Checkpoint(name, source, str(config.get("model_type")), revision, is_folder, config.get("cpu_dtype"))
+    model_type, has_code = str(config.get("model_type")), "auto_map" in config
+    return Checkpoint(name, source, model_type, revision, is_folder, config.get("cpu_dtype"), has_code)
 
 
 def _find_commit(model: str, revision: str | None) -> str:

@@ -97,9 +97,9 @@ def _missing_package(checkpoint: Checkpoint, reason: str) -> str:
 
 def _load_tokenizer(checkpoint: Checkpoint) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, **checkpoint.options)
-    if tokenizer.chat_template is None:  # older models keep it with their processor alone
-        processor, _ = ProcessorMixin.get_processor_dict(checkpoint.source, **checkpoint.options)
-        tokenizer.chat_template = processor.get("chat_template")
+    # The tokenizer of some has the template of the text model that it is from: the processor's is that of pictures.
+    processor, _ = ProcessorMixin.get_processor_dict(checkpoint.source, **checkpoint.options)
+    tokenizer.chat_template = processor.get("chat_template") or tokenizer.chat_template
     return tokenizer
 
 

@@ -115,3 +115,9 @@ class Qwen3VL(Qwen2VL):
                 times = ((first + second) / 2,) if second - first <= MAX_MEAN_SECONDS else (first, second)
                 yield "".join(f"<{seconds:.1f} seconds>" for seconds in times)
             yield from (self.start, VisualTokenSpan((0,), clip.rows, clip.cols), self.end)
+
+
+class Qwen3VLMoe(Qwen3VL):
+    """Qwen3-VL whose language model is a mixture of experts."""
+
+    model_type: ClassVar[str] = "qwen3_vl_moe"

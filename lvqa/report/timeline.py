@@ -35,6 +35,8 @@ DARK = Theme("#0d1117", "#e6edf3", "#9198a1", "#3d444d", "#5aa2ee", "#8b949e", "
 
 TICK_STEPS_SECONDS = (1, 5, 10, 15, 30, 60, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 """The distances of ticks on the axis of time: round values on a clock."""
+MAX_TICKS = 10
+"""So many ticks of time follow the first one at most."""
 
 
 def tick_step(duration_seconds: float, max_ticks: int) -> int:
@@ -43,12 +45,12 @@ def tick_step(duration_seconds: float, max_ticks: int) -> int:
     return next(steps, TICK_STEPS_SECONDS[-1] * math.ceil(duration_seconds / TICK_STEPS_SECONDS[-1] / max_ticks))
 
 
-def set_time_axis(axes: Axes, duration_seconds: float, *, max_ticks: int = 10) -> None:
+def set_time_axis(axes: Axes, duration_seconds: float) -> None:
     """Make the x-axis one of time: 0:00 to the end of the video, with ticks at round values."""
     from matplotlib.ticker import FuncFormatter, MultipleLocator
 
     axes.set_xlim(0, duration_seconds)
-    axes.xaxis.set_major_locator(MultipleLocator(tick_step(duration_seconds, max_ticks)))
+    axes.xaxis.set_major_locator(MultipleLocator(tick_step(duration_seconds, MAX_TICKS)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(max(0, seconds))))
 
 
@@ -75,7 +77,6 @@ def draw_timeline(
     theme: Theme = LIGHT,
     truth_seconds: Span | None = None,
     comparison: Answer | None = None,
-    max_ticks: int = 10,
 ) -> None:
     """Draw the scores of the clips over time, and the frames as ticks below.
 
@@ -88,9 +89,8 @@ def draw_timeline(
         theme: The colours.
         truth_seconds: The time at which the answer can be seen, if that is known.
         comparison: Another answer to the question; its frames are a second row of ticks.
-        max_ticks: How many ticks of time there may be.
     """
-    set_time_axis(axes, video.duration_seconds, max_ticks=max_ticks)
+    set_time_axis(axes, video.duration_seconds)
     bottom = -0.16 if comparison is None else -0.3
     if answer.evidence:
         axes.set(ylim=(bottom, 1.03), yticks=[0, 0.5, 1])

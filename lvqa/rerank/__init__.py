@@ -12,7 +12,7 @@ from typing import Any
 from lvqa.plugins import PluginPoint
 from lvqa.rerank.freeret import MultipleChoice
 from lvqa.rerank.plugin import UserReranker
-from lvqa.rerank.protocol import ClipReader, NoReranker, Reranker, RerankRequest, best_first
+from lvqa.rerank.protocol import ClipReader, NoReranker, Reranker, RerankRequest, as_prompt, best_first
 from lvqa.rerank.retllm import PaperRetLLM, ReleasedRetLLM, RetLLM
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "MultipleChoice",
     "RerankRequest",
     "Reranker",
+    "as_prompt",
     "best_first",
     "make_reranker",
 ]

@@ -48,7 +48,9 @@ function askForToken(root) {
       status.textContent = error.message;
     }
   };
-  replace(root, h("h1", {}, "This server asks for a token"), h("form", { class: "row", onsubmit: send }, token, h("button", { class: "primary" }, "Enter")), status);
+  replace(root, h("h1", {}, "This server asks for a token"),
+    h("p", {}, "Whoever started it gave it one, with --token or in LVQA_TOKEN."),
+    h("form", { class: "row", onsubmit: send }, token, h("button", { class: "primary" }, "Enter")), status);
   token.focus();
 }
 

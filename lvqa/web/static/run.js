@@ -73,7 +73,7 @@ class RunPage {
     const select = (label, values, name = label) => ({ label, name, control: choices({ onchange: () => this.#apply() }, values) });
     const videos = [...new Set(this.run.questions.map((question) => question.video))];
     const filters = {
-      text: { label: "text", control: h("input", { type: "search", placeholder: "in question or options ( / )", oninput: () => this.#apply() }) },
+      text: { label: "text", control: h("input", { type: "search", placeholder: "find ( / )", oninput: () => this.#apply() }) },
       a: select("arm", [["", "any arm"], ...labels]),
       outcome: select("is", OUTCOMES, "this arm is"),
       evidence: select("evidence", [["", "any"], ...Object.entries(EVIDENCE)]),

@@ -1,7 +1,7 @@
 // The scores of an answer over the time of the video, with the frames that were chosen.
 
 import { draw, h, replace } from "./dom.js";
-import { clock, isInside, scoresText } from "./text.js";
+import { clock, counted, isInside, scoresText } from "./text.js";
 
 const PLOT_HEIGHT = 110, TICKS_HEIGHT = 16, AXIS_HEIGHT = 22, TOP = 10;
 const MAX_WIDTH = 24000; // pixels; a drawing that is wider would be slow
@@ -158,9 +158,9 @@ export class Timeline {
     if (ranked?.clips.some((clip) => clip.rerank_score !== null)) entries.push(entry("key-bar", "rerank score, 0 to 1"));
     const embedded = ranked?.clips.filter((clip) => clip.embed_score !== null) ?? [];
     if (embedded.length) {
-      entries.push(entry("key-line", `embedding score, ${rangeOf(embedded).map((score) => score.toFixed(2)).join(" to ")}`));
+      entries.push(entry("key-line", `embedding score of ${counted(embedded.length, "clip")}, ${rangeOf(embedded).map((score) => score.toFixed(2)).join(" to ")}`));
     }
-    this.#answers.forEach(({ label }, row) => entries.push(entry(`key-tick row-${row}`, `frames of ${label}`)));
+    this.#answers.forEach(({ label }, row) => entries.push(entry(`key-tick row-${row}`, label)));
     const [first] = this.#answers;
     if (first?.answer.evidence_seconds) entries.push(entry("key-truth", "the evidence, as annotated"));
     const read = this.#answers.find(({ answer }) => answer.time_spans?.length);
