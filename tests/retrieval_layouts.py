@@ -51,7 +51,7 @@ def write_mmeb(folder: Path, names=tuple(IMAGE_SETS)) -> None:
                 else [f"{name}/t{i}.jpg", f"{name}/b.jpg", f"{name}/c.jpg"],
             }
             if kind.candidates == "image":
-                row["qry_img_path"], row["qry_inst"] = "", "Find an image"
+                row["qry_img_path"], row["qry_inst"] = None, "Find an image"
             rows.append(row)
             for path in (row["qry_img_path"], *row["tgt_img_path"]):
                 if path:

@@ -26,11 +26,11 @@ class Row(TypedDict):
     """A query with its candidates, the first of which is the right one."""
 
     qry_inst: NotRequired[AnyText | None]
-    qry_text: AnyText
-    qry_img_path: AnyText
+    qry_text: AnyText | None
+    qry_img_path: AnyText | None
     tgt_inst: NotRequired[AnyText | None]
-    tgt_text: list[AnyText]
-    tgt_img_path: NotRequired[list[AnyText] | None]
+    tgt_text: list[AnyText | None]
+    tgt_img_path: NotRequired[list[AnyText | None] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class MMEB:
 
     def _candidates(self, kind: Kind, row: Row, origin: str) -> Iterable[tuple[str, Content]]:
         """Yield the candidates of a row, by the names that VLM2Vec gives them."""
-        texts, images = row["tgt_text"], row.get("tgt_img_path") or []
+        texts, images = ([item or "" for item in items] for items in (row["tgt_text"], row.get("tgt_img_path") or []))
         if kind.candidates == "text":
             return ((text, Content(text=text.strip())) for text in texts)
         if len(images) != len(texts):
@@ -157,8 +157,8 @@ class MMEB:
         contents = (self._content(t, i, "tgt_img_path", origin) for t, i in zip(texts, images, strict=True))
         return zip(names, contents, strict=True)
 
-    def _content(self, text: str, image: str, key: str, origin: str) -> Content:
-        path = inside(self._images, image, key, origin) if image.strip() else None
+    def _content(self, text: str | None, image: str | None, key: str, origin: str) -> Content:
+        path = inside(self._images, image, key, origin) if image and image.strip() else None
         return Content(text=_without_token(text), image=path)
 
 
