@@ -114,7 +114,7 @@ class Retriever:
         """Embed items, in batches; a vector does not depend on the other items.
 
         Args:
-            items: Texts and `Item`s.
+            items: Texts, or values of `Item`.
             side: Which noun of the task a prompt calls them by: "query" for what is searched with, "candidate" for what
                 is searched.
 
@@ -137,7 +137,7 @@ class Retriever:
 
         Args:
             query: A text or an `Item`.
-            items: Texts and `Item`s, the likeliest first where that is known. Those beyond what the reranker judges
+            items: Texts, or values of `Item`, the likeliest first where that is known. Those beyond what the reranker judges
                 (RetLLM's `top`) stay in this order, after the others.
 
         Returns:
@@ -158,7 +158,7 @@ class Retriever:
 
         Args:
             query: A text or an `Item`.
-            items: Texts and `Item`s.
+            items: Texts, or values of `Item`.
             pool: How many are reranked, 0 for none; None: as `rerank.pool` says, 50 by default.
             vectors: (items, dim), what `embed` returned for the items, if it was called before.
 
