@@ -137,8 +137,8 @@ class Retriever:
 
         Args:
             query: A text or an `Item`.
-            items: Texts, or values of `Item`, the likeliest first where that is known. Those beyond what the reranker judges
-                (RetLLM's `top`) stay in this order, after the others.
+            items: Texts, or values of `Item`, the likeliest first where that is known. Those beyond what the reranker
+                judges (RetLLM's `top`) stay in this order, after the others.
 
         Returns:
             A match for each item, best first; one that was not judged has no rerank score.
