@@ -19,7 +19,7 @@ from lvqa.gate import ask_kinds
 from lvqa.index_steps import VideoIndexer
 from lvqa.indexing import Progress, build_here, join_uses
 from lvqa.looking import Looker
-from lvqa.models import Model
+from lvqa.models import Model, device_name
 from lvqa.opening import VideoOpener
 from lvqa.platforms import require_unix
 from lvqa.protocols import AnswerFormat
@@ -118,10 +118,7 @@ class LongVideoQA:
     @property
     def device_name(self) -> str:
         """The name of the GPU that computes, or "cpu"."""
-        import torch
-
-        device = self.model.device
-        return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+        return device_name(self.model.device)
 
     # --- what a user calls ------------------------------------------------------------------------------------------
 

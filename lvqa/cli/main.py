@@ -40,6 +40,7 @@ COMMANDS = {
     "index": "index:index",
     "eval": "evaluate:evaluate",
     "report": "evaluate:report",
+    "retrieve": "retrieve:retrieve",
     "make-videos": "make_videos:make_videos",
     "demo": "make_videos:demo",
     "bench": "bench:bench",

@@ -60,6 +60,8 @@ STAGES = {
     "rerank library": ("videos", 1),
     "make videos": ("s", 1),
     "answer": ("answers", 1),
+    "embed": ("items", 1),
+    "rank": ("rankings", 1),
     "pictures": ("videos", 1),
 }
 """Stage of work -> its unit, and how many units one step is. Steps of "index" and "rerank" are pairs of frames."""

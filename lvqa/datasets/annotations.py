@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ MAX_LINE_BYTES = 4 << 20
 MAX_FILE_BYTES = 64 << 20
 """Bounds on an annotation file; the published ones have a few MB at most."""
 MAX_KEY_BYTES = 200
+ROWS_AT_ONCE = 64
+"""So many rows of a Parquet file are in memory at a time."""
 
 Text = Annotated[
     str,
@@ -102,7 +105,7 @@ def json_lines(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
 
 def try_json_lines(path: Path, kind: type[T]) -> Iterator[tuple[str, T | LvqaError]]:
     """Do what `json_lines` does, and yield the error in place of a value that can't be read."""
-    _check_file(path)
+    check_file(path)
     line_number = 0
     with path.open("rb") as file:
         while line := file.readline(MAX_LINE_BYTES + 1):
@@ -126,14 +129,14 @@ def _without_errors(items: Iterator[tuple[str, T | LvqaError]]) -> Iterator[tupl
 
 def json_list(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
     """Yield where it stands and the value of each row of a file that is one JSON list."""
-    _check_file(path)
+    check_file(path)
     rows: list[Any] = convert(parse_json(path.read_bytes(), origin=str(path)), list[Any], origin=str(path))
     yield from _converted(rows, kind, path)
 
 
-def json_value(path: Path, kind: type[T]) -> T:
+def json_value(path: Path, kind: type[T], *, max_bytes: int = MAX_FILE_BYTES) -> T:
     """Return a file that is one JSON value."""
-    _check_file(path)
+    check_file(path, max_bytes)
     return decode_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), kind, origin=str(path))
 
 
@@ -147,7 +150,7 @@ def csv_rows(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
 
 def try_csv_rows(path: Path, kind: type[T]) -> Iterator[tuple[str, T | LvqaError]]:
     """Do what `csv_rows` does, and yield the error in place of a row that can't be read."""
-    _check_file(path)
+    check_file(path)
     try:
         lines = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
     except UnicodeDecodeError as error:
@@ -172,17 +175,21 @@ def _csv_row(row: dict[str, Any], kind: type[T], origin: str) -> T:
     return convert({key: value or "" for key, value in row.items()}, kind, origin=origin)
 
 
-def parquet_rows(path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
-    """Yield where it stands and the value of each row of a Parquet file."""
+def parquet_rows(
+    path: Path, kind: type[T], *, limit: int | None = None, max_bytes: int = MAX_FILE_BYTES
+) -> Iterator[tuple[str, T]]:
+    """Yield where it stands and the value of each row of a Parquet file, or of its first `limit` rows."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    _check_file(path)
+    check_file(path, max_bytes)
     try:
-        rows = parquet.read_table(path).to_pylist()
+        with parquet.ParquetFile(path) as file:
+            batches = (batch.to_pylist() for batch in file.iter_batches(batch_size=ROWS_AT_ONCE))
+            rows = itertools.islice(itertools.chain.from_iterable(batches), limit)
+            yield from _converted(rows, kind, path)
     except pa.ArrowException as error:
         raise LvqaError(f"not a Parquet file: {shorten(str(error))} ({path})") from error
-    yield from _converted(rows, kind, path)
 
 
 def json_list_or_parquet(json_path: Path, parquet_path: Path, kind: type[T]) -> Iterator[tuple[str, T]]:
@@ -250,16 +257,17 @@ def letter_at(choice: int) -> str:
     return LETTERS[choice] if 0 <= choice < len(LETTERS) else ""
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
+    """Raise LvqaError for an annotation file that is missing or too large; note for `files_read` that it is read."""
     if not path.is_file():
         raise LvqaError(f"{path}: no such file; the benchmark's annotations are read from there")
-    if (size := path.stat().st_size) > MAX_FILE_BYTES:
-        raise LvqaError(f"{path}: the file has {size >> 20} MiB; allowed: {MAX_FILE_BYTES >> 20} MiB")
+    if (size := path.stat().st_size) > max_bytes:
+        raise LvqaError(f"{path}: the file has {size >> 20} MiB; allowed: {max_bytes >> 20} MiB")
     if (files := _files_read.get()) is not None:
         files.append(path)
 
 
-def _converted(rows: list[Any], kind: type[T], path: Path) -> Iterator[tuple[str, T]]:
+def _converted(rows: Iterable[Any], kind: type[T], path: Path) -> Iterator[tuple[str, T]]:
     for row_number, row in enumerate(rows, start=1):
         origin = f"{path}, row {row_number}"
         yield origin, convert(row, kind, origin=origin)

@@ -8,11 +8,11 @@ each row counts it. Frames and pairs that were in memory already cost nothing, s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
 from lvqa.datasets import headline
+from lvqa.evaluation.row_file import RowFile
 from lvqa.records import LvqaError
 from lvqa.validation import FiniteFloat, NonNegativeInt, convert, decode_json, parse_json
 
@@ -187,38 +187,6 @@ def to_line(row: Mapping[str, Any]) -> str:
     return json.dumps({name: row[name] for name in FIELDS}, allow_nan=False) + "\n"
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file, those of older formats with the keys of today.
-
-    A last line without its end was being written when the process was killed, or still is: it is left out.
-
-    Raises:
-        LvqaError: A line is not a row, or answers a question again; or the file can't be read.
-    """
-    line_numbers: dict[Key, int] = {}
-    try:
-        with path.open("rb") as file:
-            for line_number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    return
-                row = _row(line, f"{path}, line {line_number}; take the line out, and run again")
-                first = line_numbers.setdefault(key_of(row), line_number)
-                if first != line_number:
-                    raise LvqaError(f"{path}, line {line_number}: the same question, arm and budget as in line {first}")
-                yield row
-    except OSError as error:
-        raise LvqaError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def whole_bytes(path: Path) -> int:
-    """Return how many bytes of a file are whole lines."""
-    whole = 0
-    with path.open("rb") as file:
-        for line in file:
-            whole += len(line) if line.endswith(b"\n") else 0
-    return whole
-
-
 def _row(line: bytes, origin: str) -> Row:
     try:
         return decode_json(line, Row, origin=origin)
@@ -240,3 +208,8 @@ def _lacking(tree: object) -> Mapping[str, Any]:
             if not added.keys() & tree.keys():
                 return added
     return {}
+
+
+ROWS: RowFile[Row] = RowFile("answers.jsonl", key_of, to_line, _row, "the same question, arm and budget")
+"""The file of the rows in a run folder."""
+read_rows = ROWS.read

@@ -9,12 +9,13 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from lvqa.caveats import is_about_question
 from lvqa.components import check_settings
-from lvqa.config import Config, load_yaml
+from lvqa.config import Config
 from lvqa.datasets import Dataset, VideoTask, join_names, load_dataset, named
 from lvqa.evaluation.changes import digests, input_changes
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
@@ -25,8 +26,8 @@ from lvqa.evaluation.runner import Runner, WorkResult, blank_row
 from lvqa.evaluation.schedule import Schedule, WorkItem
 from lvqa.evaluation.settings import Judge, JudgeModel, RunConfig, resolve_arms
 from lvqa.evaluation.subtitles import subtitle_files, with_subtitles
+from lvqa.evaluation.work import open_pool
 from lvqa.index import default_store
-from lvqa.node_check import node_check
 from lvqa.plugins import absolute, file_of
 from lvqa.records import LvqaError, clock_time, counted
 from lvqa.validation import require
@@ -264,31 +265,20 @@ class _Report:
         self._status(f"{num_done} answers done, {self.num_failed} failed, {left} to come{time_left}; {workers}")
 
 
-@contextlib.contextmanager
 def _open_pool(
     config: RunConfig, run: RunFolder, tasks: Sequence[VideoTask], prepare: Prepare | None, report: _Report
-) -> Iterator[Pool[WorkItem, WorkResult]]:
+) -> AbstractContextManager[Pool[WorkItem, WorkResult]]:
     """Start the workers of a run."""
-    make = functools.partial(_make_runner, for_workers(config), prepare)
-    with contextlib.ExitStack() as stack:
-        probe = None
-        if config.workers != 0:
-            videos = [task.path.absolute() for task in tasks]
-            probe = stack.enter_context(node_check(_store_folder(config), videos, _own_files(config)))
-        pool = Pool[WorkItem, WorkResult](
-            make,
-            workers=config.workers,
-            address=config.ray_address,
-            gpus_per_worker=config.gpus_per_worker,
-            runtime_env=load_yaml(config.runtime_env) if config.runtime_env else None,
-            stall_seconds=config.stall_seconds,
-            item_seconds=_item_seconds,
-            probe=probe,
-            identity=run.revision,
-            status=report.beat,
-            log_folder=run.folder.absolute() / "logs",
-        )
-        yield stack.enter_context(pool)
+    return open_pool(
+        functools.partial(_make_runner, for_workers(config), prepare),
+        config,
+        run,
+        store=_store_folder(config),
+        media=[task.path.absolute() for task in tasks],
+        files=_own_files(config),
+        item_seconds=_item_seconds,
+        status=report.beat,
+    )
 
 
 def _item_seconds(item: WorkItem) -> float:

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
-from lvqa.evaluation.rows import ROWS_FORMAT
-from lvqa.evaluation.settings import RunConfig
-from lvqa.files import write_atomically
+from lvqa.evaluation.row_file import write_text
+from lvqa.evaluation.settings import WorkConfig
 from lvqa.provenance import GitState, git_state, provenance
 from lvqa.records import LvqaError
 from lvqa.validation import NonNegativeInt, decode_json
@@ -53,6 +52,10 @@ class RunInfo(Session):
     """How many videos the run has."""
     questions: NotRequired[NonNegativeInt | None]
     """How many questions there are in all, those about missing videos not among them."""
+    sets: NotRequired[dict[str, NonNegativeInt]]
+    """Of `lvqa retrieve`: set -> how many queries it has."""
+    embed_seconds: NotRequired[float]
+    """Of `lvqa retrieve`: how long its last session embedded, in all workers together."""
     missing: NotRequired[list[str] | None]
     """The dataset's videos that the run went on without."""
     skipped: NotRequired[list[str] | None]
@@ -88,7 +91,7 @@ def update_info(folder: Path, **info: object) -> None:
     write_text(folder / RUN_INFO, json.dumps({**(read_info(folder) or {}), **info}, indent=1) + "\n")
 
 
-def note_session(folder: Path, config: RunConfig, files: Mapping[str, str]) -> int:
+def note_session(folder: Path, config: WorkConfig, files: Mapping[str, str], *, rows_format: int) -> int:
     """Note where and with what the run is worked on, and return which session it is.
 
     The first one, 0, stands for itself, later ones in a list.
@@ -104,7 +107,7 @@ def note_session(folder: Path, config: RunConfig, files: Mapping[str, str]) -> i
     info = read_info(folder)
     content: Mapping[str, object]
     if info is None:
-        first = {"rows_format": ROWS_FORMAT, "seed": config.seed, "files": files, "resumed": []}
+        first = {"rows_format": rows_format, "seed": config.seed, "files": files, "resumed": []}
         content = {**made_with, **session, **first}
     else:
         changed = [name for name, version in versions.items() if info["versions"].get(name) != version]
@@ -114,11 +117,3 @@ def note_session(folder: Path, config: RunConfig, files: Mapping[str, str]) -> i
         content = {**info, **known, "resumed": [*info["resumed"], session]}
     write_text(folder / RUN_INFO, json.dumps(content, indent=1) + "\n")
     return 0 if info is None else len(info["resumed"]) + 1
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file of a run folder, whole or not at all; LvqaError if the folder or the disk refuses it."""
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        raise LvqaError(f"cannot write {path}: {error.strerror or error}") from error

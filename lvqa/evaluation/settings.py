@@ -146,19 +146,9 @@ class ArmConfig(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunConfig(Config):
-    """All settings of a run: those of every answer, and these."""
+class WorkConfig(Config):
+    """All settings of work that many processes may share: those of every answer, and these."""
 
-    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
-    arms: Annotated[tuple[ArmConfig, ...], Meta(min_length=1)] = (
-        ArmConfig(method="uniform"),
-        ArmConfig(method="freeret"),
-    )
-    """The arms that are compared."""
-    baseline: Text | None = None
-    """The arm that a report measures the others against if they name none; null takes one of uniform frames."""
-    frames: Budgets = (16, 32, 64)
-    """The budgets of every arm that names none."""
     workers: NonNegativeInt | Literal["max"] = 0
     """With 0 one process on this machine does the work, else so many Ray actors; max takes as many as the cluster has
     room for, and more when nodes join."""
@@ -171,6 +161,22 @@ class RunConfig(Config):
     """A YAML file with a runtime_env of Ray: what the workers need that the nodes do not have."""
     stall_seconds: PositiveFloat = STALL_SECONDS
     """A worker that gives no sign of progress for so long, and a second for each 125 kB of its video, is replaced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig(WorkConfig):
+    """All settings of a run: those of every answer, and these."""
+
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    arms: Annotated[tuple[ArmConfig, ...], Meta(min_length=1)] = (
+        ArmConfig(method="uniform"),
+        ArmConfig(method="freeret"),
+    )
+    """The arms that are compared."""
+    baseline: Text | None = None
+    """The arm that a report measures the others against if they name none; null takes one of uniform frames."""
+    frames: Budgets = (16, 32, 64)
+    """The budgets of every arm that names none."""
     questions_at_once: PositiveInt = QUESTIONS_AT_ONCE
     """So many questions about a video are asked together at most; of a run that is killed so many are lost. More share
     more of the work, and need more memory; fewer are spread over many workers more evenly."""
@@ -268,7 +274,7 @@ def join_runs(configs: Mapping[str, RunConfig]) -> RunConfig:
 
 def resolve_arms(config: RunConfig) -> tuple[Arm, ...]:
     """Return the arms in their order, or raise LvqaError for a setting of one that is not known or not allowed."""
-    shared = Config(**{key.name: getattr(config, key.name) for key in dataclasses.fields(Config)})
+    shared = answer_settings(config)
     return tuple(_arm(arm, config, shared) for arm in config.arms)
 
 
@@ -276,11 +282,22 @@ def _arm(arm: ArmConfig, config: RunConfig, shared: Config) -> Arm:
     method = arm.method or config.method
     name = arm.name or " ".join([method, *(f"{key}={value}" for key, value in arm.settings.items())])
     budgets = (NO_BUDGET,) if method == BLIND else arm.frames or config.frames
-    own = with_settings(shared, arm.settings, where=f"settings of arm {name!r}")
-    for key in FIXED_SETTINGS:
-        get = operator.attrgetter(key)
-        require(get(own) == get(shared), f"settings of arm {name!r}", key, f"without {', '.join(FIXED_SETTINGS)}")
+    own = settings_of_arm(shared, arm.settings, name, FIXED_SETTINGS)
     return Arm(name, method, budgets, own, arm.baseline or config.baseline)
+
+
+def settings_of_arm(shared: Config, settings: Mapping[str, Any], name: str, fixed: Sequence[str]) -> Config:
+    """Return the run's settings with those of an arm; LvqaError for one that is fixed, or not known."""
+    own = with_settings(shared, settings, where=f"settings of arm {name!r}")
+    for key in fixed:
+        get = operator.attrgetter(key)
+        require(get(own) == get(shared), f"settings of arm {name!r}", key, f"without {', '.join(fixed)}")
+    return own
+
+
+def answer_settings(config: Config) -> Config:
+    """Return the settings of every answer, without those of a run."""
+    return Config(**{key.name: getattr(config, key.name) for key in dataclasses.fields(Config)})
 
 
 def _require_different(name: str, frames: tuple[int, ...]) -> None:

@@ -167,6 +167,13 @@ class Model(Protocol):
         ...
 
 
+def device_name(device: torch.device) -> str:
+    """Return the name of the GPU that a device is, or "cpu"."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
 def load_model(
     name: str,
     *,

@@ -1,0 +1,1 @@
+"""Runs of a retrieval dataset: what is compared, what came out. `retrieval.run` searches; the rest needs no model."""
