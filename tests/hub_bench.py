@@ -140,10 +140,22 @@ BEFORE_5 = (
 
 
 def qwen2_5_vl(
-    hidden: int, intermediate: int, heads: int, kv_heads: int, *, vocabulary: int = 152064, tied: bool = False
+    hidden: int,
+    intermediate: int,
+    heads: int,
+    kv_heads: int,
+    *,
+    vocabulary: int = 152064,
+    tied: bool = False,
+    tower: tuple[int, int, int] = (160, 427, 2),
 ) -> Published:
-    """Return a Qwen2.5-VL: its config is flat, and 3B's head is tied to its embeddings."""
-    vision = {"depth": 2, "hidden_act": "silu", "hidden_size": 160, "intermediate_size": 427, "num_heads": 2}
+    """Return a Qwen2.5-VL: its config is flat, and 3B's head is tied to its embeddings.
+
+    `tower` are the widths of the vision tower, of its MLPs, and its heads; (1280, 3420, 16) are the published ones.
+    """
+    width, inner, tower_heads = tower
+    vision = {"depth": 2, "hidden_act": "silu", "hidden_size": width, "intermediate_size": inner}
+    vision |= {"num_heads": tower_heads}
     vision |= {"in_chans": 3, "out_hidden_size": hidden, "patch_size": 14, "spatial_merge_size": 2, "window_size": 112}
     vision |= {"spatial_patch_size": 14, "fullatt_block_indexes": [1], "tokens_per_second": 2, "temporal_patch_size": 2}
     config = {

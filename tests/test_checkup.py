@@ -51,15 +51,11 @@ def hub(tmp_path_factory: pytest.TempPathFactory, weights: dict[str, Tensor]) ->
 def tune_head(model: Decoder, weights: dict[str, Tensor]) -> None:
     """Make A and B equally likely, and Wrong likelier than Right, where nothing speaks for either."""
     head = weights["lm_head.weight"]
-    a, b = model.first_tokens(["A", "B"])
-    head[b] = head[a]
-    (wrong,) = model.first_tokens(["Wrong"])
-    orders: list[tuple[str]] = [
-        (prompts.reply_only("Right", "Wrong"),),
-        (prompts.reply_only("Wrong", "Right"),),
-    ]
-    state = model.last_hidden_states(orders, state="mlp", final_norm=True).mean(0)
-    head[wrong] = (state / state.square().sum() * 30).bfloat16()
+    for labels, likely in ((("Right", "Wrong"), ["Wrong"]), (("A", "B"), ["A", "B"])):
+        orders: list[tuple[str]] = [(prompts.reply_only(*labels),), (prompts.reply_only(*labels[::-1]),)]
+        state = model.last_hidden_states(orders, state="mlp", final_norm=True).mean(0)
+        for token in model.first_tokens(likely):
+            head[token] = (state / state.square().sum() * 30).bfloat16()
 
 
 def load(name: str) -> Decoder:
