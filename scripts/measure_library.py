@@ -1,0 +1,139 @@
+"""Measure the table of a library's clips: how fast it is made and added to, and how fast and how well it is searched.
+
+    python scripts/measure_library.py clips FOLDER --clips 1000000
+    python scripts/measure_library.py videos FOLDER --videos 10000
+    python scripts/measure_library.py kills FOLDER --kills 20
+
+`clips` makes vectors of 7B's width: 20,000 centres with a 1/k spectrum, a common mean, so that any two have a cosine of
+about 0.6, and a spread within a cluster as large as between clusters; queries come from the spread. It writes them as
+indexes of videos of an hour, and searches for all queries exactly, too. With --hard the vectors are independent.
+`videos` compares the whole process of `lvqa search --library` with a search in one video. `kills` kills a writer at
+random times, and counts the videos that it had reported as saved and that a search does not return. What is there from
+an earlier call is used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lvqa.index import ClipIndex, Store
+from lvqa.library.find import ClipFinder
+from lvqa.library.indexed import ALL_VIDEOS, indexed_states
+from lvqa.library.table import ClipTable
+from lvqa.records import Clip, Video
+
+WIDTH, CENTRES, CLIPS_IN_VIDEO, QUERIES, SOUGHT = 3584, 20_000, 225, 100, 50
+SPEC = {"made": "measure_library"}
+
+
+def made_vectors(rng: np.random.Generator, n: int, *, hard: bool) -> np.ndarray:
+    """Return n vectors of unit length, float32."""
+    if hard:
+        vectors = rng.standard_normal((n, WIDTH), dtype=np.float32)
+    else:
+        scale, mean, centres = _spread()
+        vectors = rng.standard_normal((n, WIDTH), dtype=np.float32) * scale
+        vectors += centres[rng.integers(0, CENTRES, n)]
+        vectors += mean
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
+
+
+_SPREAD: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+
+def _spread() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the standard deviations, the mean and the centres: 1 of variance between, 1 within, 3 of the mean."""
+    if not _SPREAD:
+        rng = np.random.default_rng(1)
+        scale = np.sqrt(1 / np.arange(1, WIDTH + 1))
+        scale = (scale / np.linalg.norm(scale)).astype(np.float32)
+        mean = rng.standard_normal(WIDTH)
+        mean = (mean / np.linalg.norm(mean) * np.sqrt(3)).astype(np.float32)
+        _SPREAD.append((scale, mean, rng.standard_normal((CENTRES, WIDTH), dtype=np.float32) * scale))
+    return _SPREAD[0]
+
+
+def save_videos(store: Store, first: int, last: int, *, hard: bool, width: int = WIDTH) -> None:
+    """Save the indexes of made videos of an hour, those that are not there yet."""
+    for number in range(first, last):
+        video_id = f"{number:016x}"
+        if not store.path_of(video_id, SPEC).exists():
+            vectors = made_vectors(np.random.default_rng(number + 1000), CLIPS_IN_VIDEO, hard=hard)[:, :width]
+            clips = [Clip(video_id, 16.0 * i, 16.0 * i + 16) for i in range(CLIPS_IN_VIDEO)]
+            index = ClipIndex.of(clips, vectors, video_id=video_id, spec=SPEC, model="made")
+            store.save(index, Video(Path(f"/made/{number}.mp4"), video_id, 3600.0, 64, 48, 25.0))
+
+
+def measure_clips(folder: Path, num_clips: int, *, hard: bool) -> None:
+    """Print how a table of so many clips is made, added to and searched."""
+    store, num_videos = Store(folder), num_clips // CLIPS_IN_VIDEO
+    save_videos(store, 0, num_videos, hard=hard)
+    table, states = ClipTable(store, SPEC), indexed_states(store, SPEC)
+    first, later = dict(list(states.items())[: -num_videos // 20]), states
+    for name, part in (("made", first), ("added to", later)):
+        lacking = len(table.read(part).lacking)
+        started = time.perf_counter()
+        table.update(part)
+        seconds, num = time.perf_counter() - started, lacking * CLIPS_IN_VIDEO
+        print(f"table {name}: {num} clips in {seconds:.1f} s, {num / seconds:.0f} clips/s", flush=True)
+    search = [sys.executable, __file__, "search", str(folder), *(["--hard"] if hard else [])]
+    found = json.loads(subprocess.run(search, check=True, stdout=subprocess.PIPE).stdout)
+    queries = made_vectors(np.random.default_rng(2), QUERIES, hard=hard)
+    exact = exact_search(store, queries)
+    recall = [len(set(map(tuple, one)) & two) / SOUGHT for one, two in zip(found.pop("hits"), exact, strict=True)]
+    print(json.dumps({**found, "recall@50": round(float(np.mean(recall)), 4), "queries": QUERIES}))
+
+
+def search_in_process(folder: Path, *, hard: bool) -> None:
+    """Print what a process that only searches finds, and what it takes."""
+    started = time.perf_counter()
+    finder = ClipFinder(Store(folder), SPEC)
+    opened, milliseconds, hits = time.perf_counter() - started, [], []
+    for query in made_vectors(np.random.default_rng(2), QUERIES, hard=hard):
+        started = time.perf_counter()
+        clips = finder.find(query, SOUGHT, ALL_VIDEOS)
+        milliseconds.append(1000 * (time.perf_counter() - started))
+        hits.append([(clip.video.id, clip.candidate.start_seconds) for clip in clips])
+    times = {f"ms_{p}": round(float(np.percentile(milliseconds, p)), 1) for p in (50, 95)}
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    first = round(milliseconds[0], 1)
+    print(json.dumps({"list_ms": round(1000 * opened, 1), "ms_first": first, **times, "max_rss_gb": rss, "hits": hits}))
+
+
+def exact_search(store: Store, queries: np.ndarray) -> list[set[tuple[str, float]]]:
+    """Return the best clips of each query by reading all indexes."""
+    best: list[list[tuple[float, str, float]]] = [[] for _ in queries]
+    for video_id in indexed_states(store, SPEC):
+        index = store.load(video_id, SPEC)
+        assert index is not None
+        scores = queries @ index.vectors.T
+        for i, of_query in enumerate(scores):
+            rows = [(-float(score), video_id, 16.0 * row) for row, score in enumerate(of_query)]
+            best[i] = sorted([*best[i], *sorted(rows)[:SOUGHT]])[:SOUGHT]
+    return [{(video_id, start) for _, video_id, start in of_query} for of_query in best]
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("clips", "search"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--clips", type=int, default=100_000)
+    parser.add_argument("--hard", action="store_true")
+    options = parser.parse_args()
+    if options.what == "clips":
+        measure_clips(options.folder, options.clips, hard=options.hard)
+    elif options.what == "search":
+        search_in_process(options.folder, hard=options.hard)
+
+
+if __name__ == "__main__":
+    _main()
