@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import video_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from indexes import SPEC, make_index
@@ -21,14 +20,13 @@ from library_writer import save_video
 import lvqa.library.background
 import lvqa.library.find
 from lvqa.index import Store
-from lvqa.library import Library, LibraryFilter, index_videos, search_library
+from lvqa.library import Library, LibraryFilter
 from lvqa.library.codes import MIN_WIDTH, ClipCodes
 from lvqa.library.find import ClipFinder
 from lvqa.library.indexed import ALL_VIDEOS, indexed_states
 from lvqa.library.moments import join_moments
 from lvqa.library.table import MAX_SMALL_SEGMENTS, BusyError, ClipTable
-from lvqa.records import Candidate, Clip, LvqaError, Question, Video
-from lvqa.synthetic.videos import make_videos
+from lvqa.records import Candidate, Clip, LvqaError, Video
 
 TESTS = Path(__file__).parent
 
@@ -42,7 +40,6 @@ def store(tmp_path) -> Store:
 def no_video_is_few(monkeypatch):
     """The table has to have every video, so that nothing is read from the indexes."""
     monkeypatch.setattr(lvqa.library.find, "FEW_VIDEOS", 0)
-    monkeypatch.setattr(lvqa.library.background, "FEW_VIDEOS", 1)
 
 
 def query(seed: int, dim: int = 32) -> np.ndarray:
@@ -131,7 +128,12 @@ def test_whatever_happens_to_the_store_a_search_is_that_of_all_indexes(data, tmp
 
 
 def damage(path: Path, way: int) -> None:
-    """Damage a file, but not a code: a wrong code costs a candidate, and nothing tells it."""
+    """Damage a file, but not a code: a wrong code costs a candidate, and nothing tells it.
+
+    The segment is not the one that this process had open before, as it would be for another process.
+    """
+    (info,) = path.parent.glob("*.json")
+    os.utime(info, ns=(0, info.stat().st_mtime_ns + 1))
     content = bytearray(path.read_bytes())
     if way == 0:
         path.unlink()
@@ -334,6 +336,7 @@ def test_codes_of_one_bit_rank_nearly_as_the_vectors():
 clip_lists = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 12)), unique=True, max_size=20)
 
 
+@settings(deadline=None)
 @given(clip_lists, st.integers(1, 5))
 def test_moments_are_runs_of_the_best_clips(places, top):
     candidates = [Candidate(Clip(v, 16.0 * i, 16.0 * i + 16), -float(n)) for n, (v, i) in enumerate(places)]
@@ -352,39 +355,3 @@ def test_moments_are_runs_of_the_best_clips(places, top):
 def covers(outer: Clip, inner: Clip) -> bool:
     is_inside = outer.start_seconds <= inner.start_seconds and inner.end_seconds <= outer.end_seconds
     return outer.video_id == inner.video_id and is_inside
-
-
-# --- with the model --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_a_search_with_the_table_is_that_without_it(make, tmp_path, no_video_is_few):
-    videos = make_videos(tmp_path, num_videos=3, minutes=1, num_questions=1, seed=702)
-    qa = make()
-    for path in videos:
-        qa.index(path)
-    for text in ("the red fish", "a dog at night"):
-        one, two = search_library(qa, text, top=20), search_library(qa, text, top=20, exact=True)
-        assert [(hit.location, hit.candidate.clip) for hit in one.hits] == [
-            (hit.location, hit.candidate.clip) for hit in two.hits
-        ]
-        assert one.warnings == two.warnings and len(one.hits) == 12
-    only = LibraryFilter(videos=(str(videos[1]),))
-    assert {hit.location.path for hit in search_library(qa, "a dog", condition=only).hits} == {videos[1]}
-    moments = search_library(qa, "the red fish", top=2, moments=True).hits
-    clips = search_library(qa, "the red fish", top=20).hits
-    assert [m.clip for m in join_moments([hit.candidate for hit in clips], 2)] == [
-        hit.candidate.clip for hit in moments
-    ]
-    with pytest.raises(LvqaError, match=r"none of the 3 videos of the library can be searched: folder /nowhere"):
-        search_library(qa, Question("a dog"), condition=LibraryFilter(folder=Path("/nowhere")))
-
-
-@pytest.mark.slow
-def test_indexing_many_videos_adds_them_to_the_table(make, tmp_path, no_video_is_few):
-    videos = [video_files.write_video(tmp_path / f"{i}.mkv", 100, fps=5, size=(64 + 16 * i, 48)) for i in range(3)]
-    qa = make()
-    assert [indexed.error for indexed in index_videos(videos, qa.config)] == [None] * 3
-    spec = qa.spec.to_dict()
-    view = ClipTable(qa.store, spec).read(indexed_states(qa.store, spec))
-    assert view.lacking == [] and len(view.states) == 3

@@ -27,7 +27,7 @@ _SEED = 20
 
 
 class ClipCodes:
-    """Makes codes of vectors of one width, and ranks them."""
+    """Makes codes of vectors of one width, and ranks them. Each thread needs one of its own."""
 
     def __init__(self, width: int) -> None:
         """Make the coder of a width."""
@@ -43,7 +43,8 @@ class ClipCodes:
             num_blocks = -(-width // _BLOCK)
             self._turns = _random_turns(num_blocks)
             self._make = lambda: faiss.IndexRaBitQ(num_blocks * _BLOCK, faiss.METRIC_L2)
-        self.num_bytes = int(self._index().code_size)
+        self._index = self._make_index()
+        self.num_bytes = int(self._index.code_size)
         """How many bytes a code has."""
 
     def encode(self, vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -53,7 +54,7 @@ class ClipCodes:
             vectors: (n, width).
             mean: (width,), what they are taken relative to.
         """
-        codes: np.ndarray = self._index().sa_encode(self._turned(vectors, mean))
+        codes: np.ndarray = self._index.sa_encode(self._turned(vectors, mean))
         return codes
 
     def nearest(
@@ -69,16 +70,16 @@ class ClipCodes:
             mask: (n,) bool, which may be returned; by default all.
         """
         faiss: Any = importlib.import_module("faiss")  # its stubs know neither selectors of arrays nor parameters
-        index = self._index()
-        index.add_sa_codes(codes)
+        self._index.reset()  # it keeps its memory, which costs more to get than to fill
+        self._index.add_sa_codes(codes)
         options = {}
         if mask is not None:
             bits = np.packbits(mask, bitorder="little")
             options["params"] = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
-        distances, rows = index.search(self._turned(query[None], mean), min(k, len(codes)), **options)
+        distances, rows = self._index.search(self._turned(query[None], mean), min(k, len(codes)), **options)
         return distances[0][rows[0] >= 0], rows[0][rows[0] >= 0]
 
-    def _index(self) -> Any:
+    def _make_index(self) -> Any:
         """Return an empty index. Its centre is 0, since the mean is taken off before."""
         index = self._make()
         index.train(np.zeros((1, index.d), np.float32))

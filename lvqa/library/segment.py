@@ -1,11 +1,13 @@
 """A part of a library's table: clips of several videos in files that never change, so that a reader needs no lock.
 
 A segment is a folder that appears whole: `codes` (n, bytes of a code), `vectors` (n, width) float16, `clips` (n, times
-and a checksum of the vector), and `segment.json`, which says of which videos they are. Anyone may have written it.
+and a checksum of the vector), `mean`, which the codes are relative to, and `segment.json`, which says of which videos
+they are. Anyone may have written it.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -58,9 +60,8 @@ class SegmentVideo:
 @dataclass(frozen=True, slots=True)
 class _Info:
     width: int
-    mean: tuple[float, ...]
-    """What the codes are relative to."""
-    clips_checksum: int
+    checksum: int
+    """That of the mean, and then the clips."""
     videos: tuple[SegmentVideo, ...]
 
 
@@ -72,9 +73,10 @@ class Segment:
         self.folder = folder
         self._info = self._read_info()
         self.num_clips = sum(video.num_clips for video in self._info.videos)
-        self.mean = np.array(self._info.mean, np.float32)
-        """(width,) float32, what the codes are relative to."""
-        self._check_files()
+        self.check_sizes()
+        self.mean, self._clips = self._read("mean", np.dtype("<f4")), self._read("clips", _CLIP)
+        if zlib.crc32(self._clips.tobytes(), zlib.crc32(self.mean.tobytes())) != self._info.checksum:
+            raise SegmentError(folder, "its clips are damaged")
 
     @property
     def videos(self) -> tuple[SegmentVideo, ...]:
@@ -107,6 +109,21 @@ class Segment:
             video = self.videos[owner].video
             yield LibraryClip(Candidate(Clip(video.id, start, end), embed_score=score), video)
 
+    def check_sizes(self) -> None:
+        """Raise SegmentError unless the files have the sizes that the numbers of clips say, now too."""
+        counts = [video.num_clips for video in self.videos]
+        row_bytes = {"codes": ClipCodes(self.width).num_bytes, "vectors": 2 * self.width, "clips": _CLIP.itemsize}
+        expected = {
+            **{name: self.num_clips * num_bytes for name, num_bytes in row_bytes.items()},
+            "mean": 4 * self.width,
+        }
+        try:
+            sizes = {name: (self.folder / name).stat().st_size for name in expected}
+        except OSError as error:
+            raise SegmentError(self.folder, error) from error
+        if sizes != expected or not counts or min(counts) < 1:
+            raise SegmentError(self.folder, "its files do not belong together")
+
     def remove(self) -> None:
         """Remove it. Its name goes first, so that nobody opens what is left of it."""
         gone = self.folder.with_name(f".{self.folder.name}{TEMPORARY}")
@@ -119,15 +136,11 @@ class Segment:
         """(videos + 1,), the row of each video's first clip, and the number of rows."""
         return np.cumsum([0, *(video.num_clips for video in self.videos)])
 
-    @cached_property
-    def _clips(self) -> np.ndarray:
+    def _read(self, name: str, dtype: np.dtype[Any]) -> np.ndarray:
         try:
-            rows = np.fromfile(self.folder / "clips", _CLIP)
+            return np.fromfile(self.folder / name, dtype)
         except OSError as error:
             raise SegmentError(self.folder, error) from error
-        if zlib.crc32(rows.tobytes()) != self._info.clips_checksum:
-            raise SegmentError(self.folder, "its clips are damaged")
-        return rows
 
     def _map(self, name: str, dtype: np.dtype[Any], width: int, start: int, stop: int) -> np.ndarray:
         offset = start * width * dtype.itemsize
@@ -145,17 +158,21 @@ class Segment:
         except (OSError, ValueError, RecursionError, LvqaError) as error:
             raise SegmentError(self.folder, error) from error
 
-    def _check_files(self) -> None:
-        """Raise SegmentError unless the files have the sizes that the numbers of clips say."""
-        counts = [video.num_clips for video in self.videos]
-        row_bytes = {"codes": ClipCodes(self.width).num_bytes, "vectors": 2 * self.width, "clips": _CLIP.itemsize}
-        try:
-            sizes = {name: (self.folder / name).stat().st_size for name in row_bytes}
-        except OSError as error:
-            raise SegmentError(self.folder, error) from error
-        expected = {name: self.num_clips * num_bytes for name, num_bytes in row_bytes.items()}
-        if sizes != expected or not counts or min(counts) < 1 or self.mean.shape != (self.width,):
-            raise SegmentError(self.folder, "its files do not belong together")
+
+@functools.lru_cache(64)  # each has 3 MB in memory
+def _opened(folder: Path, _: object) -> Segment:
+    return Segment(folder)
+
+
+def open_segment(folder: Path) -> Segment:
+    """Open a segment; one that this process had open before is only looked at. Raises SegmentError."""
+    try:
+        status = (folder / _INFO).stat()
+    except OSError as error:
+        raise SegmentError(folder, error) from error
+    segment = _opened(folder, (status.st_mtime_ns, status.st_size, status.st_ino))
+    segment.check_sizes()
+    return segment
 
 
 class SegmentWriter:
@@ -166,7 +183,7 @@ class SegmentWriter:
         self._final = folder / f"{uuid.uuid4().hex}{SUFFIX}"
         self._folder = folder / f".{self._final.name}{TEMPORARY}"
         self._folder.mkdir()
-        self._files = {name: (self._folder / name).open("xb") for name in ("codes", "vectors", "clips")}
+        self._files = {name: (self._folder / name).open("xb") for name in ("codes", "vectors", "clips", "mean")}
         self._coder, self._mean = ClipCodes(width), np.zeros(0, np.float32)
         self._videos, self._checksum = list[SegmentVideo](), 0
         self.num_clips = 0
@@ -192,7 +209,9 @@ class SegmentWriter:
         """
         vectors = np.ascontiguousarray(np.concatenate(halves), "<f2")
         if not self._videos:
-            self._mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+            self._mean = vectors.mean(axis=0, dtype=np.float64).astype("<f4")
+            self._files["mean"].write(self._mean.tobytes())
+            self._checksum = zlib.crc32(self._mean.tobytes())
         rows = [
             (clip.start_seconds, clip.end_seconds, zlib.crc32(vector.tobytes()))
             for clip, vector in zip((clip for index in indexes for clip in index.clips), vectors, strict=True)
@@ -207,7 +226,7 @@ class SegmentWriter:
 
     def close(self) -> None:
         """Finish the segment: write it to the disk, then give it its name."""
-        info = _Info(self._coder.width, tuple(map(float, self._mean)), self._checksum, tuple(self._videos))
+        info = _Info(self._coder.width, self._checksum, tuple(self._videos))
         with (self._folder / _INFO).open("xb") as file:
             file.write(json.dumps(asdict(info), default=str).encode("ascii"))
             self._files["info"] = file

@@ -7,7 +7,6 @@ indexes: it may be behind, lost or damaged. Several processes may add to it; cli
 
 from __future__ import annotations
 
-import heapq
 import logging
 import os
 import shutil
@@ -24,7 +23,7 @@ from filelock import FileLock, Timeout
 from lvqa.index import ClipIndex, Store, StoreError, fingerprint
 from lvqa.library.codes import CODES_FORMAT, ClipCodes
 from lvqa.library.indexed import IndexedVideo, LibraryClip, LibraryFilter, best_clips, path_text, read_indexes
-from lvqa.library.segment import SUFFIX, TEMPORARY, Segment, SegmentError, SegmentVideo, SegmentWriter
+from lvqa.library.segment import SUFFIX, TEMPORARY, Segment, SegmentError, SegmentVideo, SegmentWriter, open_segment
 from lvqa.records import LvqaError
 
 _log = logging.getLogger(__name__)
@@ -38,9 +37,10 @@ MAX_SEGMENT_CLIPS = 131_072
 MAX_SMALL_SEGMENTS = 8
 """When there are more segments than this with less than half as many clips, they are joined."""
 
+_NEAREST = np.dtype([("distance", "<f4"), ("part", "<i8"), ("row", "<i8")])
 _CENTRED = "-centred"
 _CLIPS_IN_BATCH = 4096  # 30 MB of vectors of 3,584 numbers
-_CLIPS_IN_BLOCK = 65_536  # 30 MB of codes of these
+_CLIPS_IN_BLOCK = 16_384  # 7 MB of codes of these: few enough to stay in a processor's cache
 
 
 class BusyError(LvqaError):
@@ -129,7 +129,7 @@ class ClipTable:
         seen = set[str]()
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             try:
-                segment = Segment(path)
+                segment = open_segment(path)
             except SegmentError as error:
                 self.discard(error)
                 continue
@@ -222,14 +222,13 @@ class TableView:
         """
         query = query.astype(np.float64) / np.linalg.norm(query)
         blocks = [block for i in range(len(self.parts)) for block in self._blocks(i, condition)]
-        limit = max(NUM_RESCORED, 4 * k)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            results = pool.map(lambda block: self._nearest(block, query, limit), blocks)
-            nearest = heapq.nsmallest(limit, (row for rows in results for row in rows))
-        rows_of = dict[int, list[int]]()
-        for _, i, row in nearest:
-            rows_of.setdefault(i, []).append(row)
-        clips = (self.parts[i].segment.clips(query, np.array(sorted(rows))) for i, rows in rows_of.items())
+        limit, num_threads = max(NUM_RESCORED, 4 * k), os.cpu_count() or 1
+        with ThreadPoolExecutor(num_threads) as pool:
+            shares = [blocks[i::num_threads] for i in range(num_threads)]
+            nearest = np.concatenate(list(pool.map(lambda share: self._nearest(share, query, limit), shares)))
+        nearest = np.sort(nearest, order="distance")[:limit]
+        of_parts = ((part, np.sort(nearest["row"][nearest["part"] == i])) for i, part in enumerate(self.parts))
+        clips = (part.segment.clips(query, rows) for part, rows in of_parts if len(rows))
         return best_clips((clip for of_one in clips for clip in of_one), k)
 
     def _blocks(self, i: int, condition: LibraryFilter) -> Iterator[_Block]:
@@ -241,15 +240,20 @@ class TableView:
             if (of_block := mask[start : start + _CLIPS_IN_BLOCK]).any():
                 yield _Block(i, start, of_block)
 
-    def _nearest(self, block: _Block, query: np.ndarray, limit: int) -> list[tuple[float, int, int]]:
-        """Return distance, part and row of the codes of a block that are nearest to a query."""
-        segment = self.parts[block.part].segment
-        coder = ClipCodes(segment.width)
-        codes = segment.codes(coder, block.start, block.start + len(block.mask))
-        mask = None if block.mask.all() else block.mask
-        distances, rows = coder.nearest(query, segment.mean, codes, limit, mask)
-        pairs = zip(distances.tolist(), rows.tolist(), strict=True)
-        return [(distance, block.part, block.start + row) for distance, row in pairs]
+    def _nearest(self, blocks: Sequence[_Block], query: np.ndarray, limit: int) -> np.ndarray:
+        """Return distance, part and row of the codes of some blocks that are nearest to a query."""
+        coders = dict[int, ClipCodes]()
+        nearest = np.zeros(0, _NEAREST)
+        for block in blocks:
+            segment = self.parts[block.part].segment
+            coder = coders.setdefault(segment.width, ClipCodes(segment.width))
+            codes = segment.codes(coder, block.start, block.start + len(block.mask))
+            mask = None if block.mask.all() else block.mask
+            distances, rows = coder.nearest(query, segment.mean, codes, limit, mask)
+            of_block = np.zeros(len(rows), _NEAREST)
+            of_block["distance"], of_block["part"], of_block["row"] = distances, block.part, rows + block.start
+            nearest = np.sort(np.concatenate([nearest, of_block]), order="distance")[:limit]
+        return nearest
 
 
 def tables_folder(store: Store) -> Path:
@@ -261,7 +265,7 @@ def forget_clips(store: Store, video_id: str) -> None:
     """Remove what tables keep of a video: the segments with its clips, whose other videos are added again later."""
     for path in tables_folder(store).glob(f"*/*{SUFFIX}"):
         with suppress(SegmentError):
-            segment = Segment(path)
+            segment = open_segment(path)
             if any(video.video.id == video_id for video in segment.videos):
                 segment.remove()
 
