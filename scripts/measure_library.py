@@ -16,7 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import random
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -131,15 +134,112 @@ def exact_search(store: Store, queries: np.ndarray) -> list[set[tuple[str, float
     return [{(video_id, start) for _, video_id, start in of_query} for of_query in best]
 
 
+def measure_videos(folder: Path, num_videos: int) -> None:
+    """Print what a search of so many videos takes as a whole process, and a search in one, in turn."""
+    video, query = _prepare_videos(folder, num_videos), "the red fish"
+    common = ["--model", "tiny", "--store", str(folder / "store"), "--quiet", "--json"]
+    commands = {"one video": ["search", str(video), query, *common], "library": ["search", "--library", query, *common]}
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    memory: dict[str, list[float]] = {name: [] for name in commands}
+    for turn in range(8):
+        for name, words in commands.items():
+            started = time.perf_counter()
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lvqa.cli", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode:
+                raise SystemExit(f"lvqa {' '.join(words)} ended with {process.returncode}")
+            if turn:  # the first makes the table, and fills the disk's cache
+                times[name].append(time.perf_counter() - started)
+                memory[name].append(usage.ru_maxrss / 1e3)
+            elif name == "library":
+                print(
+                    f"first search of {num_videos} videos, which makes the table: {time.perf_counter() - started:.1f} s"
+                )
+    for name in commands:
+        print(
+            f"{name}: {np.median(times[name]):.2f} s, least {min(times[name]):.2f} s, {np.median(memory[name]):.0f} MB"
+        )
+    ratio = np.median(times["library"]) / np.median(times["one video"])
+    print(f"library of {num_videos} videos to one video: {ratio:.2f}")
+
+
+def _prepare_videos(folder: Path, num_videos: int) -> Path:
+    """Index a synthetic video, save made indexes under its spec, and return its path."""
+    from lvqa.config import load_config
+    from lvqa.pipeline import LongVideoQA
+    from lvqa.synthetic.videos import make_videos
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (video,) = make_videos(folder, num_videos=1, minutes=2, num_questions=1, seed=700)
+    qa = LongVideoQA.load("tiny", config=load_config(None, [f"store.folder={folder / 'store'}"]))
+    qa.index(video)
+    spec, store, width = qa.spec.to_dict(), qa.store, qa.model.dim
+    for number in range(num_videos):
+        video_id = f"{number:016x}"
+        if not store.path_of(video_id, spec).exists():
+            vectors = np.random.default_rng(number).normal(size=(CLIPS_IN_VIDEO, width)) + 1
+            clips = [Clip(video_id, 16.0 * i, 16.0 * i + 16) for i in range(CLIPS_IN_VIDEO)]
+            index = ClipIndex.of(clips, vectors, video_id=video_id, spec=spec, model="tiny")
+            store.save(index, Video(Path(f"/made/{number}.mp4"), video_id, 3600.0, 64, 48, 25.0))
+    return video
+
+
+def measure_kills(folder: Path, num_kills: int) -> None:
+    """Print how many videos that a killed writer had reported as saved a search does not return."""
+    rng, reported, store = random.Random(0), set[str](), Store(folder)
+    for kill in range(num_kills):
+        command = [sys.executable, __file__, "write", str(folder), "--first", str(kill * 100_000)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            lines = [writer.stdout.readline()]
+            time.sleep(rng.uniform(0, 4))
+            writer.send_signal(signal.SIGKILL)
+            reported |= {line.strip() for line in (*lines, *writer.stdout) if line.endswith("\n")}
+    states = indexed_states(store, SPEC)
+    view = ClipTable(store, SPEC).read(states)
+    in_table = len(states) - len(view.lacking)
+    hits = ClipFinder(store, SPEC).find(np.ones(64), CLIPS_IN_VIDEO * len(states), ALL_VIDEOS)
+    places = [(hit.video.id, hit.candidate.start_seconds) for hit in hits]
+    lost, twice = len(reported - {video_id for video_id, _ in places}), len(places) - len(set(places))
+    print(
+        f"{num_kills} kills: {len(reported)} videos reported, {in_table} of {len(states)} in the table after the last"
+    )
+    print(f"a search then lacks {lost} of them, and returns {twice} clips twice")
+
+
+def write(folder: Path, first: int) -> None:
+    """Save made videos, and add them to the table, until this process is killed."""
+    store, number = Store(folder), first
+    while True:
+        save_videos(store, number, number + 1, hard=True, width=64)
+        sys.stdout.write(f"{number:016x}\n")
+        sys.stdout.flush()
+        number += 1
+        if number % 5 == 0:
+            ClipTable(store, SPEC).update(indexed_states(store, SPEC))
+
+
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("clips", "search"))
+    parser.add_argument("what", choices=("clips", "search", "videos", "kills", "write"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clips", type=int, default=100_000)
+    parser.add_argument("--videos", type=int, default=10_000)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--hard", action="store_true")
     options = parser.parse_args()
     if options.what == "clips":
         measure_clips(options.folder, options.clips, hard=options.hard)
+    elif options.what == "videos":
+        measure_videos(options.folder, options.videos)
+    elif options.what == "kills":
+        measure_kills(options.folder, options.kills)
+    elif options.what == "write":
+        write(options.folder, options.first)
     elif options.what == "search":
         search_in_process(options.folder)
 
