@@ -326,9 +326,9 @@ def test_codes_of_one_bit_rank_nearly_as_the_vectors():
     assert codes.shape == (6000, coder.num_bytes) and coder.num_bytes < dim / 7
     recalls = []
     for i in range(20):
-        _, rows = coder.nearest(vectors[i], mean, codes, 200)
+        _, rows = coder.nearest(vectors[i], mean, coder.load(codes), 200)
         recalls.append(len({*rows} & {*np.argsort(-(vectors @ vectors[i]))[:50]}) / 50)
-        masked = coder.nearest(vectors[i], mean, codes, 200, np.arange(6000) % 3 == 1)[1]
+        masked = coder.nearest(vectors[i], mean, coder.load(codes), 200, np.arange(6000) % 3 == 1)[1]
         assert (masked % 3 == 1).all() and len(masked) == 200
     assert np.mean(recalls) > 0.99
 

@@ -27,7 +27,7 @@ _SEED = 20
 
 
 class ClipCodes:
-    """Makes codes of vectors of one width, and ranks them. Each thread needs one of its own."""
+    """Makes codes of vectors of one width, and ranks them."""
 
     def __init__(self, width: int) -> None:
         """Make the coder of a width."""
@@ -43,8 +43,7 @@ class ClipCodes:
             num_blocks = -(-width // _BLOCK)
             self._turns = _random_turns(num_blocks)
             self._make = lambda: faiss.IndexRaBitQ(num_blocks * _BLOCK, faiss.METRIC_L2)
-        self._index = self._make_index()
-        self.num_bytes = int(self._index.code_size)
+        self.num_bytes = int(self._make_index().code_size)
         """How many bytes a code has."""
 
     def encode(self, vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -54,29 +53,33 @@ class ClipCodes:
             vectors: (n, width).
             mean: (width,), what they are taken relative to.
         """
-        codes: np.ndarray = self._index.sa_encode(self._turned(vectors, mean))
+        codes: np.ndarray = self._make_index().sa_encode(self._turned(vectors, mean))
         return codes
 
+    def load(self, codes: np.ndarray) -> Any:
+        """Return codes, (n, num_bytes), in memory as `nearest` ranks them."""
+        index = self._make_index()
+        index.add_sa_codes(codes)
+        return index
+
     def nearest(
-        self, query: np.ndarray, mean: np.ndarray, codes: np.ndarray, k: int, mask: np.ndarray | None = None
+        self, query: np.ndarray, mean: np.ndarray, loaded: Any, k: int, mask: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the estimated distances and the rows of the codes nearest to a query, the nearest first.
 
         Args:
             query: (width,).
             mean: That of the codes.
-            codes: (n, num_bytes).
+            loaded: The codes, as `load` returns them.
             k: How many to return at most.
             mask: (n,) bool, which may be returned; by default all.
         """
         faiss: Any = importlib.import_module("faiss")  # its stubs know neither selectors of arrays nor parameters
-        self._index.reset()  # it keeps its memory, which costs more to get than to fill
-        self._index.add_sa_codes(codes)
         options = {}
         if mask is not None:
             bits = np.packbits(mask, bitorder="little")
             options["params"] = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
-        distances, rows = self._index.search(self._turned(query[None], mean), min(k, len(codes)), **options)
+        distances, rows = loaded.search(self._turned(query[None], mean), min(k, loaded.ntotal), **options)
         return distances[0][rows[0] >= 0], rows[0][rows[0] >= 0]
 
     def _make_index(self) -> Any:

@@ -24,6 +24,8 @@ from lvqa.video import VideoError
 
 _log = logging.getLogger(__name__)
 
+CLIPS_IN_MOMENT = 10
+"""So many clips are ranked for each moment that is to be returned."""
 MAX_NAMES = 3
 """So many videos are named in a warning."""
 
@@ -107,7 +109,7 @@ def search_library(
     question = query if isinstance(query, Question) else Question(query, image=None if image is None else Path(image))
     check_question(question, is_search=True)
     check_count(top, name="top")
-    ranking = _rank(qa, question, top, condition, exact=exact)
+    ranking = _rank(qa, question, top * CLIPS_IN_MOMENT if moments else top, condition, exact=exact)
     hits = _moments(ranking.hits, top) if moments else ranking.hits[:top]
     warnings = (*ranking.warnings, *_caveats(qa, hits))
     for warning in warnings:

@@ -7,6 +7,7 @@ indexes: it may be behind, lost or damaged. Several processes may add to it; cli
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
@@ -37,6 +38,7 @@ MAX_SEGMENT_CLIPS = 131_072
 MAX_SMALL_SEGMENTS = 8
 """When there are more segments than this with less than half as many clips, they are joined."""
 
+_BLOCKS_IN_MEMORY = 72  # 540 MB: a million clips, and some more
 _NEAREST = np.dtype([("distance", "<f4"), ("part", "<i8"), ("row", "<i8")])
 _CENTRED = "-centred"
 _CLIPS_IN_BATCH = 4096  # 30 MB of vectors of 3,584 numbers
@@ -247,13 +249,20 @@ class TableView:
         for block in blocks:
             segment = self.parts[block.part].segment
             coder = coders.setdefault(segment.width, ClipCodes(segment.width))
-            codes = segment.codes(coder, block.start, block.start + len(block.mask))
+            loaded = _load(segment, block.start, block.start + len(block.mask))
             mask = None if block.mask.all() else block.mask
-            distances, rows = coder.nearest(query, segment.mean, codes, limit, mask)
+            distances, rows = coder.nearest(query, segment.mean, loaded, limit, mask)
             of_block = np.zeros(len(rows), _NEAREST)
             of_block["distance"], of_block["part"], of_block["row"] = distances, block.part, rows + block.start
             nearest = np.sort(np.concatenate([nearest, of_block]), order="distance")[:limit]
         return nearest
+
+
+@functools.lru_cache(_BLOCKS_IN_MEMORY)
+def _load(segment: Segment, start: int, stop: int) -> Any:
+    """Return the codes of some rows in memory; those of the last blocks stay there for the next search."""
+    coder = ClipCodes(segment.width)
+    return coder.load(segment.codes(coder, start, stop))
 
 
 def tables_folder(store: Store) -> Path:
