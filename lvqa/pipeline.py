@@ -17,7 +17,6 @@ from lvqa.components import check_settings, has_probabilities, reranker_of, sele
 from lvqa.config import Config, SelectionConfig, load_config
 from lvqa.costs import CostMeter, split_cost
 from lvqa.gate import ask_kinds
-from lvqa.index import Store
 from lvqa.index_steps import VideoIndexer
 from lvqa.indexing import Progress, build_here, join_uses
 from lvqa.looking import Looker
@@ -27,7 +26,7 @@ from lvqa.protocols import AnswerFormat
 from lvqa.records import Answer, Candidate, IndexUse, Question, QuestionKind, Ranking, SearchResult, Video
 from lvqa.retrieval import Retriever
 from lvqa.selection import Selector
-from lvqa.session import IndexSpec, SessionCache, VideoSession
+from lvqa.session import IndexSpec, SessionCache, VideoSession, open_store
 from lvqa.validation import check_count, check_question, option_texts
 from lvqa.video import inspect_video, store_metadata
 
@@ -68,7 +67,7 @@ class LongVideoQA:
         """
         check_settings(config)
         self.model, self.config = model, config
-        self.store = Store(config.store.folder)
+        self.store = open_store(config.store)
         self.progress, self._on_selected = progress or (lambda *_: None), on_selected
         self._sessions = sessions or SessionCache(config.store.memory_mib << 20)
         specs = IndexSpec.of(model, config)
@@ -148,7 +147,7 @@ class LongVideoQA:
         """Answer a question about a video, with the evidence.
 
         Args:
-            path: The video file.
+            path: The video file, here or at s3://, gs:// or https://.
             question: The question; it may be empty if `voice` asks it.
             options: Two to twenty possible answers, or none for a free answer.
             image: A picture that belongs to the question: it is searched for, and shown with the question.

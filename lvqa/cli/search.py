@@ -13,6 +13,7 @@ from lvqa.cli.main import CommonOptions, common_options
 from lvqa.cli.remote import check_alone, search_server, server_option
 from lvqa.cli.terminal import echo_warnings
 from lvqa.output import ranking_json, search_json
+from lvqa.places import as_path
 
 if TYPE_CHECKING:
     from lvqa.config import Config
@@ -55,7 +56,7 @@ def search(
     request = Question(query, image=image)
     if server is not None:
         check_alone(common, {})
-        path = None if library else Path(video_and_query[0])
+        path = None if library else as_path(video_and_query[0])
         return search_server(common, server, path, request, top=top, rerank=not no_rerank, as_json=as_json)
     config = common.config()
     if no_rerank:
@@ -65,7 +66,7 @@ def search(
     if library:
         output = _search_library(common, config, request, top)
     else:
-        output = _search_video(common, config, Path(video_and_query[0]), request, top)
+        output = _search_video(common, config, as_path(video_and_query[0]), request, top)
     print_moments({"query": query, "reranked": config.rerank.is_on, **output}, as_json=as_json, quiet=common.quiet)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from lvqa.index import ClipIndex, IndexFileError, Store, StoreError
+from lvqa.places import as_path
 from lvqa.records import LvqaError, shorten
 from lvqa.session import has_current_formats, has_current_frames
 from lvqa.video import (
@@ -223,7 +224,7 @@ class Library:
         if str(video) in videos:
             return [videos[str(video)]]
         try:
-            path = Path(video).expanduser()
+            path = as_path(video).expanduser()
             paths = {path.absolute(), path.resolve()}
         except (OSError, RuntimeError, ValueError):  # no name of a file at all
             return []
