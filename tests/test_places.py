@@ -116,6 +116,12 @@ def test_an_answer_is_that_from_the_local_file(tiny, synthetic_video, bucket, ho
     assert (answer.text, answer.frames, answer.evidence) == (local.text, local.frames, local.evidence)
     assert answer.index.path.parent == store / "index" and not answer.index.reused
     assert any(path.suffix == ".tokens" for path in copies(home)), "visual tokens are kept on this machine"
+    (copy_of_video,) = (path for path in copies(home) if path.suffix == ".mp4")
+    copy_of_video.unlink()
+    assert make_pipeline(tiny, store).search(there, QUESTION) == make_pipeline(tiny, tmp_path / "store").search(
+        video, QUESTION
+    )
+    assert not copy_of_video.exists(), "a search that finds visual tokens fetches nothing"
     forget_copies(home)
     again = make_pipeline(tiny, store).ask(there, QUESTION, frames=8)
     assert again.index.reused and again.evidence == local.evidence and again.text == local.text
