@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from lvqa.old_settings import RENAMED_SETTINGS, renamed
 from lvqa.records import LvqaError
+from lvqa.subtitles import OFF, SpokenSource
 from lvqa.validation import NonNegativeInt, PositiveFloat, PositiveInt, Text, check_fields, convert, in_yaml
 
 Probability = Annotated[float, Meta(gt=0, le=1, description="a number above 0, at most 1")]
@@ -77,11 +78,23 @@ class VideoConfig(Section):
     """So many threads decode a video together; null takes OMP_NUM_THREADS, or one for each core of this process."""
     stall_seconds: PositiveFloat = 30.0
     """Give up a decoder that is silent for so long."""
+    subtitles: Text | bool = "off"
+    """What is said is searched, and shown with the frames: `auto` takes the file of subtitles beside the video, or the
+    track in it, or with the extra `speech` a transcript; else a file (.srt, .vtt), or `off`."""
+    speech_model: Text = "base"
+    """With the extra `speech`, this model of faster-whisper (a name or a folder) writes down what is said."""
 
     @property
     def clip_lengths(self) -> tuple[float, ...]:
         """All lengths of clips in seconds, that of `clip_seconds` first."""
         return self.clip_seconds, *self.more_clip_seconds
+
+    @property
+    def spoken(self) -> SpokenSource:
+        """Where the lines that are said come from."""
+        is_off = self.subtitles in ("off", False)  # YAML takes the word for false
+        source = "auto" if self.subtitles is True else str(self.subtitles)
+        return OFF if is_off else SpokenSource(source, self.speech_model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,7 +76,7 @@ class LongVideoQA:
         self.retriever = Retriever(model, reranker_of(config, layout=model.rerank_layout), config, specs)
         self._find_caveats = partial(find_caveats, model, has_probabilities=has_probabilities(config))
         self._answer_format = answer_format
-        answerer = Answerer.of(model, config.answer, answer_format)
+        answerer = Answerer.of(model, config.answer, answer_format, config.video.spoken)
         self._looker = Looker(model, answerer, config.answer, self._on_answer)
 
     @classmethod

@@ -7,15 +7,18 @@ import heapq
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lvqa import prompts
 from lvqa.config import Config, SelectionConfig
 from lvqa.costs import CostMeter, split_cost
-from lvqa.index import ClipIndex
+from lvqa.index import ClipIndex, Store
 from lvqa.models import Model
 from lvqa.records import Candidate, Question, QuestionKind, Ranking
 from lvqa.rerank import Reranker, RerankRequest
 from lvqa.selection import Selector, SelectorInput, frame_features, frame_scores
 from lvqa.session import IndexSpec, MediaKey, OnPairs, VideoSession, query_media
+from lvqa.speech import LineIndex, SpokenLines, line_index, merged, picture_rank, spoken_lines
 from lvqa.temporal import read_temporal
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ class Retriever:
         """
         self._model, self._reranker, self._specs = model, reranker, specs
         self._settings = config.retrieval
+        self._store = Store(config.store.folder)
 
     def rank(
         self,
@@ -56,7 +60,8 @@ class Retriever:
             on_pairs: Called as clips are reranked.
         """
         texts = [self._text(question) for question in questions]
-        keys = [(self._settings, text, MediaKey.of(q)) for text, q in zip(texts, questions, strict=True)]
+        spoken = spoken_lines(session, self._settings.video.spoken, self._store)
+        keys = [(self._settings, text, MediaKey.of(q), spoken) for text, q in zip(texts, questions, strict=True)]
         known: dict[object, Ranking] = {key: session.rankings[key] for key in keys if key in session.rankings}
         new = {
             key: (text, session.query_media(question))
@@ -64,7 +69,9 @@ class Retriever:
             if key not in known
         }
         if new:
-            known.update(zip(new, self._rank_together(session, list(new.values()), meter, on_pairs), strict=True))
+            known.update(
+                zip(new, self._rank_together(session, list(new.values()), spoken, meter, on_pairs), strict=True)
+            )
             session.rankings.update(known)
         return [known[key] for key in keys]
 
@@ -150,6 +157,7 @@ class Retriever:
         self,
         session: VideoSession,
         queries: Sequence[tuple[str, Prompt]],
+        spoken: SpokenLines,
         meter: CostMeter | None,
         on_pairs: OnPairs | None,
     ) -> list[Ranking]:
@@ -159,8 +167,13 @@ class Retriever:
             vectors = self._specs[0].embedder.queries(self._model, queries)
             indexes = [self._searched_index(session, spec) for spec in self._specs]
             hits = [[index.search(vector) for vector in vectors] for index in indexes]
+            lines = None
+            if spoken.lines:
+                lines = line_index(session, spoken, self._specs[0], self._model, self._store)
+            hits = [_merge(of_length, lines, vectors) for of_length in hits]
         with meter.stage("rerank"), own.stage("rerank"):
             by_length = [self._rerank(session, queries, of_length, on_pairs) for of_length in hits]
+            by_length = [_merge(of_length, lines, vectors) for of_length in by_length]
         costs = split_cost(own.cost, len(queries))
         return [
             Ranking(ranked_together(rankings), vector, cost)
@@ -187,6 +200,13 @@ class Retriever:
         return [[*pool, *ranked[len(pool) :]] for pool, ranked in zip(pools, hits, strict=True)]
 
 
+def _merge(rankings: Sequence[list[Candidate]], lines: LineIndex | None, vectors: np.ndarray) -> list[list[Candidate]]:
+    """Return the ranking of each query, merged with that by what is said; as it is where nothing is."""
+    if lines is None:
+        return list(rankings)
+    return [merged(ranking, lines, vector) for ranking, vector in zip(rankings, vectors, strict=True)]
+
+
 def ranked_together(rankings: Sequence[Sequence[Candidate]]) -> tuple[Candidate, ...]:
     """Return the clips of several rankings of one video, best first; of clips that overlap only the best stays.
 
@@ -206,6 +226,5 @@ def ranked_together(rankings: Sequence[Sequence[Candidate]]) -> tuple[Candidate,
 
 
 def _rank(candidate: Candidate) -> tuple[bool, float]:
-    """Return what sorts candidates: every reranked one comes before all others."""
-    score = candidate.rerank_score
-    return score is None, -(candidate.embed_score if score is None else score)
+    """Return what sorts candidates: every reranked one comes before all others, unless lines were searched, too."""
+    return picture_rank(candidate) if candidate.merged_score is None else (False, -candidate.merged_score)

@@ -204,10 +204,14 @@ class VideoSession:
         """What `retrieval` has ranked."""
         self.kinds: LRUCache[str, QuestionKind] = LRUCache(MAX_REMEMBERED)
         """What `gate` has learnt of questions, by their text."""
+        self.spoken: dict[object, Any] = {}
+        """What `speech` has read and embedded of what is said."""
         self.outputs: LRUCache[object, ModelOutput] = LRUCache(MAX_REMEMBERED)
         """What `answering` has answered."""
         self.answer_prefixes = PrefixCache(ANSWER_PREFIX_BYTES, on_growth=on_growth)
         """What the model has read of frames that several questions were answered from."""
+        self.store = Store(store.folder)
+        """Where what is known of the video is kept."""
         self._model, self._on_growth = model, on_growth
         self._prefix_caches: dict[RerankConfig, PrefixCache] = {}
         self._media: LRUCache[MediaKey, Prompt] = LRUCache(MAX_MEDIA)

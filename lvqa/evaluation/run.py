@@ -109,7 +109,9 @@ def _describe(
         questions=sum(len(task.questions) for task in tasks),
         missing=missing,
         skipped=[*dataset.warnings, *dataset.skipped],
-        annotations={os.path.relpath(str(path), str(folder)): digest for path, digest in digests(dataset.files).items()},
+        annotations={
+            os.path.relpath(str(path), str(folder)): digest for path, digest in digests(dataset.files).items()
+        },
     )
 
 

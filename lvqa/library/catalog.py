@@ -32,7 +32,7 @@ State = Literal["ok", "moved", "changed", "unreadable", "missing"]
 last known path; `unreadable`: nothing can be said of the file now, for example for lack of a permission."""
 
 _KEPT = re.compile(
-    r"([0-9A-Za-z_]+)(?:-[0-9a-f]{16}\.parquet|-[0-9a-f]{16}\.tokens|\.metadata\.npz|\.video\.json)", re.ASCII
+    r"([0-9A-Za-z_]+)(?:-[0-9a-f]{16}\.(?:parquet|tokens|lines|transcript)|\.metadata\.npz|\.video\.json)", re.ASCII
 )
 """The names of the files that a store keeps of a video; the group is its id."""
 _LEFTOVER_SECONDS = 3600
