@@ -37,6 +37,8 @@ LINES_FORMAT = 1
 RANK_CONSTANT = 1
 """Added to ranks before they are merged (k of reciprocal rank fusion): the smaller, the more the first of either
 ranking counts, and the less what is in the middle of both."""
+LINE_WEIGHT = 0.5
+"""What the ranking by lines counts against that by pictures: most lines have nothing to do with a question."""
 
 NEAR_SECONDS = 8.0
 """Lines so near to a frame of an answer are shown with it: half of a clip."""
@@ -182,8 +184,9 @@ def _load(path: Path, known_as: dict[str, Any], shape: tuple[int, int]) -> np.nd
 def merged(candidates: Sequence[Candidate], index: LineIndex, query: np.ndarray) -> list[Candidate]:
     """Merge the ranking of clips by their pictures with that by their lines, by reciprocal rank fusion.
 
-    A clip scores 1 / (k + rank), k = RANK_CONSTANT, in each of the two, ranks counted from 1; one without lines scores
-    nothing for them. The sum is scaled so that the first of both has 1. (Cormack et al., SIGIR 2009.)
+    A clip scores 1 / (k + rank), k = RANK_CONSTANT, in each of the two, ranks counted from 1; that for lines counts
+    LINE_WEIGHT, and a clip without lines scores nothing for them. The sum is scaled so that the first of both has 1.
+    (Cormack et al., SIGIR 2009.)
 
     Args:
         candidates: Clips of one length; by pictures, reranked ones come before others.
@@ -197,8 +200,9 @@ def merged(candidates: Sequence[Candidate], index: LineIndex, query: np.ndarray)
     by_pictures = sorted(range(len(candidates)), key=lambda i: picture_rank(candidates[i]))
     by_lines = sorted((i for i, line in enumerate(best) if line), key=lambda i: -best[i][1])  # type: ignore[index]
     scores = np.zeros(len(candidates))
-    for ranking in (by_pictures, by_lines):
-        scores[ranking] += (RANK_CONSTANT + 1) / 2 / (RANK_CONSTANT + 1 + np.arange(len(ranking)))
+    for ranking, weight in ((by_pictures, 1.0), (by_lines, LINE_WEIGHT)):
+        scores[ranking] += weight / (RANK_CONSTANT + 1 + np.arange(len(ranking)))
+    scores *= (RANK_CONSTANT + 1) / (1 + LINE_WEIGHT)
     found_lines = [line or (None, None) for line in best]
     marked = [
         replace(candidate, line=line, line_score=line_score, merged_score=float(score))

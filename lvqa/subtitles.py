@@ -129,13 +129,17 @@ def tidied(lines: Iterable[Subtitle], duration_seconds: float) -> tuple[Subtitle
         lines: As a file has them.
         duration_seconds: Where the video ends.
     """
+    inside = (
+        Subtitle(max(0.0, line.start_seconds), min(duration_seconds, line.end_seconds), line.text)
+        for line in lines
+        if line.text and math.isfinite(line.start_seconds) and not math.isnan(line.end_seconds)
+    )
     kept: list[Subtitle] = []
-    for line in sorted(lines, key=lambda line: (line.start_seconds, line.end_seconds)):
-        start, end = max(0.0, line.start_seconds), min(duration_seconds, line.end_seconds)
-        if not line.text or not math.isfinite(start) or not start < end:
+    for line in sorted(inside, key=lambda line: line.start_seconds):
+        if not line.start_seconds < line.end_seconds:
             continue
-        if kept and kept[-1].text == line.text and start - kept[-1].end_seconds <= REPEAT_SECONDS:
-            kept[-1] = replace(kept[-1], end_seconds=max(end, kept[-1].end_seconds))
+        if kept and kept[-1].text == line.text and line.start_seconds - kept[-1].end_seconds <= REPEAT_SECONDS:
+            kept[-1] = replace(kept[-1], end_seconds=max(line.end_seconds, kept[-1].end_seconds))
         elif len(kept) < MAX_LINES:
-            kept.append(Subtitle(start, end, line.text))
+            kept.append(line)
     return tuple(kept)

@@ -94,7 +94,7 @@ ARROWS = {
     "index_steps": SESSION,
     "node_check": {"files", "places", "provenance", "records", "video", "workers"},
     "indexing": SESSION | {"caveats", "index_steps"},
-    "components": {"config", "plugins", "records", "rerank", "selection", "validation", "video"},
+    "components": {"config", "plugins", "records", "rerank", "selection", "subtitles", "validation", "video"},
     "pipeline": {
         *SESSION,
         *("answering", "caveats", "client", "components", "gate", "index_steps", "indexing", "looking", "platforms"),

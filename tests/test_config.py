@@ -42,6 +42,8 @@ def test_defaults_are_those_of_the_design():
             "scene_cuts": False,
             "threads": None,
             "stall_seconds": 30.0,
+            "subtitles": "off",
+            "speech_model": "base",
         },
         "embedding": {
             "state": "attention",

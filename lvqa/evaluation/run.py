@@ -120,6 +120,8 @@ def check_run(config: RunConfig) -> None:
     config.benchmark.check()
     for arm in resolve_arms(config):
         check_settings(arm.complete)
+        source = arm.complete.video.spoken.subtitles
+        require(source in ("auto", "off"), f"video.subtitles of arm {arm.name!r}", source, "auto or off in a run")
         if arm.config.answer.mode is not None and config.benchmark.answer_format is not None:
             allowed = f"null, since protocol {config.benchmark.protocol!r} reads generated replies"
             require(False, f"answer.mode of arm {arm.name!r}", arm.config.answer.mode, allowed)

@@ -20,7 +20,7 @@ from lvqa.video.sound import SAMPLES_PER_SECOND, read_sound
 
 _log = logging.getLogger(__name__)
 
-TRANSCRIPT_FORMAT = 1
+TRANSCRIPT_VERSION = 1
 """Raise this number when the same sound gives another transcript."""
 PIECE_SECONDS = 60.0
 """So much sound is decoded at a time."""
@@ -41,7 +41,7 @@ def transcribe(video: Video, model: str, folder: Path) -> tuple[Subtitle, ...]:
     """
     if importlib.util.find_spec("faster_whisper") is None:
         return ()
-    spec = f"{TRANSCRIPT_FORMAT} {model} {version('faster-whisper')}"
+    spec = f"{TRANSCRIPT_VERSION} {model} {version('faster-whisper')}"
     path = folder / f"{video.id}-{hashlib.sha256(spec.encode()).hexdigest()[:16]}.transcript"
     kept = _load(path, spec)
     if kept is not None:
