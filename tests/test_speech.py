@@ -89,9 +89,9 @@ def test_what_is_said_finds_its_clip_and_is_shown(is_named, tiny, video, srt, tm
     assert any(best.start_seconds <= t < best.end_seconds for t in answer.frames)
     with qa.open(video) as session:
         answerer = dataclasses.replace(Answerer.of(tiny, qa.config.answer), spoken=qa.config.video.spoken)
-        shown = answerer.answer(tiny, session, [answer.question], [answer.frames])
+        with_lines = answerer.answer(tiny, session, [answer.question], [answer.frames])
         plain = Answerer.of(tiny, qa.config.answer).answer(tiny, session, [answer.question], [answer.frames])
-    assert shown[0].tokens > plain[0].tokens == answer.answer_tokens - (shown[0].tokens - plain[0].tokens)
+    assert with_lines[0].tokens > plain[0].tokens == answer.answer_tokens - (with_lines[0].tokens - plain[0].tokens)
 
 
 def test_the_prompt_has_the_lines_with_their_times(tiny, video, tmp_path):
@@ -202,29 +202,29 @@ def candidates_of(scores: list[float]) -> list[Candidate]:
     st.lists(st.floats(-1, 1), min_size=1, max_size=12, unique=True),
     st.dictionaries(st.integers(0, 11), st.floats(-1, 1), min_size=1, max_size=12),
 )
-def test_merging_is_reciprocal_rank_fusion(scores, said):
+def test_merging_is_reciprocal_rank_fusion(scores, line_scores):
     """Against a few-line reference over plain lists."""
     candidates = candidates_of(scores)
-    said = {i: score for i, score in said.items() if i < len(scores)} or {0: 0.5}
-    lines = tuple(Subtitle(16.0 * i + 2, 16.0 * i + 4, str(i)) for i in sorted(said))
-    vectors = np.array([[said[i], 1.0] for i in sorted(said)])
-    found = merged(candidates, LineIndex(lines, vectors), np.array([1.0, 0.0]))
+    line_scores = {i: score for i, score in line_scores.items() if i < len(scores)} or {0: 0.5}
+    lines = tuple(Subtitle(16.0 * i + 2, 16.0 * i + 4, str(i)) for i in sorted(line_scores))
+    vectors = np.array([[line_scores[i], 1.0] for i in sorted(line_scores)])
+    ranked = merged(candidates, LineIndex(lines, vectors), np.array([1.0, 0.0]))
     by_pictures = sorted(range(len(scores)), key=lambda i: -scores[i])
-    by_lines = sorted(sorted(said), key=lambda i: -said[i])
+    by_lines = sorted(sorted(line_scores), key=lambda i: -line_scores[i])
     total = {i: 4 / 3 / (2 + rank) for rank, i in enumerate(by_pictures)}  # 2 / (1 + 0.5), and half of it for lines
     total |= {i: total[i] + 2 / 3 / (2 + rank) for rank, i in enumerate(by_lines)}
-    assert {int(x.start_seconds // 16): x.merged_score for x in found} == pytest.approx(total)
-    assert [x.merged_score for x in found] == sorted((x.merged_score for x in found), reverse=True)
-    assert {x.clip for x in found} == {x.clip for x in candidates}
-    assert {int(x.start_seconds // 16): x.line.text for x in found if x.line} == {i: str(i) for i in said}
+    assert {int(x.start_seconds // 16): x.merged_score for x in ranked} == pytest.approx(total)
+    assert [x.merged_score for x in ranked] == sorted((x.merged_score for x in ranked), reverse=True)
+    assert {x.clip for x in ranked} == {x.clip for x in candidates}
+    assert {int(x.start_seconds // 16): x.line.text for x in ranked if x.line} == {i: str(i) for i in line_scores}
     times = np.array([16.0 * i + 8 for i in range(len(scores))])
-    assert frame_scores(times, found).scores.tolist() == pytest.approx([total[i] for i in range(len(scores))])
+    assert frame_scores(times, ranked).scores.tolist() == pytest.approx([total[i] for i in range(len(scores))])
 
 
 def test_the_first_of_both_rankings_has_one():
     index = LineIndex((Subtitle(1, 2, "a"),), np.array([[1.0, 0.0]]))
-    found = merged(candidates_of([0.9, 0.5]), index, np.array([1.0, 0.0]))
-    assert [x.merged_score for x in found] == [1.0, pytest.approx(4 / 9)]
+    ranked = merged(candidates_of([0.9, 0.5]), index, np.array([1.0, 0.0]))
+    assert [x.merged_score for x in ranked] == [1.0, pytest.approx(4 / 9)]
 
 
 @unhurried
@@ -234,16 +234,16 @@ def test_the_first_of_both_rankings_has_one():
 )
 def test_lines_near_frames_are_those_of_the_rule(rows, times):
     lines = tuple(sorted((Subtitle(a, a + n, "x" * size) for a, n, size in rows), key=lambda line: line.start_seconds))
-    shown = lines_near(SpokenLines(lines, "here"), times)
+    texts = lines_near(SpokenLines(lines, "here"), times)
     near = [
         line
         for line in lines
         if any(line.start_seconds - NEAR_SECONDS <= t <= line.end_seconds + NEAR_SECONDS for t in times)
     ]
-    assert sum(len(text.partition("] ")[2]) for text in shown) <= MAX_CHARACTERS
-    assert len(shown) <= len(near) and all(text.startswith("[") for text in shown)
+    assert sum(len(text.partition("] ")[2]) for text in texts) <= MAX_CHARACTERS
+    assert len(texts) <= len(near) and all(text.startswith("[") for text in texts)
     if sum(len(line.text) for line in near) <= MAX_CHARACTERS:
-        assert [text.partition("] ")[2] for text in shown] == [line.text for line in near]
+        assert [text.partition("] ")[2] for text in texts] == [line.text for line in near]
 
 
 # --- transcripts -----------------------------------------------------------------------------------------------------
