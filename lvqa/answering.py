@@ -19,6 +19,8 @@ from lvqa.protocols import AnswerFormat
 from lvqa.protocols.answer_format import shown_with_frames
 from lvqa.records import Cost, Counts, ModelOutput, Question, Subtitle
 from lvqa.session import MediaKey, VideoSession
+from lvqa.speech import lines_near, spoken_lines
+from lvqa.subtitles import OFF, SpokenSource
 from lvqa.visual_tokens import VisualTokens
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class AnswerRequest:
     """The frames as pairs of grid frames."""
     media: Prompt = ()
     """What shows the question's picture or lets its voice be heard, if it has one."""
+    lines: tuple[str, ...] = ()
+    """What is said near the frames, in lines with their times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,8 @@ class Answerer:
     `mode`, for multiple choice: "logits" shows the options and takes the letter with the largest logit; "text" shows
     them, generates, and takes the letter that the text names; "likelihood" asks the bare question and takes the option
     that is likeliest, word for word, as the reply.
+
+    `spoken`: where the lines come from that are shown with the frames, of a question without subtitles of its own.
     """
 
     time_encoding: str = "text"
@@ -63,14 +69,22 @@ class Answerer:
     mode: str = "logits"
     max_new_tokens: int = 64
     format: AnswerFormat | None = None
+    spoken: SpokenSource = OFF
 
     @classmethod
-    def of(cls, model: Model, settings: AnswerConfig, format: AnswerFormat | None = None) -> Answerer:
+    def of(
+        cls,
+        model: Model,
+        settings: AnswerConfig,
+        format: AnswerFormat | None = None,
+        spoken: SpokenSource = OFF,
+    ) -> Answerer:
         """Return how a model answers under these settings; what they leave open is as the model's own config says."""
         # Others show the frames as one video, without their times in words.
         time_encoding = model.time_encoding if format is None else "mrope"
         return cls(
             format=format,
+            spoken=spoken,
             time_encoding=settings.time_encoding or time_encoding,
             packing=settings.packing or model.answer_packing,
             mode=settings.mode or model.answer_mode,
@@ -95,9 +109,10 @@ class Answerer:
             times: For each question the times of its frames, in seconds.
             on_answer: Called as answers are given.
         """
+        lines = [self._lines(session, q, seconds) for q, seconds in zip(questions, times, strict=True)]
         keys = [
-            (self, q.text, q.history, q.options, q.answer, q.subtitles, MediaKey.of(q), tuple(seconds))
-            for q, seconds in zip(questions, times, strict=True)
+            (self, q.text, q.history, q.options, q.answer, q.subtitles, MediaKey.of(q), tuple(seconds), of_one)
+            for q, seconds, of_one in zip(questions, times, lines, strict=True)
         ]
         known: dict[object, ModelOutput] = {key: session.outputs[key] for key in keys if key in session.outputs}
         new = {
@@ -105,8 +120,9 @@ class Answerer:
                 question,
                 PACKINGS[self.packing](map(session.grid.frame_at, seconds), session.grid),
                 session.query_media(question),
+                of_one,
             )
-            for key, question, seconds in zip(keys, questions, times, strict=True)
+            for key, question, seconds, of_one in zip(keys, questions, times, lines, strict=True)
             if key not in known
         }
         if new:
@@ -119,6 +135,12 @@ class Answerer:
             known.update(zip(new, map(_with_share, outputs, shares), strict=True))
             session.outputs.update(known)
         return [known[key] for key in keys]
+
+    def _lines(self, session: VideoSession, question: Question, times: Sequence[float]) -> tuple[str, ...]:
+        """Return what is said near a question's frames; nothing where a benchmark's protocol or subtitles govern it."""
+        if self.spoken.is_off or self.format is not None or question.subtitles is not None:
+            return ()
+        return lines_near(spoken_lines(session, self.spoken, session.store), times)
 
     def gives_confidence(self, question: Question) -> bool:
         """Return whether the answer to a question has the probabilities of its options: no generated one has."""
@@ -178,7 +200,7 @@ class Answerer:
         if self.format is None:
             is_compared = question.options and self.mode == "likelihood"
             text = prompts.short_answer(question) if is_compared else prompts.answer(question)
-            lines = shown_with_frames(subtitles or (), times)
+            lines = request.lines or shown_with_frames(subtitles or (), times)
             return (*frame_parts(tuple(request.pairs)), *request.media, prompts.subtitles(lines) + text)
         parts: list[Part] = [SystemText(self.format.system)] if self.format.system else []
         subtitle_text = None

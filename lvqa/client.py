@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
+from lvqa.places import RemotePath, as_path
 from lvqa.records import Answer, Candidate, IndexUse, LvqaError, Question, SearchResult, Video, shorten
 from lvqa.validation import convert, option_texts, parse_json
 
@@ -255,7 +256,9 @@ def _where(path: str | Path | Video | None) -> dict[str, object]:
         return {"library": True}
     if isinstance(path, Video):
         return {"video": str(path.path)}
-    file = Path(path).expanduser()
+    file = as_path(path).expanduser()
+    if isinstance(file, RemotePath):
+        return {"video": str(file)}
     return {"video": str(file.absolute() if file.exists() or isinstance(path, Path) else path)}
 
 

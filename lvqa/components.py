@@ -6,13 +6,15 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from lvqa.config import Config, VideoConfig, with_overrides
 from lvqa.models import Model, load_model
 from lvqa.records import LvqaError
 from lvqa.rerank import RERANKERS, Reranker, make_reranker
 from lvqa.selection import CONTROLS, SELECTORS, Selector, is_selection_file, make_selector
-from lvqa.validation import require_one_of
+from lvqa.subtitles import PARSERS
+from lvqa.validation import require, require_one_of
 from lvqa.video import DECODERS, SAMPLINGS
 
 __all__ = [
@@ -38,6 +40,7 @@ def check_settings(config: Config) -> None:
     require_one_of(config.video.decoder, "video.decoder", DECODERS)
     require_one_of(config.video.sampling, "video.sampling", SAMPLINGS)
     _check_clip_lengths(config.video)
+    _check_subtitles(config.video.spoken.subtitles)
     reranker_of(config)
     selector_of(config)
 
@@ -98,6 +101,12 @@ def reranker_of(config: Config, *, layout: str = "question_first", prompts: str 
     shared = {"layout": s.layout or layout, "labels": s.labels, "both_orders": s.both_orders}
     shared |= {"probability": s.probability, "wording": config.prompts or prompts}
     return make_reranker(s.name, s.options, **shared)
+
+
+def _check_subtitles(source: str) -> None:
+    """Raise LvqaError unless the lines of a video come from nowhere, from what lies beside or in it, or from a file."""
+    allowed = f"auto, off, or a file of subtitles ({', '.join(PARSERS)})"
+    require(source in ("auto", "off") or Path(source).suffix.lower() in PARSERS, "video.subtitles", source, allowed)
 
 
 def _check_clip_lengths(settings: VideoConfig) -> None:

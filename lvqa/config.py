@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal, TypeVar, overload
 
 from msgspec import Meta
 
+from lvqa.old_settings import RENAMED_SETTINGS, renamed
 from lvqa.records import LvqaError
+from lvqa.subtitles import OFF, SpokenSource
 from lvqa.validation import NonNegativeInt, PositiveFloat, PositiveInt, Text, check_fields, convert, in_yaml
 
 Probability = Annotated[float, Meta(gt=0, le=1, description="a number above 0, at most 1")]
@@ -22,13 +24,6 @@ Settings = TypeVar("Settings", bound="Config")
 
 POOL = 50
 """How many clips go to the reranker by default."""
-
-RENAMED_SETTINGS = {
-    "video.grid": "video.sampling",
-    "answer.read": "answer.mode",
-    "benchmark.make.films": "benchmark.make.videos",
-}
-"""The keys that lvqa 0.1 had, and what they are called now."""
 
 
 class ConfigError(LvqaError):
@@ -83,11 +78,23 @@ class VideoConfig(Section):
     """So many threads decode a video together; null takes OMP_NUM_THREADS, or one for each core of this process."""
     stall_seconds: PositiveFloat = 30.0
     """Give up a decoder that is silent for so long."""
+    subtitles: Text | bool = "off"
+    """What is said is searched, and shown with the frames: `auto` takes the file of subtitles beside the video, or the
+    track in it, or with the extra `speech` a transcript; else a file (.srt, .vtt), or `off`."""
+    speech_model: Text = "base"
+    """With the extra `speech`, this model of faster-whisper (a name or a folder) writes down what is said."""
 
     @property
     def clip_lengths(self) -> tuple[float, ...]:
         """All lengths of clips in seconds, that of `clip_seconds` first."""
         return self.clip_seconds, *self.more_clip_seconds
+
+    @property
+    def spoken(self) -> SpokenSource:
+        """Where the lines that are said come from."""
+        is_off = self.subtitles in ("off", False)  # YAML takes the word for false
+        source = "auto" if self.subtitles is True else str(self.subtitles)
+        return OFF if is_off else SpokenSource(source, self.speech_model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,12 +205,14 @@ class StoreConfig(Section):
     """Where indexes lie, and how much is kept in memory."""
 
     folder: Path | None = None
-    """The store lies in this folder; null takes $LVQA_HOME or the user's cache folder."""
+    """The store lies in this folder, here or at s3:// or gs://; null takes $LVQA_HOME or the user's cache folder."""
     memory_mib: PositiveInt = 2048
     """Bound on the visual tokens kept for a video, in the memory of the model's device. Other videos stay open as long
     as what is kept of all together is within it."""
     disk_mib: NonNegativeInt = 128
     """Bound on a file of a video's visual tokens, for the next process; one that would be larger is not written."""
+    copies_mib: PositiveInt = 20480
+    """Bound on the local copies of all files that lie elsewhere (s3, gs, https), but for those that are in use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +263,7 @@ def load_config(
     config = kind()
     if path is not None:
         tree = _read(path)
-        config = _updated(config, _renamed(tree) if accept_old else tree, origin=str(path))
+        config = _updated(config, renamed(tree) if accept_old else tree, origin=str(path))
     return with_overrides(config, overrides)
 
 
@@ -382,19 +391,3 @@ def _merged(tree: object, changes: object) -> object:
     if not (isinstance(tree, dict) and isinstance(changes, dict)):
         return changes
     return tree | {key: _merged(tree.get(key), value) for key, value in changes.items()}
-
-
-def _renamed(tree: object, prefix: str = "") -> object:
-    """Return the tree with today's names in place of those of lvqa 0.1."""
-    if isinstance(tree, list):
-        return [_renamed(item) for item in tree]
-    if not isinstance(tree, dict):
-        return tree
-    renamed = {}
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        # The settings of an arm are a tree of their own.
-        renamed[RENAMED_SETTINGS.get(path, path).removeprefix(prefix)] = _renamed(
-            value, "" if key == "settings" else f"{path}."
-        )
-    return renamed

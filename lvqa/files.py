@@ -7,6 +7,8 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from lvqa.places import RemotePath
+
 
 def write_output(path: Path, content: bytes) -> None:
     """Write a file that the user has named, as `write_atomically` does where it can.
@@ -32,7 +34,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file into place in one step: a reader sees the old content or all of the new one.
 
     The content is flushed to the disk before its name is changed. On any failure, an interrupt too, nothing is left
-    behind. What has the name already, a pipe or a link too, is replaced.
+    behind. What has the name already, a pipe or a link too, is replaced. An object of a bucket is written so by itself.
 
     Args:
         path: The file; its folder must be there.
@@ -41,6 +43,9 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     Raises:
         OSError: The folder or the disk refuses it.
     """
+    if isinstance(path, RemotePath):
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return
     tmp_path = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with tmp_path.open("xb") as file:

@@ -26,6 +26,7 @@ from typing import Any, Self
 import numpy as np
 
 from lvqa.files import write_atomically
+from lvqa.places import RemotePath, as_path, copies_folder, user_cache
 from lvqa.records import Candidate, Clip, LvqaError, Video
 
 _log = logging.getLogger(__name__)
@@ -153,17 +154,15 @@ def default_store() -> Path:
     Raises:
         StoreError: Nothing says which folder is the user's.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))  # by its specification, a relative one does not count
     try:
-        if home := os.environ.get("LVQA_HOME"):
-            return Path(home).expanduser()
-        return (cache if cache.is_absolute() else Path.home() / ".cache") / "lvqa"
+        home = os.environ.get("LVQA_HOME")
+        return as_path(home).expanduser() if home else user_cache()
     except RuntimeError as error:  # there is neither HOME nor an entry in the system's list of users
         raise StoreError("this user has no home folder; set LVQA_HOME, or give a folder with --store") from error
 
 
 class Store:
-    """A folder of indexes. Processes may share it: a file appears whole or not at all."""
+    """A folder of indexes, here or elsewhere. Processes may share it: a file appears whole or not at all."""
 
     def __init__(self, folder: Path | None = None) -> None:
         """Name the folder; by default `default_store()`."""
@@ -175,8 +174,9 @@ class Store:
         return self.folder / f"{_check_video_id(video_id)}-{fingerprint(spec)}.parquet"
 
     def tokens_path(self, video_id: str, spec: Mapping[str, Any]) -> Path:
-        """Return where the video's visual tokens under this spec are kept."""
-        return self.path_of(video_id, spec).with_suffix(".tokens")
+        """Return where the video's visual tokens under this spec are kept: on this machine, wherever the store lies."""
+        path = self.path_of(video_id, spec).with_suffix(".tokens")
+        return copies_folder() / path.name if isinstance(path, RemotePath) else path
 
     def load(self, video_id: str, spec: Mapping[str, Any]) -> ClipIndex | None:
         """Return the video's index under exactly this spec, or None if there is none.
@@ -370,7 +370,7 @@ def _checked(table: Any) -> ClipIndex:
         raise ValueError("its vectors are not of unit length")
     video_id = _check_video_id(made_by.get("video"))
     clips = tuple(Clip(video_id, float(a), float(b)) for a, b in zip(starts, ends, strict=True))
-    model, path, counts = str(video["model"]), Path(video["path"]), (video["frames"], video["frames_substituted"])
+    model, path, counts = str(video["model"]), as_path(video["path"]), (video["frames"], video["frames_substituted"])
     index = ClipIndex(clips, _unit(halves), halves, video_id, spec, model, None, path, *map(int, counts))
     if metadata[_DIGEST] != _digest(index, metadata[_VIDEO]):
         raise ValueError("its digest does not fit its contents")

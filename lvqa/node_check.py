@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import lvqa
+from lvqa.files import write_atomically
+from lvqa.places import RemotePath, local_folder
 from lvqa.provenance import versions
 from lvqa.records import LvqaError
 from lvqa.video.identity import FileState, identify
@@ -66,10 +68,11 @@ def probe_node(store: Path, marker: Path | None, video: Path | None, files: Sequ
         equal[f"the content of {video}"] = _content(video)
     equal |= {f"the content of {path}": _content(path) for path in files}
     _require_writable(store)
-    free_disk = shutil.disk_usage(store).free
+    disk = _existing(local_folder(store))
+    free_disk = shutil.disk_usage(disk).free
     free_memory = _free_memory()
     for name, free, least in (
-        (f"the disk of the store {store}", free_disk, MIN_FREE_DISK_BYTES),
+        (f"the disk of the store {disk}", free_disk, MIN_FREE_DISK_BYTES),
         (f"the disk of {tempfile.gettempdir()}", shutil.disk_usage(tempfile.gettempdir()).free, MIN_FREE_DISK_BYTES),
         ("its memory", free_memory, MIN_FREE_MEMORY_BYTES),
     ):
@@ -96,9 +99,15 @@ def _code_digest() -> str:
     return digest.hexdigest()[:12]
 
 
+def _existing(folder: Path) -> Path:
+    """Return the folder, made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def _content(path: Path) -> str:
     try:
-        return identify(FileState.of(path)).id
+        return path.state().digest if isinstance(path, RemotePath) else identify(FileState.of(path)).id
     except OSError as error:
         raise LvqaError(f"{path}: {error.strerror or error}; files must lie at the same path on all nodes") from error
 
@@ -106,8 +115,11 @@ def _content(path: Path) -> str:
 def _require_writable(store: Path) -> None:
     try:
         store.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=store):
-            pass
+        trial = store / f".{uuid.uuid4().hex}.tmp"
+        try:
+            write_atomically(trial, b"lvqa")
+        finally:
+            trial.unlink(missing_ok=True)
     except OSError as error:
         raise LvqaError(f"the store {store} can't be written: {error.strerror or error}") from error
 

@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from lvqa.config import Config
-from lvqa.index import Store
 from lvqa.models import Model
 from lvqa.records import Video
-from lvqa.session import FrameSpec, SessionCache, VideoSession
+from lvqa.session import FrameSpec, SessionCache, VideoSession, open_store
 from lvqa.video import inspect_video, store_metadata
 
 
@@ -25,7 +24,7 @@ class VideoOpener:
             config: `video`, `model.max_pixels` and `store` are used.
             sessions: The sessions that several openers over one model share; None makes some.
         """
-        self.store = Store(config.store.folder)
+        self.store = open_store(config.store)
         self.sessions = sessions or SessionCache(config.store.memory_mib << 20)
         self._model, self._config, self._frames = model, config, FrameSpec.of(model, config)
 

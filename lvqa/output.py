@@ -30,7 +30,17 @@ def candidate_json(candidate: Candidate) -> dict[str, object]:
         "end_seconds": candidate.clip.end_seconds,
         "embed_score": candidate.embed_score,
         "rerank_score": candidate.rerank_score,
+        **line_json(candidate),
     }
+
+
+def line_json(candidate: Candidate) -> dict[str, object]:
+    """Return the line of subtitles that a clip was found by, too, for the JSON of the clip; nothing without one."""
+    line = candidate.line
+    if line is None:
+        return {}
+    said_at = {"start_seconds": line.start_seconds, "end_seconds": line.end_seconds}
+    return {"line": {**said_at, "text": line.text, "score": candidate.line_score}}
 
 
 def video_json(video: Video) -> dict[str, object]:

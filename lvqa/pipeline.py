@@ -77,7 +77,7 @@ class LongVideoQA:
         self.ranker = ClipRanker(self.retriever, specs)
         self._find_caveats = partial(find_caveats, model, has_probabilities=has_probabilities(config))
         self._answer_format = answer_format
-        answerer = Answerer.of(model, config.answer, answer_format)
+        answerer = Answerer.of(model, config.answer, answer_format, config.video.spoken)
         self._looker = Looker(model, answerer, config.answer, self._on_answer)
 
     @classmethod
@@ -136,7 +136,7 @@ class LongVideoQA:
         """Answer a question about a video, with the evidence.
 
         Args:
-            path: The video file.
+            path: The video file, here or at s3://, gs:// or https://.
             question: The question; it may be empty if `voice` asks it.
             options: Two to twenty possible answers, or none for a free answer.
             image: A picture that belongs to the question: it is searched for, and shown with the question.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import operator
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -171,6 +172,12 @@ class Candidate:
     """The cosine of the clip's vector and the question's."""
     rerank_score: float | None = None
     """The reranker's probability that the clip matches; None if it was not reranked."""
+    line: Subtitle | None = None
+    """The line of the video's subtitles in the clip that matches best; None: there is none, or none was searched."""
+    line_score: float | None = None
+    """The cosine of that line's vector and the question's."""
+    merged_score: float | None = None
+    """By which the clips are ranked where lines were searched, too: see `speech.merged`."""
 
     @property
     def start_seconds(self) -> float:
@@ -204,18 +211,10 @@ class Counts:
     tokens_prefilled: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.frames_decoded + other.frames_decoded,
-            self.pairs_encoded + other.pairs_encoded,
-            self.tokens_prefilled + other.tokens_prefilled,
-        )
+        return Counts(*map(operator.add, astuple(self), astuple(other)))
 
     def __sub__(self, other: Counts) -> Counts:
-        return Counts(
-            self.frames_decoded - other.frames_decoded,
-            self.pairs_encoded - other.pairs_encoded,
-            self.tokens_prefilled - other.tokens_prefilled,
-        )
+        return Counts(*map(operator.sub, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ import heapq
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lvqa import prompts
 from lvqa.config import SelectionConfig
 from lvqa.costs import CostMeter, split_cost
@@ -16,6 +18,7 @@ from lvqa.rerank import RerankRequest
 from lvqa.retriever import Retriever
 from lvqa.selection import Selector, SelectorInput, frame_features, frame_scores
 from lvqa.session import IndexSpec, MediaKey, OnPairs, VideoSession, query_media
+from lvqa.speech import LineIndex, SpokenLines, line_index, merged, picture_rank, spoken_lines
 from lvqa.temporal import read_temporal
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ class ClipRanker:
         """
         self._model, self._reranker, self._embedder = retriever.model, retriever.reranker, retriever.embedder
         self._specs, self._settings = specs, retriever.config.retrieval
+        self._store = retriever.videos.store
 
     def rank(
         self,
@@ -57,7 +61,8 @@ class ClipRanker:
             on_pairs: Called as clips are reranked.
         """
         texts = [self._text(question) for question in questions]
-        keys = [(self._settings, text, MediaKey.of(q)) for text, q in zip(texts, questions, strict=True)]
+        spoken = spoken_lines(session, self._settings.video.spoken, self._store)
+        keys = [(self._settings, text, MediaKey.of(q), spoken) for text, q in zip(texts, questions, strict=True)]
         known: dict[object, Ranking] = {key: session.rankings[key] for key in keys if key in session.rankings}
         new = {
             key: (text, session.query_media(question))
@@ -65,7 +70,9 @@ class ClipRanker:
             if key not in known
         }
         if new:
-            known.update(zip(new, self._rank_together(session, list(new.values()), meter, on_pairs), strict=True))
+            known.update(
+                zip(new, self._rank_together(session, list(new.values()), spoken, meter, on_pairs), strict=True)
+            )
             session.rankings.update(known)
         return [known[key] for key in keys]
 
@@ -141,6 +148,7 @@ class ClipRanker:
         self,
         session: VideoSession,
         queries: Sequence[tuple[str, Prompt]],
+        spoken: SpokenLines,
         meter: CostMeter | None,
         on_pairs: OnPairs | None,
     ) -> list[Ranking]:
@@ -150,8 +158,13 @@ class ClipRanker:
             vectors = self._embedder.queries(self._model, queries)
             indexes = [self._searched_index(session, spec) for spec in self._specs]
             hits = [[index.search(vector) for vector in vectors] for index in indexes]
+            lines = None
+            if spoken.lines:
+                lines = line_index(session, spoken, self._specs[0], self._model, self._store)
+            hits = [_merge(of_length, lines, vectors) for of_length in hits]
         with meter.stage("rerank"), own.stage("rerank"):
             by_length = [self._rerank(session, queries, of_length, on_pairs) for of_length in hits]
+            by_length = [_merge(of_length, lines, vectors) for of_length in by_length]
         costs = split_cost(own.cost, len(queries))
         return [
             Ranking(ranked_together(rankings), vector, cost)
@@ -178,6 +191,13 @@ class ClipRanker:
         return [[*pool, *ranked[len(pool) :]] for pool, ranked in zip(pools, hits, strict=True)]
 
 
+def _merge(rankings: Sequence[list[Candidate]], lines: LineIndex | None, vectors: np.ndarray) -> list[list[Candidate]]:
+    """Return the ranking of each query, merged with that by what is said; as it is where nothing is."""
+    if lines is None:
+        return list(rankings)
+    return [merged(ranking, lines, vector) for ranking, vector in zip(rankings, vectors, strict=True)]
+
+
 def ranked_together(rankings: Sequence[Sequence[Candidate]]) -> tuple[Candidate, ...]:
     """Return the clips of several rankings of one video, best first; of clips that overlap only the best stays.
 
@@ -197,6 +217,5 @@ def ranked_together(rankings: Sequence[Sequence[Candidate]]) -> tuple[Candidate,
 
 
 def _rank(candidate: Candidate) -> tuple[bool, float]:
-    """Return what sorts candidates: every reranked one comes before all others."""
-    score = candidate.rerank_score
-    return score is None, -(candidate.embed_score if score is None else score)
+    """Return what sorts candidates: every reranked one comes before all others, unless lines were searched, too."""
+    return picture_rank(candidate) if candidate.merged_score is None else (False, -candidate.merged_score)

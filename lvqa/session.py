@@ -26,6 +26,7 @@ from lvqa.index import INDEX_FORMAT, ClipIndex, Store, fingerprint
 from lvqa.models import Model
 from lvqa.models.prefix import PrefixCache
 from lvqa.pairs import pairs_of_clip
+from lvqa.places import in_use, keep_copies
 from lvqa.records import Clip, FileKey, LvqaError, ModelOutput, Question, QuestionKind, Ranking, Video, file_key
 from lvqa.video import FRAMES_FORMAT, SAMPLINGS, FrameGrid
 from lvqa.visual_tokens import TOKENS_FORMAT, TokenFile, VisualTokens, image_tokens
@@ -204,10 +205,14 @@ class VideoSession:
         """What `retrieval` has ranked."""
         self.kinds: LRUCache[str, QuestionKind] = LRUCache(MAX_REMEMBERED)
         """What `gate` has learnt of questions, by their text."""
+        self.spoken: dict[object, Any] = {}
+        """What `speech` has read and embedded of what is said."""
         self.outputs: LRUCache[object, ModelOutput] = LRUCache(MAX_REMEMBERED)
         """What `answering` has answered."""
         self.answer_prefixes = PrefixCache(ANSWER_PREFIX_BYTES, on_growth=on_growth)
         """What the model has read of frames that several questions were answered from."""
+        self.store = Store(store.folder)
+        """Where what is known of the video is kept."""
         self._model, self._on_growth = model, on_growth
         self._prefix_caches: dict[RerankConfig, PrefixCache] = {}
         self._media: LRUCache[MediaKey, Prompt] = LRUCache(MAX_MEDIA)
@@ -286,6 +291,12 @@ def query_media(question: Question, model: Model, *, max_pixels: int) -> Prompt:
     return media
 
 
+def open_store(settings: StoreConfig) -> Store:
+    """Return the store of the settings; local copies of files that lie elsewhere are bounded as these say."""
+    keep_copies(settings.copies_mib)
+    return Store(settings.folder)
+
+
 class MakeSession(Protocol):
     """Makes a session."""
 
@@ -338,7 +349,7 @@ class SessionCache:
             opened = self._videos.setdefault(video, _OpenVideo())
             opened.num_users += 1
         try:
-            with opened.lock:
+            with opened.lock, in_use(video.path):
                 if spec not in opened.sessions:
                     opened.sessions[spec] = make(on_growth=self._close_idle)
                 yield opened.sessions[spec]

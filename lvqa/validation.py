@@ -21,6 +21,7 @@ from msgspec import Meta, inspect
 
 from lvqa.audio import read_audio
 from lvqa.image import read_image
+from lvqa.places import as_path
 from lvqa.records import LETTERS, LvqaError, Question, shorten
 
 T = TypeVar("T")
@@ -106,7 +107,7 @@ def _to_path(kind: type, value: object) -> Path:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError
     try:
-        return Path(value).expanduser()
+        return as_path(value).expanduser()
     except RuntimeError:  # there is no such user
         raise ValueError from None
 

@@ -42,6 +42,8 @@ def test_defaults_are_those_of_the_design():
             "scene_cuts": False,
             "threads": None,
             "stall_seconds": 30.0,
+            "subtitles": "off",
+            "speech_model": "base",
         },
         "embedding": {
             "state": "attention",
@@ -78,7 +80,7 @@ def test_defaults_are_those_of_the_design():
             **{"look_again": None, "first_look": None},
             **{"next_look": "other_clips", "pool_looks": False},
         },
-        "store": {"folder": None, "memory_mib": 2048, "disk_mib": 128},
+        "store": {"folder": None, "memory_mib": 2048, "disk_mib": 128, "copies_mib": 20480},
         "prompts": None,
         "method": "freeret",
         "seed": 0,

@@ -9,8 +9,9 @@ import pytest
 from annotation_files import WRITERS
 
 from lvqa.datasets import load_dataset
-from lvqa.datasets.subtitles import MAX_BYTES, SubtitleFile
+from lvqa.datasets.subtitles import SubtitleFile
 from lvqa.records import LvqaError, Subtitle
+from lvqa.subtitles import MAX_BYTES
 
 SRT = """1
 00:00:01,500 --> 00:00:03,000

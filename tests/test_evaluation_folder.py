@@ -122,15 +122,15 @@ def test_a_run_of_lvqa_0_1_is_not_added_to(old_run):
 def test_a_new_run_has_the_format_of_its_rows(tmp_path):
     with open_run(tmp_path / "run", load_run_config()):
         pass
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["rows_format"] == ROWS_FORMAT == 7
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["rows_format"] == ROWS_FORMAT == 8
 
 
 def test_rows_of_a_later_format_are_refused(tmp_path):
     with open_run(tmp_path / "run", load_run_config()):
         pass
     path = tmp_path / "run" / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"rows_format": 8}))
-    with pytest.raises(LvqaError, match=r"^rows_format must be one of 1, 2, 3, 4, 5, 6, 7, got 8 \(.*run\.json;"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rows_format": 9}))
+    with pytest.raises(LvqaError, match=r"^rows_format must be one of 1, 2, 3, 4, 5, 6, 7, 8, got 9 \(.*run\.json;"):
         read_run(tmp_path / "run")
 
 

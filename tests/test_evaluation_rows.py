@@ -58,6 +58,7 @@ BAD = {
     "text": [None],
     "option_scores": [["x"], None, [float("inf")]],
     "times_seconds": [[None], 3],
+    "subtitle_lines": [[[1, 2, 0.5]], [[1, 2, "x", "text"]], [[1, 2, 0.5, 3]], None],
     "embedded": [[[1, 2]], [1, 2, 3], None],
     "reranked": [[["a", 2, 3]]],
     "num_clips": [-1],

@@ -38,6 +38,7 @@ from lvqa.models.prompt import ClipTokens
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import Clip, Video
 from lvqa.session import VideoSession
+from lvqa.speech import LINES_FORMAT, line_index, spoken_lines
 from lvqa.video import (
     FRAMES_FORMAT,
     IDENTITY_FORMAT,
@@ -222,6 +223,19 @@ def tokens_output(material: Material) -> Output:
     }
 
 
+def lines_output(material: Material) -> Output:
+    """Return the lines that a file of subtitles gives, and their vectors."""
+    path = material.folder / "lines.srt"
+    blocks = ("1\n00:00:01,000 --> 00:00:03,000\n<i>The sign says</i>\ntaxi.", "2\n00:00:30,000 --> 00:09:00,000\nBye.")
+    path.write_text("\n\n".join(blocks))
+    qa = material.pipeline(f"video.subtitles={path}")
+    with qa.open(material.path) as session:
+        spoken = spoken_lines(session, qa.config.video.spoken, qa.store)
+        index = line_index(session, spoken, qa.spec, qa.model, qa.store)
+    lines = [[line.start_seconds, line.end_seconds, line.text] for line in index.lines]
+    return {"lines": lines, "query_vector": _rounded(index.vectors[:, :NUM_VALUES])}
+
+
 def rows_output(material: Material) -> Output:
     """Return the keys and types of a run's rows: of an arm that searches, and of one without frames."""
     arms = "arms=[{name: searching, method: freeret}, {method: blind}]"
@@ -239,6 +253,7 @@ FORMATS: dict[str, tuple[int, Callable[[Material], Output]]] = {
     "FRAMES_FORMAT": (FRAMES_FORMAT, frames_output),
     "IDENTITY_FORMAT": (IDENTITY_FORMAT, identity_output),
     "INDEX_FORMAT": (INDEX_FORMAT, index_output),
+    "LINES_FORMAT": (LINES_FORMAT, lines_output),
     "METADATA_FORMAT": (METADATA_FORMAT, metadata_output),
     "RECORD_FORMAT": (RECORD_FORMAT, record_output),
     "ROWS_FORMAT": (ROWS_FORMAT, rows_output),

@@ -77,8 +77,8 @@ def test_the_changelog_begins_with_this_version():
 
 def test_the_changelog_has_all_names_that_are_refused():
     from lvqa.cli.main import RENAMED_COMMANDS
-    from lvqa.config import RENAMED_SETTINGS
     from lvqa.evaluation.rows import OLD_KEYS
+    from lvqa.old_settings import RENAMED_SETTINGS
 
     changelog = read("CHANGELOG.md")
     for old, new in (RENAMED_SETTINGS | OLD_KEYS).items():

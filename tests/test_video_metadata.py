@@ -239,6 +239,6 @@ def test_what_is_not_a_video_is_refused_in_one_line(
     assert "\n" not in message and Path(name).name in message and "; expected a " in message
 
 
-def test_an_address_is_not_opened() -> None:
-    with pytest.raises(VideoError, match=r"^http://127\.0\.0\.1:9/a\.mp4 is an address, and lvqa reads files; "):
-        inspect_video("http://127.0.0.1:9/a.mp4")
+def test_an_address_that_nothing_here_reads_is_refused() -> None:
+    with pytest.raises(VideoError, match=r"^rtsp://127\.0\.0\.1:9/a\.mp4 is an address that lvqa does not read \(it"):
+        inspect_video("rtsp://127.0.0.1:9/a.mp4")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lvqa.records import Answer, Candidate
 
 EVIDENCE_LINES = 5
+MAX_LINE_CHARACTERS = 60
+"""A longer line of subtitles is cut where it is printed."""
 
 
 def candidate_line(candidate: Candidate) -> str:
@@ -27,6 +29,9 @@ def moment_line(moment: Mapping[str, Any]) -> str:
 
     rerank = "" if moment["rerank_score"] is None else f"  rerank {moment['rerank_score']:.2f}"
     line = f"{clock(moment['start_seconds'])}-{clock(moment['end_seconds'])}  embed {moment['embed_score']:.2f}{rerank}"
+    if moment.get("line"):
+        text = one_line(moment["line"]["text"])
+        line += f'  said "{text if len(text) <= MAX_LINE_CHARACTERS else text[: MAX_LINE_CHARACTERS - 3] + "..."}"'
     if "state" not in moment:
         return line
     state = "" if moment["state"] in ("ok", "moved") else f"  ({moment['state']})"

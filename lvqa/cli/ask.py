@@ -16,6 +16,7 @@ from lvqa.cli.main import CommonOptions, common_options, inspect_video
 from lvqa.cli.remote import ask_server, check_alone, server_option
 from lvqa.cli.terminal import echo_warnings, print_json
 from lvqa.output import answer_json, choice_json, evidence_to_print, video_json
+from lvqa.places import as_path
 
 if TYPE_CHECKING:
     from lvqa.config import Config
@@ -128,7 +129,7 @@ def _path_of_list(words: tuple[str, ...], others: dict[str, object]) -> Path:
         raise click.UsageError("--questions takes VIDEO, and no QUESTION")
     if given := [name for name, value in others.items() if value]:
         raise click.UsageError(f"--questions goes without {', '.join(given)}")
-    return Path(words[0])
+    return as_path(words[0])
 
 
 def _path_and_question(words: tuple[str, ...], *, library: bool, has_voice: bool) -> tuple[Path | None, str]:
@@ -141,7 +142,7 @@ def _path_and_question(words: tuple[str, ...], *, library: bool, has_voice: bool
     if len(words) > num_videos + 1:
         hint = "quote a question of several words" + ("; with --library, no VIDEO is given" if library else "")
         raise click.UsageError(f"Got unexpected extra argument ({words[num_videos + 1]}); {hint}")
-    return (None if library else Path(words[0])), "".join(words[num_videos:])
+    return (None if library else as_path(words[0])), "".join(words[num_videos:])
 
 
 def _check(path: Path | None, request: Question, config: Config) -> Video | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvqa.cli.main import silence_libraries
-from lvqa.cli.terminal import echo_message, one_line, print_json
+from lvqa.cli.terminal import Location, echo_message, one_line, print_json
 
 if TYPE_CHECKING:
     from lvqa.models.qwen_vl import Qwen25VL
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Measure how long each stage of the work takes.")
-@click.argument("video", metavar="[VIDEO]", type=click.Path(path_type=Path), required=False)
+@click.argument("video", metavar="[VIDEO]", type=Location(), required=False)
 @click.option("--model", metavar="ID|DIR|tiny", help="The Qwen2.5-VL to measure.  [default: tiny]")
 @click.option("--random", "shape", metavar="3b|7b", help="Measure random weights of Qwen2.5-VL's real widths instead.")
 @click.option("--layers", type=int, metavar="N", help="Number of language layers with --random; default: all.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lvqa.cli.main import CommonOptions, common_options, inspect_video
-from lvqa.cli.terminal import echo_warnings, one_line
+from lvqa.cli.terminal import Location, echo_warnings, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("video", type=click.Path(path_type=Path))
+@click.argument("video", type=Location())
 @click.option("--query", metavar="TEXT", help="Diagnose the states of this question as well.")
 @click.option(
     "--questions",

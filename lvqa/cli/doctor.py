@@ -111,6 +111,7 @@ def _processor_findings() -> Iterator[_Finding]:
 
 def _store_findings(config: Config) -> Iterator[_Finding]:
     from lvqa.index import Store, default_store
+    from lvqa.places import local_folder
     from lvqa.records import LvqaError
 
     try:
@@ -124,7 +125,8 @@ def _store_findings(config: Config) -> Iterator[_Finding]:
         yield _Finding("store", str(error), healthy=False, essential=True)
     else:
         yield _Finding("store", f"{folder} can be written")
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    here = local_folder(folder)
+    existing = next(parent for parent in (here, *here.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     yield _Finding("disk", f"{free / 2**30:.1f} GiB free at {existing}", healthy=free >= MIN_FREE_BYTES)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-import os
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -17,7 +16,7 @@ import click
 from lvqa.cli.main import CommonOptions, common_options, inspect_video, silence_libraries
 from lvqa.cli.ray_options import RAY_ADDRESS_HELP, RUNTIME_ENV_HELP, WORKERS, WORKERS_HELP
 from lvqa.cli.remote import check_alone, index_server, server_option
-from lvqa.cli.terminal import Progress, echo_message, echo_result, echo_warnings, one_line, print_json
+from lvqa.cli.terminal import Location, Progress, echo_message, echo_result, echo_warnings, one_line, print_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
@@ -27,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH ...", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, metavar="PATH ...", type=Location())
 @click.option("--recursive", is_flag=True, help="Index the videos in the subfolders of a folder, too.")
 @click.option("--rebuild", is_flag=True, help="Rebuild an index that exists, for example a damaged one.")
 @click.option("--workers", metavar="N", type=WORKERS, default=0, show_default=True, help=WORKERS_HELP)
@@ -60,10 +59,10 @@ def index(
 ) -> None:
     """Index videos, so that later questions start at once.
 
-    PATH is a video file, or a folder: then all video files in it are indexed, and with --recursive those in its
-    subfolders, too. One file is indexed in this process. Several files are indexed in another process, so that a file
-    that crashes it costs no other file. With --workers, they are indexed in as many processes, which also share the
-    work on long videos.
+    PATH is a video file, or a folder, here or at s3://BUCKET/FOLDER or gs://: then all video files in it are indexed,
+    and with --recursive those in its subfolders, too. One file is indexed in this process. Several files are indexed in
+    another process, so that a file that crashes it costs no other file. With --workers, they are indexed in as many
+    processes, which also share the work on long videos.
     """
     if upload and server is None:
         raise click.UsageError("--upload goes with --server URL")
@@ -137,7 +136,7 @@ def _search_folder(path: Path, *, recursive: bool) -> tuple[list[Path], list[tup
     unreadable: list[OSError] = []
     by_folder = _videos_by_folder(path, unreadable)
     files = list(itertools.chain.from_iterable(by_folder)) if recursive else next(by_folder, [])
-    problems = [(Path(error.filename), f"{error.filename}: {error.strerror}") for error in unreadable]
+    problems = [(Path(error.filename or path), _reason(error)) for error in unreadable]
     below = next(filter(None, by_folder), None)  # nothing if all were searched
     if below and files:
         _log.warning("%s: its subfolders hold videos, too, for example %s; add --recursive", path, below[0])
@@ -148,6 +147,10 @@ def _search_folder(path: Path, *, recursive: bool) -> tuple[list[Path], list[tup
     return files, problems
 
 
+def _reason(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
 def _videos_by_folder(path: Path, unreadable: list[OSError]) -> Iterator[list[Path]]:
     """Yield the video files of a folder, and then of each folder below it, by name; links to folders are not followed.
 
@@ -155,12 +158,11 @@ def _videos_by_folder(path: Path, unreadable: list[OSError]) -> Iterator[list[Pa
         path: The folder.
         unreadable: Gets the error of each folder that can't be read.
     """
+    from lvqa.places import files_by_folder
     from lvqa.records import VIDEO_SUFFIXES
 
-    for folder, subfolders, names in os.walk(path, onerror=unreadable.append):
-        subfolders.sort()
-        paths = [Path(folder, name) for name in sorted(names)]
-        yield [file for file in paths if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file()]
+    for files in files_by_folder(path, unreadable.append):
+        yield [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
 
 
 def _index_here(common: CommonOptions, config: Config, path: Path, *, rebuild: bool) -> Generator[Indexed]:

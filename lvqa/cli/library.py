@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvqa.cli.terminal import echo_message, one_line, print_json
+from lvqa.cli.terminal import Location, echo_message, one_line, print_json
 
 if TYPE_CHECKING:
     from lvqa.library import Library, LibraryVideo, Removal, StoredIndex
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 def _library_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of all subcommands."""
     options = (
-        click.option(
-            "--store", metavar="DIR", type=click.Path(path_type=Path), help="Look at the store in this folder."
-        ),
+        click.option("--store", metavar="DIR", type=Location(), help="Look at the store in this folder."),
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
     )
     for option in reversed(options):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import lvqa
-from lvqa.cli.terminal import MessageHandler, Progress, echo_message
+from lvqa.cli.terminal import Location, MessageHandler, Progress, echo_message
 from lvqa.platforms import require_unix
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def common_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--model", metavar="ID|DIR|tiny", help="Use this model: a hub id, a folder, or tiny, the embedded model."
     )
-    @click.option("--store", metavar="DIR", type=click.Path(path_type=Path), help="Keep the indexes in this folder.")
+    @click.option("--store", metavar="DIR", type=Location(), help="Keep the indexes in this folder.")
     @click.option("--device", metavar="NAME", help='Run the model on this torch device: "cpu", "cuda:0".')
     @click.option("--quiet", is_flag=True, help="Print neither progress nor remarks.")
     @functools.wraps(command)

@@ -8,11 +8,11 @@ import click
 
 from lvqa.cli.main import CommonOptions, common_options
 from lvqa.cli.serve import server_settings
-from lvqa.cli.terminal import echo_message
+from lvqa.cli.terminal import Location, echo_message
 
 
 @click.command()
-@click.argument("paths", nargs=-1, metavar="[VIDEO|DIR ...]", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, metavar="[VIDEO|DIR ...]", type=Location())
 @click.option("--http", "over_http", is_flag=True, help="Answer over HTTP, at /mcp, in place of stdin and stdout.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="With --http: listen at this address.")
 @click.option(

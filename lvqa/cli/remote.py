@@ -113,7 +113,9 @@ def _connect(common: CommonOptions, url: str) -> Iterator[RemoteVideoQA]:
 
 def _reference(path: Path | None) -> str | Path | None:
     """Return how the server is told of a video: a word that is no file here may be an id there."""
-    return path if path is None or path.exists() else str(path)
+    from lvqa.places import RemotePath
+
+    return path if path is None or (not isinstance(path, RemotePath) and path.exists()) else str(path)
 
 
 def _printed(content: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from lvqa.cli.main import CommonOptions, common_options
 from lvqa.cli.remote import check_alone, search_server, server_option
 from lvqa.cli.terminal import echo_warnings
 from lvqa.output import ranking_json, search_json
+from lvqa.places import as_path
 
 if TYPE_CHECKING:
     from lvqa.config import Config
@@ -65,7 +66,7 @@ def search(
     in_library: dict[str, Any] = {"condition": condition, "moments": moments, "exact": exact} if library else {}
     if server is not None:
         check_alone(common, {})
-        path = None if library else Path(video_and_query[0])
+        path = None if library else as_path(video_and_query[0])
         options = {"top": top, "rerank": not no_rerank, **in_library}
         return search_server(common, server, path, request, options, as_json=as_json)
     config = common.config()
@@ -76,7 +77,7 @@ def search(
     if library:
         output = _search_library(common, config, request, top=top, **in_library)
     else:
-        output = _search_video(common, config, Path(video_and_query[0]), request, top)
+        output = _search_video(common, config, as_path(video_and_query[0]), request, top)
     print_moments({"query": query, "reranked": config.rerank.is_on, **output}, as_json=as_json, quiet=common.quiet)
 
 

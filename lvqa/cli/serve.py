@@ -11,7 +11,7 @@ import click
 
 from lvqa.cli.main import CommonOptions, common_options, silence_libraries
 from lvqa.cli.ray_options import RAY_ADDRESS_HELP
-from lvqa.cli.terminal import echo_message
+from lvqa.cli.terminal import Location, echo_message
 
 if TYPE_CHECKING:
     from lvqa.server.settings import ServerSettings
@@ -57,7 +57,7 @@ def server_settings(common: CommonOptions, command: str, *, token: str | None, *
 
 
 @click.command()
-@click.argument("paths", nargs=-1, metavar="[VIDEO|DIR ...]", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, metavar="[VIDEO|DIR ...]", type=Location())
 @click.option("--host", default="127.0.0.1", show_default=True, help="Listen at this address; others need a token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="Listen at this port.")
 @click.option("--token", metavar="TOKEN", help="Ask for this token; LVQA_TOKEN in the environment is safer.")

@@ -9,13 +9,25 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 
 from lvqa.output import finite
+from lvqa.places import as_path
 
 _log = logging.getLogger(__name__)
+
+
+class Location(click.ParamType[Path]):
+    """A file or a folder, here or at s3://, gs:// or https://."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        return as_path(value)
 
 
 def one_line(text: object) -> str:

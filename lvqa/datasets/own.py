@@ -13,6 +13,7 @@ from typing import Any, NotRequired, TypedDict
 from lvqa.datasets.annotations import Entry, Text, TextOrNumber, texts, try_csv_rows, try_json_lines
 from lvqa.datasets.headline import AnswerRow, Figure
 from lvqa.datasets.lvbench import parse_span
+from lvqa.places import beside
 from lvqa.records import LETTERS, VIDEO_SUFFIXES, LvqaError, Question, shorten
 from lvqa.validation import check_question, convert, in_yaml, require
 
@@ -69,7 +70,7 @@ class Own:
 
     def _path(self, video: str) -> Path | None:
         """Return the video's file; None where it is looked for in `videos/` by its name without a suffix."""
-        paths = [self.folder / video, self.folder / "videos" / video]
+        paths = [beside(self.folder, video), beside(self.folder / "videos", video)]
         has_suffix = Path(video).suffix.lower() in VIDEO_SUFFIXES
         return next((path for path in paths if path.is_file()), paths[0] if has_suffix else None)
 
@@ -124,7 +125,7 @@ def questions_about(path: Path, video: Path) -> QuestionList:
 def _is_name_of(name: str, video: Path, folder: Path) -> bool:
     if os.path.normpath(name) in (video.name, video.stem):
         return True
-    paths = [base / name for base in (folder, folder / "videos", Path())]
+    paths = [beside(base, name) for base in (folder, folder / "videos", Path())]
     return any(path.is_file() and path.samefile(video) for path in paths)
 
 

@@ -16,7 +16,7 @@ from lvqa.evaluation.row_file import RowFile
 from lvqa.records import LvqaError
 from lvqa.validation import FiniteFloat, NonNegativeInt, convert, decode_json, parse_json
 
-ROWS_FORMAT = 7
+ROWS_FORMAT = 8
 """The format of the rows that are written here. Those of lvqa 0.1 are format 1."""
 
 OLD_KEYS = {"video": "video_id", "question": "question_id", "right": "target", "letter": "prediction"}
@@ -37,6 +37,7 @@ ADDED_KEYS: Mapping[int, Mapping[str, Any]] = {
     5: {"answer_tokens": None, "answer_visual_tokens": None},
     6: {"time_read": None},
     7: {"question_kind": None, "looked_again": None},
+    8: {"subtitle_lines": []},
 }
 """Format -> the keys that older ones lack, and what stands in their place."""
 NEW_KEYS: Mapping[str, Any] = {key: value for added in ADDED_KEYS.values() for key, value in added.items()}
@@ -48,6 +49,8 @@ Span = tuple[FiniteFloat, FiniteFloat]
 """Where something lies: start_seconds and end_seconds."""
 ScoredClip = tuple[FiniteFloat, FiniteFloat, FiniteFloat | None]
 """A clip with a score: start_seconds, end_seconds, score."""
+SpokenLine = tuple[FiniteFloat, FiniteFloat, FiniteFloat | None, str]
+"""A line of subtitles: start_seconds, end_seconds, the cosine with the question, the text."""
 
 
 class RowCounts(TypedDict):
@@ -108,6 +111,11 @@ class Row(TypedDict):
     """The pool of clips with their embed_score, in the embedding's order."""
     reranked: list[ScoredClip]
     """The same clips with their rerank_score, in the reranker's order; empty without reranking."""
+    subtitle_lines: list[SpokenLine]
+    """The best lines of subtitles of the pool's clips, in the order of `reranked`.
+
+    Empty where none were searched, and in rows of before format 8.
+    """
     num_clips: NonNegativeInt
     """How many clips the whole video has."""
     counts: RowCounts

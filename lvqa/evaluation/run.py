@@ -110,7 +110,9 @@ def _describe(
         questions=sum(len(task.questions) for task in tasks),
         missing=missing,
         skipped=[*dataset.warnings, *dataset.skipped],
-        annotations={os.path.relpath(path, folder): digest for path, digest in digests(dataset.files).items()},
+        annotations={
+            os.path.relpath(str(path), str(folder)): digest for path, digest in digests(dataset.files).items()
+        },
     )
 
 
@@ -119,6 +121,8 @@ def check_run(config: RunConfig) -> None:
     config.benchmark.check()
     for arm in resolve_arms(config):
         check_settings(arm.complete)
+        source = arm.complete.video.spoken.subtitles
+        require(source in ("auto", "off"), f"video.subtitles of arm {arm.name!r}", source, "auto or off in a run")
         if arm.config.answer.mode is not None and config.benchmark.answer_format is not None:
             allowed = f"null, since protocol {config.benchmark.protocol!r} reads generated replies"
             require(False, f"answer.mode of arm {arm.name!r}", arm.config.answer.mode, allowed)

@@ -38,7 +38,7 @@ class Session(TypedDict):
 class RunInfo(Session):
     """What run.json holds: the first session, and what is known of the whole run."""
 
-    rows_format: NotRequired[Literal[1, 2, 3, 4, 5, 6, 7]]
+    rows_format: NotRequired[Literal[1, 2, 3, 4, 5, 6, 7, 8]]
     """The format of the rows; lvqa 0.1 wrote none, and its rows are of format 1."""
     model: NotRequired[str]
     """The name of the model."""

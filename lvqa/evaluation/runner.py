@@ -12,7 +12,7 @@ from lvqa.batches import answer_batch
 from lvqa.components import selector_of
 from lvqa.costs import CostMeter
 from lvqa.evaluation.ahead import NextVideo
-from lvqa.evaluation.rows import Row, RowCounts, RowIndex, ScoredClip
+from lvqa.evaluation.rows import Row, RowCounts, RowIndex, ScoredClip, SpokenLine
 from lvqa.evaluation.schedule import WorkItem
 from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
 from lvqa.indexing import build_here, join_uses
@@ -139,6 +139,7 @@ def blank_row(video_id: str, question: Question, arm: str, budget: int) -> Row:
         "times_seconds": [],
         "embedded": [],
         "reranked": [],
+        "subtitle_lines": [],
         "num_clips": 0,
         "counts": _row_counts(Counts()),
         "answer_tokens": None,
@@ -203,6 +204,7 @@ def _with_answer(row: Row, answer: Answer, arm: Arm) -> Row:
         "times_seconds": list(answer.frames),
         "embedded": [_clip(candidate, candidate.embed_score) for candidate in by_embedding],
         "reranked": [_clip(candidate, candidate.rerank_score) for candidate in reranked],
+        "subtitle_lines": [_spoken(candidate) for candidate in pool if candidate.line is not None],
         "num_clips": len(answer.evidence),
         "warnings": list(answer.caveats.warnings),
         "frames_substituted": answer.caveats.frames_substituted,
@@ -218,6 +220,12 @@ def _with_answer(row: Row, answer: Answer, arm: Arm) -> Row:
 
 def _clip(candidate: Candidate, score: float | None) -> ScoredClip:
     return candidate.start_seconds, candidate.end_seconds, _rounded(score)
+
+
+def _spoken(candidate: Candidate) -> SpokenLine:
+    line = candidate.line
+    assert line is not None
+    return line.start_seconds, line.end_seconds, _rounded(candidate.line_score), line.text
 
 
 def _rounded(score: float | None) -> float | None:

@@ -19,6 +19,7 @@ from lvqa.indexing import IndexBuilder, Indexed, Progress, join_uses
 from lvqa.library.background import TableUpdates
 from lvqa.node_check import node_check
 from lvqa.pipeline import LongVideoQA
+from lvqa.places import fetch_seconds, local_folder
 from lvqa.workers import Pool, Prepare, report_progress
 
 _log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def index_videos(
             item_seconds=_step_seconds,
             probe=probe,
             status=status,
-            log_folder=store / "logs",
+            log_folder=local_folder(store) / "logs",
         )
         execute = _execute_in(stack.enter_context(pool))
         num_settings = len(config.video.clip_lengths)
@@ -121,8 +122,10 @@ def _join_lengths(results: Iterable[Indexed], number: int) -> Iterator[Indexed]:
 
 
 def _step_seconds(step: Step) -> float:
-    """Return how long a step may take without a sign of progress: as long as its video, if that is known."""
-    return 0.0 if isinstance(step, PlanStep) else step.video.duration_seconds
+    """Return how long a step may take without a sign of progress: as long as its video, and fetching it, if known."""
+    if isinstance(step, PlanStep):
+        return fetch_seconds(step.path)
+    return step.video.duration_seconds + fetch_seconds(step.video.path)
 
 
 def _execute_in(pool: Pool[Step, Any]) -> Callable[..., Iterator[tuple[Step, Any, str | None]]]:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from lvqa.index import ClipIndex, IndexFileError, Store, StoreError
 from lvqa.library.table import forget_clips, tables_folder, unused_tables
+from lvqa.places import as_path
 from lvqa.records import LvqaError, shorten
 from lvqa.session import has_current_formats, has_current_frames
 from lvqa.video import (
@@ -32,7 +33,7 @@ State = Literal["ok", "moved", "changed", "unreadable", "missing"]
 last known path; `unreadable`: nothing can be said of the file now, for example for lack of a permission."""
 
 _KEPT = re.compile(
-    r"([0-9A-Za-z_]+)(?:-[0-9a-f]{16}\.parquet|-[0-9a-f]{16}\.tokens|\.metadata\.npz|\.video\.json)", re.ASCII
+    r"([0-9A-Za-z_]+)(?:-[0-9a-f]{16}\.(?:parquet|tokens|lines|transcript)|\.metadata\.npz|\.video\.json)", re.ASCII
 )
 """The names of the files that a store keeps of a video; the group is its id."""
 _LEFTOVER_SECONDS = 3600
@@ -227,7 +228,7 @@ class Library:
         if str(video) in videos:
             return [videos[str(video)]]
         try:
-            path = Path(video).expanduser()
+            path = as_path(video).expanduser()
             paths = {path.absolute(), path.resolve()}
         except (OSError, RuntimeError, ValueError):  # no name of a file at all
             return []

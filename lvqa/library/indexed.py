@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lvqa.index import ClipIndex, IndexFileError, Store, StoreError, fingerprint
+from lvqa.places import RemotePath
 from lvqa.records import Candidate
 from lvqa.validation import require
 from lvqa.video import load_record
@@ -121,17 +122,30 @@ def indexed_states(store: Store, spec: Mapping[str, Any]) -> dict[str, str]:
     suffix = f"-{fingerprint(spec)}.parquet"
     indexes, records = dict[str, str](), dict[str, str]()
     try:
-        with os.scandir(store.folder) as entries:
-            for entry in entries:
-                for ending, states in ((suffix, indexes), (_RECORD, records)):
-                    if entry.name.endswith(ending):
-                        with suppress(FileNotFoundError):
-                            states[entry.name.removesuffix(ending)] = _state(entry.stat())
+        for name, state in _files(store.folder, (suffix, _RECORD)):
+            for ending, states in ((suffix, indexes), (_RECORD, records)):
+                if name.endswith(ending):
+                    states[name.removesuffix(ending)] = state
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise StoreError(f"cannot read the store {store.folder}: {error.strerror or error}") from error
     return {video_id: f"{indexes[video_id]}-{records.get(video_id, '')}" for video_id in sorted(indexes)}
+
+
+def _files(folder: Path, endings: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield the name and the state of each file with one of these endings.
+
+    A file elsewhere has no state but that it is there: to ask for each one's would take a request for each.
+    """
+    if isinstance(folder, RemotePath):
+        yield from ((path.name, "elsewhere") for path in folder.iterdir() if path.name.endswith(endings))
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(endings):
+                with suppress(FileNotFoundError):
+                    yield entry.name, _state(entry.stat())
 
 
 def read_indexes(store: Store, spec: Mapping[str, Any], video_ids: Sequence[str]) -> Iterator[ClipIndex]:

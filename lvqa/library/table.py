@@ -25,6 +25,7 @@ from lvqa.index import ClipIndex, Store, StoreError, fingerprint
 from lvqa.library.codes import CODES_FORMAT, ClipCodes
 from lvqa.library.indexed import IndexedVideo, LibraryClip, LibraryFilter, best_clips, path_text, read_indexes
 from lvqa.library.segment import SUFFIX, TEMPORARY, Segment, SegmentError, SegmentVideo, SegmentWriter, open_segment
+from lvqa.places import local_folder
 from lvqa.records import LvqaError
 
 _log = logging.getLogger(__name__)
@@ -266,8 +267,9 @@ def _load(segment: Segment, start: int, stop: int) -> Any:
 
 
 def tables_folder(store: Store) -> Path:
-    """Return the folder where the tables of a store lie."""
-    return store.folder.parent / "library"
+    """Return the folder where the tables of a store lie: on this machine, wherever the store lies."""
+    here = local_folder(store.folder.parent)
+    return here / ("library" if here == store.folder.parent else f"library-{fingerprint({'store': str(store.folder)})}")
 
 
 def forget_clips(store: Store, video_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -148,7 +149,7 @@ class TransformersBaseline:
 
 def decode_with_ffmpeg(video: Video, until_seconds: float, *, threads: int) -> None:
     """Decode every frame up to a time by FFmpeg's own program, and drop it."""
-    command = ["ffmpeg", "-v", "error", "-threads", str(threads), "-t", str(until_seconds), "-i", str(video.path)]
+    command = ["ffmpeg", "-v", "error", "-threads", str(threads), "-t", str(until_seconds), "-i", os.fspath(video.path)]
     subprocess.run([*command, "-map", "0:v:0", "-f", "null", "-"], check=True, stdin=subprocess.DEVNULL)
 
 
@@ -156,7 +157,7 @@ def read_with_qwen_vl_utils(video: Video, until_seconds: float, *, height: int, 
     """Read a frame a second up to a time by Qwen's own package, which needs torchvision; return how many it read."""
     from qwen_vl_utils import fetch_video
 
-    request = {"video": str(video.path), "video_start": 0.0, "video_end": until_seconds, "fps": 1.0}
+    request = {"video": os.fspath(video.path), "video_start": 0.0, "video_end": until_seconds, "fps": 1.0}
     size = {"resized_height": height, "resized_width": width, "max_frames": 1 << 20}
     return len(fetch_video({**request, **size}))
 
@@ -170,7 +171,7 @@ def read_with_opencv(video: Video, times_seconds: Sequence[float], *, height: in
     Raises:
         LvqaError: OpenCV can't read the file.
     """
-    capture = cv2.VideoCapture(str(video.path))
+    capture = cv2.VideoCapture(os.fspath(video.path))
     capture.set(cv2.CAP_PROP_N_THREADS, 1)
     rate = capture.get(cv2.CAP_PROP_FPS)
     if not rate > 0:

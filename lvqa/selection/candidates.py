@@ -27,6 +27,7 @@ def frame_scores(
     """Give each frame the score of its clip, so that every reranked clip is above all others.
 
     Rerank scores stay as they are. Embedding scores are shifted down together, as far as that needs, and no further.
+    Where what is said was searched, too, the merged scores count alone.
 
     Args:
         times_seconds: (n,) sorted.
@@ -42,6 +43,8 @@ def frame_scores(
     is_reranked = ~np.isnan(rerank_scores)
     shifted = _shift_below(embed_scores, ~is_reranked, rerank_scores[is_reranked])
     scores = np.where(is_reranked, rerank_scores, shifted)
+    if candidates and all(candidate.merged_score is not None for candidate in candidates):
+        scores = np.array([candidate.merged_score for candidate in candidates], dtype=np.float64)
     if smooth_seconds is not None:
         scores = smoothed(scores, clips, smooth_seconds)
     clip_ids = _clip_of_frames(times_seconds, clips)

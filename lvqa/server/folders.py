@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from lvqa.places import as_path
 from lvqa.records import shorten
 from lvqa.server.errors import ApiError
 
@@ -22,7 +23,7 @@ class ServedFolders:
         Raises:
             ApiError: It leads outside; whether there is something is not said. Or there is no such file inside.
         """
-        path = self.inside(Path(name))
+        path = self.inside(as_path(name))
         if path is None:
             raise ApiError(403, f"{shorten(name)} is not in the folders that are served; lvqa serve DIR names them")
         if not path.is_file():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from lvqa.index import Store
 from lvqa.library import Library
 from lvqa.output import video_json
+from lvqa.places import as_path, files_by_folder
 from lvqa.records import VIDEO_SUFFIXES, LvqaError, Video, shorten
 from lvqa.server.errors import ApiError
 from lvqa.server.folders import ServedFolders
@@ -37,7 +37,7 @@ class VideoRegistry:
     def scan(self) -> None:
         """Add all videos in the folders. One that can't be read is noted."""
         self.store.prepare()
-        self._uploads.mkdir(exist_ok=True)
+        self._uploads.mkdir(parents=True, exist_ok=True)
         for path in (*self._paths, self._uploads):
             for file in _video_files(path):
                 try:
@@ -96,11 +96,12 @@ class VideoRegistry:
         """Return the video that a client means: by id, by path, or by an address that ends with an id.
 
         Args:
-            reference: "0123456789abcdef", "/videos/a.mp4", "file:///videos/a.mp4", ".../api/videos/0123456789abcdef".
+            reference: "0123456789abcdef", "/videos/a.mp4", "file:///videos/a.mp4", "s3://bucket/a.mp4",
+                ".../api/videos/0123456789abcdef".
         """
         if reference in self._videos:
             return self.get(reference)
-        if reference.startswith("/"):
+        if reference.startswith("/") or self.folders.inside(as_path(reference)) is not None:
             return self.add(self.folders.resolve(reference))
         url = urlsplit(reference)
         if url.scheme == "file" and url.netloc in ("", "localhost"):
@@ -155,7 +156,5 @@ def _video_files(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path.absolute()
         return
-    for folder, subfolders, names in os.walk(path.absolute()):
-        subfolders.sort()
-        files = (Path(folder, name) for name in sorted(names) if not name.startswith("."))
-        yield from (file for file in files if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
+    for files in files_by_folder(path.absolute()):
+        yield from (file for file in files if file.suffix.lower() in VIDEO_SUFFIXES and not file.name.startswith("."))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lvqa.config import Config
 from lvqa.index import Store
+from lvqa.places import local_folder
 from lvqa.records import LvqaError
 
 MIN_TOKEN_CHARACTERS = 16
@@ -79,7 +80,7 @@ class ServerSettings:
     @property
     def uploads(self) -> Path:
         """The folder of files that were uploaded or fetched."""
-        return Store(self.config.store.folder).folder / "uploads"
+        return local_folder(Store(self.config.store.folder).folder) / "uploads"
 
     @property
     def max_upload_bytes(self) -> int:

@@ -23,6 +23,8 @@ from lvqa.video.prefetch import default_threads, read_frames
 from lvqa.video.record import RECORD_FORMAT, VideoRecord, keep_record, load_record
 from lvqa.video.sampling import FRAMES_FORMAT, SAMPLINGS, FrameGrid, cut_clips
 from lvqa.video.scenes import scene_changes
+from lvqa.video.subtitles import read_subtitle_track
+from lvqa.video.transcript import transcribe
 from lvqa.video.writing import write_frames
 
 __all__ = [
@@ -53,8 +55,10 @@ __all__ = [
     "load_record",
     "read_frames",
     "read_identity",
+    "read_subtitle_track",
     "reread_metadata",
     "scene_changes",
     "store_metadata",
+    "transcribe",
     "write_frames",
 ]

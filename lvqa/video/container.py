@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lvqa.places import PlaceError, in_use
 from lvqa.records import LvqaError
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ def convert_errors(path: Path) -> Iterator[None]:
     """Turn every error of FFmpeg and the system inside the block into a VideoError: one line that names the file."""
     try:
         yield
+    except PlaceError as error:
+        raise VideoError(str(error)) from error
     except Exception as error:
         import av  # only here: no library is loaded for a video whose metadata are known
 
@@ -61,7 +66,8 @@ def open_stream(path: Path) -> Iterator[av.VideoStream]:
 
     # "file:" keeps a name from being read as a protocol.
     options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
-    with av.open(f"file:{path}", container_options=options, metadata_errors="replace") as container:
+    open_file = functools.partial(av.open, container_options=options, metadata_errors="replace")
+    with in_use(path), open_file(f"file:{os.fspath(path)}") as container:
         cover = av.stream.Disposition.attached_pic
         streams = [stream for stream in container.streams.video if not stream.disposition & cover]
         if not streams:
@@ -71,7 +77,7 @@ def open_stream(path: Path) -> Iterator[av.VideoStream]:
             raise VideoError(f"{path}: FFmpeg has no decoder for its video stream; expected H.264, HEVC, VP9, AV1, ...")
         stream = streams[0]
         if len(streams) > 1:
-            with av.open(f"file:{path}", container_options=options, metadata_errors="replace") as second:
+            with open_file(f"file:{os.fspath(path)}") as second:
                 index = _main_stream(second, [stream.index for stream in streams])
             stream = next(stream for stream in streams if stream.index == index)
         # Frame threads cost a fifth more for the same frames; several readers work in parallel instead.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from lvqa.places import in_use
 from lvqa.records import LvqaError, Video
 from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream
 from lvqa.video.display import make_renderer
@@ -137,7 +139,8 @@ class DecordDecoder:
         timeline = timeline_of(video.path)
         indices = np.searchsorted(timeline.frame_ticks, timeline.ticks_at(times))
         try:
-            reader = decord.VideoReader(str(video.path), num_threads=1)
+            with in_use(video.path):
+                reader = decord.VideoReader(os.fspath(video.path), num_threads=1)
             if len(reader) != len(timeline.frame_ticks):
                 raise _decord_error(video, f"it has {len(reader)} frames of {len(timeline.frame_ticks)}")
             for first in range(0, len(indices), self.batch_size):

@@ -16,6 +16,7 @@ from typing import Any, Self
 from cachetools import LRUCache, cached
 
 from lvqa.files import write_atomically
+from lvqa.places import as_path
 from lvqa.records import file_key
 
 IDENTITY_FORMAT = 1
@@ -127,9 +128,9 @@ def read_identity(path: Path) -> tuple[Path, str] | None:
     if content is None or content.get("identity_format") != IDENTITY_FORMAT:
         return None
     video, video_id = content.get("path"), content.get("id")
-    if not isinstance(video, str) or not _is_id(video_id) or _id_name(Path(video)) != path.name:
+    if not isinstance(video, str) or not _is_id(video_id) or _id_name(as_path(video)) != path.name:
         return None
-    return Path(video), str(video_id)
+    return as_path(video), str(video_id)
 
 
 def _key(file: FileState) -> dict[str, Any]:

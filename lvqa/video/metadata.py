@@ -21,6 +21,7 @@ import numpy as np
 from cachetools import LRUCache, cached
 
 from lvqa.files import write_atomically
+from lvqa.places import PlaceError, as_path, in_use
 from lvqa.records import MAX_ASPECT, Video
 from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream
 from lvqa.video.display import Orientation, display_size, orientation_of, warnings_of
@@ -49,7 +50,7 @@ def inspect_video(path: str | Path, *, metadata_folder: Path | None = None) -> V
     for an hour of video, and the hash 0.7 s a gigabyte; later calls for the same file are free. Nothing is written.
 
     Args:
-        path: The file.
+        path: The file; a URL that begins with s3://, gs:// or https:// is one, too.
         metadata_folder: A folder where another process may have stored the metadata with `store_metadata`; if they are
             there, the file is neither hashed nor are its packets read.
 
@@ -61,7 +62,7 @@ def inspect_video(path: str | Path, *, metadata_folder: Path | None = None) -> V
         VideoError: The path leads to nothing that can be read as a video, or the frames are too narrow for a model.
     """
     path = _regular_file(path)
-    with convert_errors(path):
+    with convert_errors(path), in_use(path):
         file = FileState.of(path, metadata_folder)
         video_id, metadata = identify(file).id, read_metadata(file)
     height, width = metadata.height, metadata.width
@@ -208,16 +209,16 @@ def _log_warnings(path: Path, timeline: Timeline) -> None:
 
 def _regular_file(path: str | Path) -> Path:
     """Return the absolute path of a regular file that is not empty, or raise VideoError."""
-    if url := re.match(r"(?i)(https?|ftps?|rtsp|rtmp|s3|gs|file):/+(.*)", str(path), re.DOTALL):
+    if url := re.match(r"(?i)(ftps?|rtsp|rtmp|file):/+(.*)", str(path), re.DOTALL):
         is_file = url[1].lower() == "file"
         address = f"{url[1]}://{'/' if is_file else ''}{url[2]}"  # a path has lost slashes of it
-        advice = f"download it first: yt-dlp -o video.mp4 {address}"
-        if not url[1].lower().startswith("http"):
-            advice = "give the path alone" if is_file else "download it to a file first"
-        raise VideoError(f"{address} is an address, and lvqa reads files; {advice}")
+        advice = "give the path alone" if is_file else "download it to a file first"
+        raise VideoError(f"{address} is an address that lvqa does not read (it reads s3, gs and https); {advice}")
     try:
-        path = Path(path).expanduser().resolve()
+        path = as_path(path).expanduser().resolve()
         status = path.stat()
+    except PlaceError as error:
+        raise VideoError(str(error)) from error
     except (OSError, RuntimeError, ValueError) as error:  # not there, a loop of links, a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
         raise VideoError(f"{path}: {reason}; expected a video file") from error
@@ -248,7 +249,7 @@ def is_current_metadata(path: Path) -> bool:
     """Return whether a file of metadata can be read by this format, and with these libraries."""
     try:
         if stat.S_ISREG(path.stat().st_mode):
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 return str(file["fingerprint"]).startswith(_formats())
     except Exception:  # it is no metadata file in one of many ways
         return False
@@ -285,9 +286,10 @@ def _load_metadata(metadata_folder: Path, video_id: str, modified_ns: int) -> Vi
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for its writer for ever
             return None
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # np.load verifies the checksums
+        content = path.read_bytes()
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:  # np.load verifies the checksums
             unpacked_size = sum(member.file_size for member in file.zip.infolist())
-            if unpacked_size > path.stat().st_size or file["fingerprint"] != _fingerprint(video_id, modified_ns):
+            if unpacked_size > len(content) or file["fingerprint"] != _fingerprint(video_id, modified_ns):
                 return None
             height, width, *ratios = file["scalars"].tolist()
             (is_synthetic,) = file["is_synthetic"].tolist()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lvqa.files import write_atomically
+from lvqa.places import as_path
 
 RECORD_FORMAT = 1
 """The version of records. Raise it when what they hold changes."""
@@ -75,7 +76,7 @@ def _parsed(content: dict[str, Any], video_id: str) -> VideoRecord | None:
     """Return the record that a file holds, or None; an error of a mapping or a number for what is none."""
     if (content["record_format"], content["id"]) != (RECORD_FORMAT, video_id):
         return None
-    paths, duration = tuple(Path(path) for path in content["paths"]), float(content["duration_seconds"])
+    paths, duration = tuple(as_path(path) for path in content["paths"]), float(content["duration_seconds"])
     if not paths or not all(path.is_absolute() for path in paths) or not 0 < duration < math.inf:
         return None
     return VideoRecord(video_id, int(content["size"]), duration, paths)

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from lvqa.image import picture_bytes, read_image
 from lvqa.output import finite, video_json
+from lvqa.places import RemotePath
 from lvqa.records import Answer, Candidate, Video, counted
 from lvqa.report.answers import clock, thumbnail_size, thumbnails
 from lvqa.report.page import data_url, write_file
@@ -122,6 +123,8 @@ def picture_key(seconds: float) -> str:
 
 def relative_address(path: Path, folder: Path) -> str:
     """Return the address of a file, seen from a page in a folder."""
+    if isinstance(path, RemotePath):
+        return str(path)
     try:
         return quote(os.path.relpath(path.resolve(), folder.resolve()).replace(os.sep, "/"))
     except ValueError:  # on another drive

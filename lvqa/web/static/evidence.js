@@ -31,6 +31,7 @@ function card(source, video, clip, answer, onPlay) {
       urls.length ? h("span", { class: "card-pictures" }, urls.map((src) => h("img", { src, alt: "", loading: "lazy", decoding: "async" }))) : null,
       h("strong", {}, `${clip.rank}. ${spanText(clip)}`)),
     h("p", { class: "small" }, scoresText(clip), overlaps ? ", at the annotated time" : null),
+    clip.line ? h("p", { class: "said" }, h("q", {}, clip.line.text), ` ${clock(clip.line.start_seconds)}`) : null,
     frames === null ? null : h("p", { class: "small" }, frames),
     download === null ? null : h("a", { class: "small", href: download, download: `clip-${clip.start_seconds}-${clip.end_seconds}.mp4` }, "clip as MP4"));
 }
