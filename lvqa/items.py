@@ -34,8 +34,6 @@ MAX_FRAMES = 64
 NAMES = {"image": prompts.IMAGE, "video": prompts.VIDEO, "sound": prompts.SOUND, "voice": prompts.VOICE}
 """The kinds of media in the order in which a prompt has them -> the text before one that stands beside others."""
 
-SPOKEN = "what the spoken question asks for"
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
@@ -146,9 +144,7 @@ class ItemContent:
         return any(kind == "voice" for kind, _ in self.media)
 
     def _query_text(self) -> str:
-        if self.text:
-            return self.text
-        return SPOKEN if self._is_spoken else prompts.instead_of_text([kind for kind, _ in self.media])
+        return self.text or prompts.instead_of_text([kind for kind, _ in self.media])
 
     def _parts(self, *, is_named: bool) -> Prompt:
         named = (((NAMES[kind], tokens) if is_named else (tokens,)) for kind, tokens in self.media)

@@ -123,7 +123,9 @@ VOICE = "Spoken question:"
 
 
 def instead_of_text(kinds: Sequence[str]) -> str:
-    """Return the text of a query that has none, by what it has instead: ["image"], or ["image", "sound"]."""
+    """Return the text of a query that has none, by what it has instead: ["image"], ["image", "sound"], ["voice"]."""
+    if "voice" in kinds:
+        return "what the spoken question asks for"
     return f"what the given {' and '.join(kinds)} {'shows' if len(kinds) == 1 else 'show'}"
 
 
@@ -132,7 +134,7 @@ def query(question: Question, *, with_options: bool = False) -> str:
 
     A question without a text is searched for by what it has instead, a picture or a voice.
     """
-    instead = instead_of_text(["image"]) if question.voice is None else "what the spoken question asks for"
+    instead = instead_of_text(["image"] if question.voice is None else ["voice"])
     text = history(question.history) + (question.text or instead)
     return text + ("\n" + options(question.options) if with_options and question.options else "")
 
