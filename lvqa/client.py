@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import http.client
 import json
 import mimetypes
@@ -108,6 +109,7 @@ class RemoteVideoQA:
         *,
         frames: int | None = None,
         method: str | None = None,
+        condition: Any = None,
     ) -> dict[str, Any]:
         """Return an answer as JSON, with the keys of `lvqa ask --json`; without a path, of the library."""
         body = {
@@ -119,15 +121,24 @@ class RemoteVideoQA:
             "voice": _data_url(question.voice),
             "frames": frames,
             "method": method,
+            **_library_options(path, condition=condition),
         }
         return self._work("/api/ask", body, "answer")
 
     def search_json(
-        self, path: str | Path | Video | None, question: Question, *, top: int = 5, rerank: bool = True
+        self, path: str | Path | Video | None, question: Question, *, top: int = 5, rerank: bool = True, **library: Any
     ) -> dict[str, Any]:
-        """Return what a search finds, with the keys of `lvqa search --json`; without a path, in the library."""
+        """Return what a search finds, with the keys of `lvqa search --json`; without a path, in the library.
+
+        Args:
+            path: The video.
+            question: What is searched for.
+            top: How many clips to return.
+            rerank: Whether the best by embedding are reranked.
+            library: For the library, `condition`, `moments` and `exact` as `library.search_library` takes them.
+        """
         query = {"query": question.text, "image": _data_url(question.image), "top": top, "rerank": rerank}
-        return self._work("/api/search", {**_where(path), **query}, "results")
+        return self._work("/api/search", {**_where(path), **query, **_library_options(path, **library)}, "results")
 
     def index_json(self, path: str | Path, *, rebuild: bool = False) -> dict[str, Any]:
         """Have a video indexed, wait for it, and return the result as JSON."""
@@ -246,6 +257,15 @@ def _where(path: str | Path | Video | None) -> dict[str, object]:
         return {"video": str(path.path)}
     file = Path(path).expanduser()
     return {"video": str(file.absolute() if file.exists() or isinstance(path, Path) else path)}
+
+
+def _library_options(path: object, *, condition: Any = None, **others: Any) -> dict[str, Any]:
+    """Return what is sent for the library alone; a condition is a dataclass, `library.LibraryFilter`."""
+    if path is not None:
+        return {}
+    conditions = {} if condition is None else dataclasses.asdict(condition)
+    folder = conditions.get("folder")
+    return {"condition": {**conditions, "folder": None if folder is None else str(folder)}, **others}
 
 
 def _data_url(path: Path | None) -> str | None:

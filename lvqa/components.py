@@ -88,15 +88,16 @@ def has_probabilities(config: Config) -> bool:
     return config.rerank.name in RERANKERS and config.rerank.probability == "options"
 
 
-def reranker_of(config: Config, *, layout: str = "question_first") -> Reranker:
-    """Return the reranker that the settings name; `layout` is used where they name none.
+def reranker_of(config: Config, *, layout: str = "question_first", prompts: str = "lvqa") -> Reranker:
+    """Return the reranker that the settings name; `layout` and `prompts` are used where they name none.
 
     Raises:
         LvqaError: The reranker is unknown, or an option is not allowed.
     """
     s = config.rerank
     shared = {"layout": s.layout or layout, "labels": s.labels, "both_orders": s.both_orders}
-    return make_reranker(s.name, s.options, **shared, probability=s.probability)
+    shared |= {"probability": s.probability, "wording": config.prompts or prompts}
+    return make_reranker(s.name, s.options, **shared)
 
 
 def _check_clip_lengths(settings: VideoConfig) -> None:

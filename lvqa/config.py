@@ -217,6 +217,8 @@ class Config(Section):
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    prompts: Literal["paper", "lvqa"] | None = None
+    """The words of embedding and reranking: FreeRet's to the letter, or the embedded model's; null: the model's own."""
     method: Text = "freeret"
     """How frames are chosen: a name in selection.SELECTORS, or a Python file with a selector of your own."""
     seed: NonNegativeInt = 0
@@ -225,9 +227,8 @@ class Config(Section):
     @property
     def retrieval(self) -> Config:
         """The settings that the ranking of clips depends on; those of what follows it are the defaults."""
-        return Config(
-            model=self.model, video=self.video, embedding=self.embedding, rerank=self.rerank, store=self.store
-        )
+        names = ("model", "video", "embedding", "rerank", "store", "prompts")
+        return Config(**{name: getattr(self, name) for name in names})
 
 
 @overload

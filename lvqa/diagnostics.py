@@ -163,8 +163,8 @@ def _diagnose(
         query=query,
         clips=tuple((clip.start_seconds, clip.end_seconds) for clip in sampled),
         depth=depth,
-        words=tuple(_words(model, tokens, query)),
-        bias=(*_bias_of_words(model), *_bias_of_options(model, tokens)),
+        words=tuple(_words(model, tokens, query, embedder.wording)),
+        bias=(*bias_of_words(model), *_bias_of_options(model, tokens, embedder.wording)),
         framings=tuple(_framings(qa, session, clips, local)),
     )
 
@@ -191,10 +191,10 @@ def _unit(states: Any) -> np.ndarray:
     return unit
 
 
-def _words(model: Model, clips: Sequence[ClipTokens], query: str | None) -> list[Words]:
+def _words(model: Model, clips: Sequence[ClipTokens], query: str | None, wording: str) -> list[Words]:
     words = []
     for name in ("e5v", "freeret"):
-        embedder = Embedder(prompt=name)
+        embedder = Embedder(prompt=name, wording=wording)
         words.append(_words_of(model, [embedder.clip_prompt(clip) for clip in clips], name, "clips"))
         if query is not None:
             words.append(_words_of(model, [embedder.query_prompt(query)], name, "query"))
@@ -217,8 +217,11 @@ def _next_word(model: Model, inputs: Sequence[Prompt]) -> np.ndarray:
     return np.exp(log_probs.cpu().numpy().astype(np.float64))
 
 
-def _bias_of_words(model: Model) -> list[Bias]:
-    """Figure 4: the bare instruction, logits averaged over both orders. A pair of one token is left out."""
+def bias_of_words(model: Model) -> list[Bias]:
+    """Return how likely LABELS are without a context (Figure 4): after the bare instruction, in both orders.
+
+    The logits of the two orders are averaged. A pair of labels that begin with the same token is left out.
+    """
     biases = []
     for first, second in LABELS:
         try:
@@ -233,13 +236,14 @@ def _bias_of_words(model: Model) -> list[Bias]:
     return biases
 
 
-def _bias_of_options(model: Model, clips: Sequence[ClipTokens]) -> list[Bias]:
+def _bias_of_options(model: Model, clips: Sequence[ClipTokens], wording: str) -> list[Bias]:
     """The reranking prompt with a question that asks for nothing, without a clip and with each."""
     labels = prompts.YES_OPTION, prompts.NO_OPTION
     tokens = model.first_tokens(labels)
     biases = []
     for question in NEUTRAL:
-        before, after = prompts.rerank(question, clip_first=model.rerank_layout == "clip_first")
+        clip_first = model.rerank_layout == "clip_first"
+        before, after = prompts.rerank(question, clip_first=clip_first, wording=wording)
         context = f"question {question!r}" if question else "empty question"
         bare = _next_word(model, [(before, after)])
         with_clips = _next_word(model, [(before, clip, after) for clip in clips])
@@ -270,7 +274,7 @@ def _framings(
             qa.model.first_tokens(labels)
         except LvqaError:
             continue
-        reranker = MultipleChoice(labels=name, layout=qa.model.rerank_layout)
+        reranker = MultipleChoice(labels=name, layout=qa.model.rerank_layout, wording=qa.spec.embedder.wording)
         scores: list[tuple[float, float]] = []
         for request, (_, (matching, other)) in zip(requests, pairs, strict=True):
             (candidates,) = reranker.rerank(qa.model, [request])

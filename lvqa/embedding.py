@@ -46,6 +46,8 @@ class Embedder:
     """Whether it has the third one, noise."""
     nouns: RetrievalTask = prompts.VIDEO_RETRIEVAL
     """What the prompt calls the two sides of retrieval."""
+    wording: str = "lvqa"
+    """One of prompts.WORDINGS."""
 
     def for_task(self, nouns: RetrievalTask) -> Embedder:
         """Return the same embedder with a prompt that has another task's nouns."""
@@ -87,18 +89,19 @@ class Embedder:
 
     def candidate_prompt(self, text: str = "", *, media: Prompt = ()) -> Prompt:
         """Return the prompt that leads to a candidate's vector."""
-        return _after_content(text, media, self._candidate_instruction())
+        return self._after_content(text, media, self._candidate_instruction())
 
     def query_prompt(self, text: str, *, media: Prompt = ()) -> Prompt:
         """Return the prompt that leads to a query's vector."""
         nouns = self.nouns
-        return _after_content(text, media, self._instruction(nouns.query, nouns.candidate, nouns.query_topic))
+        return self._after_content(text, media, self._instruction(nouns.query, nouns.candidate, nouns.query_topic))
 
     def to_dict(self) -> dict[str, object]:
         """Return what tells these vectors from others, for a fingerprint: the switches, and the prompt's own words."""
         switches = asdict(self)
-        nouns = switches.pop("nouns")
+        nouns, wording = switches.pop("nouns"), switches.pop("wording")
         own = {} if self.nouns == prompts.VIDEO_RETRIEVAL else {"nouns": nouns}
+        own |= {} if wording == "lvqa" else {"wording": wording}
         return {**switches, "text": self._candidate_instruction(), **own}
 
     def _candidate_instruction(self) -> str:
@@ -106,16 +109,25 @@ class Embedder:
 
     def _instruction(self, content: str, other: str, topic: str | None) -> str:
         if self.prompt == "e5v":
-            return prompts.embedding_e5v(content)
+            return prompts.embedding_e5v(content, wording=self.wording)
+        nouns = self.nouns
+        # In the paper's Figure 3 both sides have one task sentence.
+        one_sentence = (nouns.candidate, nouns.query) if self.wording == "paper" else None
         return prompts.embedding(
             content,
             other=other,
             topic=topic,
-            relation=self.nouns.relation,
+            relation=nouns.relation or one_sentence,
             task=self.task,
             semantics=self.semantics,
             noise=self.noise,
+            wording=self.wording,
         )
+
+    def _after_content(self, text: str, media: Prompt, instruction: str) -> Prompt:
+        """Return the whole prompt. In the paper's equation 1 what follows the content is on a line of its own."""
+        is_apart = bool(text) or self.wording == "paper"
+        return *media, f"{text}\n{instruction}" if is_apart else instruction
 
     def _vectors(self, model: Model, inputs: Iterator[Prompt]) -> np.ndarray:
         import torch
@@ -126,7 +138,3 @@ class Embedder:
             # Here and not at the end: how a norm is rounded depends on how many there are.
             vectors.append(states / states.norm(dim=1, keepdim=True))
         return np.asarray(torch.cat(vectors).cpu().numpy(), dtype=np.float32)
-
-
-def _after_content(text: str, media: Prompt, instruction: str) -> Prompt:
-    return *media, f"{text}\n{instruction}" if text else instruction

@@ -223,19 +223,6 @@ class Store:
         """Return the files of all indexes, sorted by name."""
         return sorted(self.folder.glob("*.parquet"))
 
-    def others(self, video_id: str, spec: Mapping[str, Any]) -> list[Path]:
-        """Return the files of this video's indexes under other specs: other settings, models or versions of lvqa."""
-        own = self.path_of(video_id, spec)
-        return [path for path in self.paths() if path.name.startswith(f"{video_id}-") and path != own]
-
-    def all(self, spec: Mapping[str, Any]) -> Iterator[ClipIndex]:
-        """Read the indexes of all videos under a spec. One that can't be used is logged as a warning and left out."""
-        for path in sorted(self.folder.glob(f"*-{fingerprint(spec)}.parquet")):
-            try:
-                yield self.read(path)
-            except IndexFileError as error:
-                _log.warning("left out: %s", error)
-
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:

@@ -7,7 +7,6 @@ themselves, which need the model, are in `index_steps`.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -36,8 +35,6 @@ from lvqa.index_steps import (
 from lvqa.records import Clip, Cost, IndexUse, LvqaError, Video
 from lvqa.session import IndexSpec, VideoSession
 from lvqa.video import store_metadata
-
-_log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called as work goes on: the stage, how many are done, of how many."""
@@ -178,11 +175,8 @@ class IndexBuilder:
         if index_path in self._tasks:
             self._tasks[index_path].paths.append(step.path)
             return None
-        if not self._rebuild:
-            if index := self._store.load(video.id, spec):
-                return index
-            if self._store.others(video.id, spec):
-                _log.info("%s: index rebuilt because settings, model or lvqa's version changed", video.path)
+        if not self._rebuild and (index := self._store.load(video.id, spec)):
+            return index
         self._tasks[index_path] = _Task([step.path], step.setting, video, spec, plan.model)
         return None
 

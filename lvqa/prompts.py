@@ -1,7 +1,8 @@
 """Every text that a model is shown, in one place.
 
 Functions return text; where a text stands before and after pixels, they return the two halves. Sources: FreeRet's
-Figure 3 and section 3.2 (embedding), section 3.3 (reranking); LVBench's customary closing sentence (answering).
+Figure 3 and section 3.3 (embedding), Figure 4 and section 3.4 (reranking); LVBench's customary closing sentence
+(answering). The prompts of embedding and reranking are there in two wordings: "paper" is FreeRet's to the letter.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lvqa.records import LETTERS, LvqaError, Question, shorten
+
+WORDINGS = ("paper", "lvqa")
+"""As FreeRet prints its prompts, and as the embedded model was taught them: with a closing sentence that asks for the
+letter, and a task sentence for each side."""
 
 CLIP, QUERY = "video clip", "question"
 """How the prompts call the two sides of retrieval in a video."""
@@ -80,8 +85,9 @@ def embedding(
     task: bool = True,
     semantics: bool = True,
     noise: bool = True,
+    wording: str = "lvqa",
 ) -> str:
-    """Return what follows the content in FreeRet's embedding prompt (section 3.3).
+    """Return what follows the content in FreeRet's embedding prompt (section 3.3, Figure 3).
 
     Args:
         content: The noun for what is embedded, such as CLIP or QUERY.
@@ -91,22 +97,24 @@ def embedding(
         task: Whether the first constraint is there, the task.
         semantics: Whether the second one is there, semantics.
         noise: Whether the third one is there, noise.
+        wording: One of WORDINGS.
     """
     first, second = relation or (content, other or (CLIP if content == QUERY else QUERY))
+    bullet, the = ("\u2022", "") if wording == "paper" else ("-", "the ")
     lines = []
     if task:
         lines.append(f"You are required to assess if the {first} is related to the {second}.")
-    lines.append(f"Based on the {content}, output one word:")
+    lines.append(f"Based on {the}{content}, output one word:")
     if semantics:
-        lines.append(f"- Capture the semantics of the {content}. Favor the topic of the {topic or content}.")
+        lines.append(f"{bullet} Capture the semantics of the {content}. Favor the topic of the {topic or content}.")
     if noise:
-        lines.append("- Do not use function words, prepositions, or symbols.")
+        lines.append(f"{bullet} Do not use function words, prepositions, or symbols.")
     return "\n".join(lines)
 
 
-def embedding_e5v(content: str) -> str:
-    """Return E5-V's prompt, FreeRet's baseline; `content` is the noun for what is embedded."""
-    return f"Summary above {content} in one word:"
+def embedding_e5v(content: str, *, wording: str = "lvqa") -> str:
+    """Return E5-V's prompt, FreeRet's equation 1; `content` is the noun of what is embedded, "content" in the paper."""
+    return f"Summary above {'content' if wording == 'paper' else content} in one word:"
 
 
 IMAGE = "Given image:"
@@ -144,8 +152,11 @@ def options(texts: Sequence[str]) -> str:
     return "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=False))
 
 
-def rerank_lead(task: RetrievalTask = VIDEO_RETRIEVAL) -> str:
+def rerank_lead(task: RetrievalTask = VIDEO_RETRIEVAL, *, wording: str = "lvqa", clip_first: bool = False) -> str:
     """Return how the reranking prompt of a task begins, whatever the query is."""
+    if wording == "paper":
+        separator = "\n" if clip_first else ""  # the clip stands on the line before
+        return f"{separator}Task: {task.instruction}\nQuery:"
     return f"{task.instruction}\nQuery:"
 
 
@@ -160,6 +171,7 @@ def rerank(
     swapped: bool = False,
     clip_first: bool = False,
     task: RetrievalTask = VIDEO_RETRIEVAL,
+    wording: str = "lvqa",
 ) -> tuple[str, str]:
     """Return FreeRet's question whether a clip matches (section 3.4): the text before the clip and the text after it.
 
@@ -169,15 +181,20 @@ def rerank(
         swapped: Whether the reply for a clip that does not match is named first.
         clip_first: Whether the clip comes before the query.
         task: Its words.
+        wording: One of WORDINGS. In the paper's the options stand on lines of their own, and nothing is added; the
+            other framings end as in Figure 4.
     """
-    query_line = f"{rerank_lead(task)} {query_text}\n"
+    query_line = f"{rerank_lead(task, wording=wording, clip_first=clip_first)} {query_text}\n"
+    verdicts, (first, second) = [task.match, task.mismatch], LABELS[labels]
+    if swapped:
+        verdicts, first, second = verdicts[::-1], second, first
+    if wording == "paper":
+        choice = options(verdicts) if labels == "letters" else f"Answer the question only with '{first}' or '{second}'."
+        return ("Candidate: ", query_line + choice) if clip_first else (f"{query_line}Candidate: ", f"\n{choice}")
     if labels == "letters":
-        verdicts = [task.match, task.mismatch]
-        listed = options(verdicts[::-1] if swapped else verdicts)
-        choice = f"{listed}\nAnswer with the option's letter from the given choices directly."
+        choice = f"{options(verdicts)}\nAnswer with the option's letter from the given choices directly."
     else:
         question = "Does the candidate fully match the query?" if labels == "yes_no" else _STATEMENT
-        first, second = LABELS[labels][::-1] if swapped else LABELS[labels]
         choice = f"{question}\nAnswer with {first} or {second} directly."
     return ("Candidate:", query_line + choice) if clip_first else (f"{query_line}Candidate:", choice)
 

@@ -19,6 +19,8 @@ from lvqa.session import IndexSpec, MediaKey, OnPairs, VideoSession, query_media
 from lvqa.temporal import read_temporal
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lvqa.models.prompt import Prompt
 
 
@@ -67,21 +69,11 @@ class ClipRanker:
             session.rankings.update(known)
         return [known[key] for key in keys]
 
-    def search(self, indexes: Sequence[ClipIndex], question: Question, k: int | None = None) -> list[Candidate]:
-        """Find the clips that match a question best by embedding, in the indexes of several videos.
-
-        Args:
-            indexes: All made under the ranker's first spec.
-            question: What is searched for.
-            k: How many clips to return; None: all.
-
-        Returns:
-            The best first. Their scores are those of a search in one video.
-        """
+    def query_vector(self, question: Question) -> np.ndarray:
+        """Return the vector of a question, (dim,), as clips under the ranker's first spec are searched for it."""
         media = query_media(question, self._model, max_pixels=self._specs[0].frames.max_pixels)
-        (vector,) = self._embedder.queries(self._model, [(self._text(question), media)])
-        hits = [candidate for index in indexes for candidate in self._centred(index).search(vector, k)]
-        return sorted(hits, key=lambda candidate: -candidate.embed_score)[:k]
+        vector: np.ndarray = self._embedder.queries(self._model, [(self._text(question), media)])[0]
+        return vector
 
     def rerank(self, session: VideoSession, question: Question, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return some candidates of an open video in the reranker's order; one that was not judged has no score."""

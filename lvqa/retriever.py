@@ -70,7 +70,7 @@ class Retriever:
             videos: Opens videos; None makes an opener.
         """
         self.model, self.config, self.task = model, config, task
-        self.reranker = reranker_of(config, layout=model.rerank_layout)
+        self.reranker = reranker_of(config, layout=model.rerank_layout, prompts=model.prompts)
         self.videos = videos or VideoOpener(model, config)
         self.embedder: Embedder = IndexSpec.of(model, config)[0].embedder.for_task(task)
         self._reader = ItemReader(

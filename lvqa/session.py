@@ -126,6 +126,7 @@ class IndexSpec:
             task=settings.task,
             semantics=settings.semantics,
             noise=settings.noise,
+            wording=config.prompts or model.prompts,
         )
         frames, scene_cuts = FrameSpec.of(model, config), config.video.scene_cuts
         lengths = config.video.clip_lengths

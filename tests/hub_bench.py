@@ -7,6 +7,8 @@ eighth of the published ones, except that of a head, on which the rotation of po
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -138,10 +140,22 @@ BEFORE_5 = (
 
 
 def qwen2_5_vl(
-    hidden: int, intermediate: int, heads: int, kv_heads: int, *, vocabulary: int = 152064, tied: bool = False
+    hidden: int,
+    intermediate: int,
+    heads: int,
+    kv_heads: int,
+    *,
+    vocabulary: int = 152064,
+    tied: bool = False,
+    tower: tuple[int, int, int] = (160, 427, 2),
 ) -> Published:
-    """Return a Qwen2.5-VL: its config is flat, and 3B's head is tied to its embeddings."""
-    vision = {"depth": 2, "hidden_act": "silu", "hidden_size": 160, "intermediate_size": 427, "num_heads": 2}
+    """Return a Qwen2.5-VL: its config is flat, and 3B's head is tied to its embeddings.
+
+    `tower` are the widths of the vision tower, of its MLPs, and its heads; (1280, 3420, 16) are the published ones.
+    """
+    width, inner, tower_heads = tower
+    vision = {"depth": 2, "hidden_act": "silu", "hidden_size": width, "intermediate_size": inner}
+    vision |= {"num_heads": tower_heads}
     vision |= {"in_chans": 3, "out_hidden_size": hidden, "patch_size": 14, "spatial_merge_size": 2, "window_size": 112}
     vision |= {"spatial_patch_size": 14, "fullatt_block_indexes": [1], "tokens_per_second": 2, "temporal_patch_size": 2}
     config = {
@@ -271,6 +285,7 @@ def qwen2_5_omni() -> Published:
     text = {key: base[key] for key in FLAT if key not in ("torch_dtype", "bos_token_id", "eos_token_id")}
     text |= {key: base[key] for key in ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")}
     text |= {"model_type": "qwen2_5_omni_text", "num_hidden_layers": 2, "num_key_value_heads": 2}
+    text |= {"rope_scaling": {"mrope_section": [16, 24, 24], "rope_type": "default", "type": "default"}}
     audio = {"model_type": "qwen2_5_omni_audio_encoder", "d_model": 160, "encoder_attention_heads": 2}
     audio |= {"encoder_ffn_dim": 640, "encoder_layers": 1, "num_mel_bins": 128, "n_window": 100, "output_dim": 512}
     vision = {**base["vision_config"], "model_type": "qwen2_5_omni_vision_encoder"}
@@ -341,7 +356,7 @@ def write_tokenizer(folder: Path, published: Published) -> None:
 
 def random_weights(published: Published) -> dict[str, Tensor]:
     """Return tensors for a checkpoint, by the library's names."""
-    config = AutoConfig.for_model(published.config["model_type"]).from_dict(dict(published.config))
+    config = AutoConfig.for_model(published.config["model_type"]).from_dict(copy.deepcopy(dict(published.config)))
     config, class_ = getattr(config, "thinker_config", config), published.library_class
     with torch.device("meta"):
         empty = class_.from_config(config) if class_ is AutoModelForImageTextToText else class_(config)
@@ -390,6 +405,11 @@ def write_checkpoint(hub: Path, hub_id: str, published: Published, weights: Mapp
     (folder / published.template_file).write_text(json.dumps({"chat_template": template}) if is_json else template)
     write_tokenizer(folder, published)
     write_shards(folder, as_on_hub(published, weights))
+    for path in list(folder.iterdir()):  # the cache keeps a file under its checksum, and links to it
+        blob = repository / "blobs" / hashlib.sha256(path.read_bytes()).hexdigest()
+        blob.parent.mkdir(exist_ok=True)
+        path.replace(blob)
+        path.symlink_to(Path("../../blobs") / blob.name)
     return folder
 
 

@@ -79,6 +79,7 @@ def test_defaults_are_those_of_the_design():
             **{"next_look": "other_clips", "pool_looks": False},
         },
         "store": {"folder": None, "memory_mib": 2048, "disk_mib": 128},
+        "prompts": None,
         "method": "freeret",
         "seed": 0,
     }

@@ -14,7 +14,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from library_reference import library_output, library_states, library_tower, pair_pixels, prompts
+from library_reference import pair_pixels, prompts
 from torch import Tensor
 from transformers import AutoTokenizer, ProcessorMixin
 
@@ -23,6 +23,7 @@ from lvqa.models.decoder import Decoder
 from lvqa.models.forward import STATES
 from lvqa.models.frame_by_frame import FrameByFrame
 from lvqa.models.prompt import ClipTokens
+from lvqa.models.reference import library_output, library_states, library_tower
 from lvqa.records import LvqaError
 
 pytestmark = pytest.mark.slow

@@ -1,5 +1,6 @@
 """A library is searched and asked as one video is: the best clips of all videos are reranked, and nothing is hidden."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,10 @@ from click.testing import CliRunner
 
 from lvqa.cli.main import lvqa_command
 from lvqa.index import Store
-from lvqa.library import ask_library, search_library
+from lvqa.library import LibraryFilter, ask_library, index_videos, search_library
+from lvqa.library.indexed import indexed_states
+from lvqa.library.moments import join_moments
+from lvqa.library.table import ClipTable
 from lvqa.records import LvqaError, Question
 from lvqa.synthetic.videos import ask_about, make_videos, write_script
 
@@ -78,6 +82,46 @@ def test_the_right_video_comes_first_where_the_embedding_alone_is_wrong(library,
             )
             num_right_now += now.candidate.clip == in_file.clip
     assert num_wrong_before >= 2 and num_right_now > num_wrong_before / 2
+
+
+@pytest.fixture
+def no_video_is_few(monkeypatch):
+    """The table of all clips is searched, however few videos there are."""
+    monkeypatch.setattr("lvqa.library.find.FEW_VIDEOS", 0)
+    monkeypatch.setattr("lvqa.library.background.FEW_VIDEOS", 1)
+
+
+@pytest.mark.slow
+def test_a_search_with_the_table_is_that_without_it(library, questions, no_video_is_few):
+    for _, question in questions[:2]:
+        one, two = (search_library(library, question, top=20, exact=exact) for exact in (False, True))
+        assert clips(hit.candidate for hit in one.hits) == clips(hit.candidate for hit in two.hits)
+        assert [hit.location for hit in one.hits] == [hit.location for hit in two.hits] and one.warnings == two.warnings
+    assert list(Path(library.config.store.folder).glob("library/*/*.segment"))
+
+
+@pytest.mark.slow
+def test_a_search_keeps_to_its_condition_and_joins_moments(library, videos, questions):
+    question = questions[0][1]
+    only = LibraryFilter(videos=(str(videos[1]),))
+    assert {hit.location.path for hit in search_library(library, question, condition=only).hits} == {videos[1]}
+    assert ask_library(library, question, condition=only, frames=4).video.path == videos[1]
+    hits = [hit.candidate for hit in search_library(library, question, top=16).hits]
+    moments = search_library(library, question, top=2, moments=True).hits
+    assert [hit.candidate for hit in moments] == join_moments(hits, 2) and len(moments) == 2
+    with pytest.raises(LvqaError, match="none of the 2 videos of the library can be searched: folder /nowhere"):
+        search_library(library, question, condition=LibraryFilter(folder=Path("/nowhere")))
+
+
+@pytest.mark.slow
+def test_indexing_many_videos_adds_them_to_the_table(make, tmp_path, no_video_is_few):
+    paths = [video_files.write_video(tmp_path / f"{i}.mkv", 100 + 10 * i, fps=5) for i in range(3)]
+    qa = make()
+    config = dataclasses.replace(qa.config, model=dataclasses.replace(qa.config.model, name="tiny"))
+    assert [indexed.error for indexed in index_videos(paths, config)] == [None] * 3
+    spec = qa.spec.to_dict()
+    view = ClipTable(qa.store, spec).read(indexed_states(qa.store, spec))
+    assert view.lacking == [] and len(view.states) == 3
 
 
 @pytest.mark.slow
@@ -198,6 +242,26 @@ def test_the_commands_say_what_was_reranked_and_which_video_answered(lvqa, video
     assert answer["library"]["path"] in map(str, videos) and len(answer["library"]["runners_up"]) == 1
     assert f"video     {answer['library']['path']}, for " in text and "next best " in text
     assert Path(answer["library"]["path"]).name in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_commands_take_some_videos_of_the_library(lvqa, videos):
+    lvqa("index", *videos, *TINY, "--quiet")
+    search = ("search", "--library", "the red ball", *TINY, "--quiet", "--no-rerank", "--json")
+    paths = lambda *words: {hit["path"] for hit in json.loads(lvqa(*search, "--top", 16, *words).stdout)["results"]}  # noqa: E731
+    assert paths() == paths("--folder", videos[0].parent) == paths("--min-minutes", 1.9) == set(map(str, videos))
+    assert paths("--video", videos[1]) == {str(videos[1])} and paths("--until", "2100-01-01") == paths("--exact")
+    moments = json.loads(lvqa(*search, "--moments", "--top", 2).stdout)["results"]
+    assert len(moments) == 2
+    result = lvqa(*search, "--max-minutes", 1, code=1)
+    assert "none of the 2 videos of the library can be searched: max_seconds 60.0" in result.stderr
+    ask = ("ask", "--library", "What is seen?", *TINY, "--quiet", "--frames", 4, "--json")
+    assert json.loads(lvqa(*ask, "--video", videos[1]).stdout)["library"]["path"] == str(videos[1])
+    for words in (
+        ("search", videos[0], "a dog", "--folder", "/x"),
+        ("ask", videos[0], "Where?", "--since", "2026-01-01"),
+    ):
+        assert "goes with --library" in lvqa(*words, *TINY, code=2).stderr
 
 
 def test_an_empty_library_is_one_line_and_words_are_counted(lvqa):

@@ -15,16 +15,7 @@ import numpy as np
 import pytest
 import small_models
 import torch
-from library_reference import (
-    encoded_clip,
-    library_output,
-    library_states,
-    library_tower,
-    pair_pixels,
-    pixels,
-    plain_text_ids,
-    prompts,
-)
+from library_reference import encoded_clip, pair_pixels, pixels, plain_text_ids, prompts
 from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
@@ -51,6 +42,7 @@ from lvqa.models.prompt import ClipTokens, Prompt, ReplyStart, SystemText
 from lvqa.models.qwen_omni import Qwen25Omni
 from lvqa.models.qwen_vl import Qwen3VL
 from lvqa.models.random_weights import SHAPES, random_model
+from lvqa.models.reference import library_output, library_states, library_tower
 from lvqa.models.vision import cut_patches, encode_pixels, target_size
 from lvqa.records import LvqaError
 

@@ -19,6 +19,7 @@ import torch
 from transformers import AutoTokenizer
 
 from lvqa import prompts
+from lvqa.embedding import Embedder
 from lvqa.models.chat import ChatTemplate
 from lvqa.models.positions import VisualTokenSpan
 from lvqa.models.prompt import ClipTokens, Prompt
@@ -31,12 +32,13 @@ CLIP = ClipTokens(torch.zeros(1, 6, 4), 2, 3)
 CLIP_TEXT = f"<|vision_start|>{'<|video_pad|>' * 6}<|vision_end|>"
 
 QUESTION = Question("What happens after 21:40?", options=("He leaves.", "It rains.", "Nothing", "The dog barks"))
+PAPER = prompts.rerank("a red car", wording="paper")
 TEXTS: list[Prompt] = [
     ("What happened after the door closed?",),
-    (CLIP, prompts.embedding(prompts.CLIP)),
-    (prompts.embedding(prompts.QUERY),),
-    (CLIP, prompts.embedding_e5v(prompts.CLIP)),
-    (prompts.rerank("a red car")[0], CLIP, prompts.rerank("a red car")[1]),
+    Embedder(wording="paper").clip_prompt(CLIP),
+    Embedder(wording="paper").query_prompt("Who wins?"),
+    Embedder(wording="paper", prompt="e5v").clip_prompt(CLIP),
+    (PAPER[0], CLIP, PAPER[1]),
     (prompts.rerank("a red car", labels="true_false", clip_first=True)[0], CLIP, "True or False"),
     (CLIP, prompts.answer(QUESTION)),
     (prompts.timestamp(725), CLIP, prompts.timestamp(3661), CLIP, prompts.short_answer(QUESTION)),

@@ -470,8 +470,8 @@ def test_the_mixed_queries_of_figure_6_are_read_part_by_part(retriever_of, famil
     media = [kind for kind in NAMES if kind in kinds]
     named = len(kinds) > 1 or "voice" in kinds
     parts = [part for kind in media for part in ((NAMES[kind], tokens[kind]) if named else (tokens[kind],))]
-    text = "the dog\n" if "text" in kinds else "what the spoken question asks for\n" if "voice" in kinds else ""
-    parts.append(text + Embedder().query_prompt("")[0])
+    text = "the dog" if "text" in kinds else "what the spoken question asks for" if "voice" in kinds else ""
+    parts.append(Embedder(wording="paper").query_prompt(text)[0])
     np.testing.assert_allclose(content, unit(omni.last_hidden_states([tuple(parts)]))[0], atol=1e-5)
     matches = retriever.search(
         item, [Item(video=video, start_seconds=8.0 * i, end_seconds=8.0 * i + 8) for i in range(4)]

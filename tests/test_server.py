@@ -12,6 +12,7 @@ from servers import call, call_json, events_of, running_server
 
 import lvqa
 from lvqa.client import RemoteVideoQA, connect
+from lvqa.library import LibraryFilter
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import LvqaError, Question
 from lvqa.server.settings import ServerSettings
@@ -123,6 +124,12 @@ def test_the_library_is_searched_and_asked(url, video):
         server.index(known["id"])
     results = server.search_json(None, Question("a ball"), top=3)["results"]
     assert len(results) == 3 and results[0]["rerank_score"] >= results[1]["rerank_score"]
+    only = LibraryFilter(videos=(video["id"],))
+    moments = server.search_json(None, Question("a ball"), top=3, condition=only, moments=True, exact=True)["results"]
+    assert {result["video_id"] for result in moments} == {video["id"]}
+    assert server.ask_json(None, Question(QUESTION), condition=only)["video"]["id"] == video["id"]
+    with pytest.raises(LvqaError, match="none of the 2 videos of the library can be searched: min_seconds 7200"):
+        server.search_json(None, Question("a ball"), condition=LibraryFilter(min_seconds=7200.0))
     answer = server.ask_json(None, Question(QUESTION))
     assert answer["library"]["video_id"] == answer["video"]["id"] and len(answer["library"]["runners_up"]) == 1
 

@@ -17,7 +17,8 @@ import pytest
 from indexes import SPEC, VIDEO, files_in, is_same, load, make_index, refusal, save_small
 
 import lvqa.index
-from lvqa.index import Store, StoreError, default_store, fingerprint
+from lvqa.index import ClipIndex, Store, StoreError, default_store, fingerprint
+from lvqa.library.indexed import indexed_states, read_indexes
 
 
 @pytest.mark.parametrize(("n", "dim"), [(1, 1), (6, 8), (500, 3584)])
@@ -58,14 +59,17 @@ def test_anyone_can_read_the_file(tmp_path):
     assert json.loads(table.schema.metadata[b"lvqa.video"]) == {**names, "frames": 0, "frames_substituted": 0}
 
 
+def indexes_of(store, spec) -> list[ClipIndex]:
+    """The indexes that a search of the library reads."""
+    return list(read_indexes(store, spec, list(indexed_states(store, spec))))
+
+
 def test_another_spec_is_another_index_and_never_used_silently(tmp_path):
     store = Store(tmp_path)
     old = {**SPEC, "model": "older"}
-    assert load(store) is None and store.others(VIDEO.id, SPEC) == [] and store.paths() == []
+    assert load(store) is None and store.paths() == []
     store.save(make_index(spec=old), VIDEO)
     assert load(store) is None
-    assert store.others(VIDEO.id, SPEC) == [store.path_of(VIDEO.id, old)] and store.others(VIDEO.id, old) == []
-    assert store.others("0123", SPEC) == []
     store.path_of(VIDEO.id, old).rename(store.path_of(VIDEO.id, SPEC))
     assert "another index" in refusal(lambda: load(store))
     assert "another index" in refusal(lambda: store.read(store.path_of(VIDEO.id, SPEC)))
@@ -99,7 +103,7 @@ def test_the_library_is_all_indexes_and_a_bad_one_is_a_warning(tmp_path, caplog)
     bad = store.path_of("bbbb", SPEC)
     bad.write_bytes(bad.read_bytes()[:-9])
     with caplog.at_level(logging.WARNING):
-        indexes = list(store.all(SPEC))
+        indexes = indexes_of(store, SPEC)
     assert [index.video_path for index in indexes] == [Path("/aaaa.mp4"), Path("/cccc.mp4")]
     assert [index.clips[0].video_id for index in indexes] == ["aaaa", "cccc"]
     assert len(caplog.messages) == 1 and str(bad) in caplog.messages[0]
@@ -115,7 +119,7 @@ def test_an_index_of_lvqa_0_1_is_left_out_with_one_line(tmp_path, caplog):
     path.unlink()
     pyarrow.parquet.write_table(table, path.with_name(f"{VIDEO.id}-{fingerprint(old)}.parquet"))
     with caplog.at_level(logging.WARNING):
-        assert list(store.all(old)) == [] and list(store.all(SPEC)) == [] and load(store) is None
+        assert indexes_of(store, old) == [] and indexes_of(store, SPEC) == [] and load(store) is None
     (line,) = caplog.messages
     assert line.startswith("left out: ") and "it was made by lvqa 0.1" in line and "\n" not in line
 

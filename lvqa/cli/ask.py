@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lvqa.cli.answers import answer_text, choice_lines
 from lvqa.cli.ask_list import ask_list
+from lvqa.cli.library_filters import filter_of, library_filters
 from lvqa.cli.main import CommonOptions, common_options, inspect_video
 from lvqa.cli.remote import ask_server, check_alone, server_option
 from lvqa.cli.terminal import echo_warnings, print_json
@@ -18,7 +19,7 @@ from lvqa.output import answer_json, choice_json, evidence_to_print, video_json
 
 if TYPE_CHECKING:
     from lvqa.config import Config
-    from lvqa.library import LibraryAnswer
+    from lvqa.library import LibraryAnswer, LibraryFilter
     from lvqa.pipeline import LongVideoQA
     from lvqa.records import Answer, Question, Video
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Answer from the best of all videos that were indexed with this model and these settings.",
 )
+@library_filters
 @click.option(
     "--questions",
     metavar="FILE",
@@ -75,19 +77,22 @@ def ask(
     as_json: bool,
     report: Path | None,
     server: str | None,
+    **conditions: Any,
 ) -> None:
-    """Answer QUESTION about VIDEO or the library, with the evidence.
+    """Answer QUESTION about VIDEO or the library, and show why.
 
     The evidence is when the answer is seen, with what confidence, and in which frames. With --questions, all questions
     of a file are answered.
     """
     from lvqa.records import Question
 
+    condition = filter_of(conditions, library=library)
     if server is not None:
         check_alone(common, {"--questions": questions, "--report": report})
         path, text = _path_and_question(video_and_question, library=library, has_voice=voice is not None)
         request = Question(text, options, image=image, voice=voice)
-        return ask_server(common, server, path, request, frames=frames, method=method, as_json=as_json)
+        call: dict[str, Any] = {"frames": frames, "method": method, "condition": condition}
+        return ask_server(common, server, path, request, **call, as_json=as_json)
     from lvqa.config import with_call
     from lvqa.provenance import provenance
 
@@ -102,7 +107,7 @@ def ask(
     started = time.perf_counter()
     with common.load_pipeline(config) as qa:
         load_seconds = time.perf_counter() - started
-        answer, video, choice = _answer(qa, path, video, request)
+        answer, video, choice = _answer(qa, path, video, request, condition)
         made_with = provenance(config, model_revision=qa.model.revision)
     answer = dataclasses.replace(answer, seconds={"load": load_seconds, **answer.seconds})
     evidence, chosen = evidence_to_print(answer, config), {} if choice is None else choice_json(choice)
@@ -150,14 +155,14 @@ def _check(path: Path | None, request: Question, config: Config) -> Video | None
 
 
 def _answer(
-    qa: LongVideoQA, path: Path | None, video: Video | None, request: Question
+    qa: LongVideoQA, path: Path | None, video: Video | None, request: Question, condition: LibraryFilter
 ) -> tuple[Answer, Video, LibraryAnswer | None]:
     """Answer from a video, or from the best one of the library; return which, and how that was chosen."""
     if path is not None and video is not None:
         return qa.answer(path, request), video, None
     from lvqa.library import ask_library
 
-    choice = ask_library(qa, request)
+    choice = ask_library(qa, request, condition=condition)
     return choice.answer, choice.video, choice
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def diagnose(
     common: CommonOptions, *, video: Path, query: str | None, questions: Path | None, clips: int, out: Path
 ) -> None:
-    """Plot what happens in the model as it reads clips of VIDEO.
+    """Plot what happens in the model as it reads VIDEO.
 
     The diagnostics are those of FreeRet's authors. depth.png: what each sub-layer does to the state. words.png: the
     one word that the state stands for. bias.png: which label the model prefers if nothing speaks for either.

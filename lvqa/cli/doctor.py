@@ -24,6 +24,7 @@ from lvqa.cli.terminal import one_line
 
 if TYPE_CHECKING:
     from lvqa.config import Config
+    from lvqa.pipeline import LongVideoQA
 
 
 LIBRARIES = {
@@ -56,7 +57,9 @@ class _Finding:
 def doctor(common: CommonOptions) -> None:
     """Check what lvqa needs: libraries, GPU, store, disk.
 
-    The embedded model must also answer a question about a synthetic video.
+    The embedded model must also answer a question about a synthetic video. With --model that model must, and it is
+    checked itself, on its device: whether its files are whole, whether it computes what the library's class computes,
+    whether it is as FreeRet's authors found models to be, and what fits here.
     """
     config = common.embedded_config()
     silence_libraries(downloads=False)
@@ -75,7 +78,7 @@ def _findings(common: CommonOptions, config: Config) -> Iterator[_Finding]:
         yield _library_finding(module, package, essential=essential)
     yield from _processor_findings()
     yield from _store_findings(config)
-    yield _model_finding(common, config)
+    yield from _model_findings(common, config)
 
 
 def _library_finding(module: str, package: str, *, essential: bool) -> _Finding:
@@ -126,8 +129,11 @@ def _store_findings(config: Config) -> Iterator[_Finding]:
     yield _Finding("disk", f"{free / 2**30:.1f} GiB free at {existing}", healthy=free >= MIN_FREE_BYTES)
 
 
-def _model_finding(common: CommonOptions, config: Config) -> _Finding:
-    """Write a video of one minute and ask the model about it. This tries the encoder, decoder, index and model."""
+def _model_findings(common: CommonOptions, config: Config) -> Iterator[_Finding]:
+    """Write a video of one minute and ask the model about it. This tries the encoder, decoder, index and model.
+
+    A model that was named is then checked itself.
+    """
     name = config.model.name
     try:
         from lvqa.synthetic.videos import ask_about, write_script, write_video
@@ -141,8 +147,17 @@ def _model_finding(common: CommonOptions, config: Config) -> _Finding:
             with dataclasses.replace(common, quiet=True).load_pipeline(config) as qa:
                 load_seconds = time.perf_counter() - started
                 answer = qa.answer(video, question)
-            answer_seconds = time.perf_counter() - started - load_seconds
-        times = f"loaded in {load_seconds:.1f} s, answered {answer.option} from a video of one minute in"
-        return _Finding("model", f"{name} {times} {answer_seconds:.1f} s")
+                answer_seconds = time.perf_counter() - started - load_seconds
+                times = f"loaded in {load_seconds:.1f} s, answered {answer.option} from a video of one minute in"
+                yield _Finding("model", f"{name} {times} {answer_seconds:.1f} s")
+                if common.model is not None:
+                    yield from _checks_of(qa)
     except Exception as error:  # whatever it is, the doctor reports it
-        return _Finding("model", f"{name} does not answer: {type(error).__name__}: {error}", False, essential=True)
+        yield _Finding("model", f"{name} does not answer: {type(error).__name__}: {error}", False, essential=True)
+
+
+def _checks_of(qa: LongVideoQA) -> Iterator[_Finding]:
+    from lvqa.checkup import check_model, decoder_of
+
+    for check in check_model(decoder_of(qa.model)):
+        yield _Finding(check.name, check.message, check.healthy, check.essential)

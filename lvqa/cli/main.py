@@ -45,6 +45,7 @@ COMMANDS = {
     "demo": "make_videos:demo",
     "bench": "bench:bench",
     "doctor": "doctor:doctor",
+    "export-embedder": "export:export",
     "check-plugin": "plugin:check_plugin",
     "diagnose": "diagnose:diagnose",
     "selections": "selections:selections",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from lvqa.cli.terminal import Progress, echo_message, echo_result, echo_warnings
 
 if TYPE_CHECKING:
     from lvqa.client import RemoteVideoQA
+    from lvqa.library import LibraryFilter
     from lvqa.records import Question
 
 INNER_KEYS = ("record", "clips", "time_spans", "history", "event")
@@ -43,13 +44,14 @@ def ask_server(
     *,
     frames: int | None,
     method: str | None,
+    condition: LibraryFilter,
     as_json: bool,
 ) -> None:
     """Have a server answer, and print the answer as `lvqa ask` does."""
     from lvqa.records import Answer
 
     with _connect(common, url) as server:
-        content = server.ask_json(_reference(path), question, frames=frames, method=method)
+        content = server.ask_json(_reference(path), question, frames=frames, method=method, condition=condition)
     answer = server.record_of(content, Answer)
     if as_json:
         print_json(_printed(content))
@@ -64,14 +66,13 @@ def search_server(
     url: str,
     path: Path | None,
     query: Question,
+    options: Mapping[str, Any],
     *,
-    top: int,
-    rerank: bool,
     as_json: bool,
 ) -> None:
-    """Have a server search, and print what it finds as `lvqa search` does."""
+    """Have a server search with these options, and print what it finds as `lvqa search` does."""
     with _connect(common, url) as server:
-        content = server.search_json(_reference(path), query, top=top, rerank=rerank)
+        content = server.search_json(_reference(path), query, **options)
     print_moments(_printed(content), as_json=as_json, quiet=common.quiet)
     echo_warnings(content["video"]["path"] if "video" in content else url, content["warnings"])
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lvqa.cli.answers import print_moments
 from lvqa.cli.ask import inspect_for_question
+from lvqa.cli.library_filters import filter_of, library_filters
 from lvqa.cli.main import CommonOptions, common_options
 from lvqa.cli.remote import check_alone, search_server, server_option
 from lvqa.cli.terminal import echo_warnings
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 @click.argument("video_and_query", nargs=-1, metavar="[VIDEO] [QUERY]")
 @click.option("--image", type=click.Path(path_type=Path), help="Search for this picture, with QUERY or without.")
 @click.option("--library", is_flag=True, help="Search all videos that were indexed with this model and these settings.")
+@library_filters
+@click.option("--moments", is_flag=True, help="With --library: join clips that follow each other.")
+@click.option("--exact", is_flag=True, help="With --library: read the indexes of all videos, however many they are.")
 @click.option("--no-rerank", is_flag=True, help="Rank by embedding alone, which is faster and less exact.")
 @click.option("--top", type=int, default=5, show_default=True, help="Number of moments to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -34,12 +38,15 @@ def search(
     video_and_query: tuple[str, ...],
     image: Path | None,
     library: bool,
+    moments: bool,
+    exact: bool,
     no_rerank: bool,
     top: int,
     as_json: bool,
     server: str | None,
+    **conditions: Any,
 ) -> None:
-    """Find the moments of VIDEO or the library that match QUERY.
+    """Find moments of VIDEO or the library that match QUERY.
 
     The best by embedding are reranked: the model looks at them again, next to the query.
     """
@@ -52,18 +59,22 @@ def search(
 
     query = "".join(video_and_query[num_videos:])
     check_count(top, name="top")
-    request = Question(query, image=image)
+    request, condition = Question(query, image=image), filter_of(conditions, library=library)
+    if (moments or exact) and not library:
+        raise click.UsageError(f"{'--moments' if moments else '--exact'} goes with --library")
+    in_library: dict[str, Any] = {"condition": condition, "moments": moments, "exact": exact} if library else {}
     if server is not None:
         check_alone(common, {})
         path = None if library else Path(video_and_query[0])
-        return search_server(common, server, path, request, top=top, rerank=not no_rerank, as_json=as_json)
+        options = {"top": top, "rerank": not no_rerank, **in_library}
+        return search_server(common, server, path, request, options, as_json=as_json)
     config = common.config()
     if no_rerank:
         from lvqa.config import without_reranking
 
         config = without_reranking(config)
     if library:
-        output = _search_library(common, config, request, top)
+        output = _search_library(common, config, request, top=top, **in_library)
     else:
         output = _search_video(common, config, Path(video_and_query[0]), request, top)
     print_moments({"query": query, "reranked": config.rerank.is_on, **output}, as_json=as_json, quiet=common.quiet)
@@ -81,7 +92,7 @@ def _search_video(common: CommonOptions, config: Config, path: Path, query: Ques
     return {**search_json(result, video), **made_with}
 
 
-def _search_library(common: CommonOptions, config: Config, query: Question, top: int) -> dict[str, object]:
+def _search_library(common: CommonOptions, config: Config, query: Question, **options: Any) -> dict[str, object]:
     """Return the best moments of all videos in the store, as JSON."""
     from lvqa.library import search_library
     from lvqa.provenance import provenance
@@ -89,6 +100,6 @@ def _search_library(common: CommonOptions, config: Config, query: Question, top:
 
     check_question(query, is_search=True)
     with common.load_pipeline(config) as qa:
-        ranking = search_library(qa, query, top=top)
+        ranking = search_library(qa, query, **options)
         made_with = provenance(config, model_revision=qa.model.revision)
     return {**ranking_json(ranking), **made_with}

@@ -98,7 +98,7 @@ def serve(
     gpus_per_worker: float,
     log_requests: bool,
 ) -> None:
-    """Answer questions about the videos in these folders over HTTP.
+    """Answer questions about videos in these folders over HTTP.
 
     The model stays loaded. The API is described at /api/openapi.json; clients of OpenAI's API find theirs under /v1.
     """

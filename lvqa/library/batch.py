@@ -16,6 +16,7 @@ from lvqa.config import Config, load_yaml
 from lvqa.index import Store, default_store
 from lvqa.index_steps import OnPairs, PlanStep, Step, run_step
 from lvqa.indexing import IndexBuilder, Indexed, Progress, join_uses
+from lvqa.library.background import TableUpdates
 from lvqa.node_check import node_check
 from lvqa.pipeline import LongVideoQA
 from lvqa.workers import Pool, Prepare, report_progress
@@ -81,7 +82,16 @@ def index_videos(
         num_settings = len(config.video.clip_lengths)
         report = None if progress is None else _in_videos(progress, num_settings)
         builder = IndexBuilder(Store(store), execute, num_settings=num_settings, rebuild=rebuild, progress=report)
-        yield from _join_lengths(builder.build(paths), num_settings)
+        updates = stack.enter_context(TableUpdates(Store(store), centred=config.embedding.centre))
+        yield from _join_lengths(_noted(builder.build(paths), updates), num_settings)
+
+
+def _noted(results: Iterable[Indexed], updates: TableUpdates) -> Iterator[Indexed]:
+    """Yield results; the library's table gets the new indexes of the first length of clips, which it searches."""
+    for indexed in results:
+        if indexed.setting == 0 and indexed.index is not None and indexed.use is not None and not indexed.use.reused:
+            updates.on_indexed(indexed.index.spec)
+        yield indexed
 
 
 def _in_videos(progress: Progress, number: int) -> Progress:

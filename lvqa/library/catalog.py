@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from lvqa.index import ClipIndex, IndexFileError, Store, StoreError
+from lvqa.library.table import forget_clips, tables_folder, unused_tables
 from lvqa.records import LvqaError, shorten
 from lvqa.session import has_current_formats, has_current_frames
 from lvqa.video import (
@@ -142,7 +143,10 @@ class Library:
             )
         files = self._files_by_id()  # again: that a file was hashed may have been kept in the meantime
         removals = [Removal(known, "forgotten", tuple(files[known.id]), known.num_bytes) for known in videos]
-        return self._remove(removals)
+        removed = self._remove(removals)
+        for known in videos:
+            forget_clips(self.store, known.id)
+        return removed
 
     def prune(self, *, dry_run: bool = False) -> list[Removal]:
         """Remove what is kept of videos whose files are gone, and what this version of lvqa can't read.
@@ -312,14 +316,26 @@ class Library:
                     reason = "this version of lvqa can't read it" if is_record else "a killed process left it"
                     yield Removal(None, reason, (path,), _num_bytes(path))
 
+        for folder in unused_tables(self.store, (path.name for path in self._paths())):
+            files = tuple(path for path in folder.rglob("*") if path.is_file())
+            yield Removal(None, "no index is searched by it any more", files, sum(map(_num_bytes, files)))
+
     def _remove(self, removals: list[Removal]) -> list[Removal]:
         for path in (path for removal in removals for path in removal.files):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 raise StoreError(f"cannot remove {path}: {error.strerror or error}") from error
+            self._remove_empty(path.parent)
         reread_metadata()
         return removals
+
+    def _remove_empty(self, folder: Path) -> None:
+        """Remove a folder below the store's own, and those above it, if nothing is in them."""
+        with suppress(OSError):
+            while tables_folder(self.store) in folder.parents:
+                folder.rmdir()
+                folder = folder.parent
 
 
 def _num_bytes(path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from typing import Any
 
 from lvqa.caveats import describe_damage, describe_evidence, describe_model
 from lvqa.components import has_probabilities
-from lvqa.index import ClipIndex
 from lvqa.library.catalog import Library, Location
+from lvqa.library.find import ClipFinder
+from lvqa.library.indexed import ALL_VIDEOS, IndexedVideo, LibraryClip, LibraryFilter
+from lvqa.library.moments import join_moments
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import Answer, Candidate, LvqaError, Question, Video, counted
 from lvqa.rerank import best_first
@@ -21,6 +24,8 @@ from lvqa.video import VideoError
 
 _log = logging.getLogger(__name__)
 
+CLIPS_IN_MOMENT = 10
+"""So many clips are ranked for each moment that is to be returned."""
 MAX_NAMES = 3
 """So many videos are named in a warning."""
 
@@ -32,8 +37,8 @@ class LibraryHit:
     location: Location
     """Where the file of its video lies."""
     candidate: Candidate
-    index: ClipIndex
-    """The index of its video."""
+    video: IndexedVideo
+    """What is known of its video."""
 
     @property
     def video_id(self) -> str:
@@ -74,7 +79,14 @@ class LibraryAnswer:
 
 
 def search_library(
-    qa: LongVideoQA, query: str | Question = "", *, image: str | Path | None = None, top: int = 5
+    qa: LongVideoQA,
+    query: str | Question = "",
+    *,
+    image: str | Path | None = None,
+    top: int = 5,
+    condition: LibraryFilter = ALL_VIDEOS,
+    moments: bool = False,
+    exact: bool = False,
 ) -> LibraryRanking:
     """Find the clips that match a query best, in all videos that were indexed under this model and these settings.
 
@@ -86,34 +98,41 @@ def search_library(
         query: A text; it may be empty if `image` is searched for.
         image: A picture's file.
         top: How many clips to return.
+        condition: Which videos are searched.
+        moments: Join clips that follow each other, and return so many moments.
+        exact: Read the indexes of all videos. Otherwise many videos are searched by a table of all their clips, which
+            is made at the first search, and may miss a clip.
 
     Raises:
-        LvqaError: The store has no such index.
+        LvqaError: The store has no such index, or no video meets the condition.
     """
     question = query if isinstance(query, Question) else Question(query, image=None if image is None else Path(image))
     check_question(question, is_search=True)
     check_count(top, name="top")
-    ranking = _rank(qa, question, top)
-    hits = ranking.hits[:top]
+    ranking = _rank(qa, question, top * CLIPS_IN_MOMENT if moments else top, condition, exact=exact)
+    hits = _moments(ranking.hits, top) if moments else ranking.hits[:top]
     warnings = (*ranking.warnings, *_caveats(qa, hits))
     for warning in warnings:
         _log.warning("%s", warning)
     return LibraryRanking(hits, warnings)
 
 
-def ask_library(qa: LongVideoQA, question: Question, **options: Any) -> LibraryAnswer:
+def ask_library(
+    qa: LongVideoQA, question: Question, *, condition: LibraryFilter = ALL_VIDEOS, **options: Any
+) -> LibraryAnswer:
     """Answer a question from the video whose best clip matches it best.
 
     Args:
         qa: The pipeline, with the store that is searched.
         question: The question.
+        condition: Which videos are searched.
         options: What `LongVideoQA.answer` takes.
 
     Raises:
         LvqaError: The store has no index under these settings, or no file of a video can be read.
     """
     check_question(question)
-    ranking = _rank(qa, question, 1)
+    ranking = _rank(qa, question, 1, condition)
     best = ranking.best_of_videos()
     chosen = next((hit for hit in best if hit.location.is_there), None)
     if chosen is None or chosen.location.path is None:
@@ -129,32 +148,52 @@ def ask_library(qa: LongVideoQA, question: Question, **options: Any) -> LibraryA
     return LibraryAnswer(answer, video, chosen, tuple(hit for hit in best if hit is not chosen), ranking.warnings)
 
 
-def _rank(qa: LongVideoQA, question: Question, top: int) -> LibraryRanking:
+def _rank(
+    qa: LongVideoQA, question: Question, top: int, condition: LibraryFilter, *, exact: bool = False
+) -> LibraryRanking:
     """Rank the clips of all videos by embedding, and rerank the best ones; at least `top` are returned."""
-    indexes = {index.video_id: index for index in qa.store.all(qa.spec.to_dict())}
-    if not indexes:
-        raise LvqaError(
-            f"no index in {qa.store.folder} was made with {qa.model.name} and these settings "
-            f"({len(qa.store.paths())} with others); index some videos first: lvqa index PATH ..."
-        )
     pool = 0 if qa.config.rerank.name == "none" else qa.config.rerank.pool
-    num_hits = None if pool is None else max(pool, top)
-    candidates = qa.ranker.search(list(indexes.values()), question, num_hits)
+    clips, warnings = _find(qa, question, None if pool is None else max(pool, top), condition, exact=exact)
+    candidates, videos = [clip.candidate for clip in clips], {clip.video.id: clip.video for clip in clips}
     library = Library(qa.store)
-    locations = {
-        video_id: library.locate(video_id, indexes[video_id].video_path)
-        for video_id in dict.fromkeys(candidate.clip.video_id for candidate in candidates)
-    }
+    locations = {video.id: library.locate(video.id, video.path) for video in videos.values()}
     reranked, errors = _rerank(qa, question, candidates[:pool], locations)
     judged = {candidate.clip for candidate in reranked}
     rest = [candidate for candidate in candidates if candidate.clip not in judged]
     hits = tuple(
-        LibraryHit(locations[candidate.clip.video_id], candidate, indexes[candidate.clip.video_id])
+        LibraryHit(locations[candidate.clip.video_id], candidate, videos[candidate.clip.video_id])
         for candidate in (*reranked, *rest)
     )
     in_pool = dict.fromkeys(candidate.clip.video_id for candidate in candidates[:pool])
     lost = [locations[video_id] for video_id in in_pool if not locations[video_id].is_there]
-    return LibraryRanking(hits, (*errors, *_describe_lost(lost)))
+    return LibraryRanking(hits, (*warnings, *errors, *_describe_lost(lost)))
+
+
+def _find(
+    qa: LongVideoQA, question: Question, k: int | None, condition: LibraryFilter, *, exact: bool
+) -> tuple[list[LibraryClip], list[str]]:
+    """Return the best clips by embedding, of which there is at least one, and what a reader must know of the search."""
+    on_video = functools.partial(qa.progress, "index library")
+    finder = ClipFinder(qa.store, qa.spec.to_dict(), centred=qa.config.embedding.centre, on_video=on_video)
+    if not finder.states:
+        raise LvqaError(
+            f"no index in {qa.store.folder} was made with {qa.model.name} and these settings "
+            f"({len(qa.store.paths())} with others); index some videos first: lvqa index PATH ..."
+        )
+    clips = finder.find(qa.ranker.query_vector(question), k, condition, exact=exact)
+    if not clips:
+        raise LvqaError(
+            f"none of the {counted(len(finder.states), 'video')} of the library can be searched: "
+            f"{condition.text or 'no index can be used'}"
+        )
+    return clips, finder.warnings
+
+
+def _moments(hits: Sequence[LibraryHit], top: int) -> tuple[LibraryHit, ...]:
+    """Return the best moments of the hits."""
+    of_video = {hit.video_id: hit for hit in hits}
+    moments = join_moments([hit.candidate for hit in hits], top)
+    return tuple(dataclasses.replace(of_video[moment.clip.video_id], candidate=moment) for moment in moments)
 
 
 def _rerank(
@@ -193,7 +232,7 @@ def _caveats(qa: LongVideoQA, hits: Sequence[LibraryHit]) -> Iterator[str]:
     for hit in {hit.video_id: hit for hit in hits}.values():
         if hit.location.is_there and hit.location.path is not None:
             video = qa.inspect_video(hit.location.path)
-            damage = describe_damage(hit.index.frames, hit.index.frames_substituted)
+            damage = describe_damage(hit.video.frames, hit.video.frames_substituted)
             lines = (*video.warnings, *damage, *describe_model(qa.model, video))
             yield from (f"{video.path}: {line}" for line in lines)
     if has_probabilities(qa.config):

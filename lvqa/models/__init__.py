@@ -35,6 +35,8 @@ class Model(Protocol):
     """The default limit on a frame's size."""
     rerank_layout: str
     """The layout of reranking prompts that suits the model best, as `rerank.layout` names it."""
+    prompts: str
+    """The wording of retrieval's prompts that suits the model best, as `prompts` names it."""
     answer_mode: str
     """The way to answer multiple choice that suits the model best, as `answer.mode` names it."""
     answer_packing: str
@@ -197,6 +199,8 @@ def load_model(
     from lvqa.models.checkpoint import find_checkpoint
 
     checkpoint = find_checkpoint(name, revision)
+    if checkpoint.made_of is not None:
+        raise LvqaError(f"model {name!r} is the embedder of {checkpoint.made_of}, and can't answer; give that model")
     family = checkpoint.model_type
     if family not in MODELS:
         lacking = NEEDED.get(family) or (RUNS_CODE if checkpoint.has_code else None)

@@ -132,6 +132,9 @@ class ChatTemplate:
                 f"the chat template in {self.tokenizer.name_or_path} begins every reply with a thought, so that its "
                 "first token is no answer; use the model of the same family that was tuned to answer at once (Instruct)"
             )
+        if not all(any(token in text for token in self._specials) for text in (before, after)):
+            where = self.tokenizer.name_or_path
+            raise LvqaError(f"the chat template in {where} has none of the tokenizer's special tokens around a turn")
         # The template's own text next to the content is tokenised together with it, as the library would.
         head_end = max(before.rfind(token) + len(token) for token in self._specials if token in before)
         tail_start = min(after.find(token) for token in self._specials if token in after)

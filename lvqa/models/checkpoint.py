@@ -51,6 +51,8 @@ class Checkpoint:
     """Whether the source is a folder."""
     cpu_dtype: str | None = None
     """The precision that config.json recommends on a CPU, if any."""
+    made_of: str | None = None
+    """The model whose embedder it is, if it was exported: it can't answer."""
     has_code: bool = False
     """Whether it comes with Python code of its own, which is never run here."""
 
@@ -95,6 +97,14 @@ def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
     return _checkpoint(model, model, config, commit, is_folder=False)
 
 
+def snapshot_folder(checkpoint: Checkpoint) -> Path:
+    """Return the folder of a checkpoint's files on this machine, where a model was loaded from."""
+    if checkpoint.is_folder:
+        return Path(checkpoint.source)
+    path = hf_hub_download(checkpoint.source, "config.json", revision=checkpoint.revision, local_files_only=True)
+    return Path(path).parent
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     """Return the config.json of a folder, or raise LvqaError if it is no JSON object."""
     try:
@@ -108,7 +118,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _checkpoint(name: str, source: str, config: dict[str, Any], revision: str, *, is_folder: bool) -> Checkpoint:
     model_type, has_code = str(config.get("model_type")), "auto_map" in config
-    return Checkpoint(name, source, model_type, revision, is_folder, config.get("cpu_dtype"), has_code)
+    made_of = config.get("embedder_of")
+    return Checkpoint(name, source, model_type, revision, is_folder, config.get("cpu_dtype"), made_of, has_code)
 
 
 def _find_commit(model: str, revision: str | None) -> str:
@@ -174,13 +185,38 @@ def _fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _tensor_middles(file: IO[bytes], size: int) -> list[int]:
-    """Return where the middle of each tensor lies in a .safetensors file of so many bytes; nothing in another file."""
+@dataclass(frozen=True, slots=True)
+class TensorPlace:
+    """Where a tensor lies in a .safetensors file."""
+
+    dtype: str
+    """Its type, as the format names it."""
+    start: int
+    """The first byte in the file, and the one behind the last."""
+    end: int
+
+
+def tensor_places(path: Path) -> dict[str, TensorPlace]:
+    """Return where the tensors of a .safetensors file lie, by their names; nothing for another file."""
+    with path.open("rb") as file:
+        return _tensor_places(file, path.stat().st_size)
+
+
+def _tensor_places(file: IO[bytes], size: int) -> dict[str, TensorPlace]:
     file.seek(0)
     with suppress(ValueError, TypeError, LookupError, AttributeError, RecursionError, struct.error):
         (num_bytes,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(min(num_bytes, 100 << 20)))  # the format allows no more
-        offsets = [tensor["data_offsets"] for name, tensor in header.items() if name != "__metadata__"]
-        middles = [8 + num_bytes + (int(start) + int(end)) // 2 for start, end in offsets]
-        return sorted(middle for middle in middles if 0 <= middle < size)
-    return []
+        places = {
+            name: TensorPlace(str(tensor["dtype"]), *(8 + num_bytes + int(offset) for offset in tensor["data_offsets"]))
+            for name, tensor in header.items()
+            if name != "__metadata__"
+        }
+        return {name: place for name, place in places.items() if 0 <= place.start <= place.end <= size}
+    return {}
+
+
+def _tensor_middles(file: IO[bytes], size: int) -> list[int]:
+    """Return where the middle of each tensor lies in a .safetensors file of so many bytes; nothing in another file."""
+    middles = ((place.start + place.end) // 2 for place in _tensor_places(file, size).values())
+    return sorted(middle for middle in middles if middle < size)

@@ -49,6 +49,8 @@ class Decoder(Exclusive, ABC):
     """This token stands in the sequence where an audio token goes; None: the model does not hear."""
     delimiters: ClassVar[tuple[SpecialToken, ...]]
     """The other special tokens that clips are laid out with."""
+    video_in_template: ClassVar[str]
+    """How the chat template of the family shows a video."""
     library_class: ClassVar[Any] = AutoModelForImageTextToText
     """The library's class that loads the weights."""
     text_after_clip: ClassVar[str] = ""
@@ -63,8 +65,7 @@ class Decoder(Exclusive, ABC):
         super().__init__()
         if library.device.type == "cuda":
             gpu.fit(library)
-        self.name = name
-        self.revision = revision
+        self.name, self.revision = name, revision
         self.library = library
         """The library's own model, whose weights these are."""
         self.tokenizer = tokenizer
@@ -72,6 +73,7 @@ class Decoder(Exclusive, ABC):
         self.dim = int(library.config.text_config.hidden_size)
         """The width of the states."""
         self.rerank_layout = str(getattr(library.config, "rerank_layout", "question_first"))
+        self.prompts = str(getattr(library.config, "prompts", "paper"))
         self.answer_mode = str(getattr(library.config, "answer_mode", "logits"))
         self.answer_packing = str(getattr(library.config, "answer_packing", self.default_packing))
         self.is_for_synthetic = getattr(library.config, "synthetic_videos_only", False) is True
@@ -100,14 +102,8 @@ class Decoder(Exclusive, ABC):
         max_batch_tokens: int | None = None,
     ) -> Self:
         """Load a model of this family; `lvqa.models.load_model` describes the arguments and the errors."""
-        loaded = load_pretrained(
-            name,
-            revision=revision,
-            model_type=cls.model_type,
-            library_class=cls.library_class,
-            device=device,
-            dtype=dtype,
-        )
+        family: dict[str, Any] = {"model_type": cls.model_type, "library_class": cls.library_class}
+        loaded = load_pretrained(name, revision=revision, device=device, dtype=dtype, **family)
         return cls(
             loaded.model, loaded.tokenizer, name=name, revision=loaded.revision, max_batch_tokens=max_batch_tokens
         )

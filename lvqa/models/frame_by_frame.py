@@ -27,6 +27,7 @@ class FrameByFrame(Decoder):
 
     text_after_clip = "\n"
     default_packing: ClassVar[str] = "aligned"
+    video_in_template: ClassVar[str] = "<video>"
     image_mean: ClassVar[Channels]
     image_std: ClassVar[Channels]
 

@@ -31,6 +31,7 @@ class Qwen25Omni(Qwen25VL):
     audio_start, audio_end = SpecialToken("<|audio_bos|>"), SpecialToken("<|audio_eos|>")
     pad: ClassVar[SpecialToken] = SpecialToken("<|VIDEO|>")
     delimiters: ClassVar[tuple[SpecialToken, ...]] = (start, end, audio_start, audio_end)
+    video_in_template: ClassVar[str] = start.text + pad.text + end.text
     audio_pad: ClassVar[SpecialToken | None] = SpecialToken("<|AUDIO|>")
 
     @property

@@ -35,6 +35,7 @@ class Qwen2VL(Decoder):
     start, end = SpecialToken("<|vision_start|>"), SpecialToken("<|vision_end|>")
     pad: ClassVar[SpecialToken] = SpecialToken("<|video_pad|>")
     delimiters: ClassVar[tuple[SpecialToken, ...]] = (start, end)
+    video_in_template: ClassVar[str] = start.text + pad.text + end.text
     image_mean: ClassVar[Channels] = CLIP_IMAGE_MEAN
     image_std: ClassVar[Channels] = CLIP_IMAGE_STD
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lvqa import prompts
 from lvqa.models import Model
@@ -37,12 +37,15 @@ class MultipleChoice:
     """Whether the score is the mean over both orders of the options, so that a preference for the first one cancels."""
     probability: str = "options"
     """What the softmax is over: the logits of the two labels ("options"), or of the whole "vocabulary"."""
+    wording: str = "lvqa"
+    """The words of the prompt, one of prompts.WORDINGS."""
 
     def __post_init__(self) -> None:
         require_one_of(self.layout, "layout", LAYOUTS)
         require_one_of(self.labels, "labels", prompts.LABELS)
         require_bool(self.both_orders, "both_orders")
         require_one_of(self.probability, "probability", PROBABILITIES)
+        require_one_of(self.wording, "wording", prompts.WORDINGS)
 
     def rerank(self, model: Model, requests: Sequence[RerankRequest]) -> list[list[Candidate]]:
         """Score all candidates of all requests; a clip of several requests is shown to the model once."""
@@ -80,16 +83,16 @@ class MultipleChoice:
 
     def _scoring_request(self, request: RerankRequest) -> ScoringRequest:
         clip_first = self.layout == "clip_first"
+        words: Any = {"task": request.task, "wording": self.wording, "clip_first": clip_first}
         texts = [
-            prompts.rerank(request.query, labels=self.labels, swapped=swapped, clip_first=clip_first, task=request.task)
-            for swapped in self._orders
+            prompts.rerank(request.query, labels=self.labels, swapped=swapped, **words) for swapped in self._orders
         ]
         before = texts[0][0]
         return ScoringRequest(
             [candidate.clip for candidate in request.candidates],
             (before,) if clip_first else (*request.media, before),
             [(*request.media, after) if clip_first else (after,) for _, after in texts],
-            lead=prompts.rerank_lead(request.task) if clip_first else "",
+            lead=prompts.rerank_lead(**words) if clip_first else "",
         )
 
 

@@ -92,7 +92,8 @@ def join_content(before: Prompt, content: Prompt, after: Prompt, separator: str 
     head = content
     if before and isinstance(before[-1], str) and isinstance(content[0], str) and not before[-1].endswith(" "):
         head = (" ", *content)
-    is_text_after = bool(after) and isinstance(after[0], str) and isinstance(content[-1], str)
+    follows = after[0] if after else None
+    is_text_after = isinstance(follows, str) and isinstance(content[-1], str) and not follows.startswith(separator)
     return (*before, *head, separator, *after) if is_text_after and separator else (*before, *head, *after)
 
 

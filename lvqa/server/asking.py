@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from lvqa.components import check_settings
 from lvqa.config import with_call, with_overrides, without_reranking
-from lvqa.library import ask_library, search_library
+from lvqa.library import ALL_VIDEOS, LibraryFilter, ask_library, search_library
 from lvqa.output import (
     choice_json,
     evidence_to_print,
@@ -24,7 +25,7 @@ from lvqa.selection import SELECTORS
 from lvqa.server.attachments import attached_files, decode_data_url
 from lvqa.server.errors import ApiError
 from lvqa.server.model import Work
-from lvqa.server.schemas import AskRequest, SearchRequest
+from lvqa.server.schemas import AskRequest, Query, SearchRequest
 from lvqa.validation import check_question, require_one_of
 from lvqa.web import answer_view
 
@@ -44,6 +45,7 @@ def ask_work(request: AskRequest, video: Video | None) -> Work:
     What can't be asked is refused here, before it waits.
     """
     image = None if request.image is None else decode_data_url(request.image, "image")
+    condition = _condition(request)
     voice = None if request.voice is None else decode_data_url(request.voice, "audio")
     history = tuple((turn.question, turn.answer) for turn in request.history)
     question = Question(request.question, tuple(request.options), history=history)
@@ -61,9 +63,8 @@ def ask_work(request: AskRequest, video: Video | None) -> Work:
             changed = with_overrides(qa.config, request.settings)
             check_settings(with_call(changed, frames=request.frames, method=request.method))
             pipeline = qa.with_config(changed) if request.settings else qa
-            return answer(
-                pipeline, complete, video, frames=request.frames, method=request.method, record=request.record
-            )
+            call: dict[str, Any] = {"frames": request.frames, "method": request.method, "record": request.record}
+            return answer(pipeline, complete, video, condition=condition, **call)
 
     return work
 
@@ -75,12 +76,13 @@ def answer(
     *,
     frames: int | None,
     method: str | None,
+    condition: LibraryFilter = ALL_VIDEOS,
     record: bool = False,
 ) -> dict[str, Any]:
     """Answer a question as `lvqa ask --json` does, with the scores of all clips."""
     choice = None
     if video is None:
-        choice = ask_library(qa, question, frames=frames, method=method)
+        choice = ask_library(qa, question, condition=condition, frames=frames, method=method)
         result, video = choice.answer, choice.video
     else:
         result = qa.answer(video, question, frames=frames, method=method)
@@ -96,7 +98,7 @@ def answer(
 
 def search_work(request: SearchRequest, video: Video | None) -> Work:
     """Return the work that searches a video, or the library if there is none."""
-    image = None if request.image is None else decode_data_url(request.image, "image")
+    image, condition = None if request.image is None else decode_data_url(request.image, "image"), _condition(request)
     if image is None:
         check_question(Question(request.query), is_search=True)
 
@@ -108,7 +110,8 @@ def search_work(request: SearchRequest, video: Video | None) -> Work:
         with attached_files(image) as (image_path,):
             question = Question(request.query, image=image_path)
             if video is None:
-                output = ranking_json(search_library(qa, question, top=request.top))
+                how: dict[str, Any] = {"condition": condition, "moments": request.moments, "exact": request.exact}
+                output = ranking_json(search_library(qa, question, top=request.top, **how))
             else:
                 result = qa.search_video(video, question, top=request.top)
                 output = search_json(result, video)
@@ -117,6 +120,13 @@ def search_work(request: SearchRequest, video: Video | None) -> Work:
         return finite({"query": request.query, "reranked": config.rerank.is_on, **output, **made_with})  # type: ignore[no-any-return]
 
     return work
+
+
+def _condition(request: Query) -> LibraryFilter:
+    """Return which videos of the library a request takes. Raises LvqaError for a number that is none."""
+    conditions = request.condition.model_dump()
+    folder = conditions.pop("folder")
+    return LibraryFilter(tuple(conditions.pop("videos")), None if folder is None else Path(folder), **conditions)
 
 
 def index_work(video: Video, *, rebuild: bool) -> Work:

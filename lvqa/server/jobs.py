@@ -33,6 +33,7 @@ class Job:
 
     def __init__(self, kind: str, video_id: str | None, position: int) -> None:
         self.id, self.kind, self.video_id = secrets.token_urlsafe(9), kind, video_id
+        self._result_event = RESULTS[kind]  # here, where a kind that is missing fails its request at once
         self.state: State = "waiting"
         self.result: dict[str, Any] | None = None
         self.error: tuple[int, str] | None = None
@@ -130,7 +131,7 @@ class Job:
         if error is not None:
             self._events.append({"event": "error", **error_json(*error)})
         elif result is not None:
-            self._events.append({"event": RESULTS[self.kind], **result})
+            self._events.append({"event": self._result_event, **result})
         self._set_state(state)
 
     def _notify(self) -> None:

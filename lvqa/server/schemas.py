@@ -31,11 +31,23 @@ class Turn(Body):
     answer: Line = Field(description="What was answered.")
 
 
+class Condition(Body):
+    """Which videos of the library are taken: those that meet all conditions."""
+
+    videos: list[Reference] = Field(default=[], max_length=1000, description="Ids, or absolute paths, of videos.")
+    folder: Reference | None = Field(default=None, description="The absolute path of a folder; those below it count.")
+    since: float | None = Field(default=None, description="Files changed then or later, in seconds since 1970.")
+    until: float | None = Field(default=None, description="Files changed before then, in seconds since 1970.")
+    min_seconds: float | None = Field(default=None, description="The shortest duration.")
+    max_seconds: float | None = Field(default=None, description="The longest duration.")
+
+
 class Query(Body):
     """What a question and a search share."""
 
     video: Reference | None = Field(default=None, description="The video: its id, or its path on the server.")
     library: bool = Field(default=False, description="Take all indexed videos instead of one.")
+    condition: Condition = Field(default=Condition(), description="Which videos of the library are taken.")
     image: str | None = Field(default=None, description="A picture that belongs to the question, as a data: URL.")
 
 
@@ -67,6 +79,8 @@ class SearchRequest(Query):
     query: Line = Field(default="", description="What is searched for; it may be empty if `image` is.")
     top: int = Field(default=5, ge=1, le=MAX_TOP, description="How many clips to return, best first.")
     rerank: bool = Field(default=True, description="Let the model look at the best clips again, as in `ask`.")
+    moments: bool = Field(default=False, description="In the library, join clips that follow each other.")
+    exact: bool = Field(default=False, description="In the library, read the indexes of all videos.")
     stream: bool = Field(default=False, description="Send server-sent events: waiting, indexing, ranking, results.")
     record: bool = Field(default=False, description="Add the whole result, as `LongVideoQA.connect` reads it.")
 

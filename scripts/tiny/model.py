@@ -139,6 +139,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         vision_end_token_id=token_id(tokenizer, "<|vision_end|>"),
         tie_word_embeddings=False,
         video_max_pixels=12 * 28 * 28,
+        prompts="lvqa",
         rerank_layout="clip_first",
         answer_mode="likelihood",
         answer_packing="aligned",
