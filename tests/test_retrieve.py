@@ -135,6 +135,7 @@ def test_the_files_of_vlm2vec_hold_the_same_rankings(run, sets_folder):
     assert scores == {**mean_metrics(ranked), "num_pred": NUM_QUERIES, "num_data": NUM_QUERIES}
 
 
+@pytest.mark.slow
 def test_frames_that_lie_as_pictures_are_seen_as_a_video(tmp_path):
     """MMEB-V2's frames; a candidate with the query's own frames is its best match."""
     layouts.write_mmeb_video(tmp_path)
@@ -195,6 +196,7 @@ def test_a_query_that_has_changed_is_refused(run, file, sets_folder, tmp_path):
     assert "query 0 of moment has another content" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"damaged", None])
 def test_damaged_vectors_are_made_again(run, file, tmp_path, content):
     folder = shutil.copytree(run.folder, tmp_path / "run")
