@@ -136,7 +136,7 @@ class RemoteVideoQA:
             question: What is searched for.
             top: How many clips to return.
             rerank: Whether the best by embedding are reranked.
-            library: For the library, `condition`, `moments` and `exact` as `library.search_library` takes them.
+            library: For the library, `condition`, `moments`, `exact`, `light` as `library.search_library` takes them.
         """
         query = {"query": question.text, "image": _data_url(question.image), "top": top, "rerank": rerank}
         return self._work("/api/search", {**_where(path), **query, **_library_options(path, **library)}, "results")

@@ -273,3 +273,35 @@ def test_an_empty_library_is_one_line_and_words_are_counted(lvqa):
     assert "with --library, no VIDEO is given" in result.stderr
     assert "Missing argument 'VIDEO'" in lvqa("ask", *TINY, code=2).stderr
     assert "Missing argument 'QUESTION'" in lvqa("ask", "--library", *TINY, code=2).stderr
+
+
+# --- a light first pass ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_key_frames_find_what_all_frames_are_reranked_for(make, videos, questions):
+    light = make("video.sampling=keyframes", "rerank.pool=8")
+    for path in videos:
+        light.index(path)
+    qa = make("rerank.pool=8")
+    with pytest.raises(LvqaError, match="no index"):
+        search_library(qa, questions[0][1])
+    num_right = 0
+    for i, question in questions:
+        ranking = search_library(qa, question, top=20, light=True)
+        judged = [hit.candidate for hit in ranking.hits if hit.candidate.rerank_score is not None]
+        assert len(judged) >= 1 and len({candidate.clip for candidate in judged}) == len(judged)
+        hit = ranking.hits[0]
+        in_file = qa.with_config(dataclasses.replace(qa.config)).search(hit.location.path, question, top=100)
+        by_clip = {candidate.clip: candidate.rerank_score for candidate in in_file}
+        # The clips are those of all frames, with the scores that a search in the video gives them.
+        reranked = by_clip[hit.candidate.clip]
+        assert reranked is None or reranked == pytest.approx(hit.candidate.rerank_score, abs=1e-5)
+        num_right += hit.location.path == videos[i]
+    assert num_right >= 0.6 * len(questions)
+
+
+def test_what_goes_with_the_library_is_refused_beside_a_video(tmp_path):
+    for option in ("--moments", "--exact", "--light"):
+        result = CliRunner().invoke(lvqa_command, ["search", "a.mp4", "red", option])
+        assert result.exit_code == 2 and f"{option} goes with --library" in result.output

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lvqa.places import as_path
+
 if TYPE_CHECKING:
     from lvqa.library import LibraryFilter
 
@@ -44,7 +46,7 @@ def filter_of(conditions: Mapping[str, Any], *, library: bool) -> LibraryFilter:
     folder = conditions["folder"]
     return LibraryFilter(
         videos=tuple(map(_video, conditions["video"])),
-        folder=None if folder is None else Path(folder).absolute(),
+        folder=None if folder is None else as_path(folder).absolute(),
         since=_seconds(conditions["since"]),
         until=_seconds(conditions["until"]),
         min_seconds=_in_seconds(conditions["min_minutes"]),
@@ -54,7 +56,7 @@ def filter_of(conditions: Mapping[str, Any], *, library: bool) -> LibraryFilter:
 
 def _video(text: str) -> str:
     """Return an id as it is, and a path absolute: an id has neither a point nor a slash."""
-    return text if text.isalnum() and not Path(text).exists() else str(Path(text).absolute())
+    return text if text.isalnum() and not Path(text).exists() else str(as_path(text).absolute())
 
 
 def _seconds(moment: datetime | None) -> float | None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @library_filters
 @click.option("--moments", is_flag=True, help="With --library: join clips that follow each other.")
 @click.option("--exact", is_flag=True, help="With --library: read the indexes of all videos, however many they are.")
+@click.option("--light", is_flag=True, help="With --library: search key frames alone, and rerank with all frames.")
 @click.option("--no-rerank", is_flag=True, help="Rank by embedding alone, which is faster and less exact.")
 @click.option("--top", type=int, default=5, show_default=True, help="Number of moments to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -41,6 +42,7 @@ def search(
     library: bool,
     moments: bool,
     exact: bool,
+    light: bool,
     no_rerank: bool,
     top: int,
     as_json: bool,
@@ -61,9 +63,10 @@ def search(
     query = "".join(video_and_query[num_videos:])
     check_count(top, name="top")
     request, condition = Question(query, image=image), filter_of(conditions, library=library)
-    if (moments or exact) and not library:
-        raise click.UsageError(f"{'--moments' if moments else '--exact'} goes with --library")
-    in_library: dict[str, Any] = {"condition": condition, "moments": moments, "exact": exact} if library else {}
+    how = {"moments": moments, "exact": exact, "light": light}
+    if any(how.values()) and not library:
+        raise click.UsageError(f"--{next(name for name, is_on in how.items() if is_on)} goes with --library")
+    in_library: dict[str, Any] = {"condition": condition, **how} if library else {}
     if server is not None:
         check_alone(common, {})
         path = None if library else as_path(video_and_query[0])

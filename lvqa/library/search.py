@@ -12,12 +12,13 @@ from typing import Any
 
 from lvqa.caveats import describe_damage, describe_evidence, describe_model
 from lvqa.components import has_probabilities
+from lvqa.config import Config
 from lvqa.library.catalog import Library, Location
 from lvqa.library.find import ClipFinder
 from lvqa.library.indexed import ALL_VIDEOS, IndexedVideo, LibraryClip, LibraryFilter
 from lvqa.library.moments import join_moments
 from lvqa.pipeline import LongVideoQA
-from lvqa.records import Answer, Candidate, LvqaError, Question, Video, counted
+from lvqa.records import Answer, Candidate, Clip, LvqaError, Question, Video, counted
 from lvqa.rerank import best_first
 from lvqa.validation import check_count, check_question
 from lvqa.video import VideoError
@@ -87,6 +88,7 @@ def search_library(
     condition: LibraryFilter = ALL_VIDEOS,
     moments: bool = False,
     exact: bool = False,
+    light: bool = False,
 ) -> LibraryRanking:
     """Find the clips that match a query best, in all videos that were indexed under this model and these settings.
 
@@ -102,6 +104,8 @@ def search_library(
         moments: Join clips that follow each other, and return so many moments.
         exact: Read the indexes of all videos. Otherwise many videos are searched by a table of all their clips, which
             is made at the first search, and may miss a clip.
+        light: Find candidates in indexes of key frames alone, which were made under `video.sampling: keyframes`, and
+            rerank them with all their frames (FreeRet's coarse filter, appendix A.5).
 
     Raises:
         LvqaError: The store has no such index, or no video meets the condition.
@@ -109,7 +113,8 @@ def search_library(
     question = query if isinstance(query, Question) else Question(query, image=None if image is None else Path(image))
     check_question(question, is_search=True)
     check_count(top, name="top")
-    ranking = _rank(qa, question, top * CLIPS_IN_MOMENT if moments else top, condition, exact=exact)
+    num_hits = top * CLIPS_IN_MOMENT if moments else top
+    ranking = _rank(qa, question, num_hits, condition, exact=exact, light=light)
     hits = _moments(ranking.hits, top) if moments else ranking.hits[:top]
     warnings = (*ranking.warnings, *_caveats(qa, hits))
     for warning in warnings:
@@ -149,17 +154,23 @@ def ask_library(
 
 
 def _rank(
-    qa: LongVideoQA, question: Question, top: int, condition: LibraryFilter, *, exact: bool = False
+    qa: LongVideoQA,
+    question: Question,
+    top: int,
+    condition: LibraryFilter,
+    *,
+    exact: bool = False,
+    light: bool = False,
 ) -> LibraryRanking:
     """Rank the clips of all videos by embedding, and rerank the best ones; at least `top` are returned."""
     pool = 0 if qa.config.rerank.name == "none" else qa.config.rerank.pool
-    clips, warnings = _find(qa, question, None if pool is None else max(pool, top), condition, exact=exact)
+    finding = qa.with_config(_of_key_frames(qa.config)) if light else qa
+    clips, warnings = _find(finding, question, None if pool is None else max(pool, top), condition, exact=exact)
     candidates, videos = [clip.candidate for clip in clips], {clip.video.id: clip.video for clip in clips}
     library = Library(qa.store)
     locations = {video.id: library.locate(video.id, video.path) for video in videos.values()}
-    reranked, errors = _rerank(qa, question, candidates[:pool], locations)
-    judged = {candidate.clip for candidate in reranked}
-    rest = [candidate for candidate in candidates if candidate.clip not in judged]
+    reranked, replaced, errors = _rerank(qa, question, candidates[:pool], locations, light=light)
+    rest = [candidate for candidate in candidates if candidate.clip not in replaced]
     hits = tuple(
         LibraryHit(locations[candidate.clip.video_id], candidate, videos[candidate.clip.video_id])
         for candidate in (*reranked, *rest)
@@ -167,6 +178,11 @@ def _rank(
     in_pool = dict.fromkeys(candidate.clip.video_id for candidate in candidates[:pool])
     lost = [locations[video_id] for video_id in in_pool if not locations[video_id].is_there]
     return LibraryRanking(hits, (*warnings, *errors, *_describe_lost(lost)))
+
+
+def _of_key_frames(config: Config) -> Config:
+    """Return the settings under which videos are indexed for a light first pass."""
+    return dataclasses.replace(config, video=dataclasses.replace(config.video, sampling="keyframes"))
 
 
 def _find(
@@ -197,8 +213,13 @@ def _moments(hits: Sequence[LibraryHit], top: int) -> tuple[LibraryHit, ...]:
 
 
 def _rerank(
-    qa: LongVideoQA, question: Question, candidates: Sequence[Candidate], locations: dict[str, Location]
-) -> tuple[list[Candidate], list[str]]:
+    qa: LongVideoQA,
+    question: Question,
+    candidates: Sequence[Candidate],
+    locations: dict[str, Location],
+    *,
+    light: bool,
+) -> tuple[list[Candidate], set[Clip], list[str]]:
     """Rerank candidates, video by video.
 
     Args:
@@ -206,25 +227,49 @@ def _rerank(
         question: What is searched for.
         candidates: Clips of any videos, best first.
         locations: Where each video lies. One that can't be read after all becomes `unreadable`.
+        light: Whether they are clips of key frames, so that clips of all frames are judged in their place.
 
     Returns:
-        Those that the reranker has judged, best first; and why a video can't be read after all, in one line each.
+        Those that the reranker has judged, best first; the candidates in whose place they are; and why a video can't be
+        read after all, in one line each.
     """
     by_video: dict[str, list[Candidate]] = {}
     for candidate in candidates:
         by_video.setdefault(candidate.clip.video_id, []).append(candidate)
-    judged, errors = list[Candidate](), list[str]()
+    judged, replaced, errors = list[Candidate](), set[Clip](), list[str]()
     for num_done, (video_id, of_video) in enumerate(by_video.items(), 1):
         location = locations[video_id]
         if location.is_there and location.path is not None:
             try:
                 with qa.open(location.path) as session:
-                    judged += qa.ranker.rerank(session, question, of_video)
+                    wholes = _with_all_frames(qa.indexers[0].clips_of(session), of_video) if light else of_video
+                    of_session = qa.ranker.rerank(session, question, wholes)
+                judged += [candidate for candidate in of_session if candidate.rerank_score is not None]
+                replaced |= {candidate.clip for candidate in (of_video if light else judged)}
             except VideoError as error:
                 locations[video_id] = dataclasses.replace(location, state="unreadable")
                 errors.append(str(error))
         qa.progress("rerank library", num_done, len(by_video))
-    return best_first(candidate for candidate in judged if candidate.rerank_score is not None), errors
+    return best_first(judged), replaced, errors
+
+
+def _with_all_frames(clips: Sequence[Clip], candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the clips in place of those of key frames, the best first; a clip has the score of its best one.
+
+    Args:
+        clips: All clips of the video, in the order of time.
+        candidates: Clips of its key frames, the best first. Theirs end at key frames: each stands for the clips whose
+            middles it holds, and for the one that holds its own.
+    """
+    wholes: dict[Clip, Candidate] = {}
+    for candidate in candidates:
+        middle = (candidate.start_seconds + candidate.end_seconds) / 2
+        for clip in clips:
+            middle_of_clip = (clip.start_seconds + clip.end_seconds) / 2
+            is_inside = candidate.start_seconds <= middle_of_clip < candidate.end_seconds
+            if is_inside or clip.start_seconds <= middle < clip.end_seconds:
+                wholes.setdefault(clip, dataclasses.replace(candidate, clip=clip))
+    return list(wholes.values())
 
 
 def _caveats(qa: LongVideoQA, hits: Sequence[LibraryHit]) -> Iterator[str]:

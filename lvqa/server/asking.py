@@ -110,8 +110,8 @@ def search_work(request: SearchRequest, video: Video | None) -> Work:
         with attached_files(image) as (image_path,):
             question = Question(request.query, image=image_path)
             if video is None:
-                how: dict[str, Any] = {"condition": condition, "moments": request.moments, "exact": request.exact}
-                output = ranking_json(search_library(qa, question, top=request.top, **how))
+                how: dict[str, Any] = {name: getattr(request, name) for name in ("moments", "exact", "light")}
+                output = ranking_json(search_library(qa, question, top=request.top, condition=condition, **how))
             else:
                 result = qa.search_video(video, question, top=request.top)
                 output = search_json(result, video)

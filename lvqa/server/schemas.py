@@ -81,6 +81,7 @@ class SearchRequest(Query):
     rerank: bool = Field(default=True, description="Let the model look at the best clips again, as in `ask`.")
     moments: bool = Field(default=False, description="In the library, join clips that follow each other.")
     exact: bool = Field(default=False, description="In the library, read the indexes of all videos.")
+    light: bool = Field(default=False, description="In the library, search key frames, and rerank with all frames.")
     stream: bool = Field(default=False, description="Send server-sent events: waiting, indexing, ranking, results.")
     record: bool = Field(default=False, description="Add the whole result, as `LongVideoQA.connect` reads it.")
 
