@@ -103,20 +103,21 @@ def _load(
 def whole_benchmark(
     report: BenchReport, shape: str, *, minutes: float = 68, questions: int = 15, videos: int = 103
 ) -> str:
-    """Return the operations of LVBench's size with all layers, and the time that follows for an H100."""
+    """Return the operations of LVBench's size with all layers, and the time that follows for the device measured."""
     from lvqa.models.random_weights import real_config
     from lvqa.profiling import predict
     from lvqa.profiling.flops import LanguageCost, VisionCost
-    from lvqa.profiling.prediction import H100_FLOPS
+    from lvqa.profiling.stages import MATRIX
 
     config = real_config(shape)
     costs = LanguageCost.from_config(config.text_config), VisionCost.from_config(config.vision_config)
     height, width = report.frame_size
-    frames = report.settings.frames
+    frames, product = report.settings.frames, report.result(MATRIX)
+    rate = product.lower_bound_flops / product.seconds
     lines = [
         f"LVBench with {shape} in full depth: {videos} videos of {minutes:g} minutes, {questions} questions each, "
         f"a pool of 50, {frames} frames;",
-        f"on an H100 of {H100_FLOPS / 1e12:g} TFLOP/s, if each stage has the share that it has of the product above",
+        f"here, if each stage has its share of the product above, {rate / 1e12:.3g} TFLOP/s, in full depth too",
     ]
     for layout in ("question first", "clip first"):
         prediction = predict(
@@ -128,7 +129,7 @@ def whole_benchmark(
             frames=frames,
             clip_first=layout == "clip first",
         )
-        seconds = prediction.seconds(_shares(report, layout))
+        seconds = prediction.seconds(_shares(report, layout), rate)
         stages = ", ".join(f"{stage} {flops / 1e15:.3g}" for stage, flops in prediction.flops.items())
         lines.append(
             f"  {layout}: a video {prediction.total / 1e15:.3g} PFLOP ({stages}), {seconds:.0f} s; "

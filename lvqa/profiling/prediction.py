@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from lvqa.profiling.flops import LanguageCost, VisionCost
 
-H100_FLOPS = 989e12
-"""How many dense bfloat16 operations a second an H100 SXM does, by its data sheet."""
 PROMPT_TOKENS = {"embed": 90, "query": 110, "rerank": 130, "answer": 120, "timestamp": 7}
 """How many of Qwen's tokens the text around the visual tokens has, rounded up."""
 
@@ -25,8 +23,8 @@ class Prediction:
         """Return the operations of all stages."""
         return sum(self.flops.values())
 
-    def seconds(self, shares: Mapping[str, float], peak: float = H100_FLOPS) -> float:
-        """Return the seconds on a GPU of this peak (operations a second), if each stage reaches its share of it."""
+    def seconds(self, shares: Mapping[str, float], peak: float) -> float:
+        """Return the seconds on a device of this rate (operations a second), if each stage reaches its share of it."""
         return sum(flops / (shares[stage] * peak) for stage, flops in self.flops.items())
 
 
