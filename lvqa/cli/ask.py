@@ -16,7 +16,6 @@ from lvqa.cli.main import CommonOptions, common_options, inspect_video
 from lvqa.cli.remote import ask_server, check_alone, server_option
 from lvqa.cli.terminal import echo_warnings, print_json
 from lvqa.output import answer_json, choice_json, evidence_to_print, video_json
-from lvqa.places import as_path
 
 if TYPE_CHECKING:
     from lvqa.config import Config
@@ -129,6 +128,8 @@ def _path_of_list(words: tuple[str, ...], others: dict[str, object]) -> Path:
         raise click.UsageError("--questions takes VIDEO, and no QUESTION")
     if given := [name for name, value in others.items() if value]:
         raise click.UsageError(f"--questions goes without {', '.join(given)}")
+    from lvqa.places import as_path
+
     return as_path(words[0])
 
 
@@ -142,6 +143,8 @@ def _path_and_question(words: tuple[str, ...], *, library: bool, has_voice: bool
     if len(words) > num_videos + 1:
         hint = "quote a question of several words" + ("; with --library, no VIDEO is given" if library else "")
         raise click.UsageError(f"Got unexpected extra argument ({words[num_videos + 1]}); {hint}")
+    from lvqa.places import as_path
+
     return (None if library else as_path(words[0])), "".join(words[num_videos:])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import click
 
 from lvqa.cli.main import CommonOptions, common_options, silence_libraries
 from lvqa.cli.make_videos import make_videos_with_progress
-from lvqa.cli.ray_options import RAY_ADDRESS_HELP, RUNTIME_ENV_HELP, WORKERS, WORKERS_HELP
+from lvqa.cli.ray_options import run_overrides, worker_options
 from lvqa.cli.terminal import Progress, echo_message, one_line
 
 if TYPE_CHECKING:
@@ -35,15 +34,7 @@ SYNTHETIC_MARKERS = ('"type": "synthetic video"', '"type": "made film"')
     help="Write the run into this folder.  [default: runs/ and the name of CONFIG, or of the folder of several]",
 )
 @click.option("--limit", metavar="N", type=int, help="Ask only the first N questions about each video.")
-@click.option("--workers", metavar="N", type=WORKERS, help=WORKERS_HELP)
-@click.option("--ray-address", metavar="ADDRESS", help=RAY_ADDRESS_HELP)
-@click.option(
-    "--gpus-per-worker",
-    metavar="X",
-    type=float,
-    help="Give each worker this share of a GPU, 1 at most; 0.5: two workers share one.",
-)
-@click.option("--runtime-env", metavar="FILE", type=click.Path(path_type=Path), help=RUNTIME_ENV_HELP)
+@worker_options()
 @click.option("--retry-failed", is_flag=True, help="Ask all questions again that failed.")
 @click.option("--allow-missing", is_flag=True, help="Leave out the videos that have no file.")
 @common_options
@@ -80,12 +71,8 @@ def evaluate(
         "gpus_per_worker": gpus_per_worker,
         "runtime_env": runtime_env and str(runtime_env),
         "allow_missing": allow_missing or None,
-        "model.name": common.model,
-        "model.device": common.device,
-        "store.folder": common.store and str(common.store),
     }
-    overrides = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
-    config = _run_config(files, [*common.settings, *overrides])
+    config = _run_config(files, run_overrides(common, options))
     check_run(config)
     _make_missing_videos(config, quiet=common.quiet)
     prepare = functools.partial(silence_libraries, downloads=common.shows_downloads)

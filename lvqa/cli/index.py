@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from lvqa.cli.main import CommonOptions, common_options, inspect_video, silence_libraries
-from lvqa.cli.ray_options import RAY_ADDRESS_HELP, RUNTIME_ENV_HELP, WORKERS, WORKERS_HELP
+from lvqa.cli.ray_options import worker_options
 from lvqa.cli.remote import check_alone, index_server, server_option
 from lvqa.cli.terminal import Location, Progress, echo_message, echo_result, echo_warnings, one_line, print_json
 
@@ -29,16 +29,7 @@ _log = logging.getLogger(__name__)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH ...", type=Location())
 @click.option("--recursive", is_flag=True, help="Index the videos in the subfolders of a folder, too.")
 @click.option("--rebuild", is_flag=True, help="Rebuild an index that exists, for example a damaged one.")
-@click.option("--workers", metavar="N", type=WORKERS, default=0, show_default=True, help=WORKERS_HELP)
-@click.option("--ray-address", metavar="ADDRESS", help=RAY_ADDRESS_HELP)
-@click.option(
-    "--gpus-per-worker",
-    type=float,
-    default=0,
-    show_default=True,
-    help="Give each worker this share of a GPU, 1 at most; 0.5: two workers share one.",
-)
-@click.option("--runtime-env", metavar="FILE", type=click.Path(path_type=Path), help=RUNTIME_ENV_HELP)
+@worker_options(default=0)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each file.")
 @click.option("--upload", is_flag=True, help="With --server: send the files there first, and index them there.")
 @server_option

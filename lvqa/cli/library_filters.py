@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvqa.places import as_path
-
 if TYPE_CHECKING:
     from lvqa.library import LibraryFilter
 
@@ -39,6 +37,7 @@ def filter_of(conditions: Mapping[str, Any], *, library: bool) -> LibraryFilter:
         click.UsageError: One was given without --library.
     """
     from lvqa.library import LibraryFilter
+    from lvqa.places import as_path
 
     given = [f"--{name.replace('_', '-')}" for name, value in conditions.items() if value not in (None, ())]
     if given and not library:
@@ -56,6 +55,8 @@ def filter_of(conditions: Mapping[str, Any], *, library: bool) -> LibraryFilter:
 
 def _video(text: str) -> str:
     """Return an id as it is, and a path absolute: an id has neither a point nor a slash."""
+    from lvqa.places import as_path
+
     return text if text.isalnum() and not Path(text).exists() else str(as_path(text).absolute())
 
 

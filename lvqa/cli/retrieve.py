@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import click
 
 from lvqa.cli.evaluate import MAX_FAILED_SHARE
 from lvqa.cli.main import CommonOptions, common_options, silence_libraries
-from lvqa.cli.ray_options import RAY_ADDRESS_HELP, RUNTIME_ENV_HELP, WORKERS, WORKERS_HELP
+from lvqa.cli.ray_options import run_overrides, worker_options
 from lvqa.cli.terminal import Progress, echo_message, one_line
 
 if TYPE_CHECKING:
@@ -28,15 +27,7 @@ if TYPE_CHECKING:
     help="Write the run into this folder.  [default: runs/ and the name of CONFIG]",
 )
 @click.option("--limit", metavar="N", type=int, help="Search only the first N queries of each set.")
-@click.option("--workers", metavar="N", type=WORKERS, help=WORKERS_HELP)
-@click.option("--ray-address", metavar="ADDRESS", help=RAY_ADDRESS_HELP)
-@click.option(
-    "--gpus-per-worker",
-    metavar="X",
-    type=float,
-    help="Give each worker this share of a GPU, 1 at most; 0.5: two workers share one.",
-)
-@click.option("--runtime-env", metavar="FILE", type=click.Path(path_type=Path), help=RUNTIME_ENV_HELP)
+@worker_options()
 @click.option("--retry-failed", is_flag=True, help="Do all again that failed.")
 @common_options
 def retrieve(
@@ -71,12 +62,8 @@ def retrieve(
         "ray_address": ray_address,
         "gpus_per_worker": gpus_per_worker,
         "runtime_env": runtime_env and str(runtime_env),
-        "model.name": common.model,
-        "model.device": common.device,
-        "store.folder": common.store and str(common.store),
     }
-    overrides = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
-    config = load_retrieve_config(file, [*common.settings, *overrides])
+    config = load_retrieve_config(file, run_overrides(common, options))
     _make_missing_sets(config)
     with Progress(quiet=common.quiet) as progress:
         run = run_dataset(

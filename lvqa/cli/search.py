@@ -14,7 +14,6 @@ from lvqa.cli.main import CommonOptions, common_options
 from lvqa.cli.remote import check_alone, search_server, server_option
 from lvqa.cli.terminal import echo_warnings
 from lvqa.output import ranking_json, search_json
-from lvqa.places import as_path
 
 if TYPE_CHECKING:
     from lvqa.config import Config
@@ -57,6 +56,7 @@ def search(
     if num_words != num_videos + 1 and not (image and num_words == num_videos):
         hint = f"got {num_words} word{'' if num_words == 1 else 's'}; quote a long query"
         raise click.UsageError(f"search takes VIDEO QUERY, or --library QUERY, or --image F for QUERY; {hint}")
+    from lvqa.places import as_path
     from lvqa.records import Question
     from lvqa.validation import check_count
 

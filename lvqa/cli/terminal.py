@@ -15,7 +15,6 @@ from typing import Any
 import click
 
 from lvqa.output import finite
-from lvqa.places import as_path
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +26,8 @@ class Location(click.ParamType[Path]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path."""
+        from lvqa.places import as_path
+
         return as_path(value)
 
 

@@ -191,12 +191,8 @@ class RunConfig(WorkConfig):
                 name = f"arms[{i}].frames"
                 _require_different(name, arm.frames)
                 require(arm.method != BLIND, name, list(arm.frames), f"left out, method {BLIND} takes no frames")
-        names = [arm.name for arm in resolve_arms(self)]
-        twice = [name for name in names if names.count(name) > 1]
-        require(not twice, "the name of an arm", twice[0] if twice else "", "its own (give it a `name`)")
-        for baseline in (self.baseline, *(arm.baseline for arm in self.arms)):
-            known = baseline is None or baseline in names
-            require(known, "baseline", baseline, f"null or an arm: {join_names(names)}")
+        baselines = (self.baseline, *(arm.baseline for arm in self.arms))
+        check_arm_names([arm.name for arm in resolve_arms(self)], baselines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +294,15 @@ def settings_of_arm(shared: Config, settings: Mapping[str, Any], name: str, fixe
 def answer_settings(config: Config) -> Config:
     """Return the settings of every answer, without those of a run."""
     return Config(**{key.name: getattr(config, key.name) for key in dataclasses.fields(Config)})
+
+
+def check_arm_names(names: Sequence[str], baselines: Sequence[str | None]) -> None:
+    """Raise LvqaError unless each arm has a name of its own, and each baseline is an arm or None."""
+    twice = [name for name in names if names.count(name) > 1]
+    require(not twice, "the name of an arm", twice[0] if twice else "", "its own (give it a `name`)")
+    for baseline in baselines:
+        known = baseline is None or baseline in names
+        require(known, "baseline", baseline, f"null or an arm: {join_names(names)}")
 
 
 def _require_different(name: str, frames: tuple[int, ...]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from lvqa.components import check_settings
@@ -19,6 +18,7 @@ from lvqa.output import (
     video_json,
 )
 from lvqa.pipeline import LongVideoQA
+from lvqa.places import as_path
 from lvqa.provenance import provenance
 from lvqa.records import Question, Video
 from lvqa.selection import SELECTORS
@@ -126,7 +126,7 @@ def _condition(request: Query) -> LibraryFilter:
     """Return which videos of the library a request takes. Raises LvqaError for a number that is none."""
     conditions = request.condition.model_dump()
     folder = conditions.pop("folder")
-    return LibraryFilter(tuple(conditions.pop("videos")), None if folder is None else Path(folder), **conditions)
+    return LibraryFilter(tuple(conditions.pop("videos")), None if folder is None else as_path(folder), **conditions)
 
 
 def index_work(video: Video, *, rebuild: bool) -> Work:

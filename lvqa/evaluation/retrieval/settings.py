@@ -12,8 +12,8 @@ from msgspec import Meta
 from lvqa.config import Config, Section, flat, load_config, to_dict
 from lvqa.datasets import join_names
 from lvqa.evaluation.changes import CHANGEABLE_SETTINGS
-from lvqa.evaluation.settings import WorkConfig, answer_settings, settings_of_arm
-from lvqa.validation import NonNegativeInt, PositiveInt, Text, check_fields, in_yaml, require
+from lvqa.evaluation.settings import WorkConfig, answer_settings, check_arm_names, settings_of_arm
+from lvqa.validation import NonNegativeInt, PositiveInt, Text, check_fields, in_yaml
 
 FIXED_SETTINGS = ("model.name", "model.device", "model.dtype", "store.folder")
 """What an arm's settings can't change: the model is loaded once."""
@@ -76,12 +76,8 @@ class RetrieveConfig(WorkConfig):
 
     def __post_init__(self) -> None:
         check_fields(self)
-        names = [arm.name for arm in resolve_arms(self)]
-        twice = [name for name in names if names.count(name) > 1]
-        require(not twice, "the name of an arm", twice[0] if twice else "", "its own (give it a `name`)")
-        for baseline in (self.baseline, *(arm.baseline for arm in self.arms)):
-            known = baseline is None or baseline in names
-            require(known, "baseline", baseline, f"null or an arm: {join_names(names)}")
+        baselines = (self.baseline, *(arm.baseline for arm in self.arms))
+        check_arm_names([arm.name for arm in resolve_arms(self)], baselines)
 
 
 @dataclass(frozen=True, slots=True)
