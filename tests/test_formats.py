@@ -28,17 +28,24 @@ import lvqa
 from lvqa.config import load_config
 from lvqa.embedding import EMBEDDING_FORMAT
 from lvqa.evaluation import load_run_config
+from lvqa.evaluation.retrieval.rows import RANKINGS_FORMAT
+from lvqa.evaluation.retrieval.run import retrieve
+from lvqa.evaluation.retrieval.settings import load_retrieve_config
 from lvqa.evaluation.rows import ROWS_FORMAT, to_line
 from lvqa.evaluation.run import chosen_tasks
 from lvqa.evaluation.runner import Runner
 from lvqa.evaluation.schedule import WorkItem
 from lvqa.index import INDEX_FORMAT, ClipIndex, Store
+from lvqa.library.codes import CODES_FORMAT, ClipCodes
+from lvqa.library.indexed import indexed_states
+from lvqa.library.table import TABLE_FORMAT, ClipTable
 from lvqa.models import Model, load_model
 from lvqa.models.prompt import ClipTokens
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import Clip, Video
 from lvqa.session import VideoSession
 from lvqa.speech import LINES_FORMAT, line_index, spoken_lines
+from lvqa.synthetic.retrieval import make_sets
 from lvqa.video import (
     FRAMES_FORMAT,
     IDENTITY_FORMAT,
@@ -248,15 +255,59 @@ def rows_output(material: Material) -> Output:
     return {row["arm"]: _types(json.loads(to_line(row))) for row in rows}
 
 
+def codes_output(material: Material) -> Output:
+    """Return the codes of fixed vectors, of few numbers and of many: of the latter the signs, which do not round."""
+    vectors = np.random.default_rng(1).standard_normal((2, 1024)).astype(np.float16)
+    mean = np.zeros(1024, np.float32)
+    few, many = ClipCodes(4), ClipCodes(1024)
+    return {
+        "num_bytes": {str(width): ClipCodes(width).num_bytes for width in (4, 192, 1024, 3584)},
+        "few": few.encode(np.array([[1.0, -2.0, 0.5, 3.0]]), np.array([1.0, 0.0, 0.0, 1.0])).tobytes().hex(),
+        "signs": many.encode(vectors, mean)[:, : 1024 // 8].tobytes().hex(),
+    }
+
+
+def table_output(material: Material) -> Output:
+    """Return the files of a library's table of two small indexes, and what the segment's description holds."""
+    store = Store(material.folder / "library")
+    spec = {"model": "tiny"}
+    for number in range(2):
+        video_id = f"{number:016x}"
+        clips = [Clip(video_id, 16.0 * i, 16.0 * i + 16) for i in range(3)]
+        index = ClipIndex.of(clips, np.eye(3, 4) + number, video_id=video_id, spec=spec)
+        store.save(index, Video(Path("/videos/a.mp4"), video_id, 48.0, 48, 64, 25.0))
+    table = ClipTable(store, spec)
+    table.update(indexed_states(store, spec))
+    (segment,) = table.folder.glob("*/")
+    contents = {path.name: path for path in segment.iterdir()}
+    description = {name: _types(json.loads(path.read_text())) for name, path in contents.items() if "json" in name}
+    sizes = {name: path.stat().st_size for name, path in contents.items() if "json" not in name}
+    return {"folder": table.folder.name, "sizes": sizes, "description": description}
+
+
+def rankings_output(material: Material) -> Output:
+    """Return the keys and types of the rows of a run of retrieval, with a reranked and an embedded arm."""
+    folder = material.folder / "retrieval"
+    make_sets(folder / "sets", queries=2, seed=706)
+    dataset = f"dataset={{name: own, folder: {folder / 'sets'}, sets: [moment], queries: 1}}"
+    settings = ["model={name: tiny, device: cpu}", dataset, "workers=0", f"store.folder={folder / 'store'}"]
+    retrieve(load_retrieve_config(None, settings), folder / "run")
+    lines = (folder / "run" / "rankings.jsonl").read_text().splitlines()
+    return {row["arm"]: _types(row) for row in map(json.loads, lines)}
+
+
 FORMATS: dict[str, tuple[int, Callable[[Material], Output]]] = {
+    "CODES_FORMAT": (CODES_FORMAT, codes_output),
     "EMBEDDING_FORMAT": (EMBEDDING_FORMAT, embedding_output),
     "FRAMES_FORMAT": (FRAMES_FORMAT, frames_output),
     "IDENTITY_FORMAT": (IDENTITY_FORMAT, identity_output),
     "INDEX_FORMAT": (INDEX_FORMAT, index_output),
     "LINES_FORMAT": (LINES_FORMAT, lines_output),
     "METADATA_FORMAT": (METADATA_FORMAT, metadata_output),
+    "RANKINGS_FORMAT": (RANKINGS_FORMAT, rankings_output),
     "RECORD_FORMAT": (RECORD_FORMAT, record_output),
     "ROWS_FORMAT": (ROWS_FORMAT, rows_output),
+    "TABLE_FORMAT": (TABLE_FORMAT, table_output),
     "TOKENS_FORMAT": (TOKENS_FORMAT, tokens_output),
 }
 """The name of a format -> its number today, and what computes the outputs that it stands for."""

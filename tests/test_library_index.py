@@ -51,7 +51,8 @@ def both(store: Store, vector: np.ndarray, k: int = 10, condition: LibraryFilter
     clips = ClipFinder(store, SPEC, **options).find(vector, k, condition)
     exact = ClipFinder(store, SPEC, **options).find(vector, k, condition, exact=True)
     places = [(hit.video.id, hit.candidate.clip) for hit in clips]
-    assert places == [(hit.video.id, hit.candidate.clip) for hit in exact]
+    # Scores are sums in other orders, so that clips whose scores differ by rounding alone may change places.
+    assert set(places) == {(hit.video.id, hit.candidate.clip) for hit in exact}
     scores = [[hit.candidate.embed_score for hit in hits] for hits in (clips, exact)]
     assert np.allclose(*scores, atol=2e-7 if not options.get("centred") else 1e-3)
     return places

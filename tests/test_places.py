@@ -23,6 +23,8 @@ from lvqa.cli.main import lvqa_command
 from lvqa.datasets import load_dataset
 from lvqa.index import ClipIndex, Store
 from lvqa.library import Library
+from lvqa.library.indexed import indexed_states
+from lvqa.library.table import ClipTable
 from lvqa.places import RemotePath, as_path, fetch_seconds, files_by_folder, hosts, in_use, keep_copies, remote_path
 from lvqa.places.copies import DEFAULT_MIB
 from lvqa.records import Clip, LvqaError
@@ -219,8 +221,12 @@ def test_a_store_is_the_same_wherever_it_lies(is_here, synthetic_video, bucket, 
     assert store.load(video.id, specs[0]).halves.tobytes() == saved[0].halves.tobytes()
     assert store.load(video.id, {"a": 3}) is None
     assert store.paths() == sorted(index.path for index in saved)
-    assert store.others(video.id, specs[0]) == [saved[1].path]
-    assert [index.spec for index in store.all(specs[1])] == [specs[1]]
+    assert {str(store.read(path).spec) for path in store.paths()} == {str(spec) for spec in specs}
+    assert [*indexed_states(store, specs[1])] == [video.id] and indexed_states(store, {"a": 3}) == {}
+    table = ClipTable(store, specs[1])
+    table.update(indexed_states(store, specs[1]))
+    assert table.read(indexed_states(store, specs[1])).lacking == []
+    assert is_here == (store.folder.parent in table.folder.parents), "the table is a cache on this machine"
     (known,) = Library(store).videos()
     assert (known.id, known.location.path, len(known.indexes)) == (video.id, video.path, 2)
     assert known.num_bytes >= sum(path.stat().st_size for path in store.paths())
