@@ -59,8 +59,6 @@ def evaluate(
     Every answer is a row of answers.jsonl in the run folder. Options override -s, and -s overrides CONFIG. A method
     that is a Python file (own.py) is a selector of your own: its code is run.
     """
-    if common.config_file is not None:
-        raise click.UsageError("eval takes its settings as CONFIG, and no -c")
     from lvqa.evaluation.run import check_run
     from lvqa.evaluation.run import evaluate as run_benchmark
 

@@ -64,7 +64,12 @@ def run_overrides(common: CommonOptions, options: Mapping[str, Any]) -> list[str
     Args:
         common: The options that all commands share.
         options: Setting -> value; None: the option was not given.
+
+    Raises:
+        click.UsageError: There is a -c: the command takes a file as its argument.
     """
+    if common.config_file is not None:
+        raise click.UsageError(f"{click.get_current_context().info_name} takes its settings as CONFIG, and no -c")
     given = {
         **options,
         "model.name": common.model,

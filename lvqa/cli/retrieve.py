@@ -51,8 +51,6 @@ def retrieve(
     report.md; the folder vlm2vec has the files that VLM2Vec's evaluation writes. Options override -s, and -s overrides
     CONFIG.
     """
-    if common.config_file is not None:
-        raise click.UsageError("retrieve takes its settings as CONFIG, and no -c")
     from lvqa.evaluation.retrieval.run import retrieve as run_dataset
     from lvqa.evaluation.retrieval.settings import load_retrieve_config
 

@@ -82,8 +82,9 @@ def index_videos(
         execute = _execute_in(stack.enter_context(pool))
         num_settings = len(config.video.clip_lengths)
         report = None if progress is None else _in_videos(progress, num_settings)
-        builder = IndexBuilder(Store(store), execute, num_settings=num_settings, rebuild=rebuild, progress=report)
-        updates = stack.enter_context(TableUpdates(Store(store), centred=config.embedding.centre))
+        indexes = Store(store)
+        builder = IndexBuilder(indexes, execute, num_settings=num_settings, rebuild=rebuild, progress=report)
+        updates = stack.enter_context(TableUpdates(indexes, centred=config.embedding.centre))
         yield from _join_lengths(_noted(builder.build(paths), updates), num_settings)
 
 

@@ -244,8 +244,9 @@ def _rerank(
                 with qa.open(location.path) as session:
                     wholes = _with_all_frames(qa.indexers[0].clips_of(session), of_video) if light else of_video
                     of_session = qa.ranker.rerank(session, question, wholes)
-                judged += [candidate for candidate in of_session if candidate.rerank_score is not None]
-                replaced |= {candidate.clip for candidate in (of_video if light else judged)}
+                scored = [candidate for candidate in of_session if candidate.rerank_score is not None]
+                judged += scored
+                replaced |= {candidate.clip for candidate in (of_video if light else scored)}
             except VideoError as error:
                 locations[video_id] = dataclasses.replace(location, state="unreadable")
                 errors.append(str(error))

@@ -27,6 +27,8 @@ from lvqa.records import LvqaError, shorten
 
 TINY = Path(__file__).parents[1] / "synthetic" / "weights"
 """The folder of the embedded model."""
+EXPORT_KEY = "embedder_of"
+"""A config.json with this key belongs to an exported embedder; its value is the model that it was made of."""
 SAMPLES, SAMPLE_BYTES = 64, 65536
 """How many samples of a large file are hashed, and how large each is."""
 TENSOR_BYTES = 16384
@@ -118,7 +120,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _checkpoint(name: str, source: str, config: dict[str, Any], revision: str, *, is_folder: bool) -> Checkpoint:
     model_type, has_code = str(config.get("model_type")), "auto_map" in config
-    made_of = config.get("embedder_of")
+    made_of = config.get(EXPORT_KEY)
     return Checkpoint(name, source, model_type, revision, is_folder, config.get("cpu_dtype"), made_of, has_code)
 
 

@@ -19,13 +19,11 @@ from typing import Any
 from transformers import AutoConfig
 
 from lvqa import prompts
-from lvqa.models.checkpoint import Checkpoint, find_checkpoint, snapshot_folder, tensor_places
+from lvqa.models.checkpoint import EXPORT_KEY, Checkpoint, find_checkpoint, snapshot_folder, tensor_places
 from lvqa.records import LvqaError, shorten
 
 ONE = {"F32": b"\x00\x00\x80\x3f", "BF16": b"\x80\x3f", "F16": b"\x00\x3c"}
 """The number 1 in the types that a checkpoint may have, as .safetensors names them, the lowest byte first."""
-EXPORT_KEY = "embedder_of"
-"""A config.json with this key belongs to an export; its value is the model that it was made of."""
 LEFT_OUT = {".gitattributes", ".md", ".png", ".jpg", ".gif", ".mp4", ".bin", ".pt", ".pth"}
 """Files with these names or endings are no part of an export."""
 
