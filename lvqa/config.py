@@ -7,7 +7,7 @@ checked by the modules that own them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, overload
@@ -244,17 +244,21 @@ class Config(Section):
 def load_config(path: Path | None = None, overrides: Sequence[str] = (), *, accept_old: bool = False) -> Config: ...
 @overload
 def load_config(
-    path: Path | None = None, overrides: Sequence[str] = (), *, kind: type[Settings], accept_old: bool = False
+    path: Path | None = None, overrides: Sequence[str] = (), *, kind: Callable[[], Settings], accept_old: bool = False
 ) -> Settings: ...
 def load_config(
-    path: Path | None = None, overrides: Sequence[str] = (), *, kind: type[Any] = Config, accept_old: bool = False
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    kind: Callable[[], Any] = Config,
+    accept_old: bool = False,
 ) -> Any:
     """Return the defaults, changed by the file, then by each override ("video.clip_seconds=8") in turn.
 
     Args:
         path: A YAML file.
         overrides: Each is a dotted key, an equals sign and a value in YAML.
-        kind: Config, or a dataclass that adds keys to it; every field of it has a default.
+        kind: Makes the defaults: Config, or a dataclass that adds keys to it; every field of it has a default.
         accept_old: Whether the file may have keys of lvqa 0.1, as a run folder of that time has.
 
     Raises:

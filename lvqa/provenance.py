@@ -50,15 +50,27 @@ class GitState(TypedDict):
 
 def git_state() -> GitState | None:
     """Return the commit of lvqa, if it runs from a checkout of its own and git is installed."""
-    folder = Path(lvqa.__file__).resolve().parent.parent
-    if not (folder / ".git").exists():
+    folder = checkout_folder()
+    if folder is None:
         return None
     with suppress(OSError, subprocess.SubprocessError):
-        commit = _git(folder, "rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
+        commit = run_git(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(run_git(folder, "status", "--porcelain"))}
     return None
 
 
-def _git(folder: Path, *words: str) -> str:
+def checkout_folder() -> Path | None:
+    """Return the checkout that lvqa runs from, which has its history; None if it was installed without one."""
+    folder = Path(lvqa.__file__).resolve().parent.parent
+    return folder if (folder / ".git").exists() else None
+
+
+def run_git(folder: Path, *words: str) -> str:
+    """Return what git prints in a checkout.
+
+    Raises:
+        OSError: git is not installed.
+        subprocess.SubprocessError: git fails, or takes more than half a minute.
+    """
     command = ["git", "-C", str(folder), *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()

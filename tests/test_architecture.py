@@ -120,7 +120,7 @@ ARROWS = {
     "diagnostics": MODEL | {"pipeline", "rerank", "session"},
     "checkup": MODEL | {"diagnostics"},
     "report": {"datasets", "evaluation", "files", "image", "diagnostics", "protocols", "records", "video"},
-    "profiling": SESSION | {"answering", "rerank", "startup"},
+    "profiling": SESSION | {"answering", "provenance", "rerank", "startup"},
     "synthetic": {"image", "records"},
     "client": {"places", "records", "validation"},
     "direct": {"answering", "audio", "components", "models", "pairs", "pipeline", "records", "visual_tokens"},

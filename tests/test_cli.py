@@ -26,6 +26,7 @@ from stored_pages import stored_values
 from lvqa.cli.index import videos_in
 from lvqa.cli.main import COMMANDS, lvqa_command
 from lvqa.cli.terminal import Progress, echo_message, one_line
+from lvqa.config import Config
 from lvqa.index import Store
 from lvqa.records import SYNTHETIC_TAG
 from lvqa.startup import paused_gc
@@ -821,6 +822,15 @@ def test_the_doctor_names_what_is_broken(lvqa, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("named", ["--model", "-s model.name="])
+def test_the_doctor_checks_the_default_model_where_it_is_named(lvqa, tmp_path, named):
+    name = Config().model.name
+    options = [named, name] if named == "--model" else ["-s", f"model.name={name}"]
+    output = lvqa("doctor", "--store", tmp_path, *options, code=1).stdout
+    (line,) = [line for line in output.splitlines() if line.startswith("broken")]
+    assert f"{name} does not answer" in line
+
+
 def test_the_doctor_names_a_missing_home(lvqa, monkeypatch):
     monkeypatch.delenv("LVQA_HOME")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

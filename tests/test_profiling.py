@@ -1,6 +1,8 @@
 """The costs that `lvqa bench` counts and measures, and that the baselines do the same work."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +10,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import lvqa
+from lvqa.cli.bench import ratio_table
 from lvqa.cli.main import lvqa_command
 from lvqa.embedding import Embedder
 from lvqa.models.prompt import ClipTokens
 from lvqa.models.qwen_vl import Qwen25VL
 from lvqa.models.random_weights import random_model
-from lvqa.profiling import BenchReport, BenchSettings, measure, predict
+from lvqa.profiling import BenchReport, BenchSettings, Comparison, compare, measure, predict
 from lvqa.profiling.baselines import TransformersBaseline, read_with_opencv
+from lvqa.profiling.comparison import HERE
 from lvqa.profiling.flops import LanguageCost, VisionCost
 from lvqa.profiling.machine import flop_counter
 from lvqa.records import LvqaError
@@ -168,6 +173,88 @@ def test_only_the_named_task_is_measured(video_path, tiny):
     settings = BenchSettings(minutes=0.1, clips=1, questions=1, frames=4, repeats=1, only=("embed clips",))
     report = measure(tiny, inspect_video(video_path), settings)
     assert [result.name for result in report.results] == ["matrix product", "decode all", "embed clips"]
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    """Make this checkout one with a history: a revision that measures once more, and one that can't measure."""
+    root = Path(lvqa.__file__).parents[1]
+    folder = tmp_path / "checkout"
+    shutil.copytree(root / "lvqa", folder / "lvqa", ignore=shutil.ignore_patterns("__pycache__"))
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+
+    def commit(tag: str) -> None:
+        for words in (["add", "-A"], [*identity, "commit", "--quiet", "-m", tag], ["tag", tag]):
+            subprocess.run(["git", "-C", str(folder), *words], check=True)
+
+    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
+    embedding = folder / "lvqa" / "embedding.py"
+    code = embedding.read_text()
+    call = "            states = model.last_hidden_states(batch, "
+    slow = code.replace(
+        call, "            for _ in range(4):\n                model.last_hidden_states(batch)\n" + call
+    )
+    assert slow != code
+    embedding.write_text(slow)
+    commit("slow")
+    embedding.write_text(code + "raise RuntimeError('broken')\n")
+    commit("broken")
+    embedding.write_text(code)
+    monkeypatch.setattr("lvqa.provenance.lvqa.__file__", str(folder / "lvqa" / "__init__.py"))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_revision_is_measured_in_turn_with_this_tree(checkout):
+    sizes = ["--clips", "1", "--questions", "1", "--frames", "4", "--no-baselines", "--only", "embed clips"]
+    compared = ["bench", *sizes, "--repeats", "2", "--compare", "slow", "--quiet"]
+    result = CliRunner().invoke(lvqa_command, [*compared, "--json", "--save", str(checkout / "comparison.json")])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert json.loads((checkout / "comparison.json").read_text()) == report
+    assert report["clock"] == "processor" and len(report["commits"]["slow"]) == 40
+    assert {name: len(seconds) for name, seconds in report["seconds"]["embed clips"].items()} == {
+        "this tree": 2,
+        "slow": 2,
+    }
+    ratio = report["ratios"]["embed clips"]["slow"]
+    assert ratio["lowest"] <= ratio["median"] <= ratio["highest"] and 2 < ratio["median"] < 10
+    ours, theirs = report["seconds"]["embed clips"]["this tree"], report["seconds"]["embed clips"]["slow"]
+    assert ratio["highest"] == max(b / a for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_comparison_is_printed_in_columns():
+    seconds = {"answer": {HERE: [2.0, 4.0], "v1": [4.0, 6.0]}, "new task": {HERE: [1.0, 1.0]}}
+    comparison = Comparison(machine="a CPU", clock="processor", commits={"v1": "0" * 40}, seconds=seconds)
+    lines = ratio_table(comparison).splitlines()
+    assert lines[0] == "a CPU; processor seconds, to those of this tree: medians of 2 rounds (the range)"
+    assert [" ".join(line.split()) for line in lines[2:]] == [
+        "this tree, s v1",
+        "answer 3.0000 1.75 (1.50 to 2.00)",
+        "new task 1.0000 not measured",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("revision", "error"),
+    [
+        ("never", "revision 'never' is not in the history of "),
+        ("broken", "broken can't measure this: "),
+        ("--help", "'--help' is not"),
+    ],
+)
+def test_a_revision_that_can_not_be_measured_is_an_error_of_one_line(checkout, revision, error):
+    sizes = ["--clips", "1", "--questions", "1", "--frames", "4", "--no-baselines", "--only", "embed clips", "--quiet"]
+    result = CliRunner().invoke(lvqa_command, ["bench", *sizes, "--repeats", "1", f"--compare={revision}"])
+    assert result.exit_code == 1
+    assert error in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_revisions_need_a_checkout(monkeypatch, tmp_path):
+    monkeypatch.setattr("lvqa.provenance.lvqa.__file__", str(tmp_path / "lvqa" / "__init__.py"))
+    with pytest.raises(LvqaError, match="needs lvqa to run from a checkout"):
+        compare(["main"], [], rounds=1)
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from lvqa.cli.main import silence_libraries
 from lvqa.cli.terminal import Location, echo_message, one_line, print_json
 
 if TYPE_CHECKING:
     from lvqa.models.qwen_vl import Qwen25VL
-    from lvqa.profiling import BenchReport, TaskResult
+    from lvqa.profiling import BenchReport, Comparison, TaskResult
 
 
 @click.command(short_help="Measure how long each stage of the work takes.")
@@ -33,10 +35,19 @@ if TYPE_CHECKING:
 @click.option("--repeats", type=int, default=5, show_default=True, help="Number of rounds; the median is printed.")
 @click.option("--baselines/--no-baselines", default=True, show_default=True, help="Whether to measure the baselines.")
 @click.option("--only", multiple=True, metavar="NAME", help="Measure only the task of this name; may be repeated.")
+@click.option(
+    "--compare",
+    "revisions",
+    multiple=True,
+    metavar="REVISION",
+    help="Measure this commit, tag or branch of lvqa's checkout in turn with this one; may be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--save", metavar="F.json", type=click.Path(path_type=Path), help="Write the JSON object to this file.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.pass_context
 def bench(
+    context: click.Context,
     *,
     video: Path | None,
     model: str | None,
@@ -46,6 +57,7 @@ def bench(
     device: str | None,
     dtype: str | None,
     compiled: bool,
+    revisions: tuple[str, ...],
     as_json: bool,
     save: Path | None,
     quiet: bool,
@@ -54,28 +66,62 @@ def bench(
     """Measure each stage on the start of VIDEO: its lower bound, its measured cost, and how long it takes.
 
     The machine's own ceilings are measured in the same rounds: a large matrix product, and decoding every frame.
-    Without VIDEO the frames are noise, and reading is left out.
+    Without VIDEO the frames are noise, and reading is left out. With --compare, --repeats is the number of rounds, and
+    the ratios say how many times as long each revision takes.
     """
-    from lvqa.profiling import BenchSettings, measure
+    from lvqa.profiling import BenchSettings, compare, measure
     from lvqa.video import inspect_video
 
     checked_settings = BenchSettings(**settings)
+    progress = (lambda _: None) if quiet else echo_message
+    if revisions:
+        rounds = checked_settings.repeats
+        comparison = compare(revisions, _given_arguments(context), rounds=rounds, progress=progress)
+        _deliver(comparison.as_json(), ratio_table(comparison), as_json=as_json, save=save)
+        return
     inspected = None if video is None else inspect_video(video)
     silence_libraries(downloads=False)
     loaded = _load(model, shape, layers=layers, vision_layers=vision_layers, device=device, dtype=dtype)
     if compiled:
         loaded.compile()
-    report = measure(loaded, inspected, checked_settings, progress=(lambda _: None) if quiet else echo_message)
+    report = measure(loaded, inspected, checked_settings, progress=progress)
+    text = table(report)
+    if shape is not None and not checked_settings.only:
+        text += "\n\n" + whole_benchmark(report, shape)
+    _deliver(report.as_json(), text, as_json=as_json, save=save)
+
+
+def _deliver(report: dict[str, Any], text: str, *, as_json: bool, save: Path | None) -> None:
+    """Print a report as JSON or as text, and write it to a file if that is wanted."""
     if as_json:
-        print_json(report.as_json())
+        print_json(report)
     else:
-        click.echo(table(report))
-        if shape is not None and not checked_settings.only:
-            click.echo("\n" + whole_benchmark(report, shape))
+        click.echo(text)
     if save is not None:  # last, since it may fail
         from lvqa.report.page import write_file
 
-        write_file(save, json.dumps(report.as_json()).encode())
+        write_file(save, json.dumps(report).encode())
+
+
+def _given_arguments(context: click.Context) -> list[str]:
+    """Return the arguments that say what is measured, as they were given: an older revision may know no others."""
+    arguments: list[str] = []
+    for parameter in context.command.params:
+        name, value = parameter.name or "", context.params[parameter.name or ""]
+        if name in _OF_COMPARISON or context.get_parameter_source(name) != ParameterSource.COMMANDLINE:
+            continue
+        if isinstance(parameter, click.Argument):
+            arguments.append(str(value))
+        elif isinstance(value, bool):
+            arguments.append((parameter.opts if value else parameter.secondary_opts)[0])
+        else:
+            for single in value if isinstance(value, tuple) else (value,):
+                arguments += [parameter.opts[0], str(single)]
+    return arguments
+
+
+_OF_COMPARISON = {"revisions", "repeats", "as_json", "save", "quiet"}
+"""The options that govern the comparison, and not what is measured."""
 
 
 def _load(
@@ -100,54 +146,24 @@ def _load(
     return random_model(shape, layers=layers, vision_layers=vision_layers, device=device, dtype=dtype)
 
 
-def whole_benchmark(
-    report: BenchReport, shape: str, *, minutes: float = 68, questions: int = 15, videos: int = 103
-) -> str:
+def whole_benchmark(report: BenchReport, shape: str) -> str:
     """Return the operations of LVBench's size with all layers, and the time that follows for the device measured."""
-    from lvqa.models.random_weights import real_config
-    from lvqa.profiling import predict
-    from lvqa.profiling.flops import LanguageCost, VisionCost
-    from lvqa.profiling.stages import MATRIX
+    from lvqa.profiling.prediction import LVBENCH_MINUTES, LVBENCH_QUESTIONS, LVBENCH_VIDEOS, predict_lvbench
 
-    config = real_config(shape)
-    costs = LanguageCost.from_config(config.text_config), VisionCost.from_config(config.vision_config)
-    height, width = report.frame_size
-    frames, product = report.settings.frames, report.result(MATRIX)
-    rate = product.lower_bound_flops / product.seconds
     lines = [
-        f"LVBench with {shape} in full depth: {videos} videos of {minutes:g} minutes, {questions} questions each, "
-        f"a pool of 50, {frames} frames;",
-        f"here, if each stage has its share of the product above, {rate / 1e12:.3g} TFLOP/s, in full depth too",
+        f"LVBench with {shape} in full depth: {LVBENCH_VIDEOS} videos of {LVBENCH_MINUTES} minutes, "
+        f"{LVBENCH_QUESTIONS} questions each, a pool of 50, {report.settings.frames} frames;",
+        f"here, if each stage has its share of the product above, {report.product_rate / 1e12:.3g} TFLOP/s, "
+        "in full depth too",
     ]
-    for layout in ("question first", "clip first"):
-        prediction = predict(
-            *costs,
-            height=height,
-            width=width,
-            minutes=minutes,
-            questions=questions,
-            frames=frames,
-            clip_first=layout == "clip first",
-        )
-        seconds = prediction.seconds(_shares(report, layout), rate)
+    for layout, prediction in predict_lvbench(report, shape).items():
+        total = sum(prediction.flops.values())
         stages = ", ".join(f"{stage} {flops / 1e15:.3g}" for stage, flops in prediction.flops.items())
         lines.append(
-            f"  {layout}: a video {prediction.total / 1e15:.3g} PFLOP ({stages}), {seconds:.0f} s; "
-            f"all of it {videos * prediction.total / 1e18:.3g} EFLOP, {videos * seconds / 3600:.1f} h"
+            f"  {layout}: a video {total / 1e15:.3g} PFLOP ({stages}), {prediction.seconds:.0f} s; "
+            f"all of it {LVBENCH_VIDEOS * total / 1e18:.3g} EFLOP, {LVBENCH_VIDEOS * prediction.seconds / 3600:.1f} h"
         )
     return "\n".join(lines)
-
-
-def _shares(report: BenchReport, layout: str) -> dict[str, float]:
-    """Return the share of the ceiling that each stage of a prediction has reached."""
-    tasks = {
-        "encode pairs": "encode pairs",
-        "embed clips": "embed clips",
-        "embed questions": "embed clips",
-        "rerank": f"rerank, {layout}",
-        "answer": "answer",
-    }
-    return {stage: report.result(task).share_of_ceiling or 1.0 for stage, task in tasks.items()}
 
 
 def table(report: BenchReport) -> str:
@@ -155,13 +171,34 @@ def table(report: BenchReport) -> str:
     height, width = report.frame_size
     lines = [
         f"{one_line(report.video)}, frames of {height} x {width}; {report.model}",
-        f"{report.machine}, {report.threads} threads; medians of {report.settings.repeats}",
+        f"{report.dtype}; {report.machine}, {report.threads} threads; medians of {report.settings.repeats}",
         "",
         f"{'':26}{'units':>8} {'unit':18}{'seconds':>9}{'CPU s':>9}{'a second':>10}"
         f"{'MB in':>9}{'GFLOP bound':>13}{'measured':>10}{'of ceiling':>12}",
     ]
     lines += [_row(result) for result in report.results]
     lines += ["", *(f"{name}: {ratio:.2f} times" for name, ratio in report.ratios.items())]
+    return "\n".join(lines)
+
+
+def ratio_table(comparison: Comparison) -> str:
+    """Return the ratios in columns: a revision's seconds to this tree's, the median and the range of the rounds."""
+    from lvqa.profiling.comparison import HERE
+
+    rounds = len(next(iter(comparison.seconds.values()))[HERE])
+    lines = [
+        f"{comparison.machine}; {comparison.clock} seconds, to those of {HERE}: medians of {rounds} rounds (the range)",
+        "",
+        f"{'':26}{HERE + ', s':>14}" + "".join(f"{one_line(name):>24}" for name in comparison.commits),
+    ]
+    for task, seconds in comparison.seconds.items():
+        cells = (comparison.ratio(task, name) for name in comparison.commits)
+        lines.append(
+            f"{task:26}{statistics.median(seconds[HERE]):14.4f}"
+            + "".join(
+                f"{f'{r.median:.2f} ({r.lowest:.2f} to {r.highest:.2f})' if r else 'not measured':>24}" for r in cells
+            )
+        )
     return "\n".join(lines)
 
 

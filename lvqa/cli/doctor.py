@@ -57,9 +57,9 @@ class _Finding:
 def doctor(common: CommonOptions) -> None:
     """Check what lvqa needs: libraries, GPU, store, disk.
 
-    The embedded model must also answer a question about a synthetic video. With --model that model must, and it is
-    checked itself, on its device: whether its files are whole, whether it computes what the library's class computes,
-    whether it is as FreeRet's authors found models to be, and what fits here.
+    The embedded model must also answer a question about a synthetic video. With --model, or another model in the
+    settings, that model must, and it is checked itself, on its device: whether its files are whole, whether it computes
+    what the library's class computes, whether it is as FreeRet's authors found models to be, and what fits here.
     """
     config = common.embedded_config()
     silence_libraries(downloads=False)
@@ -152,7 +152,7 @@ def _model_findings(common: CommonOptions, config: Config) -> Iterator[_Finding]
                 answer_seconds = time.perf_counter() - started - load_seconds
                 times = f"loaded in {load_seconds:.1f} s, answered {answer.option} from a video of one minute in"
                 yield _Finding("model", f"{name} {times} {answer_seconds:.1f} s")
-                if common.model is not None:
+                if common.model is not None or name != "tiny":
                     yield from _checks_of(qa)
     except Exception as error:  # whatever it is, the doctor reports it
         yield _Finding("model", f"{name} does not answer: {type(error).__name__}: {error}", False, essential=True)

@@ -101,11 +101,14 @@ class CommonOptions:
     device: str | None
     quiet: bool
 
-    def config(self) -> Config:
+    def config(self, *, default_model: str | None = None) -> Config:
         """Return the settings: the defaults, then those of the file, of -s and of the options. The last one counts."""
-        from lvqa.config import load_config
+        from lvqa.config import Config, ModelConfig, load_config
 
-        config = load_config(self.config_file, self.settings)
+        def defaults() -> Config:
+            return Config() if default_model is None else Config(model=ModelConfig(name=default_model))
+
+        config = load_config(self.config_file, self.settings, kind=defaults)
         if self.model is not None:
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=self.model))
         if self.device is not None:
@@ -116,11 +119,7 @@ class CommonOptions:
 
     def embedded_config(self, store: Path | None = None) -> Config:
         """Return the settings with the embedded model and with this store, unless the user chose others."""
-        from lvqa.config import Config
-
-        config = self.config()
-        if config.model.name == Config().model.name:
-            config = dataclasses.replace(config, model=dataclasses.replace(config.model, name="tiny"))
+        config = self.config(default_model="tiny")
         if config.store.folder is None:
             config = dataclasses.replace(config, store=dataclasses.replace(config.store, folder=store))
         return config

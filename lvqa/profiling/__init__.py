@@ -4,7 +4,8 @@
 that are measured, `baselines` the same work as other code does it, and `prediction` adds up a whole benchmark.
 """
 
+from lvqa.profiling.comparison import Comparison, compare
 from lvqa.profiling.measurement import BenchReport, BenchSettings, TaskResult, measure
 from lvqa.profiling.prediction import Prediction, predict
 
-__all__ = ["BenchReport", "BenchSettings", "Prediction", "TaskResult", "measure", "predict"]
+__all__ = ["BenchReport", "BenchSettings", "Comparison", "Prediction", "TaskResult", "compare", "measure", "predict"]

@@ -88,6 +88,9 @@ class BenchReport:
     model: str
     video: str
     machine: str
+    device: str
+    dtype: str
+    """The type of the weights, as DTYPES names it."""
     threads: int
     frame_size: tuple[int, int]
     """The height and width of a frame as the model receives it."""
@@ -99,6 +102,12 @@ class BenchReport:
     def result(self, name: str) -> TaskResult:
         """Return the result of the task of this name."""
         return next(result for result in self.results if result.name == name)
+
+    @property
+    def product_rate(self) -> float:
+        """The operations a second of the large product that bounds the model's stages."""
+        product = self.result(MATRIX)
+        return product.lower_bound_flops / max(product.seconds, _MIN_SECONDS)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
@@ -150,6 +159,8 @@ def measure(
         model=model.name,
         video=sample.video.path.name,
         machine=machine_name(model.device),
+        device=str(model.device),
+        dtype=str(model.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
         frame_size=(sample.tokens.height, sample.tokens.width),
         settings=settings,

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lvqa.models.random_weights import real_config
 from lvqa.profiling.flops import LanguageCost, VisionCost
+from lvqa.profiling.measurement import BenchReport
 
 PROMPT_TOKENS = {"embed": 90, "query": 110, "rerank": 130, "answer": 120, "timestamp": 7}
 """How many of Qwen's tokens the text around the visual tokens has, rounded up."""
+LVBENCH_VIDEOS, LVBENCH_MINUTES, LVBENCH_QUESTIONS = 103, 68, 15
+"""How many videos LVBench has, how long they are at the mean, and how many questions each has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +86,53 @@ def predict(
         "answer": questions * (language.last_position(answer_tokens) + language.head(1, words=4)),
     }
     return Prediction({stage: videos * flops for stage, flops in flops_per_video.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class VideoPrediction:
+    """What a video of LVBench's mean length needs, with its questions, on the device that was measured."""
+
+    flops: Mapping[str, float]
+    """Stage -> operations, with all layers."""
+    seconds: float
+
+
+def predict_lvbench(report: BenchReport, shape: str) -> dict[str, VideoPrediction]:
+    """Predict a video of LVBench from the rates that a report has measured, on the same device.
+
+    Args:
+        report: The measured rates, of the same widths at any depth; each stage keeps its operations a second.
+        shape: A name in `lvqa.models.random_weights.SHAPES`; it is predicted with all layers.
+
+    Returns:
+        The prediction for each layout of reranking.
+    """
+    config = real_config(shape)
+    height, width = report.frame_size
+    predictions = {}
+    for layout in ("question first", "clip first"):
+        prediction = predict(
+            LanguageCost.from_config(config.text_config),
+            VisionCost.from_config(config.vision_config),
+            height=height,
+            width=width,
+            minutes=LVBENCH_MINUTES,
+            questions=LVBENCH_QUESTIONS,
+            frames=report.settings.frames,
+            clip_first=layout == "clip first",
+        )
+        seconds = prediction.seconds(_shares(report, layout), report.product_rate)
+        predictions[layout] = VideoPrediction(prediction.flops, seconds)
+    return predictions
+
+
+def _shares(report: BenchReport, layout: str) -> dict[str, float]:
+    """Return the share of the ceiling that each stage of a prediction has reached."""
+    tasks = {
+        "encode pairs": "encode pairs",
+        "embed clips": "embed clips",
+        "embed questions": "embed clips",
+        "rerank": f"rerank, {layout}",
+        "answer": "answer",
+    }
+    return {stage: report.result(task).share_of_ceiling or 1.0 for stage, task in tasks.items()}
