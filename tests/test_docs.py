@@ -4,12 +4,12 @@ import ast
 import importlib.util
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import click
 import pytest
 
+import check_docs
 from lvqa.cli.main import lvqa_command
 
 ROOT = Path(__file__).parent.parent
@@ -17,17 +17,9 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
-def load(path):
-    """Import a script by its path."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-check_docs = load(ROOT / "scripts" / "check_docs.py")
-generate = load(DOCS / "generate.py")
+_spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+generate = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(generate)
 
 
 # --- generated pages ------------------------------------------------------------------------------------------------
@@ -119,6 +111,13 @@ def test_every_command_of_lvqa_exists_with_its_options(path):
             words = shlex.split(re.split(r"\s#|[|>&]", command)[0])
             unknown += [f"{name_of(path)}:{line}: {fault}" for fault in unknown_words(words)]
     assert unknown == []
+
+
+def test_every_measurement_names_the_type_of_the_weights():
+    """Its default is the processor's fastest, so a figure could not be had again from the command that stands by it."""
+    text = (DOCS / "performance.md").read_text(encoding="utf-8").replace("\n", " ")
+    commands = re.findall(r"lvqa bench (?:video|--)[^`;#]*", text)
+    assert len(commands) >= 5 and [command for command in commands if "--dtype " not in command] == []
 
 
 def unknown_words(words):

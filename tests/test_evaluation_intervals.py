@@ -1,13 +1,12 @@
 """The intervals of means over clusters, against scipy, matrices written out, and simulated runs."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+import interval_coverage
 from lvqa.evaluation.intervals import ClusteredMean, holm
 
 
@@ -105,11 +104,7 @@ def test_holm_ignores_what_was_not_tested():
 @pytest.mark.parametrize("measure", ["difference", "accuracy"])
 @pytest.mark.parametrize(("num_videos", "low", "high"), [(5, 0.935, 0.975), (12, 0.935, 0.97), (40, 0.935, 0.965)])
 def test_intervals_hold_the_true_value_as_often_as_they_say(measure, num_videos, low, high):
-    path = Path(__file__).parents[1] / "scripts" / "interval_coverage.py"
-    spec = importlib.util.spec_from_file_location("interval_coverage", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    assert low < script.coverage(measure, "unequal", 0.2, 0.1, num_videos, 2000) < high
+    assert low < interval_coverage.coverage(measure, "unequal", 0.2, 0.1, num_videos, 2000) < high
 
 
 def test_a_difference_that_is_the_same_in_every_video_has_no_p_beside_its_wide_interval():

@@ -1,10 +1,10 @@
 """The order of a run's work: batches of questions, the longest video first, the last ones spread over the workers."""
 
-import importlib.util
 import operator
 from collections.abc import Iterable
 from pathlib import Path
 
+import simulate_schedule
 from lvqa.datasets import VideoTask
 from lvqa.evaluation import RunConfig, resolve_arms
 from lvqa.evaluation.schedule import SECONDS_PER_QUESTION, Schedule, WorkItem
@@ -136,12 +136,9 @@ def test_a_video_whose_questions_all_end_the_process_is_given_up():
 
 def test_on_lengths_as_lvbenchs_sixty_four_workers_are_kept_busy():
     """It was 67% with whole videos in the benchmark's order. The seeds are not those that the script reports."""
-    path = Path(__file__).parent.parent / "scripts" / "simulate_schedule.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    simulation = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(simulation)
     at_once = RunConfig().questions_at_once
     shares = [
-        simulation.share_of_ideal(*simulation.drawn_benchmark(seed), 64, at_once, is_sorted=True) for seed in range(3)
+        simulate_schedule.share_of_ideal(*simulate_schedule.drawn_benchmark(seed), 64, at_once, is_sorted=True)
+        for seed in range(3)
     ]
     assert min(shares) >= 0.85

@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import gpu_check
 import lvqa
 from lvqa.cli.bench import ratio_table
 from lvqa.cli.main import lvqa_command
@@ -277,3 +278,31 @@ def test_what_can_not_be_measured_is_an_error_of_one_line(video_path, options, e
 def test_settings_are_checked():
     with pytest.raises(LvqaError, match="clips must be above 0"):
         BenchSettings(clips=0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # of torch's compiler
+def test_the_check_of_a_gpu_measures_all_its_parts_without_one(tmp_path, monkeypatch, capsys):
+    saved = tmp_path / "gpu.json"
+    monkeypatch.setattr("sys.argv", ["gpu_check.py", "--model", "tiny", "--device", "cpu", "--save", str(saved)])
+    gpu_check.main()
+    report = json.loads(capsys.readouterr().out)
+    assert json.loads(saved.read_text()) == report
+    assert report["left_out"] == {} and report["parts"].keys() == gpu_check.PARTS.keys()
+    assert all(0 < report["parts"]["stages"][stage]["share_of_product"] < 1.5 for stage in STAGES)
+    assert report["parts"]["hour"]["clips"] == 4 and report["parts"]["aligned rows"]["ratio"] > 0.2
+    assert report["parts"]["compiled"]["times_as_fast"].keys() == set(STAGES)
+
+
+@pytest.mark.slow
+def test_a_part_that_fails_or_comes_too_late_is_left_out_with_the_reason(tiny, monkeypatch):
+    def broken(check):
+        raise RuntimeError("no\nkernel")
+
+    parts = {"broken": broken, "works": lambda check: {"figure": 1}}
+    monkeypatch.setattr(gpu_check, "PARTS", parts)
+    settings = BenchSettings(clips=1)
+    report = gpu_check.run_parts(gpu_check.Check(tiny, settings, 1, None), limit_seconds=60)
+    assert report["left_out"] == {"broken": "RuntimeError: no kernel"} and report["parts"]["works"]["figure"] == 1
+    late = gpu_check.run_parts(gpu_check.Check(tiny, settings, 1, None), limit_seconds=-1)
+    assert late["left_out"] == dict.fromkeys(parts, "-1 s are over") and late["parts"] == {}
