@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def bench(
     context: click.Context,
+    /,
     *,
     video: Path | None,
     model: str | None,
