@@ -97,7 +97,7 @@ def aligned_rows(check: Check) -> dict[str, Any]:
     plain = deepcopy(check.model.library.model.visual)
     if check.model.device.type == "cuda":
         for block in plain.blocks:  # they were filled up as the model was loaded
-            _cut_rows(block.mlp, check.model.library.config.vision_config.intermediate_size)
+            cut_rows(block.mlp, check.model.library.config.vision_config.intermediate_size)
     filled = deepcopy(plain)
     gpu.fit(filled)
     states = torch.randn(4096, plain.blocks[0].mlp.gate_proj.in_features, device=check.model.device)
@@ -108,7 +108,7 @@ def aligned_rows(check: Check) -> dict[str, Any]:
     return {**seconds, "ratio": seconds["rows_as_they_are"] / seconds["rows_filled_up"]}
 
 
-def _cut_rows(mlp: Any, rows: int) -> None:
+def cut_rows(mlp: Any, rows: int) -> None:
     """Take the zeros away that `gpu.fit` has filled an MLP up with."""
     for linear in (mlp.gate_proj, mlp.up_proj):
         linear.weight = torch.nn.Parameter(linear.weight[:rows].clone(), requires_grad=False)

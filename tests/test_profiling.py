@@ -15,6 +15,7 @@ import lvqa
 from lvqa.cli.bench import ratio_table
 from lvqa.cli.main import lvqa_command
 from lvqa.embedding import Embedder
+from lvqa.models import gpu
 from lvqa.models.prompt import ClipTokens
 from lvqa.models.qwen_vl import Qwen25VL
 from lvqa.models.random_weights import random_model
@@ -306,3 +307,16 @@ def test_a_part_that_fails_or_comes_too_late_is_left_out_with_the_reason(tiny, m
     assert report["left_out"] == {"broken": "RuntimeError: no kernel"} and report["parts"]["works"]["figure"] == 1
     late = gpu_check.run_parts(gpu_check.Check(tiny, settings, 1, None), limit_seconds=-1)
     assert late["left_out"] == dict.fromkeys(parts, "-1 s are over") and late["parts"] == {}
+
+
+@pytest.mark.slow
+def test_rows_that_were_filled_up_are_cut_back_to_what_they_were():
+    vision = random_model("3b", layers=1, vision_layers=1).library.model.visual
+    mlp, states = vision.blocks[0].mlp, torch.randn(3, 1280)
+    before = {name: weight.clone() for name, weight in mlp.state_dict().items()}
+    gpu.fit(vision)
+    assert mlp.gate_proj.weight.shape[0] == 3424
+    gpu_check.cut_rows(mlp, 3420)
+    after = mlp.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert mlp(states).shape == (3, 1280)
