@@ -98,8 +98,16 @@ def _sha256(path: Path) -> str:
 
 def check_weights(model: Decoder) -> Check:
     """Look for weights that are no numbers, are all zero, or are of another size than those of the other layers."""
+    from lvqa.models.devices import loaded_weights
+    from lvqa.models.quantisation import is_plain
+
     scales: dict[str, dict[str, float]] = defaultdict(dict)
-    for name, weight in model.library.named_parameters():
+    num_packed = num_numbers = 0
+    for name, weight in loaded_weights(model.library):
+        num_numbers += weight.numel()
+        if not is_plain(weight):
+            num_packed += 1
+            continue
         scale = float(weight.float().abs().mean())
         if not np.isfinite(scale) or not bool(weight.isfinite().all()):
             return Check("weights", f"{name} has values that are no numbers; download the checkpoint again", False)
@@ -113,8 +121,8 @@ def check_weights(model: Decoder) -> Check:
             if not usual / MAX_SPREAD <= scale <= usual * MAX_SPREAD:
                 ratio = f"{scale / usual:.2g} times as large as in the other layers"
                 return Check("weights", f"{name} is {ratio}; the checkpoint is damaged, or not trained", False)
-    num_numbers = sum(weight.numel() for weight in model.library.parameters())
-    return Check("weights", f"{num_numbers / 1e9:.2f} billion, all finite, of one size over the layers")
+    packed = f"; {num_packed} tensors are packed, and not looked into" if num_packed else ""
+    return Check("weights", f"{num_numbers / 1e9:.2f} billion, all finite, of one size over the layers{packed}")
 
 
 def check_template(model: Decoder) -> Check:
@@ -253,8 +261,10 @@ def _probe(message: str, rule: str, is_good: bool) -> Check:
 
 def check_memory(model: Decoder, clip: ClipTokens) -> Check:
     """Say what weights, an hour's visual tokens and a clip's keys and values take, and what is free."""
+    from lvqa.models.quantisation import weight_bytes
+
     gib = 1 << 30
-    weights = sum(weight.numel() * weight.element_size() for weight in model.library.parameters())
+    weights = sum(weight_bytes(weight) for weight in model.library.parameters())
     per_pair = clip.tokens[0].numel() * clip.tokens.element_size()
     hour = 1800 * per_pair
     config = model.library.config.text_config

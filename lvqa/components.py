@@ -63,7 +63,15 @@ def load_components(name: str | None, config: Config | None, overrides: Sequence
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=name))
     check_settings(config)
     settings = config.model
-    model = load_model(settings.name, revision=settings.revision, device=settings.device, dtype=settings.dtype)
+    model = load_model(
+        settings.name,
+        revision=settings.revision,
+        device=settings.device,
+        dtype=settings.dtype,
+        device_map=settings.device_map,
+        quantize=settings.quantize,
+        max_batch_tokens=settings.max_batch_tokens,
+    )
     if settings.compile:
         model.compile()
     return model, config

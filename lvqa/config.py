@@ -20,6 +20,7 @@ from lvqa.subtitles import OFF, SpokenSource
 from lvqa.validation import NonNegativeInt, PositiveFloat, PositiveInt, Text, check_fields, convert, in_yaml
 
 Probability = Annotated[float, Meta(gt=0, le=1, description="a number above 0, at most 1")]
+DeviceMap = Literal["auto", "balanced", "sequential"] | dict[str, str | int] | None
 Settings = TypeVar("Settings", bound="Config")
 
 POOL = 50
@@ -51,6 +52,12 @@ class ModelConfig(Section):
     """The device is named as torch names it ("cpu", "cuda:1"); null takes the best there is."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """The type of the weights; null takes bfloat16 where the device is good at it."""
+    device_map: DeviceMap = field(default=None, hash=False)
+    """Share the model out over devices, as accelerate does it, or by names of modules; null: it is on one device."""
+    quantize: Literal["int8", "fp8", "nf4"] | None = None
+    """Pack the language model's weights while they are loaded; null leaves them as the checkpoint has them."""
+    max_batch_tokens: PositiveInt | None = None
+    """A batch has at most so many tokens; null takes a number that suits the device."""
     compile: bool = False
     """Have the model's layers compiled, which takes half a minute; for long work on a GPU."""
     max_pixels: PositiveInt | None = None

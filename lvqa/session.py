@@ -73,6 +73,8 @@ class FrameSpec:
     """What tells the model's weights from others."""
     dtype: str
     """What the model computes in."""
+    quantisation: str | None = None
+    """How the model's weights are packed."""
     max_pixels: int
     """The limit on a frame's size."""
     sampling: str
@@ -92,6 +94,7 @@ class FrameSpec:
         return cls(
             model_revision=model.revision,
             dtype=str(model.dtype),
+            quantisation=model.quantisation,
             max_pixels=config.model.max_pixels or model.max_pixels,
             sampling=config.video.sampling,
             frames_per_second=config.video.frames_per_second,
@@ -100,7 +103,14 @@ class FrameSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is hashed into a fingerprint."""
-        return {**dataclasses.asdict(self), **FRAME_FORMATS}
+        frames = {"max_pixels": self.max_pixels, "sampling": self.sampling, "decoder": self.decoder}
+        return {**self.weights, **frames, "frames_per_second": self.frames_per_second, **FRAME_FORMATS}
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """What tells the model's numbers from others, as it is hashed; weights that are not packed need no word."""
+        packed = {} if self.quantisation is None else {"quantisation": self.quantisation}
+        return {"model_revision": self.model_revision, "dtype": self.dtype, **packed}
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that tell this spec from all others."""

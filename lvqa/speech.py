@@ -137,8 +137,7 @@ def line_index(session: VideoSession, spoken: SpokenLines, spec: IndexSpec, mode
     """
     known_as = {
         "lines": spoken.digest,
-        "model_revision": spec.frames.model_revision,
-        "dtype": spec.frames.dtype,
+        **spec.frames.weights,
         "embedding": spec.embedder.to_dict(),
         "query": prompts.QUERY,
         "formats": [EMBEDDING_FORMAT, LINES_FORMAT],

@@ -79,7 +79,8 @@ BLOCKS = {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": 
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.values()))[:20],
 )
-def test_a_quantised_model_names_the_package_that_is_missing(tmp_path, quantisation, package):
+def test_a_quantised_model_names_the_package_that_is_missing(tmp_path, monkeypatch, quantisation, package):
+    monkeypatch.setattr("lvqa.models.quantisation.find_spec", lambda _: None)
     folder = small_models.save("qwen2_5_vl", tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "quantization_config": quantisation}))

@@ -312,7 +312,8 @@ def test_a_handler_that_cannot_be_made_ends_the_run(run_tasks):
         ({"workers": -1}, "workers must be 0 .* got -1"),
         ({"workers": 0, "address": "10.0.0.1:6379"}, "workers must be 1 or more .* got 0"),
         ({"workers": 1, "gpus_per_worker": -0.5}, "gpus_per_worker must be .* got -0.5"),
-        ({"workers": 1, "gpus_per_worker": 2}, "gpus_per_worker must be a share of one GPU, .* got 2"),
+        ({"workers": 1, "gpus_per_worker": 1.5}, "gpus_per_worker must be a share of one GPU, .* got 1.5"),
+        ({"workers": 1, "gpus_per_worker": float("inf")}, "gpus_per_worker must be a share of one GPU, .* got inf"),
         ({"workers": 1, "stall_seconds": 0}, "stall_seconds must be more than 0, got 0"),
     ],
 )
@@ -327,6 +328,7 @@ def test_numbers_that_are_not_allowed_are_named(options, error):
     [
         ({"workers": 3}, r"workers must be at most 2, each with a core and 0 GPUs \(.* 2\); got 3; --workers max"),
         ({"workers": 1, "gpus_per_worker": 0.5}, r"workers must be at most 0, .* 0.5 GPUs \(.* 0\); got 1"),
+        ({"workers": 1, "gpus_per_worker": 2}, r"workers must be at most 0, .* 2 GPUs \(.* 0\); got 1"),
         ({"workers": "max", "gpus_per_worker": 1}, r"workers must be at most 0, .* 1 GPUs \(.* 0\); got max"),
     ],
 )

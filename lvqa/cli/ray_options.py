@@ -39,7 +39,7 @@ def worker_options(*, default: int | None = None) -> Callable[[Callable[..., Any
     """
     known: dict[str, Any] = {} if default is None else {"default": default, "show_default": True}
     help_text = "Number of worker processes on Ray; 0: no Ray; max: all that there is room for."
-    share = "Give each worker this share of a GPU, 1 at most; 0.5: two workers share one."
+    share = "Give each worker this share of a GPU, or so many GPUs; 0.5: two workers share one."
     file = click.Path(path_type=Path)
     options = (
         click.option("--workers", metavar="N", type=WORKERS, help=help_text, **known),

@@ -76,7 +76,7 @@ def server_settings(common: CommonOptions, command: str, *, token: str | None, *
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="Give each worker this share of a GPU, 1 at most.",
+    help="Give each worker this share of a GPU, or so many GPUs.",
 )
 @click.option("--log-requests", is_flag=True, help="Print a line for each request: method, path, status, time.")
 @common_options

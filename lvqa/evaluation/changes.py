@@ -35,6 +35,8 @@ CHANGEABLE_SETTINGS = (
     "benchmark.judge.attempts",
     "benchmark.judge.parallel",
     "model.device",
+    "model.device_map",
+    "model.max_batch_tokens",
     "store",
     "video.threads",
     "video.stall_seconds",

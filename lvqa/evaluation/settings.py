@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from lvqa.batches import QUESTIONS_AT_ONCE
-from lvqa.config import Config, Section, SelectionConfig, flat, load_config, to_dict, with_settings
+from lvqa.config import Config, ModelConfig, Section, SelectionConfig, flat, load_config, to_dict, with_settings
 from lvqa.datasets import join_names
 from lvqa.protocols import OWN, AnswerFormat, find_format
 from lvqa.records import LvqaError
@@ -32,7 +32,9 @@ BLIND = "blind"
 """The method that shows the model no frames, and so has no budget."""
 NO_BUDGET = 0
 """What stands for the budget of such an arm."""
-FIXED_SETTINGS = ("method", "selection.frames", "model.name", "model.device", "model.dtype", "store.folder")
+LOADED_SETTINGS = tuple(f"model.{setting.name}" for setting in fields(ModelConfig) if setting.name != "max_pixels")
+"""What the model is loaded with."""
+FIXED_SETTINGS = ("method", "selection.frames", *LOADED_SETTINGS, "store.folder")
 """What an arm's settings can't change: it has keys of its own for the first two, and the model is loaded once."""
 RUN_SETTINGS = (
     *("model", "store", "seed", "benchmark", "workers", "ray_address", "gpus_per_worker", "runtime_env"),
@@ -155,8 +157,8 @@ class WorkConfig(Config):
     ray_address: Text | None = None
     """The address of the cluster: host:port, auto, or ray://host:port; null takes RAY_ADDRESS, and without it starts
     Ray on this machine."""
-    gpus_per_worker: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    """This share of a GPU is reserved for each Ray actor."""
+    gpus_per_worker: Annotated[float, Meta(ge=0)] = 0.0
+    """This share of a GPU, or so many whole ones, are reserved for each Ray actor."""
     runtime_env: Path | None = None
     """A YAML file with a runtime_env of Ray: what the workers need that the nodes do not have."""
     stall_seconds: PositiveFloat = STALL_SECONDS

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lvqa.models.lm_head import LMHead
+    from lvqa.models.loading import DeviceMap
     from lvqa.models.prefix import PrefixKV
     from lvqa.models.prompt import AudioTokens, Prompt
 
@@ -29,6 +30,8 @@ class Model(Protocol):
     """The name that the model was loaded by."""
     revision: str
     """The hub's commit, or a fingerprint of a folder's files; it belongs into every fingerprint."""
+    quantisation: str | None
+    """How the weights are packed: a value of `model.quantize`, or a method of a checkpoint; None: they are not."""
     dim: int
     """The width of the hidden states."""
     max_pixels: int
@@ -180,6 +183,8 @@ def load_model(
     revision: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    device_map: DeviceMap = None,
+    quantize: str | None = None,
     max_batch_tokens: int | None = None,
 ) -> Model:
     """Load a model; its config.json names the family.
@@ -190,11 +195,14 @@ def load_model(
         device: "cpu", "cuda" or "cuda:0"; None means CUDA where there is one, else the CPU.
         dtype: "bfloat16", "float16" or "float32"; None means bfloat16 on CUDA and on CPUs that multiply in it, else
             float32, unless config.json has a `cpu_dtype`.
+        device_map: Where the modules go, in place of one device: "auto", "balanced" or "sequential" as accelerate
+            shares them out, or names of modules with a device, "cpu" or "disk" each; the last two are offloaded.
+        quantize: "int8", "fp8" or "nf4": how the language model's weights are packed while they are loaded.
         max_batch_tokens: How many tokens a batch may hold; None means a number that suits the device.
 
     Raises:
-        LvqaError: There is no such model or revision, it is of an unknown family, it is incomplete, or the device or
-            the dtype can't be used.
+        LvqaError: There is no such model or revision, it is of an unknown family, it is incomplete, or the device, the
+            map, the dtype or the quantisation can't be used.
     """
     from lvqa.models.checkpoint import find_checkpoint
 
@@ -209,6 +217,7 @@ def load_model(
     module, class_name = MODELS[family].split(":")
     family_class = getattr(importlib.import_module(module), class_name)
     options = {"device": device, "dtype": dtype, "max_batch_tokens": max_batch_tokens}
+    options |= {"device_map": device_map, "quantize": quantize}
     # By the commit: the branch may move meanwhile.
     loaded: Model = family_class.load(name, revision=checkpoint.commit, **options)
     return loaded

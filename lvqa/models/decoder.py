@@ -18,7 +18,7 @@ from lvqa.concurrency import check_stop
 from lvqa.models import ENHANCEMENTS, gpu
 from lvqa.models.batching import TokenBudget
 from lvqa.models.chat import Batch, ChatTemplate, PromptPart, SpecialToken, TokenizedPrompt, collate
-from lvqa.models.devices import batch_tokens, to_device
+from lvqa.models.devices import batch_tokens, execution_device, to_device
 from lvqa.models.enhancement import VisualEnhancement
 from lvqa.models.exclusive import Exclusive, exclusive
 from lvqa.models.forward import STATES, ForwardPasses
@@ -60,16 +60,30 @@ class Decoder(Exclusive, ABC):
     time_encoding = "text"
     max_pixels: int
 
-    def __init__(self, library: Any, tokenizer: Any, *, name: str, revision: str, max_batch_tokens: int | None) -> None:
-        """Wrap the library's model, which lies on its device already."""
+    def __init__(
+        self,
+        library: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        revision: str,
+        max_batch_tokens: int | None,
+        quantisation: str | None = None,
+    ) -> None:
+        """Wrap the library's model, which lies on its device or devices already."""
         super().__init__()
-        if library.device.type == "cuda":
+        text_model = library.model.language_model
+        self.device = execution_device(text_model.embed_tokens)
+        """The device of the embeddings, where visual tokens and prefixes lie; layers may be on others."""
+        if self.device.type == "cuda":
             gpu.fit(library)
-        self.name, self.revision = name, revision
+        self.name, self.revision, self.quantisation = name, revision, quantisation
         self.library = library
         """The library's own model, whose weights these are."""
         self.tokenizer = tokenizer
         """The library's tokenizer, as it was loaded."""
+        self.dtype: torch.dtype = text_model.embed_tokens.weight.dtype
+        """The precision of the states and the tokens, and of the weights that are not packed."""
         self.dim = int(library.config.text_config.hidden_size)
         """The width of the states."""
         self.rerank_layout = str(getattr(library.config, "rerank_layout", "question_first"))
@@ -77,8 +91,7 @@ class Decoder(Exclusive, ABC):
         self.answer_mode = str(getattr(library.config, "answer_mode", "logits"))
         self.answer_packing = str(getattr(library.config, "answer_packing", self.default_packing))
         self.is_for_synthetic = getattr(library.config, "synthetic_videos_only", False) is True
-        text_model = library.model.language_model
-        self.lm_head = LMHead(text_model.norm, library.lm_head.weight, tokenizer)
+        self.lm_head = LMHead(text_model.norm, library.lm_head, tokenizer)
         self._forward = ForwardPasses(text_model, embedding_rows=self.embedding_rows, position_axes=self.position_axes)
         self._chat = ChatTemplate(
             tokenizer,
@@ -88,7 +101,7 @@ class Decoder(Exclusive, ABC):
             delimiters=self.delimiters,
             text_after_clip=self.text_after_clip,
         )
-        tokens = max_batch_tokens or batch_tokens(library.device)
+        tokens = max_batch_tokens or batch_tokens(self.device)
         self._pixel_budget, self._prompt_budget = TokenBudget(tokens), TokenBudget(tokens)
 
     @classmethod
@@ -100,13 +113,13 @@ class Decoder(Exclusive, ABC):
         device: str | None = None,
         dtype: str | None = None,
         max_batch_tokens: int | None = None,
+        **placement: Any,
     ) -> Self:
         """Load a model of this family; `lvqa.models.load_model` describes the arguments and the errors."""
         family: dict[str, Any] = {"model_type": cls.model_type, "library_class": cls.library_class}
-        loaded = load_pretrained(name, revision=revision, device=device, dtype=dtype, **family)
-        return cls(
-            loaded.model, loaded.tokenizer, name=name, revision=loaded.revision, max_batch_tokens=max_batch_tokens
-        )
+        loaded = load_pretrained(name, revision=revision, device=device, dtype=dtype, **family, **placement)
+        more = {"revision": loaded.revision, "quantisation": loaded.quantisation, "max_batch_tokens": max_batch_tokens}
+        return cls(loaded.model, loaded.tokenizer, name=name, **more)
 
     def compile(self) -> None:
         """Have the layers compiled when they are first used, which fuses what lies between their products."""
@@ -150,16 +163,6 @@ class Decoder(Exclusive, ABC):
 
     # --- what is asked of it ----------------------------------------------------------------------------------------
 
-    @property
-    def device(self) -> torch.device:
-        """The device of the weights."""
-        return self.library.device  # type: ignore[no-any-return]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The precision of the weights and the tokens."""
-        return self.library.dtype  # type: ignore[no-any-return]
-
     @exclusive
     def encode_prompt(self, prompt: Prompt) -> TokenizedPrompt:
         """Return the token sequence of a whole prompt, up to where the reply begins."""
@@ -194,7 +197,7 @@ class Decoder(Exclusive, ABC):
         n, _, height, width, _ = pixels.shape
         if n == 0:
             raise ValueError("there are no frame pairs to encode")
-        tokens = self._pixel_budget.run([self._num_patches(height, width)] * n, encode_batch)
+        tokens = self._pixel_budget.run([self._num_patches(height, width)] * n, encode_batch).to(self.device)
         self.counts.pairs_encoded += n
         return tokens
 
@@ -339,6 +342,7 @@ class Decoder(Exclusive, ABC):
             states = torch.cat([states, following], dim=1)
         log_probs: Tensor = self.library.lm_head(states).float().log_softmax(-1)
         self.counts.tokens_prefilled += batch.ids.shape[1] + sum(map(len, tokens))
+        ids = ids.to(log_probs.device)
         return log_probs.gather(-1, ids.clamp(min=0)[..., None]).squeeze(-1).masked_fill(ids < 0, 0).sum(1)
 
     @contextmanager

@@ -1,11 +1,18 @@
-"""Where a model computes, in which precision, and how tensors get there."""
+"""Where a model computes, in which precision, and how tensors get there.
+
+Several devices: accelerate places the library's modules by a map, and has hooks on all of them, which bring each its
+inputs, and its weights where these are offloaded. Our own code places what it computes between two layers by
+`execution_device`, and reads a weight by `weight_of`. Visual tokens and prefixes lie on the device of the embeddings.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lvqa.records import LvqaError, counted
 
@@ -24,6 +31,42 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def execution_device(module: nn.Module) -> torch.device:
+    """Return the device that a module computes on, wherever its weights lie meanwhile."""
+    for hook in _hooks(module):
+        return torch.device(hook.execution_device)
+    return next(module.parameters()).device
+
+
+def weight_of(module: nn.Module, key: str = "weight") -> Any:
+    """Return a tensor of a module, of an offloaded one a copy on the device that it computes on; None if it is None."""
+    weight = getattr(module, key)
+    return _loaded(module, key, weight) if weight is not None and weight.is_meta else weight
+
+
+def loaded_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield all weights of a model by their names; offloaded ones are loaded one by one."""
+    for name, weight in model.named_parameters():
+        owner, _, key = name.rpartition(".")
+        yield name, _loaded(model.get_submodule(owner), key, weight) if weight.is_meta else weight
+
+
+def _loaded(module: nn.Module, key: str, weight: Tensor) -> Tensor:
+    for hook in _hooks(module):
+        if getattr(hook, "weights_map", None) is not None:
+            loaded: Tensor = hook.weights_map[key].to(hook.execution_device, weight.dtype)
+            return loaded
+    raise ValueError(f"{type(module).__name__}.{key} is on no device, and nothing says where it is")
+
+
+def _hooks(module: nn.Module) -> Iterator[Any]:
+    """Yield accelerate's hooks that place a module, those of its parts behind its own."""
+    for part in module.modules():
+        hook = getattr(part, "_hf_hook", None)
+        hooks = getattr(hook, "hooks", (hook,))
+        yield from (one for one in hooks if getattr(one, "execution_device", None) is not None)
+
+
 def best_device(name: str | None) -> torch.device:
     """Return the named device; without a name, CUDA where there is one, else the CPU.
 
@@ -33,11 +76,11 @@ def best_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except (RuntimeError, ValueError) as error:
-        raise LvqaError(f"device {name!r} is unknown; use cpu, cuda or cuda:0") from error
+        raise LvqaError(f"device {name!r} is unknown; use cpu, cuda, cuda:0 or mps") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise LvqaError(f"device {name!r}: there is no usable CUDA device here; use cpu")
     if device.type == "meta":
-        raise LvqaError(f"device {name!r} computes nothing; use cpu, cuda or cuda:0")
+        raise LvqaError(f"device {name!r} computes nothing; use cpu, cuda, cuda:0 or mps")
     try:
         torch.ones(1, device=device).add(1).item()
     except Exception as error:  # each backend has its own way to say that it is not there

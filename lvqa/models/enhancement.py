@@ -32,6 +32,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lvqa.models.chat import Batch
+from lvqa.models.devices import weight_of
+from lvqa.models.quantisation import is_packed
 from lvqa.records import LvqaError
 
 NUM_LOGITS = 10
@@ -66,8 +68,14 @@ class VisualEnhancement:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Hook the layers inside the `with` block. LvqaError if the model is a mixture of experts."""
-        if not all(hasattr(layer.mlp, "gate_proj") for layer in self._text.layers):
+        mlps = [layer.mlp for layer in self._text.layers]
+        if not all(hasattr(mlp, "gate_proj") for mlp in mlps):
             raise LvqaError("visual enhancement needs a model without experts: they have no one MLP to enhance")
+        if self._formula == "released" and any(is_packed(mlp.gate_proj) for mlp in mlps):
+            raise LvqaError(
+                "visual enhancement by the released formula reads the MLPs' weights, which are quantised here; "
+                'use formula "paper", or a model that is not quantised'
+            )
         hooks = []
         for i in self.watched:
             layer, following = self._text.layers[i], self._text.layers[i + 1]
@@ -95,7 +103,7 @@ class VisualEnhancement:
         self._due = torch.zeros_like(self._settled)
         if self._settled.all():
             return  # the language head is large
-        largest = self._lm_head(states[:, -1]).float().topk(NUM_LOGITS).values
+        largest = self._lm_head(states[:, -1]).float().topk(NUM_LOGITS).values.to(self._settled.device)
         log_shares = largest.log_softmax(dim=1)
         entropy = -(log_shares.exp() * log_shares).sum(dim=1) / math.log(NUM_LOGITS)
         self._due = (entropy > MAX_ENTROPY) & ~self._settled
@@ -107,17 +115,18 @@ class VisualEnhancement:
             return None
         delta = self._lookup(mlp, args[0], output).to(output)
         mixed = self._ratio * delta + (1 - self._ratio) * output
-        return torch.where(self._due[:, None, None], mixed, output)
+        return torch.where(self._due[:, None, None].to(output.device), mixed, output)
 
     def _lookup(self, mlp: Any, inputs: Tensor, output: Tensor) -> Tensor:
         """Return D(x), (batch, sequence, dim)."""
+        visual = self._visual.to(inputs.device)
         if self._formula == "paper":
-            paper: Tensor = mlp.act_fn(inputs @ self._visual.mT) @ self._visual
+            paper: Tensor = mlp.act_fn(inputs @ visual.mT) @ visual
             return paper
-        count = (self._num_visual * self._visual.shape[2]).clamp(min=1)
-        size = (self._visual.float().abs().sum(dim=(1, 2)) / count).clamp(min=TINIEST)
-        unit = self._visual / size[:, None, None].to(self._visual)
-        keys, values = (unit * linear.weight.abs().mean() for linear in (mlp.gate_proj, mlp.down_proj))
+        count = (self._num_visual.to(inputs.device) * visual.shape[2]).clamp(min=1)
+        size = (visual.float().abs().sum(dim=(1, 2)) / count).clamp(min=TINIEST)
+        unit = visual / size[:, None, None].to(visual)
+        keys, values = (unit * weight_of(linear).abs().mean() for linear in (mlp.gate_proj, mlp.down_proj))
         delta = (mlp.act_fn(inputs @ keys.mT) @ values).float()
         released: Tensor = delta * (self._magnitude(output) / self._magnitude(delta).clamp(min=TINIEST))
         return released
@@ -127,4 +136,5 @@ class VisualEnhancement:
         by_position = states.float().abs().mean(dim=2)
         if self._mask is None:
             return by_position.mean(dim=1)[:, None, None]
-        return (by_position.masked_fill(~self._mask, 0).sum(dim=1) / self._mask.sum(dim=1))[:, None, None]
+        mask = self._mask.to(states.device)
+        return (by_position.masked_fill(~mask, 0).sum(dim=1) / mask.sum(dim=1))[:, None, None]

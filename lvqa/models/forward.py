@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from transformers.masking_utils import create_causal_mask
 
 from lvqa.models.attention import SHARED_KEYS
 from lvqa.models.chat import Batch
-from lvqa.models.devices import to_device
+from lvqa.models.devices import execution_device, to_device
 from lvqa.models.enhancement import VisualEnhancement
 from lvqa.models.layers import CACHE_ARGUMENT, HiddenStates, keys_and_values, run_layer, run_layer_at_last
 from lvqa.models.prefix import PrefixKV
@@ -29,7 +30,7 @@ STATES = {"attention": (1, False), "mlp": (1, True), "mlp-1": (2, True), "mlp-2"
 RunLayer = Callable[..., Tensor]
 """Computes a layer of the decoder, as `run_layer`."""
 OnLayer = Callable[[nn.Module, HiddenStates, Tensor], None]
-"""Is called with a layer, the states before it and the (batch, sequence, dim) states after it."""
+"""Is called with a layer, the states before it and the (batch, sequence, dim) states after it; all on its device."""
 
 
 class ForwardPasses:
@@ -52,6 +53,9 @@ class ForwardPasses:
         self._text = text_model
         self._text.config._attn_implementation = SHARED_KEYS
         self._dim = int(text_model.config.hidden_size)
+        self._devices = [execution_device(layer) for layer in text_model.layers]
+        self.device = execution_device(text_model.embed_tokens)
+        """The device of the embeddings, where prefixes lie too."""
         self._embedding_rows, self._position_axes = embedding_rows, position_axes
         self._run_layer: RunLayer = run_layer
         self.enhancement: VisualEnhancement | None = None
@@ -90,32 +94,39 @@ class ForwardPasses:
             sublayers.extend([attended, after[:, -1]] if sublayers else [before.states[:, -1], attended, after[:, -1]])
 
         self.forward_layers(batch, num_layers=len(self._text.layers), on_layer=on_layer)
-        return torch.stack(sublayers, dim=1)
+        return torch.stack([state.to(self.device) for state in sublayers], dim=1)
 
     def prefix_keys_values(self, batch: Batch) -> Tensor:
-        """Return (batch, layers, 2, kv_heads, sequence, head_dim) of prefixes of one length."""
+        """Return (batch, layers, 2, kv_heads, sequence, head_dim) of prefixes of one length, of all layers together.
+
+        To bring those of other devices together takes a thousandth of the time that a model of that size reads for.
+        """
         cache = DynamicCache(config=self._text.config)
         # No more than keys and values is needed of the last layer: nothing is predicted at the end of a prefix.
         hidden = self.forward_layers(batch, num_layers=len(self._text.layers) - 1, cache=cache)
         last = keys_and_values(self._text.layers[-1], hidden)
         layers: list[Any] = cache.layers[:-1]
-        by_layer = [torch.stack([layer.keys, layer.values], dim=1) for layer in layers]
-        return torch.stack([*by_layer, torch.stack(last, dim=1)], dim=1)
+        by_layer = [torch.stack(pair, dim=1) for pair in (*((layer.keys, layer.values) for layer in layers), last)]
+        return torch.stack([keys_values.to(self.device) for keys_values in by_layer], dim=1)
 
     def last_state_after(self, prefixes: Sequence[PrefixKV], batch: Batch) -> Tensor:
         """Return (batch, dim): the last position, after the last MLP, of suffixes behind prefixes of one length."""
         past = torch.stack([prefix.keys_values for prefix in prefixes], dim=2)  # (layers, 2, batch, kv_heads, ...)
-        cache = DynamicCache([(keys, values) for keys, values in past[:-1]], config=self._text.config)
+        *earlier, last = self._by_layer(past)
+        cache = DynamicCache([(keys, values) for keys, values in earlier], config=self._text.config)
         hidden = self.forward_layers(batch, num_layers=len(self._text.layers) - 1, cache=cache)
-        return run_layer_at_last(self._text.layers[-1], hidden, with_mlp=True, past=past[-1])
+        return run_layer_at_last(self._text.layers[-1], hidden, with_mlp=True, past=last)
 
     def cache_of(self, prefix: PrefixKV | None) -> DynamicCache:
         """Return a cache for one sequence: empty, or with what was read of its prefix."""
         if prefix is None:
             return DynamicCache(config=self._text.config)
-        return DynamicCache(
-            [(keys[None], values[None]) for keys, values in prefix.keys_values], config=self._text.config
-        )
+        by_layer = self._by_layer(prefix.keys_values)
+        return DynamicCache([(keys[None], values[None]) for keys, values in by_layer], config=self._text.config)
+
+    def _by_layer(self, keys_values: Tensor) -> list[Tensor]:
+        """Return the keys and values of each layer, of (layers, ...), on its device."""
+        return [of_layer.to(device) for of_layer, device in zip(keys_values, self._devices, strict=True)]
 
     def prefill(self, batch: Batch, cache: DynamicCache, prefix: PrefixKV | None = None) -> Tensor:
         """Add a batch without padding to a cache, which holds what was read of its prefix, if it has one.
@@ -126,7 +137,8 @@ class ForwardPasses:
         hidden = self.forward_layers(batch, num_layers=len(self._text.layers) - 1, cache=cache)
         layer = self._text.layers[-1]
         cache.update(*keys_and_values(layer, hidden), len(self._text.layers) - 1)
-        past = None if prefix is None else prefix.keys_values[-1][:, None]  # (2, 1, kv_heads, length, head_dim)
+        # (2, 1, kv_heads, length, head_dim)
+        past = None if prefix is None else prefix.keys_values[-1][:, None].to(hidden.states.device)
         last = run_layer_at_last(layer, hidden, with_mlp=True, past=past)
         return self.final_norm(last[:, None])
 
@@ -138,9 +150,10 @@ class ForwardPasses:
             position: The position of the first of them.
             cache: Holds the keys and values of everything before them.
         """
-        positions = position + torch.arange(ids.shape[1], device=ids.device).expand(*ids.shape)
+        embeds = self._text.embed_tokens(ids.to(self.device))
+        positions = position + torch.arange(ids.shape[1], device=self.device).expand(*ids.shape)
         output = self._text(
-            inputs_embeds=self._text.embed_tokens(ids),
+            inputs_embeds=embeds,
             position_ids=self._position_axes(positions.expand(3, -1, -1)),
             use_cache=True,
             **{CACHE_ARGUMENT: cache},
@@ -150,22 +163,26 @@ class ForwardPasses:
     def forward_layers(
         self, batch: Batch, *, num_layers: int, cache: DynamicCache | None = None, on_layer: OnLayer | None = None
     ) -> HiddenStates:
-        """Return the states after the first so many layers; keys and values go to the cache."""
+        """Return the states after the first so many layers, on the device of the next; keys and values are cached."""
         states, visual_indices, added = self._embed(batch)
         padding = None if batch.attention_mask is None else to_device(batch.attention_mask, states.device)
         mask = create_causal_mask(self._text.config, states, padding, cache)
         rotary = self._text.rotary_emb(states, self._position_axes(to_device(batch.positions, states.device)))
+        hidden = HiddenStates(states, rotary, padding)
         for i, layer in enumerate(self._text.layers[:num_layers]):
-            before = states
+            hidden = hidden.to(self._devices[i])
+            mask = None if mask is None else mask.to(self._devices[i])
             if cache is None and self.enhancement is None:
-                states = self._run_layer(layer, states, mask, rotary)
+                states = self._run_layer(layer, hidden.states, mask, hidden.rotary)
             else:  # each layer's index in a cache would be compiled anew, and hooks can't be
-                states = run_layer(layer, states, mask, rotary, cache)
+                states = run_layer(layer, hidden.states, mask, hidden.rotary, cache)
             if on_layer is not None:
-                on_layer(layer, HiddenStates(before, rotary, padding), states)
+                on_layer(layer, hidden, states)
             if i < len(added):
-                states.flatten(0, 1).index_add_(0, visual_indices, added[i])
-        return HiddenStates(states, rotary, padding)
+                indices, features = visual_indices.to(states.device), added[i].to(states.device)
+                states.flatten(0, 1).index_add_(0, indices, features)
+            hidden = replace(hidden, states=states)
+        return hidden.to(self._devices[min(num_layers, len(self._devices) - 1)])
 
     def _embed(self, batch: Batch) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
         """Return the embeddings of a batch, with the visual tokens among them.
@@ -174,7 +191,7 @@ class ForwardPasses:
             The (batch, sequence, dim) embeddings; the indices of the visual tokens in batch * sequence; what is added
             to these tokens after the first layers, (tokens, dim) a layer.
         """
-        device = self._text.device
+        device = self.device
         states: Tensor = self._text.embed_tokens(to_device(batch.ids, device))
         # The host searches for them: to search on a GPU is to wait for it until it has counted them.
         visual_indices = to_device(batch.visual_mask.flatten().nonzero().squeeze(1), device)

@@ -12,17 +12,21 @@ from typing import Any
 from torch import nn
 from torch.nn.functional import pad
 
+from lvqa.models.quantisation import is_plain
+
 ROW_MULTIPLE = 8
 """A row must hold a multiple of so many numbers: they have two bytes each, and it begins at a multiple of 16."""
 
 
 def fit(model: nn.Module) -> None:
-    """Replace norms by one kernel each, and pad MLPs to aligned rows, in place."""
+    """Replace norms by one kernel each, and pad MLPs to aligned rows, in place; packed and offloaded weights stay."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if hasattr(child, "variance_epsilon"):
+            if hasattr(child, "variance_epsilon") and is_plain(child.weight):
                 setattr(module, name, _one_kernel(child))
-        if {"gate_proj", "up_proj", "down_proj"} <= dict(module.named_children()).keys():
+        children = dict(module.named_children())
+        linears = [children.get(name) for name in ("gate_proj", "up_proj", "down_proj")]
+        if all(isinstance(linear, nn.Linear) and is_plain(linear.weight) for linear in linears):
             _pad_rows(module)
 
 
@@ -30,6 +34,10 @@ def _one_kernel(norm: Any) -> nn.RMSNorm:
     """Return the norm as the module that computes it in one kernel."""
     fused = nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon)
     fused.weight = norm.weight
+    if hook := getattr(norm, "_hf_hook", None):  # it brings the states to the norm's device
+        from accelerate.hooks import add_hook_to_module
+
+        add_hook_to_module(fused, hook)
     return fused
 
 

@@ -29,6 +29,14 @@ class HiddenStates:
     padding: Tensor | None
     """False where padded, (batch, sequence) bool; None without padding."""
 
+    def to(self, device: torch.device) -> HiddenStates:
+        """Return the same on a device."""
+        if self.states.device == device:
+            return self
+        cos, sin = self.rotary
+        padding = None if self.padding is None else self.padding.to(device)
+        return HiddenStates(self.states.to(device), (cos.to(device), sin.to(device)), padding)
+
 
 def run_layer(
     layer: nn.Module,

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from lvqa.models.devices import weight_of
+
 ROWS_AT_ONCE = 16_384
 """How many rows of the head are converted to float32 at once; a copy of all of them can take 2 GB."""
 
@@ -16,10 +18,15 @@ ROWS_AT_ONCE = 16_384
 class LMHead:
     """A model's final norm, and its head's matrix, which has one row a token."""
 
-    def __init__(self, norm: nn.Module, weight: Tensor, tokenizer: Any) -> None:
+    def __init__(self, norm: nn.Module, head: nn.Module, tokenizer: Any) -> None:
         self._norm = norm
-        self._weight = weight
+        self._head = head
         self._tokenizer = tokenizer
+
+    @property
+    def _weight(self) -> Tensor:
+        weight: Tensor = weight_of(self._head)
+        return weight
 
     @torch.no_grad()
     def normed(self, states: Tensor) -> Tensor:
@@ -34,7 +41,8 @@ class LMHead:
         Args:
             states: Hidden states before the final norm, (n, dim).
         """
-        return linear(self._norm(states.to(self._weight)), self._weight).float().log_softmax(-1)
+        weight = self._weight
+        return linear(self._norm(states.to(weight)).to(weight.device), weight).float().log_softmax(-1)
 
     @torch.no_grad()
     def logits(self, normed: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
@@ -46,8 +54,10 @@ class LMHead:
             normed: Hidden states after the final norm, (n, dim).
             tokens: Token ids; None means the whole vocabulary.
         """
-        pieces = torch.split(self._weight, ROWS_AT_ONCE) if tokens is None else [self._weight[list(tokens)]]
-        return torch.cat([linear(normed.float(), piece.float()) for piece in pieces], dim=1)
+        weight = self._weight
+        pieces = torch.split(weight, ROWS_AT_ONCE) if tokens is None else [weight[list(tokens)]]
+        normed = normed.to(weight.device, torch.float32)
+        return torch.cat([linear(normed, piece.float()) for piece in pieces], dim=1)
 
     def rows(self, tokens: Sequence[int]) -> Tensor:
         """Return the head's rows of these tokens, (tokens, dim) float32; a logit is the product of state and row."""

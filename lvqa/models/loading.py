@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedConfig, ProcessorMixin
 
 from lvqa.models.checkpoint import Checkpoint, find_checkpoint
 from lvqa.models.devices import DTYPES, best_device, default_dtype
+from lvqa.models.quantisation import (
+    CHECKPOINT_PACKAGES,
+    checkpoint_method,
+    method_of,
+    missing_packages,
+    quantisation_config,
+)
 from lvqa.records import LvqaError
 
-QUANTISATION_PACKAGES = {
-    "awq": ("gptqmodel", "accelerate"),
-    "gptq": ("optimum", "gptqmodel", "accelerate"),
-    "bitsandbytes": ("bitsandbytes", "accelerate"),
-    "fp8": ("accelerate",),
-    "compressed-tensors": ("compressed-tensors", "accelerate"),
-}
-"""A method of quantisation, as config.json names it -> the packages that the library needs for it."""
+DEVICE_MAPS = ("auto", "balanced", "sequential")
+"""The ways in which accelerate shares a model out by itself."""
+DeviceMap = str | Mapping[str, str | int] | None
+"""One of DEVICE_MAPS; or a module's name -> a device, "cpu" or "disk"; None: the model is on one device."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """The library's model on its device, its tokenizer, and where they are from."""
+    """The library's model on its device or devices, its tokenizer, and where they are from."""
 
     model: Any
     tokenizer: Any
     revision: str
     """The revision of the checkpoint, as `find_checkpoint` determines it."""
+    quantisation: str | None
+    """How the weights are packed; None: they are not."""
 
 
 def load_pretrained(
@@ -41,6 +46,8 @@ def load_pretrained(
     library_class: Any,
     device: str | None,
     dtype: str | None,
+    device_map: DeviceMap = None,
+    quantize: str | None = None,
 ) -> Pretrained:
     """Load a checkpoint, ready for inference.
 
@@ -51,48 +58,95 @@ def load_pretrained(
         library_class: The library's class for it.
         device: A device's name; None means `best_device`.
         dtype: One of DTYPES; None means `default_dtype`, or `cpu_dtype` of config.json on a CPU.
+        device_map: Where the modules go, in place of one device.
+        quantize: How the weights are packed, a key of `quantisation.PACKAGES`.
 
     Raises:
-        LvqaError: The checkpoint, the device or the dtype can't be used.
+        LvqaError: The checkpoint, the device, the map, the dtype or the quantisation can't be used.
     """
     target = best_device(device)
     if dtype is not None and dtype not in DTYPES:
         raise LvqaError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+    _check_map(device_map, device)
     checkpoint = find_checkpoint(name, revision)
     if checkpoint.model_type != model_type:
         raise LvqaError(f"model {name!r} is a {checkpoint.model_type}; only a {model_type} can be used")
     precision = DTYPES[dtype or default_dtype(target, checkpoint.cpu_dtype)]
+    config, _ = PreTrainedConfig.get_config_dict(checkpoint.source, **checkpoint.options)
+    _require_packages(name, config)
+    options: dict[str, Any] = {}
+    if quantize is not None:
+        options["quantization_config"] = quantisation_config(quantize, name=name, config=config, dtype=precision)
+    if quantize is not None or device_map is not None:  # packed weights can't be moved later
+        options["device_map"] = {"": target} if device_map is None else device_map
     try:
         tokenizer = _load_tokenizer(checkpoint)
         model, report = library_class.from_pretrained(
             checkpoint.source,
             **checkpoint.options,
+            **options,
             dtype=precision,
             attn_implementation="sdpa",
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # _check refuses them by name
         )
-    except ImportError as error:  # of a quantised model, or of a tokenizer
-        raise LvqaError(_missing_package(checkpoint, str(error))) from error
-    except (OSError, ValueError) as error:  # without a tokenizer it is a ValueError
-        raise LvqaError(f"model {name!r} is incomplete: {str(error).splitlines()[0]}") from error
-    except (AttributeError, LookupError, TypeError) as error:  # a value of another kind in config.json
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise LvqaError(f"model {name!r} can't be loaded, perhaps for its config.json ({reason})") from error
+    except Exception as error:
+        refusal = _refusal(name, config, error, is_shared=device_map is not None)
+        if refusal is None:
+            raise
+        raise refusal from error
     _check(name, model, tokenizer, report)
-    model.eval().requires_grad_(False).to(target)
-    return Pretrained(model, tokenizer, checkpoint.revision)
+    model.eval().requires_grad_(False)
+    packed = method_of(model, quantize)
+    if packed is None and checkpoint_method(config) is not None:  # the library leaves what it did not unpack as it was
+        for weight in model.parameters():
+            weight.data = weight.data.to(precision)
+    if not options:
+        model.to(target)
+    return Pretrained(model, tokenizer, checkpoint.revision, packed)
 
 
-def _missing_package(checkpoint: Checkpoint, reason: str) -> str:
-    """Return one line that names the packages that are missing, by the model's quantisation or the library's words."""
-    config, _ = PreTrainedConfig.get_config_dict(checkpoint.source, **checkpoint.options)
-    method = config.get("quantization_config", {}).get("quant_method")
-    packages = [name for name in QUANTISATION_PACKAGES.get(method, ()) if find_spec(name.replace("-", "_")) is None]
-    packages = packages or re.findall(r"pip install (?:-\S+ )*'?([A-Za-z0-9][\w.-]*)", reason)
-    what = "" if method is None else f"is quantised by {method} and "
-    advice = f": pip install {' '.join(packages)}" if packages else f": {' '.join(reason.split())[:200]}"
-    return f"model {checkpoint.name!r} {what}needs what is not installed{advice}"
+def _check_map(device_map: DeviceMap, device: str | None) -> None:
+    """Raise LvqaError unless a model can be shared out by the map."""
+    if device_map is None:
+        return
+    if isinstance(device_map, str) and device_map not in DEVICE_MAPS:
+        allowed = f"one of {', '.join(DEVICE_MAPS)}, or names of modules with their devices"
+        raise LvqaError(f"model.device_map {device_map!r} is unknown; use {allowed}")
+    for place in set() if isinstance(device_map, str) else {*device_map.values()} - {"disk"}:
+        best_device(f"cuda:{place}" if isinstance(place, int) else place)
+    if device is not None:
+        raise LvqaError(f"model.device_map says where the model is, and model.device {device!r} too; give one of them")
+    if missing := missing_packages(("accelerate",)):
+        raise LvqaError(f"model.device_map needs what is not installed: pip install {' '.join(missing)}")
+
+
+def _require_packages(name: str, config: Mapping[str, Any]) -> None:
+    """Raise LvqaError if a package is missing that a quantised checkpoint needs, as far as that is known."""
+    method = checkpoint_method(config)
+    if method and (missing := missing_packages(CHECKPOINT_PACKAGES.get(method, ()))):
+        needed = f"needs what is not installed: pip install {' '.join(missing)}"
+        raise LvqaError(f"model {name!r} is quantised by {method} and {needed}")
+
+
+def _refusal(name: str, config: Mapping[str, Any], error: Exception, *, is_shared: bool) -> LvqaError | None:
+    """Return one line for an error of the library's while it loaded a model; None if it is none that it raises."""
+    method, reason = checkpoint_method(config), " ".join(str(error).split())
+    what = f"is quantised by {method} and " if method else ""
+    match error:
+        case ImportError():  # of a quantised model, or of a tokenizer
+            packages = re.findall(r"pip install (?:-\S+ )*'?([A-Za-z0-9][\w.-]*)", reason)
+            advice = f"pip install {' '.join(packages)}" if packages else reason[:200]
+            return LvqaError(f"model {name!r} {what}needs what is not installed: {advice}")
+        case RuntimeError() if method:  # it asks for a GPU
+            return LvqaError(f"model {name!r} {what}can't be loaded here: {reason[:200]}")
+        case OSError() | ValueError():  # without a tokenizer it is a ValueError
+            problem = "can't be shared out by model.device_map" if is_shared else "is incomplete"
+            return LvqaError(f"model {name!r} {problem}: {str(error).splitlines()[0][:300]}")
+        case AttributeError() | LookupError() | TypeError():  # a value of another kind in config.json
+            reason = f"{type(error).__name__}: {reason}"[:200]
+            return LvqaError(f"model {name!r} can't be loaded, perhaps for its config.json ({reason})")
+    return None
 
 
 def _load_tokenizer(checkpoint: Checkpoint) -> Any:

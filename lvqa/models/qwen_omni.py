@@ -49,7 +49,7 @@ class Qwen25Omni(Qwen25VL):
         ).to(self.device)
         features = inputs.input_features.to(self.library.dtype)
         tokens = self.library.get_audio_features(features, inputs.attention_mask).pooler_output  # (tokens, dim)
-        return AudioTokens(tokens[:, None], 1, 1)
+        return AudioTokens(tokens[:, None].to(self.device), 1, 1)
 
     def lay_out(self, clip: ClipTokens) -> Iterator[PromptPart]:
         """Return video as Qwen2.5-VL lays it out; audio stands between delimiters of its own."""

@@ -50,7 +50,7 @@ def library_tower(model: Decoder, frames: np.ndarray, library: Any = None) -> Te
     if isinstance(model, FrameByFrame):
         mean, std = np.array(model.image_mean), np.array(model.image_std)
         single = ((frames.reshape(-1, *frames.shape[2:]) / 255 - mean) / std).transpose(0, 3, 1, 2)
-        pixels = torch.tensor(single, dtype=library.dtype, device=library.device)
+        pixels = torch.tensor(single, dtype=library.dtype, device=model.device)
         if model.model_type == "internvl":
             features: Tensor = library.get_image_features(pixels).pooler_output
             return features.flatten(0, 1)
@@ -59,8 +59,8 @@ def library_tower(model: Decoder, frames: np.ndarray, library: Any = None) -> Te
     patch = model.cell_pixels // 2  # type: ignore[attr-defined]
     normalisation = {"image_mean": model.image_mean, "image_std": model.image_std}  # type: ignore[attr-defined]
     patches = cut_patches(torch.tensor(frames), patch=patch, merge=2, **normalisation).flatten(0, 1)
-    grid = torch.tensor([[len(frames), frames.shape[2] // patch, frames.shape[3] // patch]], device=library.device)
-    output = library.model.visual(patches.to(library.device, library.dtype), grid_thw=grid)
+    grid = torch.tensor([[len(frames), frames.shape[2] // patch, frames.shape[3] // patch]], device=model.device)
+    output = library.model.visual(patches.to(model.device, library.dtype), grid_thw=grid)
     return torch.cat([output.pooler_output, *getattr(output, "deepstack_features", ())], dim=-1)
 
 
@@ -92,8 +92,8 @@ def library_output(
         encoded = BaseModelOutputWithDeepstackFeatures(pooler_output=one_video, deepstack_features=by_layer)
         visual_inputs["mm_encoder_outputs"] = {"video": encoded}
     return library(
-        input_ids=torch.cat([batch.ids, reply_ids], dim=1).to(library.device),
-        position_ids=torch.cat([batch.positions, after], dim=2).to(library.device),
+        input_ids=torch.cat([batch.ids, reply_ids], dim=1).to(model.device),
+        position_ids=torch.cat([batch.positions, after], dim=2).to(model.device),
         use_cache=False,
         **visual_inputs,
         **options,
@@ -104,7 +104,7 @@ def _frame_by_frame_output(
     model: FrameByFrame, prompt: Prompt, batch: Batch, reply: Sequence[int], library: Any, **options: Any
 ) -> Any:
     """Return the same of a model that counts positions by itself, on embeddings with the frames scattered into them."""
-    ids = torch.cat([batch.ids, torch.tensor([list(reply)], dtype=torch.long)], dim=1).to(library.device)
+    ids = torch.cat([batch.ids, torch.tensor([list(reply)], dtype=torch.long)], dim=1).to(model.device)
     embeds = library.get_input_embeddings()(ids)
     rows = []
     for part in prompt:

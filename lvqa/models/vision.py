@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights
 
-from lvqa.models.devices import to_device
+from lvqa.models.devices import execution_device, to_device, weight_of
 from lvqa.records import MAX_ASPECT
 
 Channels = tuple[float, float, float]
@@ -90,10 +90,11 @@ def encode_pixels(
         The tokens, row by row. The width is the language model's, times 1 + the number of deepstack layers.
     """
     config, embed = tower.config, tower.patch_embed.proj
+    pixels, weight, bias = pixels.to(execution_device(embed)), weight_of(embed), weight_of(embed, "bias")
     patch, merge = config.patch_size, config.spatial_merge_size
     n, rows, cols = len(pixels), pixels.shape[2] // patch, pixels.shape[3] // patch
     patches = cut_patches(pixels, patch=patch, merge=merge, image_mean=image_mean, image_std=image_std)
-    states = linear(patches.to(embed.weight.dtype), embed.weight.flatten(1), embed.bias)  # (n, S, dim)
+    states = linear(patches.to(weight.dtype), weight.flatten(1), bias)  # (n, S, dim)
     if hasattr(tower, "pos_embed"):
         states = states + _learned_positions(tower, rows, cols).to(states)
 
@@ -111,12 +112,14 @@ def encode_pixels(
     mergers = dict(zip(*deepstack, strict=True))
     features = []
     for i, layer in enumerate(tower.blocks):
+        states, rotary = states.to(device := execution_device(layer)), rotary.to(device)
         states = run_layer(layer, states, rotary, whole if i in full_attention else windows)
         if i in mergers:
             features.append(mergers[i](states))
-    merged = torch.cat([tower.merger(states), *features], dim=-1).view(n, len(cells) // merge**2, -1)
+    last = tower.merger(states)
+    merged = torch.cat([last, *(each.to(last.device) for each in features)], dim=-1).view(n, len(cells) // merge**2, -1)
     # The four patches of a token never part, so the tokens' order is that of their first ones.
-    return merged[:, to_device(order[:: merge**2].argsort(), pixels.device)] if windows != whole else merged
+    return merged[:, to_device(order[:: merge**2].argsort(), merged.device)] if windows != whole else merged
 
 
 def cut_patches(
@@ -155,7 +158,7 @@ def cut_patches(
 def _learned_positions(tower: Any, rows: int, cols: int) -> Tensor:
     """Return (S, dim): the tower's square of learned positions, interpolated to this grid."""
     indices, weights = get_vision_interpolation_indices_and_weights(
-        torch.tensor([[1, rows, cols]], device=tower.pos_embed.weight.device),
+        torch.tensor([[1, rows, cols]], device=execution_device(tower.pos_embed)),
         num_grid_per_side=tower.num_grid_per_side,
         mode=tower.interpolation_mode,
         align_corners=tower.interpolation_align_corners,

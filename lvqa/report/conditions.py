@@ -12,7 +12,7 @@ from lvqa.evaluation import NO_BUDGET, Arm, Row, Run, read_run, resolve_arms, se
 from lvqa.protocols import OWN
 from lvqa.records import LvqaError, counted
 
-ANSWERING_SETTINGS = ("model.dtype", "model.max_pixels")
+ANSWERING_SETTINGS = ("model.dtype", "model.quantize", "model.max_pixels")
 """What must be equal in runs that are compared, beside the model and the settings of its answers."""
 LOOKING_SETTINGS = ("answer.look_again", "answer.first_look", "answer.next_look", "answer.pool_looks")
 """The settings of answers that say in which looks the frames are seen, as a method says which frames these are."""

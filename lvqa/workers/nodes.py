@@ -60,6 +60,8 @@ class Node:
         """Return how many workers the node can have, each with a core and its share of a GPU."""
         if not gpus_per_worker:
             return self.num_cores
+        if gpus_per_worker > 1:
+            return min(self.num_cores, int(self.num_gpus // gpus_per_worker))
         return min(self.num_cores, int(self.num_gpus * int(1 / gpus_per_worker)))
 
 

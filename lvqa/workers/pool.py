@@ -100,7 +100,9 @@ class Pool(Generic[Item, Value]):
     ) -> None:
         require(workers == "max" or workers >= 0, "workers", workers, "0 (no Ray) or more, or max")
         require(address is None or workers != 0, "workers", workers, "1 or more where the address of a Ray is given")
-        require(0 <= gpus_per_worker <= 1, "gpus_per_worker", gpus_per_worker, "a share of one GPU, from 0 to 1")
+        can_be_given = 0 <= gpus_per_worker <= 1 or (gpus_per_worker > 1 and gpus_per_worker % 1 == 0)
+        allowed = "a share of one GPU, from 0 to 1, or a whole number of GPUs"
+        require(can_be_given, "gpus_per_worker", gpus_per_worker, allowed)
         require(stall_seconds > 0, "stall_seconds", stall_seconds, "more than 0")
         self._workers, self._address, self._gpus_per_worker = workers, address, gpus_per_worker
         self._runtime_env, self._probe, self._item_seconds = runtime_env, probe, item_seconds

@@ -42,8 +42,11 @@ ONLY_SYNTHETIC = (
     "anything else say nothing; take a larger model"
 )
 EMBEDDING_SETTINGS = ("model", "video", "embedding")
-"""The settings that vectors depend on, but for those of NOT_EMBEDDED."""
-NOT_EMBEDDED = ("embedding.centre", "embedding.with_options", "model.device", "video.threads", "video.stall_seconds")
+"""The settings that vectors depend on, but for those that begin as one of NOT_EMBEDDED."""
+NOT_EMBEDDED = (
+    *("embedding.centre", "embedding.with_options", "video.threads", "video.stall_seconds"),
+    *("model.device", "model.max_batch_tokens"),
+)
 
 Report = Callable[[str, int, int], None]
 """Called as work goes on: "embed" or "rank", how many are done by this call, of how many."""
@@ -111,7 +114,7 @@ class Search:
         """Return the parts in which a side of a set is embedded in an arm; arms that embed alike share them."""
         contents = [query.content for query in one.queries] if side == "query" else list(one.candidates.values())
         settings = flat({key: to_dict(arm.config)[key] for key in EMBEDDING_SETTINGS})
-        about: dict[str, Any] = {key: value for key, value in settings.items() if key not in NOT_EMBEDDED}
+        about: dict[str, Any] = {key: value for key, value in settings.items() if not key.startswith(NOT_EMBEDDED)}
         about |= {"side": side, "nouns": dataclasses.asdict(one.nouns), "format": EMBEDDING_FORMAT}
         about["packing"] = arm.config.answer.packing
         if (known := self._known_parts.get(key := (one.name, repr(about)))) is not None:

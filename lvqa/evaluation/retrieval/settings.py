@@ -12,10 +12,10 @@ from msgspec import Meta
 from lvqa.config import Config, Section, flat, load_config, to_dict
 from lvqa.datasets import join_names
 from lvqa.evaluation.changes import CHANGEABLE_SETTINGS
-from lvqa.evaluation.settings import WorkConfig, answer_settings, check_arm_names, settings_of_arm
+from lvqa.evaluation.settings import LOADED_SETTINGS, WorkConfig, answer_settings, check_arm_names, settings_of_arm
 from lvqa.validation import NonNegativeInt, PositiveInt, Text, check_fields, in_yaml
 
-FIXED_SETTINGS = ("model.name", "model.device", "model.dtype", "store.folder")
+FIXED_SETTINGS = (*LOADED_SETTINGS, "store.folder")
 """What an arm's settings can't change: the model is loaded once."""
 GROWING_SETTINGS = ("arms",)
 """Settings that may get more when a run goes on, and not less."""
