@@ -2,7 +2,8 @@
 
 What is written here are facts about the published repositories: the keys of config.json, how tensors are called and
 split over files, ids of special tokens, chat templates, settings of preprocessing and generation. The widths are an
-eighth of the published ones, except that of a head, on which the rotation of positions depends.
+eighth of the published ones or less, except that of a head, on which the rotation of positions depends: the published
+vocabularies make most of a checkpoint, so that its size goes with its width.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ def qwen2_vl() -> Published:
 def qwen3_vl(*, experts: bool = False, template: str = QWEN3_VL_TEMPLATE) -> Published:
     """Return a Qwen3-VL: 8B, or 30B-A3B with its mixture of experts."""
     kind = "qwen3_vl_moe" if experts else "qwen3_vl"
-    hidden = 256 if experts else 512
+    hidden = 256
     text = {"attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151645}
     text |= {"dtype": "bfloat16", "head_dim": 128, "hidden_act": "silu", "hidden_size": hidden, "use_cache": True}
     text |= {"initializer_range": 0.02, "intermediate_size": 1536, "max_position_embeddings": 262144}
@@ -245,7 +246,7 @@ INTERNVL3_TEXT = {
 }
 INTERNVL35_TEXT = {
     **{"architectures": ["Qwen3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "head_dim": 128},
-    **{"bos_token_id": 151643, "eos_token_id": 151645, "hidden_act": "silu", "hidden_size": 512},
+    **{"bos_token_id": 151643, "eos_token_id": 151645, "hidden_act": "silu", "hidden_size": 256},
     **{"initializer_range": 0.02, "intermediate_size": 1536, "max_position_embeddings": 40960, "model_type": "qwen3"},
     **{"num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-6},
     **{"rope_theta": 1e6, "sliding_window": None, "use_cache": True, "use_sliding_window": False},
@@ -254,7 +255,7 @@ INTERNVL35_MOE_TEXT = {
     **INTERNVL35_TEXT,
     **{"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "decoder_sparse_step": 1},
     **{"mlp_only_layers": [], "moe_intermediate_size": 96, "norm_topk_prob": True, "num_experts": 8},
-    **{"num_experts_per_tok": 2, "hidden_size": 256, "router_aux_loss_coef": 0.001},
+    **{"num_experts_per_tok": 2, "router_aux_loss_coef": 0.001},
 }
 
 
@@ -281,13 +282,13 @@ def llava_onevision() -> Published:
 
 def qwen2_5_omni() -> Published:
     """Return Qwen2.5-Omni-7B without the weights that speak; what it thinks with lies under `thinker`."""
-    base = qwen2_5_vl(512, 2368, 4, 2).config
+    base = qwen2_5_vl(256, 1184, 2, 1).config
     text = {key: base[key] for key in FLAT if key not in ("torch_dtype", "bos_token_id", "eos_token_id")}
     text |= {key: base[key] for key in ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")}
-    text |= {"model_type": "qwen2_5_omni_text", "num_hidden_layers": 2, "num_key_value_heads": 2}
+    text |= {"model_type": "qwen2_5_omni_text", "num_hidden_layers": 2, "num_key_value_heads": 1}
     text |= {"rope_scaling": {"mrope_section": [16, 24, 24], "rope_type": "default", "type": "default"}}
     audio = {"model_type": "qwen2_5_omni_audio_encoder", "d_model": 160, "encoder_attention_heads": 2}
-    audio |= {"encoder_ffn_dim": 640, "encoder_layers": 1, "num_mel_bins": 128, "n_window": 100, "output_dim": 512}
+    audio |= {"encoder_ffn_dim": 640, "encoder_layers": 1, "num_mel_bins": 128, "n_window": 100, "output_dim": 256}
     vision = {**base["vision_config"], "model_type": "qwen2_5_omni_vision_encoder"}
     thinker = {"model_type": "qwen2_5_omni_thinker", "architectures": ["Qwen2OmniNaViTThinkerForConditionalGeneration"]}
     thinker |= {"audio_token_index": 151646, "image_token_index": 151655, "video_token_index": 151656}
@@ -304,9 +305,9 @@ def qwen2_5_omni() -> Published:
 
 CHECKPOINTS: dict[str, Callable[[], Published]] = {
     "Qwen/Qwen2.5-VL-3B-Instruct": lambda: qwen2_5_vl(256, 1376, 2, 1, vocabulary=151936, tied=True),
-    "Qwen/Qwen2.5-VL-7B-Instruct": lambda: qwen2_5_vl(512, 2368, 4, 2),
-    "Qwen/Qwen2.5-VL-32B-Instruct": lambda: qwen2_5_vl(640, 3456, 5, 1),
-    "Qwen/Qwen2.5-VL-72B-Instruct": lambda: qwen2_5_vl(1024, 3696, 8, 1),
+    "Qwen/Qwen2.5-VL-7B-Instruct": lambda: qwen2_5_vl(256, 1184, 2, 1),
+    "Qwen/Qwen2.5-VL-32B-Instruct": lambda: qwen2_5_vl(384, 1728, 3, 1),
+    "Qwen/Qwen2.5-VL-72B-Instruct": lambda: qwen2_5_vl(512, 1848, 4, 1),
     "Qwen/Qwen2-VL-7B-Instruct": qwen2_vl,
     "Qwen/Qwen3-VL-8B-Instruct": qwen3_vl,
     "Qwen/Qwen3-VL-30B-A3B-Instruct": lambda: qwen3_vl(experts=True),
@@ -333,11 +334,17 @@ def tokenizer_json() -> str:
     return tokenizer.to_str()
 
 
+@cache
+def tokenizer_with(tokens: tuple[str, ...]) -> str:
+    """Return that tokenizer with special tokens behind the others."""
+    tokenizer = Tokenizer.from_str(tokenizer_json())
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in tokens])
+    return tokenizer.to_str()
+
+
 def write_tokenizer(folder: Path, published: Published) -> None:
     """Write tokenizer.json and tokenizer_config.json."""
-    tokenizer = Tokenizer.from_str(tokenizer_json())
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in published.tokens])
-    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer.json").write_text(tokenizer_with(tuple(published.tokens)), encoding="utf-8")
     added = {
         str(FIRST_SPECIAL + i): {"content": token, "special": True, "lstrip": False, "normalized": False}
         | {"rstrip": False, "single_word": False}
