@@ -5,11 +5,13 @@ A block of code is run if the line before its fence is a marker, a comment that 
     <!-- run -->               the block is run: `console`, `bash` or `sh` by bash, `python` by this Python
     <!-- file: own.py -->      the block is written to that file, for the blocks that follow
 
-The blocks of a page run in their order, in one new folder, which has the repository's `configs` and `scripts`. The
-first one that fails ends the run, with its page, its line and its last words. The `lvqa` that runs is the one of this
-environment; its store is in the new folder; the hub is out of reach.
+The blocks of a page run in their order, in one new folder, which has the repository's `configs` and `scripts`. Pages
+run beside each other, one for each core. The first block that fails ends the run, with its page, its line and its last
+words: no further page is begun. The `lvqa` that runs is the one of this environment; its store is in the new folder;
+the hub is out of reach.
 
     python scripts/check_docs.py                    run all pages
+    python scripts/check_docs.py --jobs 1           one after the other
     python scripts/check_docs.py --list             say which blocks would run
     python scripts/check_docs.py --site build/docs  check every link inside a built site, and its anchors
 """
@@ -24,10 +26,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from lvqa.startup import num_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 SHELLS = ("console", "bash", "sh")
@@ -92,6 +97,23 @@ def read_blocks(path: Path) -> list[Block]:
     return blocks
 
 
+def run_pages(paths: Sequence[Path], jobs: int) -> str | None:
+    """Run the marked blocks of pages, so many pages at a time. Returns what failed first, or None."""
+    faults: list[str] = []
+
+    def run(path: Path) -> None:
+        try:
+            fault = None if faults else run_page(path)
+        except (PageError, OSError) as error:
+            fault = str(error)
+        if fault:
+            faults.append(fault)
+
+    with ThreadPoolExecutor(jobs) as threads:
+        list(threads.map(run, paths))
+    return faults[0] if faults else None
+
+
 def run_page(path: Path) -> str | None:
     """Run the marked blocks of a page in a new folder. Returns what failed: the block's location, code and output."""
     blocks = read_blocks(path)
@@ -117,6 +139,7 @@ def _run_block(block: Block, folder: Path) -> str | None:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "LVQA_HOME": str(folder / "lvqa_home"),
         "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # other pages have the other cores
     }
     command = ["bash", "-euo", "pipefail", "-c", block.text] if block.language in SHELLS else [sys.executable, "-"]
     try:
@@ -207,20 +230,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("pages", nargs="*", type=Path, metavar="PAGE", help="by default README.md and docs/*.md")
     parser.add_argument("--list", action="store_true", help="list the blocks that would run")
+    parser.add_argument("--jobs", type=int, default=num_cores(), help="how many pages run at a time; one for each core")
     parser.add_argument("--site", type=Path, help="check the links of this built site, and run nothing")
     options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        parser.error(f"--jobs must be 1 or more, got {options.jobs}")
     if options.site is not None:
         dead = dead_links(options.site)
         _report("\n".join(dead) or f"{options.site}: every link inside the site leads somewhere")
         return 1 if dead else 0
     try:
-        for path in options.pages or all_pages():
-            if options.list:
-                for block in read_blocks(path.resolve()):
-                    _report(f"{block.location}: {f'written to {block.file}' if block.file else block.language}")
-            elif fault := run_page(path.resolve()):
-                _report(f"FAILED  {fault}")
-                return 1
+        paths = [path.resolve() for path in options.pages or all_pages()]
+        for path in paths:
+            for block in read_blocks(path) if options.list else ():
+                _report(f"{block.location}: {f'written to {block.file}' if block.file else block.language}")
+        if not options.list and (fault := run_pages(paths, options.jobs)):
+            _report(f"FAILED  {fault}")
+            return 1
     except (PageError, OSError) as error:
         _report(f"FAILED  {error}")
         return 1

@@ -82,8 +82,9 @@ PYTHON
 "$lvqa" --version
 "$lvqa" --help >/dev/null
 "$lvqa" doctor
-"$lvqa" demo --minutes 2 --folder "$work/demo" --quiet
+"$lvqa" demo --folder "$work/demo" --quiet | tee "$work/demo.txt"
 test -s "$work/demo/demo.png"
+grep -q "which uniform frames miss" "$work/demo.txt" # by default the demo has such a question
 
 list_files >"$work/after"
 if ! diff "$work/before" "$work/after"; then

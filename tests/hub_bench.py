@@ -333,11 +333,17 @@ def tokenizer_json() -> str:
     return tokenizer.to_str()
 
 
+@cache
+def tokenizer_with(tokens: tuple[str, ...]) -> str:
+    """Return that tokenizer with special tokens behind the others."""
+    tokenizer = Tokenizer.from_str(tokenizer_json())
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in tokens])
+    return tokenizer.to_str()
+
+
 def write_tokenizer(folder: Path, published: Published) -> None:
     """Write tokenizer.json and tokenizer_config.json."""
-    tokenizer = Tokenizer.from_str(tokenizer_json())
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in published.tokens])
-    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer.json").write_text(tokenizer_with(tuple(published.tokens)), encoding="utf-8")
     added = {
         str(FIRST_SPECIAL + i): {"content": token, "special": True, "lstrip": False, "normalized": False}
         | {"rstrip": False, "single_word": False}

@@ -24,7 +24,7 @@ from lvqa.records import Answer, Question
 from lvqa.server.run import connect_replicas, make_server
 from lvqa.server.settings import ServerSettings
 
-NUM_QUESTIONS, NUM_CLIENTS = 50, 8
+NUM_QUESTIONS, NUM_CLIENTS = 24, 8
 
 
 @contextmanager
@@ -86,8 +86,8 @@ def events_of(content: bytes) -> list[dict]:
     return [json.loads(line[6:]) for line in content.decode().splitlines() if line.startswith("data: {")]
 
 
-def fifty_questions(folder: Path, video: Path, qa: LongVideoQA) -> tuple[Path, list[Question], list[Answer]]:
-    """Put a video into a new folder. Returns it, fifty questions about the video, and a pipeline's answers."""
+def many_questions(folder: Path, video: Path, qa: LongVideoQA) -> tuple[Path, list[Question], list[Answer]]:
+    """Put a video into a new folder. Returns it, questions about the video, and a pipeline's answers."""
     folder.mkdir()
     shutil.copy(video, folder / "a.mp4")
     colours = ["red", "blue", "green", "orange", "white"]

@@ -23,13 +23,14 @@ from lvqa.records import LvqaError
 
 pytestmark = pytest.mark.slow
 NAME = "Qwen/Qwen2.5-VL-7B-Instruct"
+PUBLISHED = hub_bench.qwen2_5_vl(128, 592, 1, 1)
+"""Narrow: the checkpoint is copied, read and compared often."""
 
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Tensor]:
     """Random weights that have the three properties that FreeRet's authors find in trained ones."""
-    published = hub_bench.CHECKPOINTS[NAME]()
-    tensors = hub_bench.random_weights(published)
+    tensors = hub_bench.random_weights(PUBLISHED)
     tensors["model.language_model.layers.1.mlp.down_proj.weight"] *= 60  # the last MLP turns the state
     return tensors
 
@@ -41,10 +42,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory, weights: dict[str, Tensor]) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-        hub_bench.write_checkpoint(folder, "someone/before", hub_bench.CHECKPOINTS[NAME](), weights)
+        hub_bench.write_checkpoint(folder, "someone/before", PUBLISHED, weights)
         tune_head(load("someone/before"), weights)
         shutil.rmtree(folder / "models--someone--before")
-        hub_bench.write_checkpoint(folder, NAME, hub_bench.CHECKPOINTS[NAME](), weights)
+        hub_bench.write_checkpoint(folder, NAME, PUBLISHED, weights)
         yield folder
 
 

@@ -71,7 +71,8 @@ def test_a_server_does_what_the_commands_do(tmp_path, synthetic_video):
         assert there == here
         assert seconds_there * 3 < seconds_here
         found_there = lvqa("search", "--server", url, video, "a ball").stdout
-        assert found_there == lvqa("search", video, "a ball", "--model", "tiny", "--store", store).stdout
+        search_here = ["search", str(video), "a ball", "--model", "tiny", "--store", str(store)]
+        assert found_there == CliRunner().invoke(lvqa_command, search_here).stdout
         assert lvqa("ask", "--server", url, video, QUESTION).stdout.startswith("It is ")
         server.send_signal(signal.SIGINT)
         assert server.wait(60) == 130  # as every command after Ctrl-C

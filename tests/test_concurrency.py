@@ -160,9 +160,9 @@ def test_two_threads_get_what_they_would_get_alone(tiny, tmp_path, videos):
 
 
 @pytest.mark.slow
-def test_two_hundred_questions_from_two_threads(tiny, tmp_path, videos):
+def test_forty_questions_from_two_threads(tiny, tmp_path, videos):
     few = {"rerank.pool": 2, "selection.frames": 2}  # it is about many questions, and not about large ones
-    compare(tiny, tmp_path, videos, 100, few, few)
+    compare(tiny, tmp_path, videos, 20, few, few)
 
 
 @pytest.mark.slow

@@ -229,6 +229,23 @@ def test_a_block_that_fails_is_reported_with_page_and_line(tmp_path, block, code
     assert not (tmp_path / "ran").exists()
 
 
+def test_pages_run_beside_each_other_and_after_one_that_fails_none_is_begun(tmp_path, capsys):
+    def waiting(name: str, other: str) -> str:
+        wait = f"for i in $(seq 500); do test -e {tmp_path}/{other} && exit 0; sleep 0.02; done; exit 8"
+        return f"<!-- run -->\n```sh\ntouch {tmp_path}/{name}\n{wait}\n```\n"
+
+    texts = {"a": waiting("one", "two"), "b": waiting("two", "one")}
+    texts |= {"c": "<!-- run -->\n```sh\nexit 3\n```\n", "d": f"<!-- run -->\n```sh\ntouch {tmp_path}/ran\n```\n"}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.md").write_text(text)
+    paths = [tmp_path / f"{name}.md" for name in texts]
+    assert check_docs.main([*map(str, paths[:2]), "--jobs", "2"]) == 0
+    assert check_docs.main([*map(str, paths[2:]), "--jobs", "1"]) == 1
+    out = capsys.readouterr().out
+    assert "ok      a.md:2 (" in out and "ok      b.md:2 (" in out
+    assert "FAILED  c.md:2: the block ended with code 3\n" in out and not (tmp_path / "ran").exists()
+
+
 def test_a_block_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(check_docs, "TIMEOUT_SECONDS", 0.2)
     assert "page.md:2: the block ran longer than 0.2 s" in check_docs.run_page(

@@ -157,13 +157,14 @@ def test_a_changed_file_of_your_own_is_refused_by_name(run, settings, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_arm_a_budget_and_a_question_are_added_and_nothing_is_asked_again(run, settings, tmp_path):
+def test_an_arm_a_budget_a_video_and_a_question_are_added_and_nothing_is_asked_again(run, settings, tmp_path):
     arms = "arms=[{method: blind}, {method: uniform, frames: [4]}]"
-    first = evaluate(load_run_config(settings, [arms, "benchmark.limit=2"]), tmp_path / "run")
+    few = ["benchmark.videos=1", "benchmark.limit=2"]
+    first = evaluate(load_run_config(settings, [arms, *few]), tmp_path / "run")
     more = "arms=[{method: blind}, {method: uniform, frames: [4, 8]}, {method: topk, frames: [4]}]"
     grown = evaluate(load_run_config(settings, [more]), tmp_path / "run")
     num_asked = NUM_VIDEOS * NUM_QUESTIONS
-    assert (len(first.rows), len(grown.rows)) == (2 * NUM_VIDEOS * 2, 4 * num_asked)
+    assert (first.num_questions, len(first.rows), len(grown.rows)) == (2, 2 * 2, 4 * num_asked)
     assert grown.rows[: len(first.rows)] == first.rows
     assert [arm.method for arm in grown.config.arms] == ["blind", "uniform", "topk"]
     assert grown.about["settings"]["arms"][1]["frames"] == [4, 8] and grown.num_questions == num_asked

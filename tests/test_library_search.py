@@ -53,7 +53,7 @@ def clips(candidates) -> list[tuple]:
 
 @pytest.mark.slow
 def test_hits_have_the_scores_of_a_search_in_their_videos(library, videos, questions):
-    for _, question in questions[:3]:
+    for _, question in questions[:: len(questions) - 1]:  # one about each video
         ranking = search_library(library, question, top=100)
         in_files = {c.clip: c for path in videos for c in library.search(path, question, top=100)}
         hits = [hit.candidate for hit in ranking.hits]
@@ -215,9 +215,25 @@ def lvqa(tmp_path, monkeypatch):
     return run
 
 
+@pytest.fixture(scope="module")
+def indexed_home(videos, tmp_path_factory) -> Path:
+    """A store in which the command has indexed both videos."""
+    home = tmp_path_factory.mktemp("home")
+    words = ["index", *map(str, videos), *TINY, "--quiet"]
+    assert CliRunner().invoke(lvqa_command, words, env={"LVQA_HOME": str(home)}).exit_code == 0
+    return home
+
+
+@pytest.fixture
+def lvqa_indexed(lvqa, indexed_home, monkeypatch):
+    """Run a command in this process, in that store."""
+    monkeypatch.setenv("LVQA_HOME", str(indexed_home))
+    return lvqa
+
+
 @pytest.mark.slow
-def test_the_commands_say_what_was_reranked_and_which_video_answered(lvqa, videos, questions, tmp_path):
-    lvqa("index", *videos, *TINY, "--quiet")
+def test_the_commands_say_what_was_reranked_and_which_video_answered(lvqa_indexed, videos, questions, tmp_path):
+    lvqa = lvqa_indexed
     search = ("search", "--library", "the red ball", *TINY, "--quiet")
     lines = lvqa(*search).stdout.splitlines()
     assert len(lines) == 5 and all("rerank " in line and any(str(path) in line for path in videos) for line in lines)
@@ -245,8 +261,8 @@ def test_the_commands_say_what_was_reranked_and_which_video_answered(lvqa, video
 
 
 @pytest.mark.slow
-def test_the_commands_take_some_videos_of_the_library(lvqa, videos):
-    lvqa("index", *videos, *TINY, "--quiet")
+def test_the_commands_take_some_videos_of_the_library(lvqa_indexed, videos):
+    lvqa = lvqa_indexed
     search = ("search", "--library", "the red ball", *TINY, "--quiet", "--no-rerank", "--json")
     paths = lambda *words: {hit["path"] for hit in json.loads(lvqa(*search, "--top", 16, *words).stdout)["results"]}  # noqa: E731
     assert paths() == paths("--folder", videos[0].parent) == paths("--min-minutes", 1.9) == set(map(str, videos))

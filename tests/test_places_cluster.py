@@ -29,7 +29,7 @@ def cluster(tmp_path, address) -> Iterator[Cluster]:
 
 
 def test_rows_are_those_of_a_local_run(cluster, address, tmp_path):
-    settings = benchmark(tmp_path, videos=4, minutes=2, questions=3)
+    settings = benchmark(tmp_path, videos=4, minutes=1, questions=1)
     expected = expected_results(settings, tmp_path / "local")
     folder, there = tmp_path / "benchmark", f"s3://{BUCKET}/benchmark"
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):

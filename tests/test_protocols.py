@@ -274,17 +274,8 @@ def test_subtitles_that_are_not_there_are_refused(videomme):
 
 
 @pytest.mark.slow
-def test_other_subtitles_are_another_run(videomme, tmp_path):
-    config = config_of(videomme, "videomme", "benchmark.subtitles=true", "benchmark.videos=1")
-    evaluate(config, tmp_path / "run")
-    path = videomme / "subtitle" / "Cm73ma6Ibcs.srt"
-    path.write_text(path.read_text().replace("back", "left"))
-    with pytest.raises(LvqaError, match=r"has answers to something else: .*Cm73ma6Ibcs\.srt"):
-        evaluate(config, tmp_path / "run")
-
-
-@pytest.mark.slow
 def test_an_evaluation_by_a_protocol_is_labelled_and_compared_with_its_own_kind_alone(videomme, tmp_path):
+    """Other subtitles are another run."""
     ways = {
         "own": [],
         "theirs": ["benchmark.protocol=lmms-eval"],
@@ -310,3 +301,7 @@ def test_an_evaluation_by_a_protocol_is_labelled_and_compared_with_its_own_kind_
         " with subtitles" in report
     )
     assert "Paired difference" not in report
+    path = videomme / "subtitle" / "Cm73ma6Ibcs.srt"
+    path.write_text(path.read_text().replace("back", "left"))
+    with pytest.raises(LvqaError, match=r"has answers to something else: .*Cm73ma6Ibcs\.srt"):
+        evaluate(config_of(videomme, "videomme", *ways["subtitled"]), runs["subtitled"].folder)

@@ -1,14 +1,11 @@
 """Pages and pictures of answers: frames by clip, round ticks of time, the demo's question, and the enlarged frames."""
 
 import dataclasses
-import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from lvqa.cli.main import lvqa_command
 from lvqa.cli.make_videos import demo_example
 from lvqa.records import Answer, Candidate, Clip, Counts, Question
 from lvqa.report import is_correct, num_inside, write_contact_sheet
@@ -158,18 +155,3 @@ def test_the_demo_draws_a_question_that_uniform_frames_miss():
     assert demo_example([(wrong_uniform, correct), (wrong_uniform, better), (correct_uniform, better)]) == 1
     # If there is none, the largest difference of frames in the evidence.
     assert demo_example([(correct_uniform, correct), (correct_uniform, better), (wrong_uniform, wrong)]) == 1
-
-
-@pytest.mark.slow
-def test_the_demo_by_default_has_a_question_that_uniform_frames_miss(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(lvqa_command, ["demo", "--quiet", "--device", "cpu"])
-    assert result.exit_code == 0
-    i = re.search(r"demo\.png \(question (\d), which uniform frames miss\)", result.stdout)[1]
-    lines = result.stdout.split(f"\n{i}. ")[1].splitlines()[:5]
-    uniform, freeret = (
-        next(line.split() for line in lines if line.split()[0] == name) for name in ("uniform", "freeret")
-    )
-    assert "wrong" in uniform and "correct" in freeret
-    width, height = picture_of(tmp_path / "demo" / "demo.png").size
-    assert width == 1200 < height

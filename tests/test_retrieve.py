@@ -237,14 +237,14 @@ def test_a_run_killed_again_and_again_ends_with_each_ranking_once(run, file, tmp
         rows = folder / RANKINGS.name
         return len(list(folder.glob("vectors/*.npz"))), rows.read_bytes().count(b"\n") if rows.exists() else 0
 
-    for vectors, rows in ((1, 0), (1, 1), (1, 40)):
+    for vectors, rows in ((1, 0), (1, 1)):
         driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(file), str(folder)])
         while driver.poll() is None and not all(a >= b for a, b in zip(progress(), (vectors, rows), strict=True)):
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.1))
         driver.kill()
         num_killed += driver.wait() == -signal.SIGKILL
-    assert num_killed >= 2
+    assert num_killed == 2
     with (folder / RANKINGS.name).open("ab") as rows_file:
         rows_file.write(b'{"set": "mom')
     finished = retrieve(load_retrieve_config(file), folder)

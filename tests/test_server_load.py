@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from servers import ask_from_clients, call_json, check_answers, fifty_questions, running_server
+from servers import ask_from_clients, call_json, check_answers, many_questions, running_server
 
 from lvqa.client import RemoteVideoQA
 from lvqa.concurrency import check_stop
@@ -67,8 +67,8 @@ def test_a_bug_is_told_without_its_content(caplog):
 
 
 @pytest.mark.slow
-def test_fifty_questions_from_eight_clients(tiny, make, tmp_path, synthetic_video, record_property):
-    folder, questions, expected = fifty_questions(tmp_path / "served", synthetic_video(seed=710), make())
+def test_many_questions_from_eight_clients(tiny, make, tmp_path, synthetic_video, record_property):
+    folder, questions, expected = many_questions(tmp_path / "served", synthetic_video(seed=710), make())
     with running_server(tiny, tmp_path / "other", folder) as url:
         video = call_json(url, "GET", "/api/videos")[1]["videos"][0]["id"]
         RemoteVideoQA(url).index(video)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from processes import descendants, wait_until
-from servers import ask_from_clients, call, call_json, check_answers, events_of, fifty_questions, running_server
+from servers import ask_from_clients, call, call_json, check_answers, events_of, many_questions, running_server
 
 from lvqa.cli.main import lvqa_command
 from lvqa.client import RemoteVideoQA
@@ -96,7 +96,7 @@ def test_a_video_stays_with_its_replica_and_a_request_is_sent_once_more_when_tha
 @needs_serve
 @pytest.mark.slow
 def test_no_question_is_lost_with_a_replica(tiny, make, tmp_path, synthetic_video):
-    folder, questions, expected = fifty_questions(tmp_path / "served", synthetic_video(seed=710), make())
+    folder, questions, expected = many_questions(tmp_path / "served", synthetic_video(seed=710), make())
     killed = []
 
     def kill_one(num_answers: int) -> None:

@@ -1,10 +1,12 @@
-"""What importing lvqa sets for the libraries that it loads later."""
+"""What a process of lvqa imports as it starts, and what importing lvqa sets for the libraries that it loads later."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from processes import needs_proc
 
 SETTINGS = {"MKL_CBWR": "AUTO,STRICT", "OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -18,3 +20,48 @@ def test_a_setting_of_the_libraries_is_made_where_the_user_has_none(name, own):
     script = f"import os, lvqa; print(os.environ[{name!r}])"
     result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == (own or SETTINGS[name])
+
+
+# --- what a question imports -----------------------------------------------------------------------------------------
+
+UNUSED = [*("IPython", "aiohttp", "cv2", "decord", "fastapi", "matplotlib", "pandas", "ray", "sklearn")]
+UNUSED += ["torch._inductor.compile_fx", "torchvision", "uvicorn"]
+"""Libraries that are large, and that a question about an indexed video does not need."""
+ASK = """
+import sys
+from lvqa.cli.main import main
+try:
+    main()
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_a_question_loads_no_library_that_it_does_not_use(make, store, video):
+    make().index(video)
+    words = ["ask", str(video), "What is seen?", "--model", "tiny", "--store", str(store), "--quiet"]
+    result = subprocess.run([sys.executable, "-c", ASK, *words], capture_output=True, text=True, check=True)
+    modules = {*result.stderr.splitlines()[-1].split()}
+    assert result.stdout and {"torch", "transformers"} <= modules
+    assert modules.isdisjoint(UNUSED), modules.intersection(UNUSED)
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+@needs_proc
+@pytest.mark.parametrize(("dtype", "is_mapped"), [("bfloat16", True), ("float32", False)])
+def test_weights_in_the_precision_of_the_checkpoint_are_mapped(dtype, is_mapped):
+    """They are pages of the file, which processes share; in another precision they are converted, which copies them."""
+    from transformers import AutoModelForImageTextToText
+
+    from lvqa.models.loading import load_pretrained
+
+    options = {"model_type": "qwen2_5_vl", "library_class": AutoModelForImageTextToText, "device": "cpu"}
+    model = load_pretrained("tiny", dtype=dtype, **options).model
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(".safetensors")]
+    ranges = [[int(address, 16) for address in line[0].split("-")] for line in lines]
+    weights = list(model.parameters())
+    mapped = [any(start <= weight.data_ptr() < end for start, end in ranges) for weight in weights]
+    assert len(weights) > 100 and mapped == [is_mapped] * len(weights)

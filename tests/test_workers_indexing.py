@@ -41,10 +41,6 @@ def local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
-def with_ray(workers: int):
-    return pytest.param(workers, marks=pytest.mark.slow)
-
-
 @pytest.fixture(scope="module")
 def library(tmp_path_factory) -> list[Path]:
     """Two synthetic videos of a minute."""
@@ -80,9 +76,7 @@ def test_segments_cover_all_clips_in_whole_batches():
     assert segments(0) == []
 
 
-@pytest.mark.parametrize(
-    "workers", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.slow
 def test_the_index_does_not_depend_on_the_number_of_workers(request, library, expected_contents, tmp_path, workers):
     if workers:
@@ -132,7 +126,7 @@ def test_a_video_that_kills_its_process_costs_only_itself(library, expected_cont
     assert contents(tmp_path / "store") == expected_contents
 
 
-@pytest.mark.parametrize("workers", [0, with_ray(2)])
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.slow
 def test_the_command_indexes_seven_good_videos_and_names_three_bad_ones(request, tmp_path, workers):
     if workers:
