@@ -189,6 +189,12 @@ class AnswerConfig(Section):
     likeliest as the answer to the bare question; null: the first, unless the model's own config.json says else."""
     max_new_tokens: PositiveInt = 64
     """A generated answer has at most so many tokens; a protocol of a benchmark has a bound of its own."""
+    max_object_tokens: PositiveInt = 512
+    """An answer that must fit a schema has at most so many tokens; one that needs more is refused: half an object is
+    none."""
+    generation: Literal["greedy", "checkpoint"] = "greedy"
+    """How the tokens of a generated answer are chosen: the likeliest, or by the model's generation_config.json, its
+    penalties of repetition and, with `seed`, its sampling. A protocol of a benchmark is always greedy."""
     look_again: Probability | None = None
     """Answer from some of the frames first; while the likeliest option has a smaller probability, again with as many
     others beside them, until the budget is spent. Null shows all frames at once."""

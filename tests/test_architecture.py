@@ -47,14 +47,16 @@ LIBRARIES = {
     "uvicorn": {"server"},
     "pydantic": {"server"},
     "mcp": {"server"},
+    "llguidance": {"schema"},
 }
 
 # module -> the modules that it may import. The package itself (its lazy names) is the module "lvqa".
-BASE = {"prompts", "records", "validation"}
+BASE = {"prompts", "records", "schema", "validation"}
 MODEL = BASE | {"concurrency", "costs", "embedding", "models"}
 SESSION = MODEL | {"config", "index", "pairs", "session", "video", "visual_tokens"}
 ARROWS = {
     "records": set(),
+    "schema": {"records"},
     "concurrency": set(),
     "places": {"records"},
     "files": {"places"},
@@ -65,18 +67,18 @@ ARROWS = {
     "startup": set(),
     "audio": {"records"},
     "image": {"records"},
-    "validation": {"audio", "image", "places", "records"},
+    "validation": {"audio", "image", "places", "records", "schema"},
     "batches": {"records"},
     "costs": {"concurrency", "records"},
     "config": {"old_settings", "records", "subtitles", "validation"},
-    "prompts": {"records"},
+    "prompts": {"records", "schema"},
     "video": {"concurrency", "files", "places", "records", "startup", "subtitles"},
     "index": {"files", "places", "records"},
     "plugins": {"records", "validation"},
     "selection": {"plugins", "records", "temporal", "validation"},
     "datasets": {"places", "records", "subtitles", "validation"},
     "workers": {"records", "startup", "validation"},
-    "models": {"concurrency", "prompts", "records"},
+    "models": {"concurrency", "prompts", "records", "schema"},
     "embedding": {"models", "prompts", "records"},
     "rerank": BASE | {"models", "plugins"},
     "pairs": {"records", "video"},
@@ -122,14 +124,14 @@ ARROWS = {
     "report": {"datasets", "evaluation", "files", "image", "diagnostics", "protocols", "records", "video"},
     "profiling": SESSION | {"answering", "rerank", "startup"},
     "synthetic": {"image", "records"},
-    "client": {"places", "records", "validation"},
-    "direct": {"answering", "audio", "components", "models", "pairs", "pipeline", "records", "visual_tokens"},
+    "client": {"places", "records", "schema", "validation"},
+    "direct": {"answering", "audio", "components", "models", "pairs", "pipeline", "records", "schema", "visual_tokens"},
     "output": {"config", "library", "records"},
     "web": {"evaluation", "files", "image", "output", "places", "records", "report", "temporal", "validation", "video"},
     "server": {
         *("components", "concurrency", "config", "direct", "evaluation", "image", "index", "items", "letters"),
         *("library", "output", "pipeline", "places", "prompts", "provenance", "records", "report", "retriever"),
-        *("selection", "validation", "video", "web", "workers"),
+        *("schema", "selection", "validation", "video", "web", "workers"),
     },
     "lvqa": {"items", "pipeline", "prompts", "records", "retriever"},
 }

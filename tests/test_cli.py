@@ -228,6 +228,7 @@ KEYS = [
         "voice",
         "options",
         "answer",
+        "parsed",
         "option",
         "option_scores",
         "method",
