@@ -13,11 +13,13 @@ from lvqa.config import AnswerConfig
 from lvqa.costs import CostMeter, split_cost
 from lvqa.letters import named_letter
 from lvqa.models import Model
+from lvqa.models.decoding import GREEDY, Decoding
 from lvqa.models.prefix import PrefixCache, SplitPrompt, prefill_shared
 from lvqa.pairs import PACKINGS, Pair, is_split, runs_of_pairs
 from lvqa.protocols import AnswerFormat
 from lvqa.protocols.answer_format import shown_with_frames
 from lvqa.records import Cost, Counts, ModelOutput, Question, Subtitle
+from lvqa.schema import AnswerSchema
 from lvqa.session import MediaKey, VideoSession
 from lvqa.speech import lines_near, spoken_lines
 from lvqa.subtitles import OFF, SpokenSource
@@ -61,6 +63,9 @@ class Answerer:
     them, generates, and takes the letter that the text names; "likelihood" asks the bare question and takes the option
     that is likeliest, word for word, as the reply.
 
+    `max_new_tokens` bounds a generated answer, `max_object_tokens` one that must fit a schema; `decoding` chooses its
+    tokens.
+
     `spoken`: where the lines come from that are shown with the frames, of a question without subtitles of its own.
     """
 
@@ -68,6 +73,8 @@ class Answerer:
     packing: str = "sampled"
     mode: str = "logits"
     max_new_tokens: int = 64
+    max_object_tokens: int = 512
+    decoding: Decoding = GREEDY
     format: AnswerFormat | None = None
     spoken: SpokenSource = OFF
 
@@ -78,6 +85,8 @@ class Answerer:
         settings: AnswerConfig,
         format: AnswerFormat | None = None,
         spoken: SpokenSource = OFF,
+        *,
+        seed: int = 0,
     ) -> Answerer:
         """Return how a model answers under these settings; what they leave open is as the model's own config says."""
         # Others show the frames as one video, without their times in words.
@@ -89,6 +98,8 @@ class Answerer:
             packing=settings.packing or model.answer_packing,
             mode=settings.mode or model.answer_mode,
             max_new_tokens=settings.max_new_tokens,
+            max_object_tokens=settings.max_object_tokens,
+            decoding=model.decoding(settings.generation if format is None else "greedy", seed=seed),
         )
 
     def answer(
@@ -111,7 +122,18 @@ class Answerer:
         """
         lines = [self._lines(session, q, seconds) for q, seconds in zip(questions, times, strict=True)]
         keys = [
-            (self, q.text, q.history, q.options, q.answer, q.subtitles, MediaKey.of(q), tuple(seconds), of_one)
+            (
+                self,
+                q.text,
+                q.history,
+                q.options,
+                q.answer,
+                q.schema,
+                q.subtitles,
+                MediaKey.of(q),
+                tuple(seconds),
+                of_one,
+            )
             for q, seconds, of_one in zip(questions, times, lines, strict=True)
         ]
         known: dict[object, ModelOutput] = {key: session.outputs[key] for key in keys if key in session.outputs}
@@ -172,14 +194,15 @@ class Answerer:
         """
         frame_parts = functools.cache(lambda pairs: tuple(self.frame_parts(pairs, tokens)))
         whole = [self._prompt(request, tokens, frame_parts) for request in requests]
-        by_letters: dict[str, list[int]] = {}
+        by_form: dict[tuple[str, bool], list[int]] = {}
         for i, request in enumerate(requests):
-            by_letters.setdefault(request.question.letters, []).append(i)
+            by_form.setdefault((request.question.letters, request.question.schema is not None), []).append(i)
         outputs: dict[int, ModelOutput] = {}
-        for indices in by_letters.values():
+        for indices in by_form.values():
             for batch in prefill_shared(model, [whole[i] for i in indices], prefix_cache):
                 questions = [requests[indices[split.index]].question for split in batch]
-                for split, output in zip(batch, self._outputs(model, questions, batch), strict=True):
+                outputs_of_batch = self._outputs(model, questions, batch, tokens.video.duration_seconds)
+                for split, output in zip(batch, outputs_of_batch, strict=True):
                     i = indices[split.index]
                     outputs[i] = _with_lengths(output, *model.prompt_length(whole[i]))
                     on_answer(len(outputs), len(requests))
@@ -215,32 +238,43 @@ class Answerer:
         return (*parts, *([ReplyStart(self.format.reply_start)] if self.format.reply_start else []))
 
     def _outputs(
-        self, model: Model, questions: Sequence[Question], batch: Sequence[SplitPrompt]
+        self, model: Model, questions: Sequence[Question], batch: Sequence[SplitPrompt], duration_seconds: float
     ) -> Iterator[ModelOutput]:
-        """Yield what the model replies to questions, all with the same letters."""
+        """Yield what the model replies to questions, all with the same letters, and all with a schema or none."""
         letters = list(questions[0].letters)
         if letters and self.mode == "logits" and self.format is None:
             rows = _next_token_logits(model, batch, letters)
             yield from (_likeliest(question, logits) for question, logits in zip(questions, rows, strict=True))
             return
-        for question, split in zip(questions, batch, strict=True):
-            before = model.counts.tokens_prefilled
-            output = self._output(model, question, split)
-            num_read = 0 if split.prefix is None else len(split.prefix)
-            counts = Counts(tokens_prefilled=num_read + model.counts.tokens_prefilled - before)
-            yield replace(output, cost=Cost(counts))
+        if letters and self.mode == "likelihood" and self.format is None:
+            for question, split in zip(questions, batch, strict=True):
+                before = model.counts.tokens_prefilled
+                log_probs = model.reply_log_probs(split.suffix, question.options, prefix=split.prefix)
+                num_read = 0 if split.prefix is None else len(split.prefix)
+                counts = Counts(tokens_prefilled=num_read + model.counts.tokens_prefilled - before)
+                yield replace(_likeliest(question, log_probs), cost=Cost(counts))
+            return
+        for question, text in zip(questions, self._generated(model, questions, batch, duration_seconds), strict=True):
+            option = self.format.read(text, question) if self.format else named_letter(text, question.options)
+            yield ModelOutput(text, option, ())
 
-    def _output(self, model: Model, question: Question, split: SplitPrompt) -> ModelOutput:
-        """Return the reply to one question: the likeliest option, or generated text."""
-        if self.format is not None:
-            limit = self.format.max_new_tokens
-            text = model.generate(split.suffix, max_new_tokens=limit, prefix=split.prefix)
-            return ModelOutput(text, self.format.read(text, question), ())
-        if question.options and self.mode == "likelihood":
-            log_probs = model.reply_log_probs(split.suffix, question.options, prefix=split.prefix)
-            return _likeliest(question, log_probs)
-        text = model.generate(split.suffix, max_new_tokens=self.max_new_tokens, prefix=split.prefix)
-        return ModelOutput(text, named_letter(text, question.options), ())
+    def _generated(
+        self, model: Model, questions: Sequence[Question], batch: Sequence[SplitPrompt], duration_seconds: float
+    ) -> list[str]:
+        """Return the generated replies; LvqaError for one that is cut before it fits its schema."""
+        schemas = [None if q.schema is None else AnswerSchema(q.schema, duration_seconds) for q in questions]
+        limit = self.format.max_new_tokens if self.format else self.max_new_tokens
+        texts = model.generate(
+            [split.suffix for split in batch],
+            prefixes=[split.prefix for split in batch],
+            max_new_tokens=self.max_object_tokens if any(schemas) else limit,
+            decoding=self.decoding,
+            schemas=schemas,
+        )
+        for schema, text in zip(schemas, texts, strict=True):
+            if schema is not None:
+                schema.parse(text)
+        return texts
 
     def frame_parts(self, pairs: Sequence[Pair], tokens: VisualTokens) -> list[Part]:
         """Return the part of the prompt that shows the frames: nothing if there are none."""

@@ -212,7 +212,7 @@ def check_reply(model: Decoder, clip: ClipTokens) -> Check:
     letters = [prompts.YES_OPTION, prompts.NO_OPTION]
     ids, reply = model.first_tokens(letters), list[int]()
     ours = model.next_token_logits([prompt], letters)[0].tolist()
-    model.generate(prompt, max_new_tokens=NUM_GREEDY_TOKENS, on_token=lambda token, _: reply.append(token))
+    model.generate([prompt], max_new_tokens=NUM_GREEDY_TOKENS, on_token=lambda _, token, __: reply.append(token))
     with own_attention(model.library):
         logits = library_output(model, prompt, reply[:-1]).logits[0, -len(reply) :].float()
     theirs = logits[0, ids].tolist()

@@ -8,7 +8,7 @@ import http.client
 import json
 import mimetypes
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from lvqa.places import RemotePath, as_path
 from lvqa.records import Answer, Candidate, IndexUse, LvqaError, Question, SearchResult, Video, shorten
+from lvqa.schema import schema_text
 from lvqa.validation import convert, option_texts, parse_json
 
 T = TypeVar("T")
@@ -62,11 +63,18 @@ class RemoteVideoQA:
         options: Sequence[str] = (),
         image: str | Path | None = None,
         voice: str | Path | None = None,
+        schema: Mapping[str, Any] | str | Path | None = None,
         frames: int | None = None,
         method: str | None = None,
     ) -> Answer:
         """Answer a question about a video, with the evidence."""
-        query = Question(question, option_texts(options), image=_path(image), voice=_path(voice))
+        query = Question(
+            question,
+            option_texts(options),
+            image=_path(image),
+            voice=_path(voice),
+            schema=None if schema is None else schema_text(schema),
+        )
         return self.answer(path, query, frames=frames, method=method)
 
     def answer(
@@ -120,6 +128,7 @@ class RemoteVideoQA:
             "history": [{"question": text, "answer": reply} for text, reply in question.history],
             "image": _data_url(question.image),
             "voice": _data_url(question.voice),
+            "schema": None if question.schema is None else json.loads(question.schema),
             "frames": frames,
             "method": method,
             **_library_options(path, condition=condition),

@@ -16,8 +16,9 @@ from msgspec import Meta
 
 from lvqa.old_settings import RENAMED_SETTINGS, renamed
 from lvqa.records import LvqaError
+from lvqa.settings_tree import ConfigError, flat, merged, origin_of, parse_override, plain, read_tree, tree_of
 from lvqa.subtitles import OFF, SpokenSource
-from lvqa.validation import NonNegativeInt, PositiveFloat, PositiveInt, Text, check_fields, convert, in_yaml
+from lvqa.validation import NonNegativeInt, PositiveFloat, PositiveInt, Text, check_fields, convert
 
 Probability = Annotated[float, Meta(gt=0, le=1, description="a number above 0, at most 1")]
 DeviceMap = Literal["auto", "balanced", "sequential"] | dict[str, str | int] | None
@@ -25,10 +26,6 @@ Settings = TypeVar("Settings", bound="Config")
 
 POOL = 50
 """How many clips go to the reranker by default."""
-
-
-class ConfigError(LvqaError):
-    """A setting that is not known or not allowed; names the key, the value, what is allowed and where it stood."""
 
 
 class Section:
@@ -196,6 +193,12 @@ class AnswerConfig(Section):
     likeliest as the answer to the bare question; null: the first, unless the model's own config.json says else."""
     max_new_tokens: PositiveInt = 64
     """A generated answer has at most so many tokens; a protocol of a benchmark has a bound of its own."""
+    max_object_tokens: PositiveInt = 512
+    """An answer that must fit a schema has at most so many tokens; one that needs more is refused: half an object is
+    none."""
+    generation: Literal["greedy", "checkpoint"] = "greedy"
+    """How the tokens of a generated answer are chosen: the likeliest, or by the model's generation_config.json, its
+    penalties of repetition and, with `seed`, its sampling. A protocol of a benchmark is always greedy."""
     look_again: Probability | None = None
     """Answer from some of the frames first; while the likeliest option has a smaller probability, again with as many
     others beside them, until the budget is spent. Null shows all frames at once."""
@@ -273,7 +276,7 @@ def load_config(
     """
     config = kind()
     if path is not None:
-        tree = _read(path)
+        tree = read_tree(path)
         config = _updated(config, renamed(tree) if accept_old else tree, origin=str(path))
     return with_overrides(config, overrides)
 
@@ -281,14 +284,14 @@ def load_config(
 def with_overrides(config: Settings, overrides: Sequence[str]) -> Settings:
     """Return the configuration, changed by each override ("video.clip_seconds=8") in turn; ConfigError as above."""
     for override in overrides:
-        config = _updated(config, _parse_override(override), origin=_origin(override))
+        config = _updated(config, parse_override(override), origin=origin_of(override))
     return config
 
 
 def with_settings(config: Settings, settings: Mapping[str, object], *, where: str) -> Settings:
     """Return the configuration with these settings, {"video.clip_seconds": 8}; a refusal says `where` they stood."""
     for key, value in settings.items():
-        config = _updated(config, _tree(key, value), origin=where)
+        config = _updated(config, tree_of(key, value), origin=where)
     return config
 
 
@@ -306,16 +309,8 @@ def without_reranking(config: Config) -> Config:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Return the settings as plain values, complete: what load_config reads back to the same configuration."""
-    tree: dict[str, Any] = _plain(dataclasses.asdict(config))
+    tree: dict[str, Any] = plain(dataclasses.asdict(config))
     return tree
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested keys as dotted ones: {"a": {"b": 1}} -> {"a.b": 1}. A list is one value."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return leaves
 
 
 def to_yaml(config: Config) -> str:
@@ -325,64 +320,6 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
 
 
-def _plain(value: Any) -> Any:
-    """Return paths as text and tuples as lists, however deep."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _read(path: Path) -> object:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"cannot read the configuration {path}: it is not UTF-8 text") from error
-    tree = _parse_yaml(text, origin=str(path))
-    return {} if tree is None else tree
-
-
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Return what a YAML file of another program holds. Raises ConfigError if it is no mapping."""
-    tree = _read(path)
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected a mapping, keys with values")
-    return tree
-
-
-def _parse_override(override: str) -> object:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"an override is written key=value (say selection.frames=32), got {in_yaml(override)}")
-    return _tree(key.strip(), _parse_yaml(text, origin=_origin(override)))
-
-
-def _tree(key: str, value: object) -> object:
-    """Return a dotted key as nested mappings: "a.b", 1 -> {"a": {"b": 1}}."""
-    for name in reversed(key.split(".")):
-        value = {name: value}
-    return value
-
-
-def _origin(override: str) -> str:
-    text = " ".join(override.split())
-    return f"-s {text if len(text) <= 80 else text[:77] + '...'}"
-
-
-def _parse_yaml(text: str, *, origin: str) -> object:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        # The last five: pyyaml lets them through for values like 2026-99-99 or "!!int ''", and for deep nesting.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"{origin} is not valid YAML: {reason}") from error
-
-
 def _updated(config: Settings, changes: object, *, origin: str) -> Settings:
     """Return the configuration with the changes, a tree of plain values, merged into it."""
     try:
@@ -390,15 +327,8 @@ def _updated(config: Settings, changes: object, *, origin: str) -> Settings:
             for old, new in RENAMED_SETTINGS.items():
                 if key == old or key.startswith(f"{old}."):
                     raise LvqaError(f"{old} is called {new} since 0.2 ({origin})")
-        return convert(_merged(dataclasses.asdict(config), changes), type(config), origin=origin)
+        return convert(merged(dataclasses.asdict(config), changes), type(config), origin=origin)
     except RecursionError:
         raise ConfigError(f"the settings must be nested less deeply ({origin})") from None
     except LvqaError as error:
         raise ConfigError(str(error)) from None
-
-
-def _merged(tree: object, changes: object) -> object:
-    """Return the changes, which add to the tree where both are mappings."""
-    if not (isinstance(tree, dict) and isinstance(changes, dict)):
-        return changes
-    return tree | {key: _merged(tree.get(key), value) for key, value in changes.items()}

@@ -13,6 +13,7 @@ from lvqa.components import selector_of
 from lvqa.pairs import PACKINGS
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import LvqaError, Question, Video
+from lvqa.schema import AnswerSchema
 from lvqa.visual_tokens import image_tokens
 
 if TYPE_CHECKING:
@@ -76,15 +77,17 @@ def reply(
     turns: Sequence[Turn],
     *,
     max_new_tokens: int = 64,
+    schema: str | None = None,
     num_top: int = 0,
     token_ids: Sequence[int] = (),
 ) -> DirectReply:
-    """Return the model's greedy reply to a conversation.
+    """Return the model's reply to a conversation. Its tokens are chosen as `answer.generation` says.
 
     Args:
         qa: The pipeline of the model; videos are opened in it.
         turns: The last one is the user's, and may have pictures, sounds and videos; earlier ones are text.
         max_new_tokens: The bound on the reply.
+        schema: A JSON schema that a reply fits unless it is cut, as `schema_text` returns it; the model isn't told.
         num_top: So many of the likeliest tokens are scored at each position.
         token_ids: These tokens are scored at each position, too.
 
@@ -94,12 +97,18 @@ def reply(
     model = qa.model
     tokens: list[TokenScore] = []
 
-    def on_token(token: int, logits: Tensor) -> None:
+    def on_token(_: int, token: int, logits: Tensor) -> None:
         tokens.append(_score(model.tokenizer, token, logits, num_top, token_ids))
 
     prompt = _prompt(qa, turns)
     num_tokens, _ = model.prompt_length(prompt)
-    text = model.generate(prompt, max_new_tokens=max_new_tokens, on_token=on_token)
+    (text,) = model.generate(
+        [prompt],
+        max_new_tokens=max_new_tokens,
+        decoding=model.decoding(qa.config.answer.generation, seed=qa.config.seed),
+        schemas=[None if schema is None else AnswerSchema(schema)],
+        on_token=on_token,
+    )
     ends = {model.tokenizer.eos_token_id}
     is_cut = len(tokens) == max_new_tokens and tokens[-1].id not in ends
     return DirectReply(text, num_tokens, is_cut, tuple(tokens))

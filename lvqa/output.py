@@ -71,6 +71,7 @@ def answer_json(answer: Answer, evidence: Sequence[Candidate]) -> dict[str, obje
         "voice": None if voice is None else str(voice),
         "options": answer.question.options,
         "answer": answer.text,
+        "parsed": answer.parsed,
         "option": answer.option,
         "option_scores": answer.option_scores,
         "method": answer.method,

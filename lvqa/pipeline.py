@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from lvqa.protocols import AnswerFormat
 from lvqa.records import Answer, Candidate, IndexUse, Question, QuestionKind, Ranking, SearchResult, Video
 from lvqa.retrieval import ClipRanker
 from lvqa.retriever import Retriever
+from lvqa.schema import schema_text
 from lvqa.selection import Selector
 from lvqa.session import IndexSpec, SessionCache, VideoSession
 from lvqa.validation import check_count, check_question, option_texts
@@ -77,7 +78,7 @@ class LongVideoQA:
         self.ranker = ClipRanker(self.retriever, specs)
         self._find_caveats = partial(find_caveats, model, has_probabilities=has_probabilities(config))
         self._answer_format = answer_format
-        answerer = Answerer.of(model, config.answer, answer_format, config.video.spoken)
+        answerer = Answerer.of(model, config.answer, answer_format, config.video.spoken, seed=config.seed)
         self._looker = Looker(model, answerer, config.answer, self._on_answer)
 
     @classmethod
@@ -130,6 +131,7 @@ class LongVideoQA:
         options: Sequence[str] = (),
         image: str | Path | None = None,
         voice: str | Path | None = None,
+        schema: Mapping[str, Any] | str | Path | None = None,
         frames: int | None = None,
         method: str | None = None,
     ) -> Answer:
@@ -141,12 +143,17 @@ class LongVideoQA:
             options: Two to twenty possible answers, or none for a free answer.
             image: A picture that belongs to the question: it is searched for, and shown with the question.
             voice: A sound file that asks the question, for a model that hears.
+            schema: A JSON schema that the answer fits, or a file of one: `Answer.parsed` is then its object.
             frames: How many frames the answer may use; by default the configuration's.
             method: How the frames are chosen; by default the configuration's.
         """
-        query = _question(question, image)
-        voice_path = None if voice is None else Path(voice)
-        query = dataclasses.replace(query, options=option_texts(options), voice=voice_path)
+        query = Question(
+            question,
+            option_texts(options),
+            image=None if image is None else Path(image),
+            voice=None if voice is None else Path(voice),
+            schema=None if schema is None else schema_text(schema),
+        )
         check_question(query, distinct_options=True)
         return self.answer(path, query, frames=frames, method=method)
 

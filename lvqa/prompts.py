@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lvqa.records import LETTERS, LvqaError, Question, shorten
+from lvqa.schema import has_times
 
 WORDINGS = ("paper", "lvqa")
 """As FreeRet prints its prompts, and as the embedded model was taught them: with a closing sentence that asks for the
@@ -280,7 +281,18 @@ def answer(question: Question) -> str:
     text = history(question.history) + question.text
     if question.options:
         return f"{text}\n{options(question.options)}\nAnswer with the option's letter from the given choices directly."
+    if question.schema is not None:
+        return f"{text}\n{answer_object(question.schema)}"
     return f"{text}\nAnswer the question briefly."
+
+
+def answer_object(schema: str) -> str:
+    """Return how to answer with an object that fits a JSON schema, which may have times in it."""
+    times = f"\n{_OBJECT_TIMES}" if has_times(schema) else ""
+    return f"Answer with a JSON object that fits this schema:\n{schema}{times}"
+
+
+_OBJECT_TIMES = 'Times of the format "seconds" are in seconds from the start of the video: [01:30] is 90.'
 
 
 def short_answer(question: Question) -> str:

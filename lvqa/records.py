@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import operator
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -102,23 +103,6 @@ class Clip:
             raise ValueError(f"a clip must end after it starts: {self.start_seconds} to {self.end_seconds}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Frames:
-    """Decoded frames with the times for which they were read."""
-
-    times_seconds: np.ndarray
-    """(n,) float64, counted from the first presented frame."""
-    pixels: np.ndarray = field(repr=False)
-    """(n, height, width, 3) uint8, RGB."""
-    substituted: np.ndarray
-    """(n,) bool: the file's own frame is damaged, and the nearest good one stands in for it."""
-
-    def __post_init__(self) -> None:
-        n = len(self.times_seconds)
-        if self.pixels.shape != (n, *self.pixels.shape[1:3], 3) or self.substituted.shape != (n,):
-            raise ValueError(f"{n} times for pixels of shape {self.pixels.shape}")
-
-
 @dataclass(frozen=True, slots=True)
 class Subtitle:
     """A line of subtitles."""
@@ -156,6 +140,8 @@ class Question:
     """The earlier turns of the conversation that it goes on with, oldest first: what was asked, what was answered."""
     subtitles: tuple[Subtitle, ...] | None = None
     """The subtitles of its video that may be shown; empty if the video has none, None: they are not to be shown."""
+    schema: str | None = None
+    """The JSON schema that its answer must fit, as `lvqa.schema.schema_text` returns it; None: it is free text."""
 
     @property
     def letters(self) -> str:
@@ -359,6 +345,11 @@ class Answer:
     looked_again: bool | None = None
     """Whether the model, unsure after some of the frames, saw more; None where it saw all at once."""
     caveats: Caveats = Caveats()
+
+    @property
+    def parsed(self) -> Any:
+        """What the answer says, of a question with a schema: an object, as Python has it. None without a schema."""
+        return None if self.question.schema is None else json.loads(self.text)
 
     def frames_of(self, candidate: Candidate) -> tuple[float, ...]:
         """Return the times of those frames that lie in a clip; without any, the model saw nothing of it."""

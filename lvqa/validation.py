@@ -23,6 +23,7 @@ from lvqa.audio import read_audio
 from lvqa.image import read_image
 from lvqa.places import as_path
 from lvqa.records import LETTERS, LvqaError, Question, shorten
+from lvqa.schema import check_schema
 
 T = TypeVar("T")
 
@@ -292,12 +293,21 @@ def check_question(question: Question, *, is_search: bool = False, distinct_opti
     length = len(question.text) + sum(map(len, (*question.options, *itertools.chain(*question.history))))
     if length > MAX_QUESTION_CHARACTERS:
         raise LvqaError(f"the question has {length} characters with its options; allowed: {MAX_QUESTION_CHARACTERS}")
+    _check_options(question, distinct=distinct_options)
+    if question.schema is not None:
+        if question.options:
+            raise LvqaError("a question has options or a schema, not both: an answer is a letter or an object")
+        check_schema(question.schema)
+
+
+def _check_options(question: Question, *, distinct: bool) -> None:
+    """Raise LvqaError for options that can't be asked about."""
     if question.options and not 2 <= len(question.options) <= len(LETTERS):
         raise LvqaError(f"a question has 2 to {len(LETTERS)} options, or none; got {len(question.options)}")
-    if not is_published and any(not option.strip() for option in question.options):
+    if not question.id and any(not option.strip() for option in question.options):  # a published one may have some
         raise LvqaError(f"an option is empty: {shorten(list(question.options))}")
     texts = [option.strip() for option in question.options]
-    if distinct_options and len(set(texts)) < len(texts):
+    if distinct and len(set(texts)) < len(texts):
         text = next(text for text in texts if texts.count(text) > 1)
         raise LvqaError(f"two options are equal: {shorten(text)}; the answer could not tell them apart")
 

@@ -31,7 +31,7 @@ LIBRARIES = {
     "av": {"audio", "synthetic", "video"},
     "decord": {"video"},
     "click": {"cli"},
-    "yaml": {"config"},
+    "yaml": {"config", "settings_tree"},
     "msgspec": {"config", "datasets", "evaluation", "selection", "validation"},
     "torch": MODEL_MODULES,
     "transformers": MODEL_MODULES,
@@ -50,14 +50,16 @@ LIBRARIES = {
     "uvicorn": {"server"},
     "pydantic": {"server"},
     "mcp": {"server"},
+    "llguidance": {"schema"},
 }
 
 # module -> the modules that it may import. The package itself (its lazy names) is the module "lvqa".
-BASE = {"prompts", "records", "validation"}
+BASE = {"prompts", "records", "schema", "validation"}
 MODEL = BASE | {"concurrency", "costs", "embedding", "models"}
 SESSION = MODEL | {"config", "index", "pairs", "session", "video", "visual_tokens"}
 ARROWS = {
     "records": set(),
+    "schema": {"records"},
     "concurrency": set(),
     "places": {"records"},
     "files": {"places"},
@@ -68,18 +70,19 @@ ARROWS = {
     "startup": set(),
     "audio": {"records"},
     "image": {"records"},
-    "validation": {"audio", "image", "places", "records"},
+    "validation": {"audio", "image", "places", "records", "schema"},
     "batches": {"records"},
     "costs": {"concurrency", "records"},
-    "config": {"old_settings", "records", "subtitles", "validation"},
-    "prompts": {"records"},
+    "settings_tree": {"records", "validation"},
+    "config": {"old_settings", "records", "settings_tree", "subtitles", "validation"},
+    "prompts": {"records", "schema"},
     "video": {"concurrency", "files", "places", "records", "startup", "subtitles"},
     "index": {"files", "places", "records"},
     "plugins": {"records", "validation"},
     "selection": {"plugins", "records", "temporal", "validation"},
     "datasets": {"places", "records", "subtitles", "validation"},
     "workers": {"records", "startup", "validation"},
-    "models": {"concurrency", "prompts", "records"},
+    "models": {"concurrency", "prompts", "records", "schema"},
     "embedding": {"models", "prompts", "records"},
     "rerank": BASE | {"models", "plugins"},
     "pairs": {"records", "video"},
@@ -110,12 +113,12 @@ ARROWS = {
     },
     "library": {
         *("caveats", "components", "config", "index", "index_steps", "indexing", "node_check", "pipeline", "places"),
-        *("records", "rerank", "session", "validation", "video", "workers"),
+        *("records", "rerank", "session", "settings_tree", "validation", "video", "workers"),
     },
     "evaluation": {
         *("batches", "caveats", "components", "config", "costs", "datasets", "embedding", "files", "image", "index"),
         *("indexing", "items", "models", "node_check", "pipeline", "places", "plugins", "prompts", "protocols"),
-        *("provenance", "records", "retriever"),
+        *("provenance", "records", "retriever", "settings_tree"),
         *("validation", "video", "workers"),
     },
     "harness_files": {"datasets", "files", "image", "records", "selection", "video"},
@@ -125,14 +128,14 @@ ARROWS = {
     "report": {"datasets", "evaluation", "files", "image", "diagnostics", "protocols", "records", "video"},
     "profiling": SESSION | {"answering", "provenance", "rerank", "startup"},
     "synthetic": {"image", "records"},
-    "client": {"places", "records", "validation"},
-    "direct": {"answering", "audio", "components", "models", "pairs", "pipeline", "records", "visual_tokens"},
+    "client": {"places", "records", "schema", "validation"},
+    "direct": {"answering", "audio", "components", "models", "pairs", "pipeline", "records", "schema", "visual_tokens"},
     "output": {"config", "library", "records"},
     "web": {"evaluation", "files", "image", "output", "places", "records", "report", "temporal", "validation", "video"},
     "server": {
         *("components", "concurrency", "config", "direct", "evaluation", "image", "index", "items", "letters"),
         *("library", "output", "pipeline", "places", "prompts", "provenance", "records", "report", "retriever"),
-        *("selection", "validation", "video", "web", "workers"),
+        *("schema", "selection", "validation", "video", "web", "workers"),
     },
     "lvqa": {"items", "pipeline", "prompts", "records", "retriever"},
 }

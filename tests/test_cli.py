@@ -229,6 +229,7 @@ KEYS = [
         "voice",
         "options",
         "answer",
+        "parsed",
         "option",
         "option_scores",
         "method",

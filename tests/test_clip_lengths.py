@@ -10,10 +10,11 @@ import pytest
 from pipelines import make_pipeline
 
 from lvqa.components import check_settings
-from lvqa.config import ConfigError, load_config
+from lvqa.config import load_config
 from lvqa.library import index_videos
 from lvqa.records import Candidate, Clip, LvqaError
 from lvqa.retrieval import ranked_together
+from lvqa.settings_tree import ConfigError
 
 LENGTHS = ("video.clip_seconds=16", "video.more_clip_seconds=[8, 32]")
 

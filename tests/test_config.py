@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lvqa.config import Config, ConfigError, SelectionConfig, load_config, to_dict, to_yaml
+from lvqa.config import Config, SelectionConfig, load_config, to_dict, to_yaml
 from lvqa.records import LvqaError
+from lvqa.settings_tree import ConfigError
 
 
 def refusal(*overrides: str, path: Path | None = None) -> str:

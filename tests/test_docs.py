@@ -40,7 +40,8 @@ def test_a_page_that_is_not_current_is_named(tmp_path):
 
 
 def test_every_setting_has_a_row_with_a_meaning():
-    from lvqa.config import Config, flat, to_dict
+    from lvqa.config import Config, to_dict
+    from lvqa.settings_tree import flat
 
     tables = generate.settings_page().partition("## Names")[0]
     rows = dict(re.findall(r"^\| `([\w.]+)` \| .* \| (.*) \|$", tables, re.MULTILINE))

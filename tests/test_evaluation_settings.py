@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from lvqa.config import ConfigError, load_config
+from lvqa.config import load_config
 from lvqa.evaluation import RunConfig, join_runs, load_run_config, resolve_arms
 from lvqa.evaluation.run import check_run, for_workers
 from lvqa.records import LvqaError
 from lvqa.selection import CONTROLS, SELECTORS
+from lvqa.settings_tree import ConfigError
 from lvqa.synthetic.videos import HELD_OUT_SEEDS
 
 CONFIGS = Path(__file__).parent.parent / "configs"

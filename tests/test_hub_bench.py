@@ -128,7 +128,7 @@ def test_states_and_labels_are_the_librarys(loaded: Loaded) -> None:
 
 def test_greedy_replies_are_the_librarys(loaded: Loaded) -> None:
     prompt, reply = prompts(loaded.ours)[2], list[int]()
-    loaded.ours.generate(prompt, max_new_tokens=12, on_token=lambda token, _: reply.append(token))
+    loaded.ours.generate([prompt], max_new_tokens=12, on_token=lambda _, token, __: reply.append(token))
     output = library_output(loaded.ours, prompt, reply[:-1], loaded.library)
     assert output.logits[0, -len(reply) :].argmax(-1).tolist() == reply
     generation = loaded.library.generation_config.eos_token_id

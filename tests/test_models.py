@@ -380,7 +380,9 @@ def test_replies_behind_a_prefix_are_those_to_the_whole_prompt(model: Decoder, i
     for _ in range(2):  # what was read is not changed by what followed it
         log_probs = model.reply_log_probs(ends, replies, prefix=prefix)
         torch.testing.assert_close(log_probs, whole, atol=1e-4, rtol=1e-5)
-    assert model.generate(ends, max_new_tokens=5, prefix=prefix) == model.generate((*clip, *ends), max_new_tokens=5)
+    assert model.generate([ends], max_new_tokens=5, prefixes=[prefix]) == model.generate(
+        [(*clip, *ends)], max_new_tokens=5
+    )
 
 
 @pytest.mark.slow
@@ -415,8 +417,8 @@ def test_a_text_that_is_read_with_a_prefix_changes_nothing(model: Decoder, lead:
     torch.testing.assert_close(model.score_with_prefix(leading, [(suffix,)] * 3, "AB"), expected, atol=1e-4, rtol=1e-5)
     saved = (middle - before) - (model.counts.tokens_prefilled - middle)
     assert 0 <= saved <= 3 if suffix == "And that?" else saved >= 9  # a line break may stand behind every clip
-    assert model.generate((suffix,), prefix=leading[0], max_new_tokens=3) == model.generate(
-        (suffix,), prefix=plain[0], max_new_tokens=3
+    assert model.generate([(suffix,)] * 3, prefixes=leading, max_new_tokens=3) == model.generate(
+        [(suffix,)] * 3, prefixes=plain, max_new_tokens=3
     )
 
 
@@ -497,7 +499,7 @@ def test_generated_text_equals_the_librarys(model: Decoder, i: int) -> None:
             break
         expected.append(token)
     text = model.tokenizer.decode(expected, skip_special_tokens=True).strip()
-    assert model.generate(prompt, max_new_tokens=12) == text
+    assert model.generate([prompt], max_new_tokens=12) == [text]
 
 
 @pytest.mark.parametrize("i", range(4))
@@ -515,10 +517,10 @@ def test_log_probabilities_of_replies_equal_the_librarys(model: Decoder, i: int)
 
 
 def test_generation_stops_at_the_end_of_the_turn(model: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    long = model.generate(("say",), max_new_tokens=6)
+    (long,) = model.generate([("say",)], max_new_tokens=6)
     first = int(library_states(model, ("say",))["logits"].argmax())
     monkeypatch.setattr(model.library.generation_config, "eos_token_id", [2, first])
-    assert long and model.generate(("say",), max_new_tokens=6) == ""
+    assert long and model.generate([("say",)], max_new_tokens=6) == [""]
 
 
 def test_a_word_is_scored_by_its_first_token(model: Decoder) -> None:
@@ -551,7 +553,7 @@ def test_the_costs_are_counted(folder: Path) -> None:
     assert (model.counts.pairs_encoded, model.counts.tokens_prefilled) == (2, 0)
     length = len(model.encode_prompt((clip,)))
     model.last_hidden_states([(clip,), ("much longer text, so that there is padding", clip)])
-    model.generate((clip,), max_new_tokens=2)
+    model.generate([(clip,)], max_new_tokens=2)
     other = len(model.encode_prompt(("much longer text, so that there is padding", clip)))
     assert (model.counts.pairs_encoded, model.counts.tokens_prefilled) == (2, 2 * length + other)
 
@@ -633,7 +635,7 @@ def test_bfloat16_runs_on_a_cpu(folder: Path, model: Decoder) -> None:
     assert clip.tokens.dtype == torch.bfloat16
     states, expected = half.last_hidden_states([prompt]), model.last_hidden_states([prompt])
     assert states.dtype == torch.float32 and torch.cosine_similarity(states, expected).min() > 0.99
-    assert isinstance(half.generate(prompt, max_new_tokens=3), str)
+    assert isinstance(half.generate([prompt], max_new_tokens=3)[0], str)
 
 
 def test_an_unusable_model_is_refused_in_one_line(folder: Path, model: Decoder, tmp_path: Path) -> None:
@@ -785,4 +787,4 @@ def test_a_gpu_agrees_with_the_cpu(folder: Path, model: Decoder, dtype: str) -> 
             model.last_hidden_states(batch, state=state),
         )
         assert torch.cosine_similarity(ours, expected).min() > (0.9999 if dtype == "float32" else 0.98)
-    assert isinstance(on_gpu.generate(gpu_batch[0], max_new_tokens=4), str)
+    assert isinstance(on_gpu.generate(gpu_batch[:1], max_new_tokens=4)[0], str)

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lvqa.cli.main import lvqa_command
-from lvqa.config import Config, flat, load_config, to_dict
+from lvqa.config import Config, load_config, to_dict
 from lvqa.datasets.annotations import json_lines
 from lvqa.evaluation import load_run_config
 from lvqa.evaluation.rows import Row, read_rows
@@ -26,6 +26,7 @@ from lvqa.models.checkpoint import find_checkpoint
 from lvqa.models.devices import best_device
 from lvqa.records import LETTERS, LvqaError, Question
 from lvqa.selection.files import read_scores, read_selections
+from lvqa.settings_tree import flat
 from lvqa.validation import check_question, option_texts
 from lvqa.video import inspect_video
 

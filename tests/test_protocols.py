@@ -204,9 +204,8 @@ def test_a_system_message_and_a_begun_reply_are_the_templates(family, tmp_path):
     expected = model.tokenizer(rendered + "Best Option: (", add_special_tokens=False).input_ids
     assert model.encode_prompt(prompt).ids.tolist() == expected
     assert model.encode_prompt(prompt[1:2]).ids.tolist() != expected
-    assert model.generate(prompt, max_new_tokens=2) == model.tokenizer.decode(
-        _greedy(model, expected, 2), skip_special_tokens=True
-    )
+    (reply,) = model.generate([prompt], max_new_tokens=2)
+    assert reply == model.tokenizer.decode(_greedy(model, expected, 2), skip_special_tokens=True)
 
 
 def _greedy(model, ids: list[int], num_tokens: int) -> list[int]:

@@ -132,7 +132,7 @@ def test_a_reply_is_written_with_the_enhancement_too(tiny, clips, monkeypatch):
     norm = tiny.library.model.language_model.norm
     hook = norm.register_forward_hook(lambda _, __, normed: states.append(normed[0, -1]))
     with tiny.visual_enhancement(ratio=0.5):
-        tiny.generate(prompt, max_new_tokens=1)
+        tiny.generate([prompt], max_new_tokens=1)
     hook.remove()
     expected, _ = enhanced_logits(tiny, prompt, ratio=0.5, formula="released")
     torch.testing.assert_close(tiny.library.lm_head(states[0]).double(), expected, atol=1e-3, rtol=1e-4)
@@ -159,7 +159,7 @@ def test_a_written_score(text, score):
 def let_write(monkeypatch, model, *texts: str) -> None:
     """Make the model write these texts, one after the other."""
     written = iter(texts)
-    monkeypatch.setattr(model, "generate", lambda prompt, max_new_tokens: next(written))
+    monkeypatch.setattr(model, "generate", lambda prompts, max_new_tokens: [next(written)])
 
 
 def test_a_score_is_read_from_what_the_model_writes(tiny, candidates, monkeypatch):

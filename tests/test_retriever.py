@@ -263,7 +263,7 @@ def test_retllm_judges_as_many_as_it_says_and_a_written_score_is_read(retriever_
     """The rest stays behind, in its order; ties are asked about once more, texts among them."""
     replies = iter(["Answer: 0.2", "Answer: 0.9", "Answer: 0.9"])
     retriever = retriever_of("rerank.name=retllm_paper", "rerank.options={top: 3, ratio: 0}", task=IMAGES)
-    monkeypatch.setattr(type(retriever.model), "generate", lambda *_, **__: next(replies))
+    monkeypatch.setattr(type(retriever.model), "generate", lambda *_, **__: [next(replies)])
     matches = retriever.rerank("a dog", mixed)
     scores = [match.rerank_score for match in matches]
     assert [match.index for match in matches[2:]] == [0, 3, 4, 5, 6, 7] and scores[3:] == [None] * 5

@@ -85,9 +85,9 @@ class Recorder:
         self.prompts.append((*prefix, *prompt))
         return torch.zeros(len(replies))
 
-    def generate(self, prompt: Prompt, *, max_new_tokens: int = 64, prefix: Prompt) -> str:
-        self.prompts.append((*prefix, *prompt))
-        return ""
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 64, prefixes: Sequence[Prompt]) -> list[str]:
+        self.prompts += [(*prefix, *prompt) for prefix, prompt in zip(prefixes, prompts, strict=True)]
+        return [""] * len(prompts)
 
 
 class EmptyTokens(VisualTokens):

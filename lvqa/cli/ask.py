@@ -51,6 +51,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Ask by a sound file, if the model understands speech; QUESTION can then be left out.",
 )
+@click.option(
+    "--schema",
+    metavar="F.json",
+    type=click.Path(path_type=Path),
+    help="Answer with a JSON object that fits the JSON schema in this file. Needs the extra lvqa[schema].",
+)
 @click.option("--frames", type=int, help="Number of frames that the model sees for the answer.  [default: 16]")
 @click.option(
     "--method",
@@ -72,6 +78,7 @@ def ask(
     questions: Path | None,
     image: Path | None,
     voice: Path | None,
+    schema: Path | None,
     frames: int | None,
     method: str | None,
     as_json: bool,
@@ -85,12 +92,14 @@ def ask(
     of a file are answered.
     """
     from lvqa.records import Question
+    from lvqa.schema import schema_text
 
     condition = filter_of(conditions, library=library)
+    form = None if schema is None else schema_text(schema)
     if server is not None:
         check_alone(common, {"--questions": questions, "--report": report})
         path, text = _path_and_question(video_and_question, library=library, has_voice=voice is not None)
-        request = Question(text, options, image=image, voice=voice)
+        request = Question(text, options, image=image, voice=voice, schema=form)
         call: dict[str, Any] = {"frames": frames, "method": method, "condition": condition}
         return ask_server(common, server, path, request, **call, as_json=as_json)
     from lvqa.config import with_call
@@ -100,9 +109,9 @@ def ask(
     if questions is not None:
         one_question = {"--option": options, "--library": library, "--image": image, "--voice": voice}
         video_path = _path_of_list(video_and_question, {**one_question, "--report": report})
-        return ask_list(common, config, video_path, questions, as_json=as_json)
+        return ask_list(common, config, video_path, questions, schema=form, as_json=as_json)
     path, question = _path_and_question(video_and_question, library=library, has_voice=voice is not None)
-    request = Question(question, options, image=image, voice=voice)
+    request = Question(question, options, image=image, voice=voice, schema=form)
     video = _check(path, request, config)
     started = time.perf_counter()
     with common.load_pipeline(config) as qa:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -25,24 +26,31 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def ask_list(common: CommonOptions, config: Config, path: Path, file: Path, *, as_json: bool) -> None:
+def ask_list(
+    common: CommonOptions, config: Config, path: Path, file: Path, *, schema: str | None, as_json: bool
+) -> None:
     """Answer the questions of a file in batches; one that fails is a line, and the others are answered.
 
+    With a schema, the answers to all questions without options are objects that fit it.
     Ends with exit code 3 if some have failed, and 1 if all have.
     """
     from lvqa.datasets import questions_about
     from lvqa.provenance import provenance
     from lvqa.records import LvqaError, counted
+    from lvqa.schema import check_schema
 
+    if schema is not None:
+        check_schema(schema)
     video = inspect_video(path, config)
     listed = questions_about(file, path)
     _warn_of_rest(listed, file)
-    is_any_good = any(not isinstance(item, LvqaError) for item in listed.questions)
+    items = [_with_schema(item, schema) for item in listed.questions]
+    is_any_good = any(not isinstance(item, LvqaError) for item in items)
     with common.load_pipeline(config) if is_any_good else contextlib.nullcontext() as qa:
         made_with = {} if qa is None else provenance(config, model_revision=qa.model.revision)
         about = {"video": video_json(video), **made_with}
         num_failed = 0
-        for item, result in _results(qa, video, listed.questions):
+        for item, result in _results(qa, video, items):
             if isinstance(result, LvqaError):
                 _print_error(item, result, as_json=as_json)
                 num_failed += 1
@@ -52,6 +60,13 @@ def ask_list(common: CommonOptions, config: Config, path: Path, file: Path, *, a
     if num_failed:
         echo_message(f"{num_failed} of {counted(len(listed.questions), 'question')} failed")
         click.get_current_context().exit(1 if num_failed == len(listed.questions) else 3)
+
+
+def _with_schema(item: Question | LvqaError, schema: str | None) -> Question | LvqaError:
+    """Return a question without options with the schema of its answer; anything else as it is."""
+    from lvqa.records import Question
+
+    return dataclasses.replace(item, schema=schema) if isinstance(item, Question) and not item.options else item
 
 
 def _results(

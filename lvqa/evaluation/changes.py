@@ -11,11 +11,12 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lvqa.config import flat, to_dict
+from lvqa.config import to_dict
 from lvqa.datasets import Dataset, named
 from lvqa.evaluation.rows import Row
 from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
 from lvqa.records import LvqaError, Question
+from lvqa.settings_tree import flat
 from lvqa.validation import in_yaml
 from lvqa.video import content_id
 

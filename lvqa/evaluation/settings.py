@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from lvqa.batches import QUESTIONS_AT_ONCE
-from lvqa.config import Config, ModelConfig, Section, SelectionConfig, flat, load_config, to_dict, with_settings
+from lvqa.config import Config, ModelConfig, Section, SelectionConfig, load_config, to_dict, with_settings
 from lvqa.datasets import join_names
 from lvqa.protocols import OWN, AnswerFormat, find_format
 from lvqa.records import LvqaError
+from lvqa.settings_tree import flat
 from lvqa.validation import (
     FiniteFloat,
     NonNegativeInt,

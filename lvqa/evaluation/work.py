@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lvqa.config import load_yaml
 from lvqa.evaluation.row_folder import RowFolder
 from lvqa.evaluation.settings import WorkConfig
 from lvqa.node_check import node_check
+from lvqa.settings_tree import load_yaml
 from lvqa.workers import Pool
 
 Item = TypeVar("Item")

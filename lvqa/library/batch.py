@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lvqa.components import check_settings
-from lvqa.config import Config, load_yaml
+from lvqa.config import Config
 from lvqa.index import Store, default_store
 from lvqa.index_steps import OnPairs, PlanStep, Step, run_step
 from lvqa.indexing import IndexBuilder, Indexed, Progress, join_uses
@@ -20,6 +20,7 @@ from lvqa.library.background import TableUpdates
 from lvqa.node_check import node_check
 from lvqa.pipeline import LongVideoQA
 from lvqa.places import fetch_seconds, local_folder
+from lvqa.settings_tree import load_yaml
 from lvqa.workers import Pool, Prepare, report_progress
 
 _log = logging.getLogger(__name__)

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from lvqa.models.decoding import Decoding
     from lvqa.models.lm_head import LMHead
     from lvqa.models.loading import DeviceMap
     from lvqa.models.prefix import PrefixKV
     from lvqa.models.prompt import AudioTokens, Prompt
+    from lvqa.schema import AnswerSchema
 
 
 class Model(Protocol):
@@ -157,15 +159,26 @@ class Model(Protocol):
 
     def generate(
         self,
-        prompt: Prompt,
+        prompts: Sequence[Prompt],
         *,
+        prefixes: Sequence[PrefixKV | None] | None = ...,
         max_new_tokens: int = ...,
-        prefix: PrefixKV | None = ...,
-        on_token: Callable[[int, Tensor], None] = ...,
-    ) -> str:
-        """Return the greedy reply; with a prefix the prompt is what follows it.
+        decoding: Decoding = ...,
+        schemas: Sequence[AnswerSchema | None] | None = ...,
+        on_token: Callable[[int, int, Tensor], None] = ...,
+    ) -> list[str]:
+        """Return the replies, written together; with prefixes the prompts are what follows them.
 
-        `on_token` gets each token, the one that ends the reply too, and the logits of all, (vocabulary,).
+        Each fits its schema unless it is cut. `on_token` gets the index of a prompt, a token of its reply, the one that
+        ends it too, and the logits of all, (vocabulary,).
+        """
+        ...
+
+    def decoding(self, generation: str, *, seed: int) -> Decoding:
+        """Return how tokens are chosen under `answer.generation`, "greedy" or "checkpoint".
+
+        Raises:
+            LvqaError: The checkpoint's generation settings have what is not followed.
         """
         ...
 

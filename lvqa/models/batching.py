@@ -12,6 +12,9 @@ from lvqa.concurrency import check_stop
 from lvqa.models.devices import to_device
 from lvqa.records import LvqaError
 
+KEPT_TOKEN_COST = 1 / 8
+"""A token of a prefix or of a reply costs this part of what a new token costs: it has keys and values, no states."""
+
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error says that memory ran out: Apple's GPUs and the CPU have no class of their own for it."""

@@ -52,6 +52,23 @@ class TokenizedPrompt:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def next_position(self) -> int:
+        """The position of the first token after it."""
+        return int(self.positions.max()) + 1
+
+    def followed_by(self, ids: Sequence[int]) -> TokenizedPrompt:
+        """Return the sequence with tokens of text behind it."""
+        if not ids:
+            return self
+        positions = self.next_position + torch.arange(len(ids)).expand(3, -1)
+        return TokenizedPrompt(
+            torch.cat([self.ids, torch.tensor(ids)]),
+            torch.cat([self.positions, positions], dim=1),
+            torch.cat([self.visual_mask, torch.zeros(len(ids), dtype=torch.bool)]),
+            self.clips,
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:

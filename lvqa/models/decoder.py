@@ -6,32 +6,32 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForImageTextToText, DynamicCache
+from transformers import AutoModelForImageTextToText
 
-from lvqa.concurrency import check_stop
 from lvqa.models import ENHANCEMENTS, gpu
-from lvqa.models.batching import TokenBudget
+from lvqa.models.batching import KEPT_TOKEN_COST, TokenBudget
 from lvqa.models.chat import Batch, ChatTemplate, PromptPart, SpecialToken, TokenizedPrompt, collate
+from lvqa.models.decoding import GREEDY, Decoding
 from lvqa.models.devices import batch_tokens, execution_device, to_device
 from lvqa.models.enhancement import VisualEnhancement
 from lvqa.models.exclusive import Exclusive, exclusive
 from lvqa.models.forward import STATES, ForwardPasses
+from lvqa.models.generation import Generator, OnToken, Reply
 from lvqa.models.lm_head import LMHead
 from lvqa.models.loading import load_pretrained
 from lvqa.models.prefix import PrefixKV
 from lvqa.models.prompt import AudioTokens, ClipTokens, Prompt
 from lvqa.records import LvqaError
+from lvqa.schema import AnswerSchema
 
 PATCHES_PER_TOKEN = 4
 """All these models merge two by two patches into a token."""
-PREFIX_TOKEN_COST = 1 / 8
-"""A token of a prefix costs this part of what a new token costs: it has keys and values, and no states."""
 
 
 class Decoder(Exclusive, ABC):
@@ -103,6 +103,7 @@ class Decoder(Exclusive, ABC):
         )
         tokens = max_batch_tokens or batch_tokens(self.device)
         self._pixel_budget, self._prompt_budget = TokenBudget(tokens), TokenBudget(tokens)
+        self._generator = Generator(self._forward, library.lm_head, tokenizer, self._prompt_budget)
 
     @classmethod
     def load(
@@ -273,9 +274,11 @@ class Decoder(Exclusive, ABC):
 
         rows = self._prompt_budget.run_by_shape([(len(prefix),) for prefix in prefixes], keys_values)
         self.counts.tokens_prefilled += sum(map(len, prefixes))
-        ends = [int(prefix.positions.max()) + 1 for prefix in prefixes]
         # Copies: a row of a batch would keep the whole batch alive.
-        return [PrefixKV(row.clone(), end, self._chat.lead_ids(lead)) for row, end in zip(rows, ends, strict=True)]
+        return [
+            PrefixKV(row.clone(), prefix.next_position, tuple(prefix.ids.tolist()), self._chat.lead_ids(lead))
+            for row, prefix in zip(rows, prefixes, strict=True)
+        ]
 
     @exclusive
     def score_with_prefix(
@@ -291,40 +294,44 @@ class Decoder(Exclusive, ABC):
             return self._forward.last_state_after([prefixes[i] for i in batch], collate([tokenized[i] for i in batch]))
 
         lengths = [(len(prefix), len(suffix)) for prefix, suffix in zip(prefixes, tokenized, strict=True)]
-        costs = (PREFIX_TOKEN_COST, 1)
-        states = torch.stack(self._prompt_budget.run_by_shape(lengths, last_states, token_costs=costs))
+        rows = self._prompt_budget.run_by_shape(lengths, last_states, token_costs=(KEPT_TOKEN_COST, 1))
         self.counts.tokens_prefilled += sum(map(len, tokenized))
-        return self.lm_head.logits(self._forward.final_norm(states), tokens)
+        return self.lm_head.logits(self._forward.final_norm(torch.stack(rows)), tokens)
 
     @exclusive
     def generate(
         self,
-        prompt: Prompt,
+        prompts: Sequence[Prompt],
         *,
+        prefixes: Sequence[PrefixKV | None] | None = None,
         max_new_tokens: int = 64,
-        prefix: PrefixKV | None = None,
-        on_token: Callable[[int, Tensor], None] = lambda *_: None,
-    ) -> str:
-        """Return the reply, chosen greedily token by token, without special tokens.
+        decoding: Decoding = GREEDY,
+        schemas: Sequence[AnswerSchema | None] | None = None,
+        on_token: OnToken = lambda *_: None,
+    ) -> list[str]:
+        """Return the replies, without special tokens. They are written together, token by token.
 
-        `on_token` gets each token, the one that ends the reply too, and the logits of all, (vocabulary,). The other
-        arguments are those of `reply_log_probs`.
+        Args:
+            prompts: Whole prompts, or what follows the prefixes.
+            prefixes: What was read of each prompt; None: nothing of any.
+            max_new_tokens: A longer reply is cut.
+            decoding: How tokens are chosen.
+            schemas: What each reply must fit; None: anything.
+            on_token: As OnToken says; it gets the token that ends a reply, too.
         """
-        batch, cache, states = self._begin_reply(prompt, prefix)
-        position = int(batch.positions.max())
-        reply: list[int] = []
-        stop_ids = self._stop_ids()
-        for _ in range(max_new_tokens):
-            check_stop()
-            logits = self.library.lm_head(states[:, -1])  # (1, vocabulary)
-            token = logits.argmax(-1)
-            on_token(int(token), logits[0])
-            if int(token) in stop_ids:
-                break
-            reply.append(int(token))
-            states = self._forward.decode_step(token[:, None], position + len(reply), cache)
-        self.counts.tokens_prefilled += batch.ids.shape[1]
-        return self.tokenizer.decode(reply, skip_special_tokens=True).strip()  # type: ignore[no-any-return]
+        if self._forward.enhancement is not None and len(prompts) > 1:
+            raise ValueError("the enhancement of a reply is that of its own prompt: have replies generated one by one")
+        processors = [self._generator.processors(decoding, schema) for schema in schemas or [None] * len(prompts)]
+        begun = zip(self._begin_replies(prompts, prefixes), processors, strict=True)
+        replies = [Reply(*pair, of_one, partial(on_token, i)) for i, (pair, of_one) in enumerate(begun)]
+        self._generator.write(replies, max_new_tokens=max_new_tokens, stop_ids=self._stop_ids())
+        self.counts.tokens_prefilled += sum(len(reply.prompt) for reply in replies)
+        return [self.tokenizer.decode(reply.tokens, skip_special_tokens=True).strip() for reply in replies]
+
+    def decoding(self, generation: str, *, seed: int) -> Decoding:
+        """Return how tokens are chosen under `answer.generation`; LvqaError for settings that are not followed."""
+        settings = self.library.generation_config.to_diff_dict()
+        return GREEDY if generation == "greedy" else Decoding.of_checkpoint(settings, model=self.name, seed=seed)
 
     @exclusive
     def reply_log_probs(self, prompt: Prompt, replies: Sequence[str], *, prefix: PrefixKV | None = None) -> Tensor:
@@ -332,18 +339,10 @@ class Decoder(Exclusive, ABC):
 
         The prompt, or what follows its prefix, is processed once for all of them.
         """
-        batch, cache, states = self._begin_reply(prompt, prefix)
-        states = states.expand(len(replies), -1, -1)
-        cache.batch_repeat_interleave(len(replies))
-        tokens = [torch.tensor([*self._chat.text_ids(reply), self.tokenizer.eos_token_id]) for reply in replies]
-        ids = pad_sequence(tokens, batch_first=True, padding_value=-1).to(self.device)  # (replies, longest)
-        if ids.shape[1] > 1:  # else all replies are empty, and end at once
-            following = self._forward.decode_step(ids[:, :-1].clamp(min=0), int(batch.positions.max()) + 1, cache)
-            states = torch.cat([states, following], dim=1)
-        log_probs: Tensor = self.library.lm_head(states).float().log_softmax(-1)
-        self.counts.tokens_prefilled += batch.ids.shape[1] + sum(map(len, tokens))
-        ids = ids.to(log_probs.device)
-        return log_probs.gather(-1, ids.clamp(min=0)[..., None]).squeeze(-1).masked_fill(ids < 0, 0).sum(1)
+        ((prefix, rest),) = self._begin_replies([prompt], [prefix])
+        tokens = [[*self._chat.text_ids(reply), self.tokenizer.eos_token_id] for reply in replies]
+        self.counts.tokens_prefilled += len(rest) + sum(map(len, tokens))
+        return self._generator.log_probs(rest, prefix, tokens)
 
     @contextmanager
     def visual_enhancement(self, *, ratio: float, formula: str = "released") -> Iterator[None]:
@@ -382,13 +381,14 @@ class Decoder(Exclusive, ABC):
         self.counts.tokens_prefilled += sum(lengths)
         return rows
 
-    def _begin_reply(self, prompt: Prompt, prefix: PrefixKV | None) -> tuple[Batch, DynamicCache, Tensor]:
-        """Return a prompt as a batch of one, a cache with all that was read, and the (1, 1, dim) states at its end."""
-        if prefix is not None:
+    def _begin_replies(
+        self, prompts: Sequence[Prompt], prefixes: Sequence[PrefixKV | None] | None
+    ) -> list[tuple[PrefixKV | None, TokenizedPrompt]]:
+        """Return what was read of each prompt and holds for it, and what is left of it."""
+        prefixes = [None] * len(prompts) if prefixes is None else prefixes
+        if any(prefix is not None for prefix in prefixes):
             self._require_no_enhancement()
-        prefix, rest = self._chat.encode_rest(prefix, prompt)
-        batch, cache = collate([rest]), self._forward.cache_of(prefix)
-        return batch, cache, self._forward.prefill(batch, cache, prefix)
+        return [self._chat.encode_rest(*pair) for pair in zip(prefixes, prompts, strict=True)]
 
     def _require_no_enhancement(self) -> None:
         if self._forward.enhancement is not None:

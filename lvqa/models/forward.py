@@ -20,9 +20,10 @@ from lvqa.models.attention import SHARED_KEYS
 from lvqa.models.chat import Batch
 from lvqa.models.devices import execution_device, to_device
 from lvqa.models.enhancement import VisualEnhancement
-from lvqa.models.layers import CACHE_ARGUMENT, HiddenStates, keys_and_values, run_layer, run_layer_at_last
+from lvqa.models.layers import HiddenStates, LayerCache, keys_and_values, run_layer, run_layer_at_last
 from lvqa.models.prefix import PrefixKV
 from lvqa.models.prompt import ClipTokens
+from lvqa.models.reply_cache import ReplyCache
 
 STATES = {"attention": (1, False), "mlp": (1, True), "mlp-1": (2, True), "mlp-2": (3, True)}
 """A state's name -> the layer that it leaves, counted from the end, and whether that layer's MLP is included."""
@@ -115,58 +116,54 @@ class ForwardPasses:
         *earlier, last = self._by_layer(past)
         cache = DynamicCache([(keys, values) for keys, values in earlier], config=self._text.config)
         hidden = self.forward_layers(batch, num_layers=len(self._text.layers) - 1, cache=cache)
-        return run_layer_at_last(self._text.layers[-1], hidden, with_mlp=True, past=last)
-
-    def cache_of(self, prefix: PrefixKV | None) -> DynamicCache:
-        """Return a cache for one sequence: empty, or with what was read of its prefix."""
-        if prefix is None:
-            return DynamicCache(config=self._text.config)
-        by_layer = self._by_layer(prefix.keys_values)
-        return DynamicCache([(keys[None], values[None]) for keys, values in by_layer], config=self._text.config)
+        return run_layer_at_last(self._text.layers[-1], hidden, with_mlp=True, past=(last[0], last[1]))
 
     def _by_layer(self, keys_values: Tensor) -> list[Tensor]:
         """Return the keys and values of each layer, of (layers, ...), on its device."""
         return [of_layer.to(device) for of_layer, device in zip(keys_values, self._devices, strict=True)]
 
-    def prefill(self, batch: Batch, cache: DynamicCache, prefix: PrefixKV | None = None) -> Tensor:
-        """Add a batch without padding to a cache, which holds what was read of its prefix, if it has one.
+    def prefill(self, batch: Batch, cache: ReplyCache) -> Tensor:
+        """Read a batch behind what a cache holds, and add its keys and values to the cache.
 
         Returns:
             (batch, 1, dim) states of the last position, after the final norm.
         """
-        hidden = self.forward_layers(batch, num_layers=len(self._text.layers) - 1, cache=cache)
-        layer = self._text.layers[-1]
-        cache.update(*keys_and_values(layer, hidden), len(self._text.layers) - 1)
-        # (2, 1, kv_heads, length, head_dim)
-        past = None if prefix is None else prefix.keys_values[-1][:, None].to(hidden.states.device)
-        last = run_layer_at_last(layer, hidden, with_mlp=True, past=past)
-        return self.final_norm(last[:, None])
+        last = len(self._text.layers) - 1
+        cache.extend(batch.ids.shape[1], batch.attention_mask)
+        hidden = self.forward_layers(batch, num_layers=last, cache=cache)
+        layer = self._text.layers[last]
+        cache.update(*keys_and_values(layer, hidden), last)
+        padding = cache.columns_with_tokens()
+        hidden = replace(hidden, padding=None if padding is None else to_device(padding, hidden.states.device))
+        state = run_layer_at_last(layer, hidden, with_mlp=True, past=cache.before(last))
+        return self.final_norm(state[:, None])
 
-    def decode_step(self, ids: Tensor, position: int, cache: DynamicCache) -> Tensor:
-        """Return (batch, sequence, dim) states, after the final norm, of tokens that follow those in the cache.
+    def decode_step(self, ids: Tensor, positions: Tensor, cache: ReplyCache) -> Tensor:
+        """Return (batch, sequence, dim) states, after the final norm, of tokens that follow those in a cache.
 
         Args:
-            ids: The next tokens, (batch, sequence); their keys and values go to the cache.
-            position: The position of the first of them.
+            ids: The next tokens, (batch, sequence) int64; their keys and values go to the cache.
+            positions: Their positions, (batch, sequence) int64, the same on all axes.
             cache: Holds the keys and values of everything before them.
         """
-        embeds = self._text.embed_tokens(ids.to(self.device))
-        positions = position + torch.arange(ids.shape[1], device=self.device).expand(*ids.shape)
-        output = self._text(
-            inputs_embeds=embeds,
-            position_ids=self._position_axes(positions.expand(3, -1, -1)),
-            use_cache=True,
-            **{CACHE_ARGUMENT: cache},
-        )
-        return output.last_hidden_state  # type: ignore[no-any-return]
+        states: Tensor = self._text.embed_tokens(to_device(ids, self.device))
+        axes = to_device(positions, states.device).expand(3, -1, -1)
+        hidden = HiddenStates(states, self._text.rotary_emb(states, self._position_axes(axes)), None)
+        cache.extend(ids.shape[1])
+        mask = self._mask(states, None, cache)
+        for layer, device in zip(self._text.layers, self._devices, strict=True):
+            hidden = hidden.to(device)
+            mask = None if mask is None else mask.to(device)
+            hidden = replace(hidden, states=run_layer(layer, hidden.states, mask, hidden.rotary, cache))
+        return self.final_norm(hidden.states)
 
     def forward_layers(
-        self, batch: Batch, *, num_layers: int, cache: DynamicCache | None = None, on_layer: OnLayer | None = None
+        self, batch: Batch, *, num_layers: int, cache: LayerCache | None = None, on_layer: OnLayer | None = None
     ) -> HiddenStates:
         """Return the states after the first so many layers, on the device of the next; keys and values are cached."""
         states, visual_indices, added = self._embed(batch)
         padding = None if batch.attention_mask is None else to_device(batch.attention_mask, states.device)
-        mask = create_causal_mask(self._text.config, states, padding, cache)
+        mask = self._mask(states, padding, cache)
         rotary = self._text.rotary_emb(states, self._position_axes(to_device(batch.positions, states.device)))
         hidden = HiddenStates(states, rotary, padding)
         for i, layer in enumerate(self._text.layers[:num_layers]):
@@ -183,6 +180,13 @@ class ForwardPasses:
                 states.flatten(0, 1).index_add_(0, indices, features)
             hidden = replace(hidden, states=states)
         return hidden.to(self._devices[min(num_layers, len(self._devices) - 1)])
+
+    def _mask(self, states: Tensor, padding: Tensor | None, cache: LayerCache | None) -> Any:
+        """Return what each position of a pass attends to, as the layers take it: a tensor, or None."""
+        if not isinstance(cache, ReplyCache):
+            return create_causal_mask(self._text.config, states, padding, cache)
+        mask = cache.mask()
+        return None if mask is None else to_device(mask, states.device)
 
     def _embed(self, batch: Batch) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
         """Return the embeddings of a batch, with the visual tokens among them.

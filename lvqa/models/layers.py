@@ -13,9 +13,15 @@ from transformers.masking_utils import create_causal_mask
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from lvqa.models.attention import attend_sharing_keys
+from lvqa.models.reply_cache import ReplyCache
 
 CACHE_ARGUMENT = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
 """What the library calls its argument for the cache: transformers 5.24 has given it another name everywhere."""
+
+LayerCache = DynamicCache | ReplyCache
+"""What a layer adds its keys and values to."""
+Past = tuple[Tensor, Tensor]
+"""A layer's keys and values of what stands before a sequence, (batch, kv_heads, length, head_dim) each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +49,7 @@ def run_layer(
     states: Tensor,
     mask: Any,
     rotary: tuple[Tensor, Tensor],
-    cache: DynamicCache | None = None,
+    cache: LayerCache | None = None,
 ) -> Tensor:
     """Return (batch, sequence, dim) states after a layer; its keys and values go to the cache."""
     return layer(  # type: ignore[no-any-return]
@@ -55,14 +61,14 @@ def run_layer(
     )
 
 
-def run_layer_at_last(layer: nn.Module, hidden: HiddenStates, *, with_mlp: bool, past: Tensor | None = None) -> Tensor:
+def run_layer_at_last(layer: nn.Module, hidden: HiddenStates, *, with_mlp: bool, past: Past | None = None) -> Tensor:
     """Return (batch, dim): the state of the last position alone after a layer.
 
     Args:
         layer: A layer of the library's decoder.
         hidden: The states before the layer, of all positions.
         with_mlp: Whether the layer's MLP is included; without it, the state is the one between attention and MLP.
-        past: Keys and values of a prefix, (2, batch, kv_heads, length, head_dim).
+        past: Keys and values of what stands before the sequence.
     """
     last: Tensor = hidden.states[:, -1] + _attend_from_last(layer, hidden, past)
     return last + _mlp_output(layer, last) if with_mlp else last
@@ -83,7 +89,7 @@ def keys_and_values(layer: nn.Module, hidden: HiddenStates) -> tuple[Tensor, Ten
     return _project_keys_and_values(layer, layer.input_layernorm(hidden.states), hidden.rotary)  # type: ignore[operator]
 
 
-def _attend_from_last(layer: nn.Module, hidden: HiddenStates, past: Tensor | None) -> Tensor:
+def _attend_from_last(layer: nn.Module, hidden: HiddenStates, past: Past | None) -> Tensor:
     """Return (batch, dim): what the last position takes from all positions, by the layer's own attention weights."""
     attention: Any = layer.self_attn
     normal = layer.input_layernorm(hidden.states)  # type: ignore[operator]

@@ -29,6 +29,8 @@ class PrefixKV:
     """The keys, with their rotation, and the values: (layers, 2, kv_heads, length, head_dim)."""
     next_position: int
     """The position of the first token after the prefix."""
+    ids: tuple[int, ...]
+    """Its tokens; a visual token's is that of the token that stands for it."""
     text_ids: tuple[int, ...] = ()
     """The tokens of the text that was read behind the clip, because most of what follows it begins so."""
 
@@ -38,7 +40,10 @@ class PrefixKV:
             return self
         kept = len(self.text_ids) - num_tokens
         return PrefixKV(
-            self.keys_values[..., : len(self) - num_tokens, :], self.next_position - num_tokens, self.text_ids[:kept]
+            self.keys_values[..., : len(self) - num_tokens, :],
+            self.next_position - num_tokens,
+            self.ids[: len(self) - num_tokens],
+            self.text_ids[:kept],
         )
 
     def __len__(self) -> int:

@@ -167,7 +167,8 @@ def _generated(model: Model, question: Prompt, candidates: Sequence[Candidate], 
     """Return the score that the model writes for each candidate; the question follows the clip."""
     contents = map(as_prompt, reader.read([candidate.clip for candidate in candidates]))
     whole = (join_content((), content, question) for content in contents)
-    return [written_score(model.generate(prompt, max_new_tokens=MAX_NEW_TOKENS)) for prompt in whole]
+    # One by one: each prompt has an enhancement of its own.
+    return [written_score(model.generate([prompt], max_new_tokens=MAX_NEW_TOKENS)[0]) for prompt in whole]
 
 
 def written_score(text: str) -> float:

@@ -10,7 +10,7 @@ from fastapi.sse import EventSourceResponse
 from starlette.responses import Response
 
 import lvqa
-from lvqa.config import flat, to_dict
+from lvqa.config import to_dict
 from lvqa.records import Video, shorten
 from lvqa.server.asking import REMOTE_METHODS, REMOTE_SETTINGS, ask_work, index_work, search_work
 from lvqa.server.attachments import UploadedFile, upload_name
@@ -22,6 +22,7 @@ from lvqa.server.remote import fetch
 from lvqa.server.schemas import AddRequest, AskRequest, IndexRequest, LoginRequest, Query, SearchRequest
 from lvqa.server.state import ServerState, state_of
 from lvqa.server.streams import events, respond
+from lvqa.settings_tree import flat
 
 router = APIRouter(prefix="/api")
 

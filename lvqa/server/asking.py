@@ -21,6 +21,7 @@ from lvqa.pipeline import LongVideoQA
 from lvqa.places import as_path
 from lvqa.provenance import provenance
 from lvqa.records import Question, Video
+from lvqa.schema import schema_text
 from lvqa.selection import SELECTORS
 from lvqa.server.attachments import attached_files, decode_data_url
 from lvqa.server.errors import ApiError
@@ -48,7 +49,8 @@ def ask_work(request: AskRequest, video: Video | None) -> Work:
     condition = _condition(request)
     voice = None if request.voice is None else decode_data_url(request.voice, "audio")
     history = tuple((turn.question, turn.answer) for turn in request.history)
-    question = Question(request.question, tuple(request.options), history=history)
+    schema = None if request.answer_schema is None else schema_text(request.answer_schema)
+    question = Question(request.question, tuple(request.options), history=history, schema=schema)
     if request.method is not None:
         require_one_of(request.method, "method", REMOTE_METHODS)
     for setting in request.settings:

@@ -135,7 +135,8 @@ class _Completion:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._request.model}
 
     def _text(self, answer: dict[str, Any]) -> str:
-        return reply_text(answer, self._base_url, links=self._request.lvqa.links)
+        is_text = self._request.answer_schema is None  # nothing stands beside an object
+        return reply_text(answer, self._base_url, links=is_text and self._request.lvqa.links)
 
 
 async def video_of(state: ServerState, part: Part) -> Video:

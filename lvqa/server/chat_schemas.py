@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lvqa.records import LETTERS
 from lvqa.server.schemas import MAX_FRAMES, Body, Line, Reference
@@ -77,6 +77,32 @@ class StreamOptions(Loose):
     include_usage: bool = False
 
 
+class JsonSchema(Loose):
+    """A schema with its name, which nobody reads here."""
+
+    content: dict[str, Any] = Field(alias="schema")
+
+
+class ResponseFormat(Loose):
+    """What the reply must be."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _has_schema(self) -> Self:
+        if self.type == "json_schema" and self.json_schema is None:
+            raise ValueError("json_schema is missing")
+        return self
+
+    @property
+    def answer_schema(self) -> dict[str, Any] | None:
+        """The schema that the reply must fit; None: it is text."""
+        if self.type == "json_schema" and self.json_schema is not None:
+            return self.json_schema.content
+        return {"type": "object"} if self.type == "json_object" else None
+
+
 class ChatRequest(Loose):
     """A conversation whose last message asks something."""
 
@@ -84,6 +110,7 @@ class ChatRequest(Loose):
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     stream: bool = False
     stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
     n: int | None = Field(default=1, ge=1, le=1)
     max_tokens: int | None = Field(default=None, ge=1, le=MAX_NEW_TOKENS)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_NEW_TOKENS)
@@ -93,6 +120,11 @@ class ChatRequest(Loose):
         default=None, max_length=256, description="Tokens to score at each position."
     )
     lvqa: LvqaOptions = Field(default_factory=lambda: LvqaOptions.model_validate({}))
+
+    @property
+    def answer_schema(self) -> dict[str, Any] | None:
+        """The schema that the reply must fit; None: it is text."""
+        return None if self.response_format is None else self.response_format.answer_schema
 
     @property
     def max_new_tokens(self) -> int | None:

@@ -43,7 +43,7 @@ def read_conversation(chat: ChatRequest, folders: ServedFolders) -> Conversation
         raise ApiError(400, "messages: the last one must be the user's")
     last = parts_of(turns[-1])
     text, options = text_of(turns[-1]), tuple(chat.lvqa.options or ())
-    if chat.lvqa.options is None and (listed := listed_options(text)):
+    if chat.lvqa.options is None and chat.answer_schema is None and (listed := listed_options(text)):
         text, options = listed
     images = [part for part in last if part.image_url is not None]
     sounds = [part for part in last if part.input_audio is not None]
@@ -54,6 +54,7 @@ def read_conversation(chat: ChatRequest, folders: ServedFolders) -> Conversation
         library=chat.lvqa.library,
         question=text,
         options=list(options),
+        schema=chat.answer_schema,
         history=list(_earlier(turns[:-1])),
         image=image_url(images[0], folders) if images else None,
         voice=sound_url(sounds[0]) if sounds else None,

@@ -11,6 +11,7 @@ from lvqa.direct import DirectReply, Picture, Sound, TokenScore, Turn
 from lvqa.output import finite
 from lvqa.pipeline import LongVideoQA
 from lvqa.records import Video
+from lvqa.schema import check_schema, schema_text
 from lvqa.server.attachments import attached_files, decode_data_url
 from lvqa.server.chat_schemas import ChatRequest, Message, Part
 from lvqa.server.conversation import image_url, parts_of, sound_url
@@ -43,12 +44,18 @@ def direct_work(chat: ChatRequest, videos: Mapping[int, Video], folders: ServedF
     num_top = (chat.top_logprobs or 0) if chat.logprobs else 0
     token_ids = chat.logprob_token_ids or []
 
+    schema = None if chat.answer_schema is None else schema_text(chat.answer_schema)
+    if schema is not None:
+        check_schema(schema)
+
     def work(qa: LongVideoQA) -> dict[str, Any]:
+        answer = qa.config.answer
         with attached_files(*contents.values()) as files:
             paths = {key: path for key, path in zip(contents, files, strict=True) if path is not None}
             turns = [_turn(message, parts, videos, paths) for message, parts in keyed]
-            limit = chat.max_new_tokens or qa.config.answer.max_new_tokens
-            reply = direct.reply(qa, turns, max_new_tokens=limit, num_top=num_top, token_ids=token_ids)
+            limit = chat.max_new_tokens or (answer.max_new_tokens if schema is None else answer.max_object_tokens)
+            scores: dict[str, Any] = {"num_top": num_top, "token_ids": token_ids}
+            reply = direct.reply(qa, turns, max_new_tokens=limit, schema=schema, **scores)
         return finite(completion_choice(reply, with_scores=bool(chat.logprobs or token_ids)))  # type: ignore[no-any-return]
 
     return work

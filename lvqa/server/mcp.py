@@ -102,12 +102,14 @@ class VideoTools:
         frames: Annotated[
             int | None, Field(ge=1, le=MAX_FRAMES, description="How many frames the model may see; 16 by default.")
         ] = None,
+        schema: Annotated[
+            dict[str, Any] | None, Field(description="A JSON schema that the answer fits, which is then an object.")
+        ] = None,
     ) -> dict[str, Any]:
         """Answer a question about a video, with the times of the frames that the model saw and of the best evidence."""
         with _tool_errors():
-            request = AskRequest(
-                question=question, video=video, library=video is None, options=options or [], frames=frames
-            )
+            target_and_form: dict[str, Any] = {"video": video, "library": video is None, "schema": schema}
+            request = AskRequest(question=question, options=options or [], frames=frames, **target_and_form)
             state, target = await self._target(request)
             result = await _do(ctx, state, "ask", ask_work(request, target), target)
             return {**result, "evidence": result["evidence"][:MAX_EVIDENCE]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -57,6 +57,9 @@ class AskRequest(Query):
     question: Line = Field(default="", description="The question; it may be empty if `voice` asks it.")
     options: list[Line] = Field(default=[], max_length=len(LETTERS), description="2 to 20 possible answers, or none.")
     voice: str | None = Field(default=None, description="A sound file that asks the question, as a data: URL.")
+    answer_schema: dict[str, Any] | None = Field(
+        default=None, alias="schema", description="A JSON schema that the answer fits, which is then an object."
+    )
     history: list[Turn] = Field(
         default=[], max_length=32, description="The earlier turns of the conversation, oldest first."
     )

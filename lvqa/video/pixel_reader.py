@@ -10,8 +10,8 @@ from threading import Event
 import numpy as np
 
 from lvqa.concurrency import check_stop
-from lvqa.records import Frames, Video
-from lvqa.video.prefetch import read_frames
+from lvqa.records import Video
+from lvqa.video.prefetch import Frames, read_frames
 
 AHEAD_BYTES = 256 << 20
 """How much memory frames that are decoded ahead may take: nearly 900 of 448 x 224 pixels."""

@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from lvqa.records import Frames, LvqaError, Video
+from lvqa.records import LvqaError, Video
 from lvqa.startup import num_cores
 from lvqa.video.container import VideoError
 from lvqa.video.decoders import DECODERS, Decoder
@@ -23,6 +23,23 @@ from lvqa.video.frame_reader import BEGUN_ELSEWHERE
 
 _JOIN_SECONDS = 1.0
 """How long closing waits for all threads together; a decoder that hangs is left behind."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frames:
+    """Decoded frames with the times for which they were read."""
+
+    times_seconds: np.ndarray
+    """(n,) float64, counted from the first presented frame."""
+    pixels: np.ndarray = field(repr=False)
+    """(n, height, width, 3) uint8, RGB."""
+    substituted: np.ndarray
+    """(n,) bool: the file's own frame is damaged, and the nearest good one stands in for it."""
+
+    def __post_init__(self) -> None:
+        n = len(self.times_seconds)
+        if self.pixels.shape != (n, *self.pixels.shape[1:3], 3) or self.substituted.shape != (n,):
+            raise ValueError(f"{n} times for pixels of shape {self.pixels.shape}")
 
 
 def read_frames(

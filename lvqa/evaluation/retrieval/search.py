@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lvqa.config import flat, to_dict
+from lvqa.config import to_dict
 from lvqa.datasets.retrieval import Content, Query, RetrievalSet
 from lvqa.embedding import EMBEDDING_FORMAT
 from lvqa.evaluation.retrieval.identity import ContentIds, content_id
@@ -31,6 +31,7 @@ from lvqa.evaluation.retrieval.settings import RetrieveArm
 from lvqa.evaluation.retrieval.vectors import AT_ONCE, Embedded, VectorFolder, Vectors
 from lvqa.evaluation.row_folder import RowFolder
 from lvqa.index import centred_rows
+from lvqa.settings_tree import flat
 from lvqa.workers import Outcome, Pool
 
 _log = logging.getLogger(__name__)

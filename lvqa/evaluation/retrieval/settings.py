@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from lvqa.config import Config, Section, flat, load_config, to_dict
+from lvqa.config import Config, Section, load_config, to_dict
 from lvqa.datasets import join_names
 from lvqa.evaluation.changes import CHANGEABLE_SETTINGS
 from lvqa.evaluation.settings import LOADED_SETTINGS, WorkConfig, answer_settings, check_arm_names, settings_of_arm
+from lvqa.settings_tree import flat
 from lvqa.validation import NonNegativeInt, PositiveInt, Text, check_fields, in_yaml
 
 FIXED_SETTINGS = (*LOADED_SETTINGS, "store.folder")
