@@ -219,8 +219,9 @@ class StoreConfig(Section):
     memory_mib: PositiveInt = 2048
     """Bound on the visual tokens kept for a video, in the memory of the model's device. Other videos stay open as long
     as what is kept of all together is within it."""
-    disk_mib: NonNegativeInt = 128
-    """Bound on a file of a video's visual tokens, for the next process; one that would be larger is not written."""
+    disk_mib: NonNegativeInt | None = None
+    """Bound on the visual tokens of all videos on the disk, for the next process; the least recently used go first.
+    null takes a quarter of what is free there, 0 keeps none."""
     copies_mib: PositiveInt = 20480
     """Bound on the local copies of all files that lie elsewhere (s3, gs, https), but for those that are in use."""
 

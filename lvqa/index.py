@@ -12,12 +12,11 @@ import errno
 import hashlib
 import itertools
 import json
-import logging
 import os
 import re
 import stat
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +25,8 @@ from typing import Any, Self
 import numpy as np
 
 from lvqa.files import write_atomically
-from lvqa.places import RemotePath, as_path, copies_folder, user_cache
+from lvqa.places import RemotePath, as_path, user_cache
 from lvqa.records import Candidate, Clip, LvqaError, Video
-
-_log = logging.getLogger(__name__)
 
 INDEX_FORMAT = 3
 """Raise this number when the layout of an index's file changes, or the clips that a video is split into: it is in every
@@ -173,10 +170,26 @@ class Store:
         """Return where the video's index under this spec lies, or would lie."""
         return self.folder / f"{_check_video_id(video_id)}-{fingerprint(spec)}.parquet"
 
+    @property
+    def tokens_folder(self) -> Path:
+        """Where the visual tokens of videos are kept: on this machine, wherever the store lies."""
+        return user_cache() / "tokens" if isinstance(self.folder, RemotePath) else self.folder
+
     def tokens_path(self, video_id: str, spec: Mapping[str, Any]) -> Path:
-        """Return where the video's visual tokens under this spec are kept: on this machine, wherever the store lies."""
-        path = self.path_of(video_id, spec).with_suffix(".tokens")
-        return copies_folder() / path.name if isinstance(path, RemotePath) else path
+        """Return the file of the video's visual tokens under this spec."""
+        return self.tokens_folder / self.path_of(video_id, spec).with_suffix(".tokens").name
+
+    def needed_tokens(self, names: Iterable[str]) -> set[str]:
+        """Return which files of visual tokens, by their names, an index was made of; of a store elsewhere all."""
+        ids, needed = {name.partition("-")[0] for name in names}, set[str]()
+        if isinstance(self.folder, RemotePath):  # to read the indexes there would take a request for each
+            return set(names)
+        for path in self.paths():
+            video_id = path.name.partition("-")[0]
+            if video_id in ids:
+                with suppress(IndexFileError, KeyError):
+                    needed.add(self.tokens_path(video_id, self.read(path).spec["frames"]).name)
+        return needed
 
     def load(self, video_id: str, spec: Mapping[str, Any]) -> ClipIndex | None:
         """Return the video's index under exactly this spec, or None if there is none.

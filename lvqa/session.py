@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
@@ -28,8 +28,9 @@ from lvqa.models.prefix import PrefixCache
 from lvqa.pairs import pairs_of_clip
 from lvqa.places import in_use, keep_copies
 from lvqa.records import Clip, FileKey, LvqaError, ModelOutput, Question, QuestionKind, Ranking, Video, file_key
+from lvqa.token_file import TokenBound, TokenFile
 from lvqa.video import FRAMES_FORMAT, SAMPLINGS, FrameGrid
-from lvqa.visual_tokens import TOKENS_FORMAT, TokenFile, VisualTokens, image_tokens
+from lvqa.visual_tokens import TOKENS_FORMAT, VisualTokens, image_tokens
 
 if TYPE_CHECKING:
     from lvqa.models.prompt import ClipTokens, Prompt
@@ -196,6 +197,8 @@ class VideoSession:
             on_growth: Called as more memory is taken.
         """
         self.video, self.spec = video, spec
+        self.store = Store(store.folder)
+        """Where what is known of the video is kept."""
         self.grid: FrameGrid = SAMPLINGS[spec.sampling](video, spec.frames_per_second)
         self.tokens = VisualTokens(
             video,
@@ -221,8 +224,6 @@ class VideoSession:
         """What `answering` has answered."""
         self.answer_prefixes = PrefixCache(ANSWER_PREFIX_BYTES, on_growth=on_growth)
         """What the model has read of frames that several questions were answered from."""
-        self.store = Store(store.folder)
-        """Where what is known of the video is kept."""
         self._model, self._on_growth = model, on_growth
         self._prefix_caches: dict[RerankConfig, PrefixCache] = {}
         self._media: LRUCache[MediaKey, Prompt] = LRUCache(MAX_MEDIA)
@@ -233,11 +234,21 @@ class VideoSession:
         prefixes = (self.answer_prefixes, *list(self._prefix_caches.values()))
         return self.tokens.nbytes + sum(cache.nbytes for cache in prefixes)
 
-    def _token_file(self, model: Model, store: StoreConfig) -> TokenFile | None:
-        path, max_bytes = Store(store.folder).tokens_path(self.video.id, self.spec.to_dict()), store.disk_mib << 20
-        if not max_bytes:
+    def _token_file(self, model: Model, settings: StoreConfig) -> TokenFile | None:
+        if settings.disk_mib == 0:
             return None
-        return TokenFile(path, num_pairs=self.grid.num_pairs, width=model.dim, max_bytes=max_bytes)
+        path = self.store.tokens_path(self.video.id, self.spec.to_dict())
+        if path.parent != self.store.folder:  # the store lies elsewhere
+            with suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+        max_bytes = None if settings.disk_mib is None else settings.disk_mib << 20
+        return TokenFile(
+            path,
+            num_pairs=self.grid.num_pairs,
+            width=model.dim,
+            bound=TokenBound(max_bytes, self.store.needed_tokens),
+            element_bytes=model.dtype.itemsize,
+        )
 
     def add_index(self, spec: IndexSpec, index: ClipIndex) -> None:
         """Keep an index; what was ranked by another one is forgotten."""
@@ -362,7 +373,11 @@ class SessionCache:
             with opened.lock, in_use(video.path):
                 if spec not in opened.sessions:
                     opened.sessions[spec] = make(on_growth=self._close_idle)
-                yield opened.sessions[spec]
+                session = opened.sessions[spec]
+                try:
+                    yield session
+                finally:
+                    session.tokens.release_file()
         finally:
             with self._mutex:
                 opened.num_users -= 1

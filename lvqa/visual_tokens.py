@@ -1,18 +1,14 @@
 """The visual tokens of one video: every frame pair is decoded and encoded once, and kept for all stages.
 
 A pair is named by its two grid frames; the pair (k, k) is one frame, and is decoded and counted as one. The vision
-tower attends only inside a pair, so its tokens are the same in every prompt. Pairs of the grid are kept on disk too; a
-pair that an answer packs from other frames is kept in memory.
+tower attends only inside a pair, so its tokens are the same in every prompt. What does not fit into memory is read from
+the disk again.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import struct
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import chain, compress
 from pathlib import Path
 from threading import Event
@@ -25,6 +21,7 @@ from lvqa.image import read_image
 from lvqa.models.cache import ByteLRUCache
 from lvqa.pairs import Pair
 from lvqa.records import Counts, Video
+from lvqa.token_file import TokenFile
 from lvqa.video import DecodeOptions, FrameGrid, PixelReader
 
 if TYPE_CHECKING:
@@ -68,74 +65,6 @@ def images_tokens(pictures: Sequence[Path | Any], model: Model, *, max_pixels: i
         rows = [encoded] if len(group) == 1 else [row[None].clone() for row in encoded]
         clips |= {i: ClipTokens(row, *grid, is_image=True) for i, row in zip(group, rows, strict=True)}
     return [clips[i] for i in range(len(pictures))]
-
-
-class TokenFile:
-    """The tokens of a grid's pairs on disk, a slot each, so that another process need not decode and encode them again.
-
-    The file begins with the size of a slot and the model's width; under another width all slots count as empty. A slot
-    begins with the checksum of its data and of the width. One that was never written, or only in part, counts as empty;
-    so several processes may write at once, and a process may die. Where not all can be written, nothing is kept.
-    """
-
-    def __init__(self, path: Path, *, num_pairs: int, width: int, max_bytes: int) -> None:
-        """Name the file, which need not exist.
-
-        Args:
-            path: The file; its folder must exist, or nothing is kept.
-            num_pairs: How many slots there are.
-            width: The width of the model's states.
-            max_bytes: Nothing is kept if all pairs together take more.
-        """
-        self._path, self._num_pairs, self._width, self._max_bytes = path, num_pairs, width, max_bytes
-
-    def has_room(self, pair_bytes: int) -> bool:
-        """Return whether all pairs fit if each takes so many bytes."""
-        return self._num_pairs * pair_bytes <= self._max_bytes
-
-    def write(self, slots: Mapping[int, bytes]) -> None:
-        """Fill some slots; all of them take the same number of bytes."""
-        try:
-            file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
-            try:
-                for slot, data in slots.items():
-                    content = self._checksum(slot, data) + data
-                    parts = {0: _HEADER.pack(len(content), self._width), _HEADER.size + slot * len(content): content}
-                    if any(os.pwrite(file, part, offset) < len(part) for offset, part in parts.items()):
-                        raise OSError  # a disk that gets full takes a part of it without a word
-            finally:
-                os.close(file)
-        except FileNotFoundError:  # there is no folder yet
-            return
-        except OSError:
-            self._max_bytes = 0  # the room that this makes must not tempt to keep a part
-            with suppress(OSError):
-                self._path.unlink()
-
-    def read(self, slot: int) -> bytearray | None:
-        """Return a slot's data, or None if it is empty."""
-        content = self._read_bytes(slot)
-        data = None if content is None else bytearray(content[_CHECKSUM.size :])
-        return data if data and content == self._checksum(slot, data) + data else None
-
-    def may_contain(self, slot: int) -> bool:
-        """Return whether a slot was written, at least in part; this is cheaper than to read it."""
-        return any(self._read_bytes(slot, _CHECKSUM.size) or ())
-
-    def _read_bytes(self, slot: int, num_bytes: int | None = None) -> bytes | None:
-        """Return the first bytes of a slot, or all of it; None if there is no such file."""
-        with suppress(OSError, struct.error), self._path.open("rb", buffering=0) as file:
-            size, width = _HEADER.unpack(file.read(_HEADER.size))
-            # Otherwise it is another model's, or another kind of file.
-            if width == self._width and size <= os.fstat(file.fileno()).st_size:
-                return os.pread(file.fileno(), num_bytes or size, _HEADER.size + slot * size)
-        return None
-
-    def _checksum(self, slot: int, data: bytes | bytearray) -> bytes:
-        return _CHECKSUM.pack(zlib.crc32(data, zlib.crc32(_HEADER.pack(slot, self._width))))
-
-
-_HEADER, _CHECKSUM = struct.Struct("<QQ"), struct.Struct("<I")
 
 
 class VisualTokens:
@@ -193,6 +122,11 @@ class VisualTokens:
     def counts(self) -> Counts:
         """The work so far, decoding included, as the model counts it."""
         return self._model.counts
+
+    def release_file(self) -> None:
+        """Let others remove the file if they need its room, until it is used again."""
+        if self._file is not None:
+            self._file.close()
 
     def keep(self, tokens: Mapping[Pair, Tensor]) -> None:
         """Put these pairs' tokens, (rows * cols, dim) each, into the store, as far as the memory goes."""
@@ -309,13 +243,14 @@ class VisualTokens:
         encoded = self._model.encode_pairs(stack)
         if self._file is not None and self._file.has_room(encoded[0].nbytes):
             rows = encoded.cpu().flatten(1).view(torch.uint8).numpy()
-            data = {self._slot(pair): row.tobytes() + self._flags(pair) for pair, row in zip(pairs, rows, strict=True)}
-            self._file.write({slot: pair_data for slot, pair_data in data.items() if slot is not None})
+            data = {
+                self._number(pair): row.tobytes() + self._flags(pair) for pair, row in zip(pairs, rows, strict=True)
+            }
+            self._file.write(data)
         return dict(zip(pairs, encoded.unbind(0), strict=True))
 
     def _is_known(self, pair: Pair) -> bool:
-        slot = self._slot(pair)
-        return pair in self._cache or (self._file is not None and slot is not None and self._file.may_contain(slot))
+        return pair in self._cache or (self._file is not None and self._file.may_contain(self._number(pair)))
 
     def _load(self, pair: Pair) -> Tensor | None:
         """Return a pair's tokens from memory or from the file, or None."""
@@ -331,8 +266,7 @@ class VisualTokens:
         """Return (rows * cols, width) tokens on the CPU, or None if the file does not have this pair."""
         import torch
 
-        slot = self._slot(pair)
-        data = None if self._file is None or slot is None else self._file.read(slot)
+        data = None if self._file is None else self._file.read(self._number(pair))
         if data is None:
             return None
         flags = data.pop()
@@ -343,6 +277,11 @@ class VisualTokens:
     def _flags(self, pair: Pair) -> bytes:
         """Return the byte behind a pair's tokens in the file: a bit for each frame, set where another one stands in."""
         return bytes([sum((frame in self.substituted) << bit for bit, frame in enumerate(pair))])
+
+    def _number(self, pair: Pair) -> int:
+        """Return what the file knows a pair by: which of the grid's pairs it is, or a number above theirs."""
+        slot = self._slot(pair)
+        return self.grid.num_pairs + pair[0] * self.grid.num_frames + pair[1] if slot is None else slot
 
     def _slot(self, pair: Pair) -> int | None:
         """Return which of the grid's pairs this is; None for another one."""

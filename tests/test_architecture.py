@@ -25,7 +25,7 @@ MODEL_MODULES = {
 LIBRARIES = {
     "ray": {"server", "workers"},
     "faiss": {"index", "library"},
-    "pyarrow": {"index", "datasets", "places"},
+    "pyarrow": {"index", "datasets", "places", "token_file"},
     "fsspec": {"places"},
     "aiohttp": {"places"},
     "av": {"audio", "synthetic", "video"},
@@ -56,7 +56,7 @@ LIBRARIES = {
 # module -> the modules that it may import. The package itself (its lazy names) is the module "lvqa".
 BASE = {"prompts", "records", "schema", "validation"}
 MODEL = BASE | {"concurrency", "costs", "embedding", "models"}
-SESSION = MODEL | {"config", "index", "pairs", "session", "video", "visual_tokens"}
+SESSION = MODEL | {"config", "index", "pairs", "session", "token_file", "video", "visual_tokens"}
 ARROWS = {
     "records": set(),
     "schema": {"records"},
@@ -86,7 +86,8 @@ ARROWS = {
     "embedding": {"models", "prompts", "records"},
     "rerank": BASE | {"models", "plugins"},
     "pairs": {"records", "video"},
-    "visual_tokens": {"concurrency", "models", "image", "pairs", "records", "video"},
+    "token_file": {"places"},
+    "visual_tokens": {"concurrency", "models", "image", "pairs", "records", "token_file", "video"},
     "session": {"audio", "places", *SESSION},
     "protocols": {"datasets", "records"},
     "answering": SESSION | {"letters", "protocols", "speech", "subtitles"},
@@ -113,7 +114,7 @@ ARROWS = {
     },
     "library": {
         *("caveats", "components", "config", "index", "index_steps", "indexing", "node_check", "pipeline", "places"),
-        *("records", "rerank", "session", "settings_tree", "validation", "video", "workers"),
+        *("records", "rerank", "session", "settings_tree", "token_file", "validation", "video", "workers"),
     },
     "evaluation": {
         *("batches", "caveats", "components", "config", "costs", "datasets", "embedding", "files", "image", "index"),

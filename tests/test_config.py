@@ -84,7 +84,7 @@ def test_defaults_are_those_of_the_design():
             **{"look_again": None, "first_look": None},
             **{"next_look": "other_clips", "pool_looks": False},
         },
-        "store": {"folder": None, "memory_mib": 2048, "disk_mib": 128, "copies_mib": 20480},
+        "store": {"folder": None, "memory_mib": 2048, "disk_mib": None, "copies_mib": 20480},
         "prompts": None,
         "method": "freeret",
         "seed": 0,

@@ -46,6 +46,7 @@ from lvqa.records import Clip, Video
 from lvqa.session import VideoSession
 from lvqa.speech import LINES_FORMAT, line_index, spoken_lines
 from lvqa.synthetic.retrieval import make_sets
+from lvqa.token_file import TokenBound, TokenFile
 from lvqa.video import (
     FRAMES_FORMAT,
     IDENTITY_FORMAT,
@@ -58,7 +59,7 @@ from lvqa.video import (
     scene_changes,
     store_metadata,
 )
-from lvqa.visual_tokens import TOKENS_FORMAT, TokenFile
+from lvqa.visual_tokens import TOKENS_FORMAT
 
 GOLDEN = Path(__file__).parent / "golden" / "formats.json"
 UPDATE = "python tests/test_formats.py --update"
@@ -214,13 +215,13 @@ def record_output(material: Material) -> Output:
 def tokens_output(material: Material) -> Output:
     """Return the bytes of a small token file, and the first tokens of two pairs of the video."""
     path = material.folder / "small.tokens"
-    TokenFile(path, num_pairs=3, width=2, max_bytes=100).write({0: b"pair", 2: b"last"})
+    TokenFile(path, num_pairs=3, width=2, bound=TokenBound(100)).write({0: b"pair", 2: b"last"})
     qa = material.pipeline()
     qa.store.prepare()
     with qa.open(material.path) as session:
         material.read_clips(session)
     stored = qa.store.tokens_path(session.video.id, session.spec.to_dict())
-    file = TokenFile(stored, num_pairs=session.grid.num_pairs, width=material.model.dim, max_bytes=1 << 30)
+    file = TokenFile(stored, num_pairs=session.grid.num_pairs, width=material.model.dim, bound=TokenBound(1 << 30))
     pairs = [bytes(file.read(slot) or b"") for slot in (0, 9)]
     return {
         "small_file": path.read_bytes().hex(),

@@ -251,6 +251,19 @@ def test_pruning_removes_what_this_version_cannot_read(store, keep):
     assert files_in(store.folder) == before | {".fresh.tmp", "notes.txt"}
 
 
+def test_visual_tokens_that_no_index_was_made_of_are_pruned(store, keep):
+    """Those of settings that were tried once: they are as large as those that are used."""
+    _, a_id = keep("a.mp4")
+    before = files_in(store.folder)
+    unneeded = store.tokens_path(a_id, {**SPEC["frames"], "frames_per_second": 2.0})
+    unneeded.write_bytes(b"tokens of other frames")
+    (video,) = Library(store).videos()
+    assert video.num_token_bytes == len(b"tokenstokens of other frames")
+    (removal,) = Library(store).prune()
+    assert (removal.video.id, removal.files) == (a_id, (unneeded,))
+    assert files_in(store.folder) == before and Library(store).prune() == []
+
+
 def test_metadata_of_other_libraries_and_records_of_gone_names_are_pruned(store, keep, monkeypatch):
     a, a_id = keep("a.mp4")
     a.rename(a.with_name("b.mp4"))

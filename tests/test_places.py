@@ -117,7 +117,7 @@ def test_an_answer_is_that_from_the_local_file(tiny, synthetic_video, bucket, ho
     answer = make_pipeline(tiny, store).ask(str(there), QUESTION, frames=8)
     assert (answer.text, answer.frames, answer.evidence) == (local.text, local.frames, local.evidence)
     assert answer.index.path.parent == store / "index" and not answer.index.reused
-    assert any(path.suffix == ".tokens" for path in copies(home)), "visual tokens are kept on this machine"
+    assert list((home / "tokens").glob("*.tokens")), "visual tokens are kept on this machine"
     (copy_of_video,) = (path for path in copies(home) if path.suffix == ".mp4")
     copy_of_video.unlink()
     assert make_pipeline(tiny, store).search(there, QUESTION) == make_pipeline(tiny, tmp_path / "store").search(
@@ -127,6 +127,10 @@ def test_an_answer_is_that_from_the_local_file(tiny, synthetic_video, bucket, ho
     forget_copies(home)
     again = make_pipeline(tiny, store).ask(there, QUESTION, frames=8)
     assert again.index.reused and again.evidence == local.evidence and again.text == local.text
+    other = home / "tokens" / "0123456789abcdef-0123456789abcdef.tokens"
+    other.write_bytes(b"another store's")
+    Library(Store(store)).forget(there)
+    assert list((home / "tokens").iterdir()) == [other]
 
 
 def test_what_the_store_knows_of_a_video_needs_no_copy(synthetic_video, bucket, home):

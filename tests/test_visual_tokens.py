@@ -18,8 +18,9 @@ import lvqa.visual_tokens
 from lvqa.models.qwen_vl import Qwen25VL
 from lvqa.pairs import Pair, aligned_pairs, pairs_of_clip, runs_of_pairs
 from lvqa.records import Clip, Counts, Video
+from lvqa.token_file import TokenBound, TokenFile
 from lvqa.video import DecodeOptions, FrameGrid, PixelReader, cut_clips, inspect_video
-from lvqa.visual_tokens import TokenFile, VisualTokens
+from lvqa.visual_tokens import VisualTokens
 
 CELL, CELLS = 16, 60
 PAIR_BYTES = CELLS * 2 * 4
@@ -342,7 +343,7 @@ def test_the_model_gives_the_same_tokens_in_every_order(video):
 
 def test_tokens_on_disk_are_whole_or_none(tmp_path):
     path = tmp_path / "video.tokens"
-    file = TokenFile(path, num_pairs=4, width=2, max_bytes=4 * 8)
+    file = TokenFile(path, num_pairs=4, width=2, bound=TokenBound(4 * 8))
     assert file.has_room(8) and not file.has_room(9)
     assert file.read(0) is None
     file.write({2: b"8 bytes.", 0: b"others.."})
@@ -352,8 +353,45 @@ def test_tokens_on_disk_are_whole_or_none(tmp_path):
     assert (file.read(0), file.read(2)) == (b"others..", None)
     path.write_bytes(content.replace(b"others", b"Others"))
     assert (file.read(0), file.read(2)) == (None, b"8 bytes.")
-    TokenFile(tmp_path / "no folder" / "video.tokens", num_pairs=4, width=2, max_bytes=32).write({0: b"8 bytes."})
-    assert not (tmp_path / "no folder").exists()
+    later = tmp_path / "no folder" / "video.tokens"
+    TokenFile(later, num_pairs=4, width=2, bound=TokenBound(32)).write({0: b"8 bytes."})
+    assert not later.parent.exists()
+
+
+class StoredNumberModel(NumberModel):
+    """Its tokens can be kept in a file."""
+
+    dtype, device = torch.float32, torch.device("cpu")
+
+
+@pytest.mark.parametrize("max_pairs", [0, 3, 1000])
+def test_what_does_not_fit_into_memory_is_read_from_the_disk(video, tmp_path, max_pairs):
+    """Of a video of any length a pair is decoded once, by all processes together."""
+
+    def fresh() -> tuple[VisualTokens, StoredNumberModel]:
+        model = StoredNumberModel()
+        file = TokenFile(tmp_path / "video.tokens", num_pairs=41, width=2, bound=TokenBound(1 << 20))
+        return make_store(video, model, memory_bytes=max_pairs * PAIR_BYTES, file=file), model
+
+    groups = [pairs(*range(first, first + 10, 2)) for first in range(0, 80, 10)]
+    store, model = fresh()
+    for _ in range(2):
+        assert read(store, groups) == groups
+        store.release_file()
+    assert store.counts == Counts(frames_decoded=80, pairs_encoded=40) and store.nbytes <= max_pairs * PAIR_BYTES
+    second, model = fresh()
+    assert read(second, groups) == groups
+    assert (second.counts, model.encoded) == (Counts(), [])
+
+
+def test_pairs_that_an_answer_packs_are_kept_on_disk(video, tmp_path):
+    """Also those of frames that lie apart, and of one frame."""
+    packed = [[(0, 2), (1, 1)], [(7, 40)], pairs(4)]
+    for num_encoded in (4, 0):
+        file = TokenFile(tmp_path / "video.tokens", num_pairs=41, width=2, bound=TokenBound(1 << 20))
+        store = make_store(video, StoredNumberModel(), file=file)
+        assert read(store, packed) == packed
+        assert store.counts.pairs_encoded == num_encoded
 
 
 # --- decoded ahead ---------------------------------------------------------------------------------------------------

@@ -52,8 +52,9 @@ def list_videos(*, store: Path | None, as_json: bool) -> None:
         click.echo(_video_line(video))
         for index in video.indexes:
             click.echo(f"{'':10} {_index_line(index)}")
-    total = sum(video.num_bytes for video in videos)
-    echo_message(f"{counted(len(videos), 'video')}, {size_text(total)} in {opened.store.folder}")
+    total, tokens = sum(video.num_bytes for video in videos), sum(video.num_token_bytes for video in videos)
+    sizes = f"{size_text(total)} ({size_text(tokens)} of it visual tokens)"
+    echo_message(f"{counted(len(videos), 'video')}, {sizes} in {opened.store.folder}")
 
 
 @library.command()
@@ -72,7 +73,7 @@ def forget(*, video: str, store: Path | None, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Remove nothing; print what would be removed.")
 @_library_options
 def prune(*, dry_run: bool, store: Path | None, as_json: bool) -> None:
-    """Remove what is kept of videos that are gone, and what can't be read any more.
+    """Remove what is kept of videos that are gone, what can't be read, and visual tokens that no index was made of.
 
     A video is gone if its file is missing, or has another content. What this version of lvqa can't read was made by
     another one, or is damaged. Files of videos are not touched. A disk that is not mounted looks like missing files.
@@ -128,6 +129,7 @@ def _video_json(video: LibraryVideo) -> dict[str, Any]:
         "previous_path": None if location.previous_path is None else str(location.previous_path),
         "duration_seconds": video.duration_seconds,
         "bytes": video.num_bytes,
+        "visual_token_bytes": video.num_token_bytes,
         "indexes": [
             {
                 "model": index.model,

@@ -18,6 +18,7 @@ from lvqa.library.table import forget_clips, tables_folder, unused_tables
 from lvqa.places import as_path
 from lvqa.records import LvqaError, shorten
 from lvqa.session import has_current_formats, has_current_frames
+from lvqa.token_file import SUFFIX as TOKENS_SUFFIX
 from lvqa.video import (
     VideoRecord,
     has_content,
@@ -82,6 +83,8 @@ class LibraryVideo:
     files: tuple[Path, ...]
     """All that is kept of it: indexes, visual tokens, metadata, records of its files."""
     num_bytes: int
+    num_token_bytes: int
+    """What its visual tokens take of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,9 @@ class Library:
                 video_id = match[1] if match else None
             if video_id is not None:
                 files.setdefault(video_id, []).append(path)
+        if self.store.tokens_folder != self.store.folder:  # several stores elsewhere share that on this machine
+            for path in sorted(self.store.tokens_folder.glob(f"*{TOKENS_SUFFIX}")):
+                files.get(path.name.partition("-")[0], []).append(path)
         return files
 
     def _paths(self) -> list[Path]:
@@ -203,6 +209,7 @@ class Library:
             tuple(self._stored(path, index) for path, index in indexes.items()),
             tuple(files),
             sum(map(_num_bytes, files)),
+            sum(_num_bytes(path) for path in files if _holds_tokens(path)),
         )
 
     def _read_index(self, path: Path) -> ClipIndex | IndexFileError:
@@ -283,11 +290,21 @@ class Library:
     # --- what is removed --------------------------------------------------------------------------------------------
 
     def _prunable_videos(self) -> Iterator[Removal]:
-        for video in self.videos():
+        videos = self.videos()
+        needed = self.store.needed_tokens(path.name for video in videos for path in video.files if _holds_tokens(path))
+        for video in videos:
             if video.location.state in ("missing", "changed"):
                 yield Removal(video, f"its file is {video.location.state}", video.files, video.num_bytes)
-            elif files := self._unreadable_files(video):
-                yield Removal(video, "this version of lvqa can't read it", files, sum(map(_num_bytes, files)))
+                continue
+            unreadable = self._unreadable_files(video)
+            tokens = [path for path in video.files if _holds_tokens(path) and path.name not in needed]
+            unneeded = tuple(path for path in tokens if path not in unreadable)
+            for reason, files in (
+                ("this version of lvqa can't read it", unreadable),
+                ("no index was made of these visual tokens", unneeded),
+            ):
+                if files:
+                    yield Removal(video, reason, files, sum(map(_num_bytes, files)))
 
     def _unreadable_files(self, video: LibraryVideo) -> tuple[Path, ...]:
         """Return what is kept of a video in other formats than today's, and what is damaged."""
@@ -337,6 +354,10 @@ class Library:
             while tables_folder(self.store) in folder.parents:
                 folder.rmdir()
                 folder = folder.parent
+
+
+def _holds_tokens(path: Path) -> bool:
+    return path.suffix == TOKENS_SUFFIX
 
 
 def _num_bytes(path: Path) -> int:

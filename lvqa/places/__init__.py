@@ -7,6 +7,7 @@ local copy, which is fetched first if need be. `as_path` makes one from text; no
 from __future__ import annotations
 
 from lvqa.places.copies import copies_folder, keep_copies, make_room, user_cache
+from lvqa.places.eviction import evict, hold, is_at, stored_files
 from lvqa.places.hosts import PlaceError
 from lvqa.places.remote_path import RemotePath, as_path, beside, fetch_seconds, files_by_folder, in_use, local_folder
 
@@ -16,11 +17,15 @@ __all__ = [
     "as_path",
     "beside",
     "copies_folder",
+    "evict",
     "fetch_seconds",
     "files_by_folder",
+    "hold",
     "in_use",
+    "is_at",
     "keep_copies",
     "local_folder",
     "make_room",
+    "stored_files",
     "user_cache",
 ]

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from lvqa.places.eviction import StoredFile, evict, hold, remove_unused, stored_files
 from lvqa.places.hosts import Host, ObjectState, PlaceError, host_of
 from lvqa.records import VIDEO_SUFFIXES
 
@@ -110,19 +111,14 @@ def local_copy(url: str, name: str) -> Path:
 
 def make_room(num_bytes: int = 0) -> None:
     """Remove copies that nobody uses until there is room for so many bytes more, and what killed processes left."""
-    entries = list[tuple[float, int, Path]]()
-    with suppress(OSError):
-        for entry in os.scandir(copies_folder()):
-            with suppress(OSError):
-                if entry.is_file(follow_symlinks=False):
-                    status = entry.stat(follow_symlinks=False)
-                    entries.append((status.st_mtime, status.st_blocks * 512, Path(entry.path)))
-    total = num_bytes
-    for modified, size, path in sorted(entries, reverse=True):
-        is_leftover = path.suffix == ".tmp" and modified < time.time() - _LEFTOVER_SECONDS
-        if (is_leftover or (total + size > _max_bytes and path.suffix != ".tmp")) and _remove_unused(path):
-            continue
-        total += size
+    latest = time.time() - _LEFTOVER_SECONDS
+    copies = list[StoredFile]()
+    for file in stored_files(copies_folder()):
+        if file.path.suffix != ".tmp":
+            copies.append(file)
+        elif file.last_use > latest or not remove_unused(file.path):
+            num_bytes += file.num_bytes
+    evict(copies, _max_bytes - num_bytes)
 
 
 def copies_folder() -> Path:
@@ -140,10 +136,10 @@ def _find_or_fetch(url: str, name: str) -> tuple[Path, BinaryIO]:
         for tries_left in reversed(range(FETCHES)):
             state = host.state(url)
             path = folder / f"{digest}-{state.digest}{suffix if suffix in VIDEO_SUFFIXES else ''}"
-            if lock := _hold(path):
+            if lock := hold(path):
                 return path, lock
             with _one_at_a_time(folder, digest):
-                lock = _hold(path) or _try_fetch(host, url, state, path, is_last=not tries_left)
+                lock = hold(path) or _try_fetch(host, url, state, path, is_last=not tries_left)
             if lock is not None:
                 return path, lock
     raise PlaceError(errno.ECONNRESET, f"{url}: it broke off or was changed while it was fetched, {FETCHES} times")
@@ -185,34 +181,6 @@ def _fetch(host: Host, url: str, state: ObjectState, path: Path) -> BinaryIO | N
             tmp_path.unlink()
     file.close()
     return None
-
-
-def _hold(path: Path) -> BinaryIO | None:
-    """Return what holds a shared lock on a copy, which counts as a use; None if there is no such copy."""
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return None
-    fcntl.flock(file, fcntl.LOCK_SH)
-    with suppress(OSError):
-        if path.stat().st_ino == os.fstat(file.fileno()).st_ino:  # else it was removed before it was locked
-            os.utime(path)
-            return file
-    file.close()
-    return None
-
-
-def _remove_unused(path: Path) -> bool:
-    """Remove a file unless a process holds a lock on it. Returns whether it is gone."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-    except FileNotFoundError:
-        return True
-    except OSError:  # in use
-        return False
-    return True
 
 
 @contextmanager
