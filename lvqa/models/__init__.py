@@ -32,6 +32,8 @@ class Model(Protocol):
     """The hub's commit, or a fingerprint of a folder's files; it belongs into every fingerprint."""
     quantisation: str | None
     """How the weights are packed: a value of `model.quantize`, or a method of a checkpoint; None: they are not."""
+    memory_bytes: int
+    """How much may be kept in the memory of the device where the settings do not say: see `lvqa.models.memory`."""
     dim: int
     """The width of the hidden states."""
     max_pixels: int

@@ -24,14 +24,13 @@ from lvqa.models.exclusive import Exclusive, exclusive
 from lvqa.models.forward import STATES, ForwardPasses
 from lvqa.models.lm_head import LMHead
 from lvqa.models.loading import load_pretrained
-from lvqa.models.prefix import PrefixKV
+from lvqa.models.memory import measured_bytes
+from lvqa.models.prefix import PREFIX_TOKEN_COST, PrefixKV
 from lvqa.models.prompt import AudioTokens, ClipTokens, Prompt
 from lvqa.records import LvqaError
 
 PATCHES_PER_TOKEN = 4
 """All these models merge two by two patches into a token."""
-PREFIX_TOKEN_COST = 1 / 8
-"""A token of a prefix costs this part of what a new token costs: it has keys and values, and no states."""
 
 
 class Decoder(Exclusive, ABC):
@@ -103,6 +102,7 @@ class Decoder(Exclusive, ABC):
         )
         tokens = max_batch_tokens or batch_tokens(self.device)
         self._pixel_budget, self._prompt_budget = TokenBudget(tokens), TokenBudget(tokens)
+        self.memory_bytes = measured_bytes(self.device, library, tokens)
 
     @classmethod
     def load(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Key = tuple[Hashable, ...]
 """What tells a prompt's prefix from all others of its video."""
 
+PREFIX_TOKEN_COST = 1 / 8
+"""A token of a prefix costs this part of what a new token costs: it has keys and values, and no states."""
 PREFIXES_AT_ONCE = 4
 """So many different prefixes are in memory at a time, beyond those that are kept: of 64 frames 2 GB with 7B."""
 
