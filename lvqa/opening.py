@@ -41,6 +41,6 @@ class VideoOpener:
         """Open a video for the `with` block, alone in it; it stays open after that as far as the memory goes."""
         video = path if isinstance(path, Video) else self.inspect(path)
         config, frames = self._config, self._frames
-        kept = {"store": config.store, "memory": self.memory}
-        make = partial(VideoSession, video, frames, self._model, settings=config.video, **kept)
+        session = partial(VideoSession, settings=config.video, store=config.store, memory=self.memory)
+        make = partial(session, video, frames, self._model)
         return self.sessions.open(video, frames, make)

@@ -218,7 +218,7 @@ def load_model(
         raise LvqaError(f"model {name!r} is a {family}{why}; the families that can be used are {', '.join(MODELS)}")
     module, class_name = MODELS[family].split(":")
     family_class = getattr(importlib.import_module(module), class_name)
-    options = {"device": device, "dtype": dtype, "max_batch_tokens": max_batch_tokens}
+    options: dict[str, Any] = {"device": device, "dtype": dtype, "max_batch_tokens": max_batch_tokens}
     options |= {"device_map": device_map, "quantize": quantize}
     # By the commit: the branch may move meanwhile.
     loaded: Model = family_class.load(name, revision=checkpoint.commit, **options)

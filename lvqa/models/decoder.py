@@ -118,8 +118,8 @@ class Decoder(Exclusive, ABC):
         """Load a model of this family; `lvqa.models.load_model` describes the arguments and the errors."""
         family: dict[str, Any] = {"model_type": cls.model_type, "library_class": cls.library_class}
         loaded = load_pretrained(name, revision=revision, device=device, dtype=dtype, **family, **placement)
-        more = {"revision": loaded.revision, "quantisation": loaded.quantisation, "max_batch_tokens": max_batch_tokens}
-        return cls(loaded.model, loaded.tokenizer, name=name, **more)
+        more: dict[str, Any] = {"quantisation": loaded.quantisation, "max_batch_tokens": max_batch_tokens}
+        return cls(loaded.model, loaded.tokenizer, name=name, revision=loaded.revision, **more)
 
     def compile(self) -> None:
         """Have the layers compiled when they are first used, which fuses what lies between their products."""
