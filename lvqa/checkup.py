@@ -261,6 +261,7 @@ def _probe(message: str, rule: str, is_good: bool) -> Check:
 
 def check_memory(model: Decoder, clip: ClipTokens) -> Check:
     """Say what weights, an hour's visual tokens and a clip's keys and values take, and what is free."""
+    from lvqa.models.memory import free_bytes
     from lvqa.models.quantisation import weight_bytes
 
     gib = 1 << 30
@@ -271,22 +272,13 @@ def check_memory(model: Decoder, clip: ClipTokens) -> Check:
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * clip.tokens.element_size()
     prefix = NUM_PAIRS * clip.rows * clip.cols * per_token
-    free = _free_bytes(model)
+    free = free_bytes(model.device, model.library)
     message = (
         f"weights {weights / gib:.1f} GiB; an hour of video {hour / gib:.2f} GiB of visual tokens; a clip of 16 s "
-        f"{prefix / (1 << 20):.0f} MiB of keys and values; {free / gib:.1f} GiB are free on {model.device}"
+        f"{prefix / (1 << 20):.0f} MiB of keys and values; {free / gib:.1f} GiB are free on {model.device}, "
+        f"of which {model.memory_bytes / gib:.1f} GiB are for what is kept"
     )
     return Check("memory", message, free > hour + 50 * prefix, essential=False)
-
-
-def _free_bytes(model: Decoder) -> int:
-    import torch
-
-    if model.device.type == "cuda":
-        return int(torch.cuda.mem_get_info(model.device)[0])
-    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
-    available = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable")]
-    return available[0] if available else 0
 
 
 def check_speed(model: Decoder, frames: np.ndarray, clip: ClipTokens) -> Check:

@@ -55,6 +55,9 @@ class ModelConfig(Section):
     """Pack the language model's weights while they are loaded; null leaves them as the checkpoint has them."""
     max_batch_tokens: PositiveInt | None = None
     """A batch has at most so many tokens; null takes a number that suits the device."""
+    memory_mib: NonNegativeInt | None = None
+    """Bound on what is kept in the device's memory of all open videos: visual tokens, and what the model has read of
+    clips and of answers' frames. null takes what is free there, less what a batch needs; on a CPU a quarter."""
     compile: bool = False
     """Have the model's layers compiled, which takes half a minute; for long work on a GPU."""
     max_pixels: PositiveInt | None = None
@@ -133,8 +136,6 @@ class RerankConfig(Section):
     """So many clips are reranked, the best first; 0 keeps the embedding's order, null reranks the whole video."""
     layout: Literal["question_first", "clip_first"] | None = None
     """What the model reads first; null: the question, as in the paper, unless the model's own config.json says else."""
-    memory_mib: NonNegativeInt = 4096
-    """Bound on what the model has read of a video's clips, kept for the next question; with clip_first only."""
     labels: Text = "letters"
     """With which words mcq lets the model say whether a clip matches: a name in prompts.LABELS."""
     both_orders: bool = False
@@ -212,13 +213,10 @@ class AnswerConfig(Section):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreConfig(Section):
-    """Where indexes lie, and how much is kept in memory."""
+    """Where indexes lie, and how much is kept there."""
 
     folder: Path | None = None
     """The store lies in this folder, here or at s3:// or gs://; null takes $LVQA_HOME or the user's cache folder."""
-    memory_mib: PositiveInt = 2048
-    """Bound on the visual tokens kept for a video, in the memory of the model's device. Other videos stay open as long
-    as what is kept of all together is within it."""
     disk_mib: NonNegativeInt | None = None
     """Bound on the visual tokens of all videos on the disk, for the next process; the least recently used go first.
     null takes a quarter of what is free there, 0 keeps none."""

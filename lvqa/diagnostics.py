@@ -17,6 +17,7 @@ import numpy as np
 from lvqa import prompts
 from lvqa.embedding import Embedder
 from lvqa.models import Model
+from lvqa.models.memory import MemoryShares
 from lvqa.models.prefix import PrefixCache
 from lvqa.models.prompt import ClipTokens, Prompt
 from lvqa.pipeline import LongVideoQA
@@ -264,7 +265,7 @@ def _framings(
     pairs = [(question, _matching_and_other(clips, question)) for question in questions]
     if not pairs:
         return
-    reader = session.clip_reader(PrefixCache(qa.config.rerank.memory_mib << 20))
+    reader = session.clip_reader(PrefixCache(MemoryShares.of(qa.model, qa.config.model.memory_mib).clips))
     requests = [
         RerankRequest(question.text, [Candidate(matching, 0.0), Candidate(other, 0.0)], reader)
         for question, (matching, other) in pairs

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lvqa.config import Config
 from lvqa.models import Model
+from lvqa.models.memory import MemoryShares
 from lvqa.records import Video
 from lvqa.session import FrameSpec, SessionCache, VideoSession, open_store
 from lvqa.video import inspect_video, store_metadata
@@ -21,11 +22,13 @@ class VideoOpener:
 
         Args:
             model: The model that sees the videos.
-            config: `video`, `model.max_pixels` and `store` are used.
+            config: `video`, `model.max_pixels`, `model.memory_mib` and `store` are used.
             sessions: The sessions that several openers over one model share; None makes some.
         """
         self.store = open_store(config.store)
-        self.sessions = sessions or SessionCache(config.store.memory_mib << 20)
+        self.memory = MemoryShares.of(model, config.model.memory_mib)
+        """How much is kept in memory, of all videos together."""
+        self.sessions = sessions or SessionCache(self.memory.total)
         self._model, self._config, self._frames = model, config, FrameSpec.of(model, config)
 
     def inspect(self, path: str | Path) -> Video:
@@ -38,5 +41,6 @@ class VideoOpener:
         """Open a video for the `with` block, alone in it; it stays open after that as far as the memory goes."""
         video = path if isinstance(path, Video) else self.inspect(path)
         config, frames = self._config, self._frames
-        make = partial(VideoSession, video, frames, self._model, settings=config.video, store=config.store)
+        session = partial(VideoSession, settings=config.video, store=config.store, memory=self.memory)
+        make = partial(session, video, frames, self._model)
         return self.sessions.open(video, frames, make)

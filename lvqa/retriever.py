@@ -78,7 +78,7 @@ class Retriever:
             self.videos.open,
             max_pixels=config.model.max_pixels or model.max_pixels,
             packing=config.answer.packing or model.answer_packing,
-            memory_bytes=config.store.memory_mib << 20,
+            memory_bytes=self.videos.memory.tokens,
         )
 
     @classmethod
@@ -193,7 +193,7 @@ class Retriever:
         text, media = content.as_query()
         scores = dict(ranked)
         candidates = [Candidate(_stand_in(i), score or 0.0) for i, score in ranked]
-        cache = PrefixCache(self.config.rerank.memory_mib << 20)
+        cache = PrefixCache(self.videos.memory.clips)
         pool = _ItemPool(self._reader, items, cache)
         (judged,) = self.reranker.rerank(self.model, [RerankRequest(text, candidates, pool, media, self.task)])
         indices = [_index_of(candidate.clip) for candidate in judged]

@@ -24,6 +24,7 @@ from lvqa.config import Config, RerankConfig, StoreConfig, VideoConfig
 from lvqa.embedding import EMBEDDING_FORMAT, Embedder
 from lvqa.index import INDEX_FORMAT, ClipIndex, Store, fingerprint
 from lvqa.models import Model
+from lvqa.models.memory import MemoryShares
 from lvqa.models.prefix import PrefixCache
 from lvqa.pairs import pairs_of_clip
 from lvqa.places import in_use, keep_copies
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
 OnPairs = Callable[[int, int], None]
 """Called as clips become ready: how many pairs are done, of how many."""
 
-
-ANSWER_PREFIX_BYTES = 1 << 30
-"""How much memory that takes at most: 16, 32 and 64 uniform frames with 7B."""
 
 MAX_IDLE_VIDEOS = 32
 """So many videos stay open at most that nobody uses: one without tokens has a frame grid and an index in memory."""
@@ -184,7 +182,8 @@ class VideoSession:
         *,
         settings: VideoConfig,
         store: StoreConfig,
-        on_growth: Callable[[], None] = lambda: None,
+        memory: MemoryShares,
+        on_growth: Callable[[], int] = lambda: 0,
     ) -> None:
         """Lay the frame grid; nothing is decoded yet.
 
@@ -193,8 +192,9 @@ class VideoSession:
             spec: How its frames look to the model.
             model: The model that sees them.
             settings: How it is decoded: threads and time limits, which change no frame.
-            store: Where visual tokens are kept, and how many.
-            on_growth: Called as more memory is taken.
+            store: Where visual tokens are kept for other processes, and how many.
+            memory: How much of each kind is kept in memory.
+            on_growth: Called as more memory is taken; returns how much of it is to be freed again.
         """
         self.video, self.spec = video, spec
         self.store = Store(store.folder)
@@ -208,7 +208,7 @@ class VideoSession:
             decoder=spec.decoder,
             threads=settings.threads,
             stall_seconds=settings.stall_seconds,
-            memory_bytes=store.memory_mib << 20,
+            memory_bytes=memory.tokens,
             file=self._token_file(model, store),
             on_growth=on_growth,
         )
@@ -222,9 +222,9 @@ class VideoSession:
         """What `speech` has read and embedded of what is said."""
         self.outputs: LRUCache[object, ModelOutput] = LRUCache(MAX_REMEMBERED)
         """What `answering` has answered."""
-        self.answer_prefixes = PrefixCache(ANSWER_PREFIX_BYTES, on_growth=on_growth)
+        self.answer_prefixes = PrefixCache(memory.answers, on_growth=on_growth)
         """What the model has read of frames that several questions were answered from."""
-        self._model, self._on_growth = model, on_growth
+        self._model, self._memory, self._on_growth = model, memory, on_growth
         self._prefix_caches: dict[RerankConfig, PrefixCache] = {}
         self._media: LRUCache[MediaKey, Prompt] = LRUCache(MAX_MEDIA)
 
@@ -260,7 +260,7 @@ class VideoSession:
         # The pool changes how many clips are read, and nothing about one of them.
         key = dataclasses.replace(settings, pool=None)
         if key not in self._prefix_caches:
-            self._prefix_caches[key] = PrefixCache(settings.memory_mib << 20, on_growth=self._on_growth)
+            self._prefix_caches[key] = PrefixCache(self._memory.clips, on_growth=self._on_growth)
         return self._prefix_caches[key]
 
     def clip_reader(self, prefix_cache: PrefixCache | None = None, on_pairs: OnPairs | None = None) -> SessionClips:
@@ -321,7 +321,7 @@ def open_store(settings: StoreConfig) -> Store:
 class MakeSession(Protocol):
     """Makes a session."""
 
-    def __call__(self, *, on_growth: Callable[[], None]) -> VideoSession:
+    def __call__(self, *, on_growth: Callable[[], int]) -> VideoSession:
         """Return a new session, which calls `on_growth` as it takes more memory."""
         ...
 
@@ -343,15 +343,15 @@ class _OpenVideo:
 class SessionCache:
     """The sessions of videos, for all pipelines over one model and all their threads. A video has one user at a time.
 
-    A video that nobody uses stays open as long as what is kept of all together fits into the memory; the one whose last
-    use is the longest ago is closed first.
+    What is kept of all together fits into the memory. The video whose last use is the longest ago is closed first, of
+    those that nobody uses; where that is not enough, a video in use keeps less than it has just read.
     """
 
     def __init__(self, max_bytes: int) -> None:
         """Make a cache without sessions.
 
         Args:
-            max_bytes: How much memory tokens and prefixes may take while videos are open that nobody uses.
+            max_bytes: How much memory tokens and prefixes may take.
         """
         self._max_bytes = max_bytes
         self._mutex = Lock()
@@ -384,8 +384,8 @@ class SessionCache:
                 self._videos.move_to_end(video)
             self._close_idle()
 
-    def _close_idle(self) -> None:
-        """Close videos that nobody uses until the rest fits, and there are not too many."""
+    def _close_idle(self) -> int:
+        """Close idle videos until the rest fits, and they are not too many; return by how much it does not fit."""
         with self._mutex:
             idle = [video for video, opened in self._videos.items() if not opened.num_users]
             num_bytes = sum(opened.nbytes for opened in self._videos.values())
@@ -394,3 +394,4 @@ class SessionCache:
                 if (nbytes and num_bytes > self._max_bytes) or len(idle) - i > MAX_IDLE_VIDEOS:
                     del self._videos[video]
                     num_bytes -= nbytes
+            return num_bytes - self._max_bytes

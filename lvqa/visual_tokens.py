@@ -82,7 +82,7 @@ class VisualTokens:
         stall_seconds: float = 30.0,
         memory_bytes: int = 2 << 30,
         file: TokenFile | None = None,
-        on_growth: Callable[[], None] = lambda: None,
+        on_growth: Callable[[], int] = lambda: 0,
     ) -> None:
         """Prepare an empty store; nothing is decoded yet.
 
@@ -96,7 +96,7 @@ class VisualTokens:
             stall_seconds: How long the decoder may take for one step.
             memory_bytes: How much memory the pairs may take.
             file: Keeps the pairs for other processes.
-            on_growth: Called when a pair has been added.
+            on_growth: Called when a pair has been added, as `ByteLRUCache` calls it.
         """
         self.video, self.grid = video, grid
         self.height, self.width = model.frame_size(video.height, video.width, max_pixels=max_pixels or model.max_pixels)

@@ -212,7 +212,7 @@ def test_several_videos_stay_open(make, videos):
 
 @pytest.mark.slow
 def test_videos_that_nobody_uses_are_closed_as_memory_ends(make, videos):
-    qa = make("store.memory_mib=1")
+    qa = make("model.memory_mib=3")  # each of them takes 1.7 million bytes
     with qa.open(videos[0]) as session:
         tokens = weakref.ref(session.tokens)
         qa.search(videos[0], "a red ball")
@@ -222,7 +222,7 @@ def test_videos_that_nobody_uses_are_closed_as_memory_ends(make, videos):
 
 
 def test_a_video_in_use_stays_open(make, videos):
-    qa = make("store.memory_mib=1")
+    qa = make("model.memory_mib=1")
     with qa.open(videos[0]) as session:
         qa.search(videos[0], "a red ball")
         in_threads(lambda: qa.search(videos[1], "a red ball"))

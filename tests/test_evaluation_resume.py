@@ -58,7 +58,9 @@ def test_a_changed_setting_is_refused_by_name(run, settings, tmp_path):
 
 def test_where_the_work_is_done_may_change(run, settings, tmp_path):
     changes = ["workers=3", "ray_address=h:1", "gpus_per_worker=1", "allow_missing=true", "model.device=cuda"]
-    config = load_run_config(settings, [*changes, "store={folder: elsewhere, memory_mib: 9}", "video.stall_seconds=9"])
+    config = load_run_config(
+        settings, [*changes, "model.memory_mib=9", "store.folder=elsewhere", "video.stall_seconds=9"]
+    )
     assert results(evaluate(config, copy_of(run, tmp_path)).rows) == results(run.rows)
 
 

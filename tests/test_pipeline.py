@@ -160,7 +160,7 @@ def test_clips_that_were_read_before_score_the_same(make, video, memory_mib):
     """Some, none or all of what the first question made the model read is in the cache for the second."""
     questions = ask_about(write_script(SEED, MINUTES), 2)
     settings = ("video.clip_seconds=4", "rerank.layout=clip_first")
-    qa = make(*settings, f"rerank.memory_mib={memory_mib}")
+    qa = make(*settings, f"model.memory_mib={memory_mib}")
     first, second = (qa.answer(video, question) for question in questions)
     alone = make(*settings).answer(video, questions[1])
     scores = [{c.clip: (c.embed_score, c.rerank_score) for c in answer.evidence} for answer in (second, alone)]

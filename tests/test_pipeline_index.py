@@ -83,14 +83,14 @@ def long_video(synthetic_video) -> Path:
     return synthetic_video(minutes=4, seed=SEED)
 
 
-@pytest.mark.parametrize("memory_mib", [2048, 1])
+@pytest.mark.parametrize("memory_mib", [6144, 3])
 @pytest.mark.slow
 def test_pipelines_that_share_sessions_decode_and_encode_each_pair_once(make, long_video, tiny, memory_mib):
-    """One mebibyte holds the tokens of a segment, and not those of the video.
+    """A third of three mebibytes holds the tokens of a segment, and not those of the video.
 
     The last two differ in what follows the embedding alone, so they have one index.
     """
-    qa = make(f"store.memory_mib={memory_mib}", "video.clip_seconds=2")
+    qa = make(f"model.memory_mib={memory_mib}", "video.clip_seconds=2")
     pipelines = [qa, *(qa.with_config(with_overrides(qa.config, *other)) for other in OTHERS)]
     before = dataclasses.replace(tiny.counts)
     uses = index_together(pipelines, long_video)

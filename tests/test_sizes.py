@@ -139,7 +139,7 @@ def test_an_index_knows_how_the_model_is_packed_and_not_where_it_is(
     prints = [IndexSpec.of(model, config)[0].fingerprint() for model in (plain, shared, *packed)]
     assert prints[0] == prints[1] and len(set(prints)) == 3
     before, now = load_run_config(None), load_run_config(None, ["model.quantize=int8", "model.device_map=auto"])
-    assert settings_changes(before, now) == ["model.quantize: null, now int8"]
+    assert settings_changes(before, now) == ["model.quantize: null, now 'int8'"]
 
 
 @pytest.mark.parametrize("family", EXPERTS)

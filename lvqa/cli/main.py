@@ -168,6 +168,8 @@ def silence_libraries(*, downloads: bool) -> None:
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    for name in ("accelerate", "torchao", "torch.utils._pytree"):  # torchao is imported wherever it is installed
+        logging.getLogger(name).setLevel(logging.ERROR)
     importlib.import_module("lvqa.models.checkpoint").hide_bars(but_downloads=downloads)
 
 

@@ -38,10 +38,10 @@ CHANGEABLE_SETTINGS = (
     "model.device",
     "model.device_map",
     "model.max_batch_tokens",
+    "model.memory_mib",
     "store",
     "video.threads",
     "video.stall_seconds",
-    "rerank.memory_mib",
 )
 """Settings that may differ when a run goes on: they change no answer, or how many. "store" is all keys below it."""
 GROWING_SETTINGS = ("arms", "frames")

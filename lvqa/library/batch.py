@@ -144,5 +144,5 @@ def _make_worker(config: Config, prepare: Prepare | None) -> Callable[[Step], An
     if prepare is not None:
         prepare()
     # No pair is needed twice, so none is kept in memory.
-    qa = LongVideoQA.load(config=dataclasses.replace(config, store=dataclasses.replace(config.store, memory_mib=1)))
+    qa = LongVideoQA.load(config=dataclasses.replace(config, model=dataclasses.replace(config.model, memory_mib=3)))
     return partial(run_step, qa.indexers, on_pairs=report_progress)

@@ -34,6 +34,8 @@ class Model(Protocol):
     """The hub's commit, or a fingerprint of a folder's files; it belongs into every fingerprint."""
     quantisation: str | None
     """How the weights are packed: a value of `model.quantize`, or a method of a checkpoint; None: they are not."""
+    memory_bytes: int
+    """How much may be kept in the memory of the device where the settings do not say: see `lvqa.models.memory`."""
     dim: int
     """The width of the hidden states."""
     max_pixels: int
@@ -229,7 +231,7 @@ def load_model(
         raise LvqaError(f"model {name!r} is a {family}{why}; the families that can be used are {', '.join(MODELS)}")
     module, class_name = MODELS[family].split(":")
     family_class = getattr(importlib.import_module(module), class_name)
-    options = {"device": device, "dtype": dtype, "max_batch_tokens": max_batch_tokens}
+    options: dict[str, Any] = {"device": device, "dtype": dtype, "max_batch_tokens": max_batch_tokens}
     options |= {"device_map": device_map, "quantize": quantize}
     # By the commit: the branch may move meanwhile.
     loaded: Model = family_class.load(name, revision=checkpoint.commit, **options)

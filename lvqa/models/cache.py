@@ -24,12 +24,13 @@ Value = TypeVar("Value", bound=HasBytes)
 class ByteLRUCache(LRUCache[Key, Value]):
     """Keep values up to a number of bytes in all; the least recently used one is dropped first."""
 
-    def __init__(self, max_bytes: int, *, on_growth: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, max_bytes: int, *, on_growth: Callable[[], int] = lambda: 0) -> None:
         """Make an empty cache.
 
         Args:
             max_bytes: What all values may take together.
-            on_growth: Called when a value has been added.
+            on_growth: Called when a value has been added; returns how many bytes are to be freed again, since what is
+                kept elsewhere leaves no room for them.
         """
         super().__init__(max_bytes, getsizeof=lambda value: value.nbytes)
         self._on_growth = on_growth
@@ -45,4 +46,6 @@ class ByteLRUCache(LRUCache[Key, Value]):
             self.pop(key, None)
         else:
             super().__setitem__(key, value)
-            self._on_growth()
+            excess = self._on_growth()
+            while excess > 0 and self:
+                excess -= self.popitem()[1].nbytes

@@ -22,9 +22,10 @@ from lvqa.models.devices import batch_tokens, execution_device, to_device
 from lvqa.models.enhancement import VisualEnhancement
 from lvqa.models.exclusive import Exclusive, exclusive
 from lvqa.models.forward import STATES, ForwardPasses
-from lvqa.models.generation import Generator, OnToken, Reply
+from lvqa.models.generation import Generator, OnToken, Reply, stop_ids
 from lvqa.models.lm_head import LMHead
 from lvqa.models.loading import load_pretrained
+from lvqa.models.memory import measured_bytes
 from lvqa.models.prefix import PrefixKV
 from lvqa.models.prompt import AudioTokens, ClipTokens, Prompt
 from lvqa.records import LvqaError
@@ -104,6 +105,7 @@ class Decoder(Exclusive, ABC):
         tokens = max_batch_tokens or batch_tokens(self.device)
         self._pixel_budget, self._prompt_budget = TokenBudget(tokens), TokenBudget(tokens)
         self._generator = Generator(self._forward, library.lm_head, tokenizer, self._prompt_budget)
+        self.memory_bytes = measured_bytes(self.device, library, tokens)
 
     @classmethod
     def load(
@@ -119,8 +121,8 @@ class Decoder(Exclusive, ABC):
         """Load a model of this family; `lvqa.models.load_model` describes the arguments and the errors."""
         family: dict[str, Any] = {"model_type": cls.model_type, "library_class": cls.library_class}
         loaded = load_pretrained(name, revision=revision, device=device, dtype=dtype, **family, **placement)
-        more = {"revision": loaded.revision, "quantisation": loaded.quantisation, "max_batch_tokens": max_batch_tokens}
-        return cls(loaded.model, loaded.tokenizer, name=name, **more)
+        more: dict[str, Any] = {"quantisation": loaded.quantisation, "max_batch_tokens": max_batch_tokens}
+        return cls(loaded.model, loaded.tokenizer, name=name, revision=loaded.revision, **more)
 
     def compile(self) -> None:
         """Have the layers compiled when they are first used, which fuses what lies between their products."""
@@ -324,7 +326,7 @@ class Decoder(Exclusive, ABC):
         processors = [self._generator.processors(decoding, schema) for schema in schemas or [None] * len(prompts)]
         begun = zip(self._begin_replies(prompts, prefixes), processors, strict=True)
         replies = [Reply(*pair, of_one, partial(on_token, i)) for i, (pair, of_one) in enumerate(begun)]
-        self._generator.write(replies, max_new_tokens=max_new_tokens, stop_ids=self._stop_ids())
+        self._generator.write(replies, max_new_tokens=max_new_tokens, stop_ids=stop_ids(self.library, self.tokenizer))
         self.counts.tokens_prefilled += sum(len(reply.prompt) for reply in replies)
         return [self.tokenizer.decode(reply.tokens, skip_special_tokens=True).strip() for reply in replies]
 
@@ -393,8 +395,3 @@ class Decoder(Exclusive, ABC):
     def _require_no_enhancement(self) -> None:
         if self._forward.enhancement is not None:
             raise ValueError("a prefix is processed before the question, so the answer's confidence can't enhance it")
-
-    def _stop_ids(self) -> set[int]:
-        """Return the tokens that end a reply, by the model's generation settings and the tokenizer's."""
-        eos = self.library.generation_config.eos_token_id
-        return {self.tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])}

@@ -92,6 +92,12 @@ def _choose(replies: Sequence[Reply], logits: Tensor) -> Tensor:
     return torch.stack([reply.scores(row).argmax() for reply, row in zip(replies, logits, strict=True)])
 
 
+def stop_ids(library: Any, tokenizer: Any) -> set[int]:
+    """Return the tokens that end a reply, by the model's generation settings and the tokenizer's."""
+    eos = library.generation_config.eos_token_id
+    return {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])}
+
+
 class Generator:
     """Writes what a language model replies."""
 

@@ -22,7 +22,8 @@ def fit(model: nn.Module) -> None:
     """Replace norms by one kernel each, and pad MLPs to aligned rows, in place; packed and offloaded weights stay."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if hasattr(child, "variance_epsilon") and is_plain(child.weight):
+            weight: Any = getattr(child, "weight", None)
+            if hasattr(child, "variance_epsilon") and is_plain(weight):
                 setattr(module, name, _one_kernel(child))
         children = dict(module.named_children())
         linears = [children.get(name) for name in ("gate_proj", "up_proj", "down_proj")]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import AutoTokenizer, PreTrainedConfig, ProcessorMixin
 
 from lvqa.models.checkpoint import Checkpoint, find_checkpoint
@@ -65,20 +66,17 @@ def load_pretrained(
         LvqaError: The checkpoint, the device, the map, the dtype or the quantisation can't be used.
     """
     target = best_device(device)
-    if dtype is not None and dtype not in DTYPES:
-        raise LvqaError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
-    _check_map(device_map, device)
+    _check_placement(device, dtype, device_map)
     checkpoint = find_checkpoint(name, revision)
     if checkpoint.model_type != model_type:
         raise LvqaError(f"model {name!r} is a {checkpoint.model_type}; only a {model_type} can be used")
     precision = DTYPES[dtype or default_dtype(target, checkpoint.cpu_dtype)]
     config, _ = PreTrainedConfig.get_config_dict(checkpoint.source, **checkpoint.options)
     _require_packages(name, config)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
     if quantize is not None:
-        options["quantization_config"] = quantisation_config(quantize, name=name, config=config, dtype=precision)
-    if quantize is not None or device_map is not None:  # packed weights can't be moved later
-        options["device_map"] = {"": target} if device_map is None else device_map
+        packing = quantisation_config(quantize, name=name, config=config, dtype=precision)
+        options = {"device_map": {"": target}, **options, "quantization_config": packing}  # they can't be moved later
     try:
         tokenizer = _load_tokenizer(checkpoint)
         model, report = library_class.from_pretrained(
@@ -91,23 +89,28 @@ def load_pretrained(
             ignore_mismatched_sizes=True,  # _check refuses them by name
         )
     except Exception as error:
-        refusal = _refusal(name, config, error, is_shared=device_map is not None)
-        if refusal is None:
+        if (refusal := _refusal(name, config, error, is_shared=device_map is not None)) is None:
             raise
         raise refusal from error
     _check(name, model, tokenizer, report)
     model.eval().requires_grad_(False)
-    packed = method_of(model, quantize)
-    if packed is None and checkpoint_method(config) is not None:  # the library leaves what it did not unpack as it was
-        for weight in model.parameters():
-            weight.data = weight.data.to(precision)
+    if (packed := method_of(model, quantize)) is None and checkpoint_method(config) is not None:
+        _unify(model, precision)
     if not options:
         model.to(target)
     return Pretrained(model, tokenizer, checkpoint.revision, packed)
 
 
-def _check_map(device_map: DeviceMap, device: str | None) -> None:
-    """Raise LvqaError unless a model can be shared out by the map."""
+def _unify(model: Any, dtype: torch.dtype) -> None:
+    """Bring all weights to one type: where the library unpacks some, it leaves the others as they were."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+
+
+def _check_placement(device: str | None, dtype: str | None, device_map: DeviceMap) -> None:
+    """Raise LvqaError unless the type is known, and a model can be shared out by the map."""
+    if dtype is not None and dtype not in DTYPES:
+        raise LvqaError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
     if device_map is None:
         return
     if isinstance(device_map, str) and device_map not in DEVICE_MAPS:

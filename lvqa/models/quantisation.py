@@ -67,7 +67,7 @@ def quantisation_config(method: str, *, name: str, config: Mapping[str, Any], dt
         raise LvqaError(f"model.quantize {method!r} needs what is not installed: pip install {' '.join(missing)}")
     if method == "nf4":
         options = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
-        return BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=LEFT_ALONE, **options)
+        return BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=LEFT_ALONE, **options)  # type: ignore[no-untyped-call]
     from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 
     way = Int8WeightOnlyConfig() if method == "int8" else Float8WeightOnlyConfig()

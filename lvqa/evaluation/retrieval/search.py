@@ -46,7 +46,7 @@ EMBEDDING_SETTINGS = ("model", "video", "embedding")
 """The settings that vectors depend on, but for those that begin as one of NOT_EMBEDDED."""
 NOT_EMBEDDED = (
     *("embedding.centre", "embedding.with_options", "video.threads", "video.stall_seconds"),
-    *("model.device", "model.max_batch_tokens"),
+    *("model.device", "model.max_batch_tokens", "model.memory_mib"),
 )
 
 Report = Callable[[str, int, int], None]
