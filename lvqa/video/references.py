@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import av
@@ -132,7 +132,7 @@ def _without(packet: av.Packet[av.VideoStream], dropped: list[_Frame]) -> av.Pac
     for frame in dropped:
         parts.append(data[position : frame.begin])
         position = frame.end
-    rest = av.Packet(b"".join([*parts, data[position:]]))
+    rest: av.Packet[Any] = av.Packet(b"".join([*parts, data[position:]]))
     rest.pts, rest.dts, rest.time_base = packet.pts, packet.dts, packet.time_base
     rest.is_keyframe = packet.is_keyframe
     return rest
