@@ -6,6 +6,7 @@ gradient, so that the codecs have something to predict.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,9 @@ import pytest
 from lvqa.records import Video
 from lvqa.video import read_frames
 from lvqa.video.display import SCALING
+
+AV1_FILES = Path(__file__).parent / "data" / "av1"
+"""70 pictures each, of libaom, rav1e and SVT-AV1, whose encoder would give itself real-time priority in a test."""
 
 HEIGHT, WIDTH, CELLS, STRIP = 96, 160, 16, 16
 
@@ -101,7 +105,6 @@ def coding_options(codec: str) -> dict[str, str]:
         "libx265": {"preset": "ultrafast", "x265-params": "keyint=10:bframes=2:log-level=none:pools=1"},
         "libvpx": {**vpx, "deadline": "good", "auto-alt-ref": "1", "lag-in-frames": "16", "b": "200k"},
         "libvpx-vp9": vpx,
-        "libsvtav1": {"g": "10", "preset": "12", "svtav1-params": "lp=1"},
     }.get(codec, {"g": "10"})
 
 
@@ -133,7 +136,7 @@ def remuxed(source: Path, target: Path, *, shift_seconds: float = 0.0) -> Path:
 
     options = {"avoid_negative_ts": "disabled", "use_editlist": "1"} if shift_seconds < 0 else {}
     with av.open(str(source)) as reading, av.open(str(target), "w", container_options=options) as writing:
-        stream = writing.add_stream_from_template(reading.streams.video[0])
+        stream = writing.add_stream_from_template(reading.streams.video[0], opaque=True)
         for packet in reading.demux(video=0):
             if packet.pts is None or packet.dts is None:
                 continue
@@ -191,7 +194,13 @@ SIMPLE_VIDEOS: dict[str, Callable[[Path], Path]] = {
 }
 """How to write the videos that every decoder must read correctly."""
 
+_HIDDEN = {"g": "40", "deadline": "good", "cpu-used": "5", "auto-alt-ref": "6", "lag-in-frames": "25", "b": "60k"}
+
 UNUSUAL_VIDEOS: dict[str, Callable[[Path], Path]] = {
+    "av1.mkv": lambda path: Path(shutil.copy(AV1_FILES / "grain.mkv", path)),
+    "av1.mp4": lambda path: remuxed(AV1_FILES / "grain.mkv", path),
+    "hidden_vp9.webm": lambda path: write_video(path, 80, codec="libvpx-vp9", options=_HIDDEN),
+    "hidden_vp9.mp4": lambda path: write_video(path, 80, codec="libvpx-vp9", options=_HIDDEN),
     "stream.ts": write_video,
     "cut.mp4": lambda path: remuxed(write_video(path.with_name("source.mp4")), path, shift_seconds=-0.2),
     "open_groups.mp4": lambda path: write_video(path, options=_OPEN_GROUPS),

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from lvqa.video.container import VideoError, decode, decode_stream, demux, marks_keyframes, open_stream
+from lvqa.video.packets import NO_TICK
+from lvqa.video.references import prune
 from lvqa.video.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -33,9 +35,6 @@ _MAX_COMPARED_PACKETS = 50
 
 _MAX_IDLE_READERS = 8
 """How many files stay open for the next reading: enough for a few threads that read one video."""
-
-
-_NO_TICK = np.iinfo(np.int64).min
 
 
 class FrameState(Enum):
@@ -129,10 +128,12 @@ class FrameReader:
         for begin, end in _merge_spans(*self.timeline.packet_spans(ticks, extra_groups)):
             is_suspect = False
             # Nothing can be decoded before the first keyframe, so what comes after it is as good as it gets.
-            is_confirmed, last_tick = begin <= self.timeline.keyframe_positions[0], _NO_TICK
+            is_confirmed, last_tick = begin <= self.timeline.keyframe_positions[0], NO_TICK
             # The decoder is flushed at the end of a span: over a gap it would put open groups in a wrong order.
-            for packet in itertools.chain(self._read_packets(begin, end), [None]):
-                tick = int(packet_ticks[self._position - 1])  # of both fields, if each is a packet
+            packets = self._read_packets(begin, end)
+            if self._stream.codec_context.codec.canonical_name == "av1" and not extra_groups:
+                packets = prune(packets, targets)
+            for tick, packet in itertools.chain(packets, [(NO_TICK, None)]):
                 if packet is not None:
                     # Frames that no other one depends on are dropped undecoded, which changes no pixel of the rest.
                     is_needed = tick in targets or packet.is_keyframe
@@ -164,13 +165,18 @@ class FrameReader:
             self._marks_keyframes = marks_keyframes(self._path)
         return not self._marks_keyframes
 
-    def _read_packets(self, begin: int, end: int) -> Iterator[av.Packet[av.VideoStream]]:
-        """Yield the packets at positions [begin, end), for a decoder without any memory of other packets."""
+    def _read_packets(self, begin: int, end: int) -> Iterator[tuple[int, av.Packet[av.VideoStream]]]:
+        """Yield the packets at positions [begin, end), for a decoder without any memory of other packets.
+
+        The tick of each comes with it: that of both fields, if each is a packet.
+        """
+        packet_ticks = self.timeline.packet_ticks
+        assert packet_ticks is not None
         self._move_to(begin)
         self._stream.codec_context.flush_buffers()
         for packet in itertools.islice(self._packets, end - begin):
             self._position += 1
-            yield packet
+            yield int(packet_ticks[self._position - 1]), packet
 
     def _move_to(self, position: int) -> None:
         """Make the packet at a position the next one."""
@@ -187,7 +193,7 @@ class FrameReader:
         """Seek towards a packet; return whether that led to it, or to one before it that is no step back."""
         import av
 
-        ticks, sizes = self.timeline.packet_ticks, self.timeline.packet_sizes
+        ticks, sizes, order = self.timeline.packet_ticks, self.timeline.packet_sizes, self.timeline.tick_order
         assert ticks is not None
         container = cast("av.container.InputContainer", self._stream.container)
         try:
@@ -196,7 +202,11 @@ class FrameReader:
             return False
         packets = demux(self._stream)
         for packet in itertools.islice(packets, _MAX_COMPARED_PACKETS):
-            (matches,) = np.nonzero((ticks == packet.pts) & (sizes == packet.size))
+            if packet.pts is None:
+                continue
+            first, end = np.searchsorted(ticks, [packet.pts, packet.pts + 1], sorter=order)
+            matches = order[first:end]
+            matches = matches[sizes[matches] == packet.size]
             if len(matches) == 1:
                 before, self._position = self._position, int(matches[0])
                 self._packets = itertools.chain([packet], packets)

@@ -78,7 +78,7 @@ def identify(file: FileState) -> Identity:
     if known is not None:
         return Identity(known, is_settled=True)
     started_ns = time.time_ns()
-    with file.path.open("rb") as stream:
+    with file.path.open("rb", buffering=0) as stream:  # the digest has a buffer of its own
         video_id = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
     return Identity(video_id, FileState.of(file.path) == file and started_ns - file.changed_ns > SETTLED_NS)
 

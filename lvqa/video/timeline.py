@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lvqa.video.clock import close_gaps, continue_clock, describe_gaps, has_clock, join_fields, max_step, usual_step
-from lvqa.video.container import VideoError, decode_stream, demux, marks_keyframes, open_stream
+from lvqa.video.container import VideoError, decode_stream, marks_keyframes, open_stream
+from lvqa.video.packets import NO_TICK, read_packets
 
 if TYPE_CHECKING:
     import av
@@ -36,8 +37,6 @@ _LEADING_CODECS = ("hevc", "vvc")
 
 _FRAME_PACKETS = 8
 """How many packets cost as much to decode as one frame costs to scale and to hand on."""
-
-_NO_TICK = np.iinfo(np.int64).min  # as FFmpeg writes it
 
 _no_packets = partial(np.zeros, 0, dtype=np.int64)
 
@@ -168,25 +167,15 @@ def read_timeline(path: Path) -> Timeline:
     return timeline
 
 
-_PACKET_COLUMNS = [
-    ("pts", "i8"),
-    ("dts", "i8"),
-    ("duration", "i8"),
-    ("size", "i8"),
-    ("is_keyframe", "?"),
-    ("is_presented", "?"),
-]
-
-
 def _timeline_of_packets(stream: av.VideoStream, path: Path) -> Timeline | None:
     """Return the timeline from the packets' own times; None if they have none, or if their clock jumps back."""
-    packets = np.fromiter((_packet_row(packet) for packet in demux(stream)), dtype=_PACKET_COLUMNS)
-    ticks, clock = packets["pts"], packets["dts"][packets["dts"] != _NO_TICK]
+    packets = read_packets(stream, path)
+    ticks, clock = packets["pts"].copy(), packets["dts"][packets["dts"] != NO_TICK]  # a column of its own is searched
     # AVI stores no times: for H.264 with B-frames FFmpeg invents some, in decode order.
     is_invented = (
         stream.container.format.name == "avi" and stream.codec_context.has_b_frames and np.all(np.diff(ticks) > 0)
     )
-    if is_invented or np.any(ticks == _NO_TICK) or np.any(np.diff(clock) < 0):
+    if is_invented or np.any(ticks == NO_TICK) or np.any(np.diff(clock) < 0):
         return None
     field_ticks = _field_ticks(stream, path, packets)
     if field_ticks:
@@ -206,7 +195,9 @@ def _timeline_of_packets(stream: av.VideoStream, path: Path) -> Timeline | None:
     if not len(positions):
         return None
     tick_seconds = stream.time_base or Fraction(1)
-    frame_ticks = np.unique(ticks[positions])
+    frame_ticks = ticks[positions]
+    if np.any(np.diff(frame_ticks) <= 0):  # sorting is slow, and mostly there is no need to
+        frame_ticks = np.unique(frame_ticks)
     last = positions[np.argmax(ticks[positions])]
     last_duration = max(int(packets["duration"][last]), 2 * field_ticks)
     warnings = describe_gaps(frame_ticks, tick_seconds)
@@ -221,7 +212,7 @@ def _timeline_of_packets(stream: av.VideoStream, path: Path) -> Timeline | None:
         end_tick=_end_tick(frame_ticks, last_duration, stream, tick_seconds),
         tick_seconds=tick_seconds,
         packet_ticks=ticks,
-        packet_sizes=packets["size"],
+        packet_sizes=packets["size"].copy(),
         keyframe_positions=keyframes,
         warnings=warnings,
     )
@@ -250,31 +241,6 @@ def _field_ticks(stream: av.VideoStream, path: Path, packets: np.ndarray) -> int
     step = usual_step(np.array(ticks, dtype=np.int64))
     field_ticks = int(head["duration"][follows[0]])
     return field_ticks if len(ticks) > 1 and step == 2 * field_ticks else 0
-
-
-def _packet_row(packet: av.Packet[av.VideoStream]) -> tuple[int, int, int, int, bool, bool]:
-    """Return the packet's _PACKET_COLUMNS."""
-    return (
-        _NO_TICK if packet.pts is None else packet.pts,
-        _NO_TICK if packet.dts is None else packet.dts,
-        packet.duration or 0,
-        packet.size,
-        packet.is_keyframe,
-        not (packet.is_discard or _is_hidden(packet)),  # an edit list discards what it cuts off
-    )
-
-
-def _is_hidden(packet: av.Packet[av.VideoStream]) -> bool:
-    """Return whether a packet has a picture that others are predicted from, and that is not presented itself."""
-    codec, data = packet.stream.codec_context.name, memoryview(packet)
-    if codec == "vp8":
-        return not data[0] & 0x10
-    if codec != "vp9" or data[-1] & 0xE0 == 0xC0:  # one of the pictures of a superframe is presented
-        return False
-    # Two bits of a marker, two of the profile, and a reserved one in profile 3; then whether a stored picture is shown,
-    # whether this one is no keyframe, and whether it is shown.
-    bits = data[0] << 1 if data[0] & 0x30 == 0x30 else data[0]
-    return not bits & 0x08 and not bits & 0x02
 
 
 def _end_tick(frame_ticks: np.ndarray, last_duration: int, stream: av.VideoStream, tick_seconds: Fraction) -> Fraction:

@@ -1,0 +1,149 @@
+"""Find the video packets of a Matroska or WebM file by the heads of its elements, without reading their content."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+_SEGMENT, _TRACKS, _CLUSTER = 0x18538067, 0x1654AE6B, 0x1F43B675
+_TRACK, _TRACK_NUMBER, _TRACK_TYPE, _ENCODINGS, _TIME_SCALE = 0xAE, 0xD7, 0x83, 0x6D80, 0x23314F
+_CLUSTER_TIME, _SIMPLE_BLOCK, _BLOCK_GROUP, _BLOCK, _REFERENCE = 0xE7, 0xA3, 0xA0, 0xA1, 0xFB
+_SKIPPED_IN_SEGMENT = (0x114D9B74, 0x1549A966, 0x1C53BB6B, 0x1254C367, 0x1043A770, 0x1941A469, 0xEC, 0xBF)
+"""Seek heads, titles, cues, tags, chapters, attachments, room, checksums."""
+_SKIPPED_IN_CLUSTER = (0xA7, 0xAB, 0xEC, 0xBF)
+"""Its position, the size of the one before, room, checksums."""
+_KNOWN_IN_GROUP = {_BLOCK, _REFERENCE, 0x9B, 0xEC, 0xBF}
+"""Besides: how long the block lasts, room, checksums."""
+
+_VIDEO = 1
+_KEYFRAME, _UNUSUAL = 0x80, 0x7E
+"""Flags of a block; the second are lacing, that it is invisible, and those that have no meaning."""
+
+
+class _UnknownLayoutError(Exception):
+    """The file has something of which it is not known here what FFmpeg makes of it."""
+
+
+def block_rows(data: mmap.mmap) -> np.ndarray | None:
+    """Return where the packets of the one video track lie.
+
+    Args:
+        data: The content of the file.
+
+    Returns:
+        (packets, 4) int64 in the order of the file: the tick of a packet, where it begins, its size, and whether the
+        file calls it a keyframe; None if the file has several video tracks, is cut off, or has elements that are not
+        known here.
+    """
+    blocks = _Blocks([], [], [], {})
+    try:
+        (segment,) = ((begin, end) for kind, begin, end in _elements(data, 0, len(data)) if kind == _SEGMENT)
+        tracks = None
+        for kind, begin, end in _elements(data, *segment):
+            if kind == _TRACKS:
+                tracks = _read_tracks(data, begin, end)
+            elif kind == _CLUSTER:
+                _read_cluster(data[begin:end], begin, blocks)
+            elif kind not in _SKIPPED_IN_SEGMENT:
+                raise _UnknownLayoutError
+        return None if tracks is None else _rows_of_track(data, blocks, *tracks)
+    except (_UnknownLayoutError, IndexError, ValueError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """The blocks of all tracks, each by its number in the order of the file."""
+
+    begins: list[int]
+    ends: list[int]
+    cluster_times: list[int]
+    grouped: dict[int, tuple[bool, bool]]
+    """Of those that lie in groups: whether they refer to others, and whether the group has nothing unknown."""
+
+
+def _rows_of_track(data: mmap.mmap, blocks: _Blocks, track: int, others: list[int]) -> np.ndarray:
+    """Return the rows of one track's blocks; all others must belong to some other tracks."""
+    content = np.frombuffer(data, dtype=np.uint8)
+    begins, ends, times = (np.array(column, np.int64) for column in (blocks.begins, blocks.ends, blocks.cluster_times))
+    number, high, low, flags = (content[begins + i].astype(np.int64) for i in range(4))
+    del content  # it keeps the file mapped
+    is_own = number == track
+    is_keyframe = flags & _KEYFRAME != 0
+    for i, (has_reference, is_known) in blocks.grouped.items():
+        is_keyframe[i] = not has_reference
+        if is_own[i] and not is_known:
+            raise _UnknownLayoutError
+    if not np.isin(number[~is_own], others).all() or np.any(flags[is_own] & _UNUSUAL):
+        raise _UnknownLayoutError
+    ticks = times + (high << 8 | low) - (high >> 7 << 16)  # a signed number
+    rows: np.ndarray = np.stack([ticks, begins + 4, ends - begins - 4, is_keyframe], axis=1)[is_own]
+    return rows
+
+
+def _elements(data: mmap.mmap | bytes, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the id of each element, and where its content begins and ends."""
+    while begin < end:
+        kind = data[begin]
+        if kind < 0x80:
+            kind = int.from_bytes(data[begin : begin + 9 - kind.bit_length()], "big")
+        begin += 1 + (kind > 0xFF) + (kind > 0xFFFF) + (kind > 0xFFFFFF)
+        size = data[begin]
+        length, unknown = 9 - size.bit_length(), 0xFF
+        if length == 2:  # most are so
+            size, unknown = size << 8 | data[begin + 1], 0x7FFF
+        elif length > 2:
+            size, unknown = int.from_bytes(data[begin : begin + length], "big"), (2 << 7 * length) - 1
+        begin += length
+        stop = begin + size - (1 << 7 * length)  # the first bit that is set tells of how many bytes a size is
+        if stop > end or size == unknown:  # a live stream has no sizes
+            raise _UnknownLayoutError
+        yield kind, begin, stop
+        begin = stop
+
+
+def _read_tracks(data: mmap.mmap | bytes, begin: int, end: int) -> tuple[int, list[int]]:
+    """Return the number of the one video track, as blocks have it, and those of the others."""
+    videos: list[int] = []
+    others: list[int] = []
+    for kind, track_begin, track_end in _elements(data, begin, end):
+        if kind != _TRACK:
+            continue
+        fields = {kind: (first, last) for kind, first, last in _elements(data, track_begin, track_end)}
+        number, media = (
+            int.from_bytes(data[slice(*fields[field])], "big") if field in fields else 0
+            for field in (_TRACK_NUMBER, _TRACK_TYPE)
+        )
+        if not 0 < number < 127 or (media == _VIDEO and fields.keys() & {_ENCODINGS, _TIME_SCALE}):
+            raise _UnknownLayoutError  # blocks have smaller numbers in one byte
+        (videos if media == _VIDEO else others).append(0x80 | number)
+    (video,) = videos
+    return video, others
+
+
+def _read_cluster(content: bytes, position: int, blocks: _Blocks) -> None:
+    """Append the blocks of a cluster that begins at a position of the file."""
+    time, num_before = None, len(blocks.begins)
+    for kind, first, last in _elements(content, 0, len(content)):
+        if kind == _SIMPLE_BLOCK:
+            blocks.begins.append(position + first)
+            blocks.ends.append(position + last)
+        elif kind == _BLOCK_GROUP:
+            elements = {kind: (first, last) for kind, first, last in _elements(content, first, last)}
+            if _BLOCK not in elements:
+                raise _UnknownLayoutError
+            blocks.grouped[len(blocks.begins)] = _REFERENCE in elements, elements.keys() <= _KNOWN_IN_GROUP
+            blocks.begins.append(position + elements[_BLOCK][0])
+            blocks.ends.append(position + elements[_BLOCK][1])
+        elif len(blocks.begins) > num_before:  # where blocks are, other elements are damage
+            raise _UnknownLayoutError
+        elif kind == _CLUSTER_TIME:
+            time = int.from_bytes(content[first:last], "big")
+        elif kind not in _SKIPPED_IN_CLUSTER:
+            raise _UnknownLayoutError
+    if time is None:
+        raise _UnknownLayoutError
+    blocks.cluster_times.extend([time] * (len(blocks.begins) - num_before))

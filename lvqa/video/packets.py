@@ -1,0 +1,168 @@
+"""List the packets of a stream: from the container's own tables where they can be relied on, or by reading them all."""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lvqa.video.container import demux, open_stream
+from lvqa.video.matroska import block_rows
+from lvqa.video.references import is_key_frame
+
+if TYPE_CHECKING:
+    import av
+
+
+NO_TICK = np.iinfo(np.int64).min  # as FFmpeg writes it
+
+PACKET_COLUMNS = [
+    ("pts", "i8"),
+    ("dts", "i8"),
+    ("duration", "i8"),
+    ("size", "i8"),
+    ("is_keyframe", "?"),
+    ("is_presented", "?"),
+]
+
+_COMPARED_PACKETS = 16
+"""How many packets at both ends of a file are read, to see whether the tables tell of them what reading them does."""
+
+_MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
+
+
+def read_packets(stream: av.VideoStream, path: Path) -> np.ndarray:
+    """Return the PACKET_COLUMNS of all packets of a stream, in decode order.
+
+    Args:
+        stream: The stream, just opened.
+        path: Its file.
+    """
+    table = read_tables(stream, path)
+    return demux_rows(stream) if table is None else table
+
+
+def demux_rows(stream: av.VideoStream) -> np.ndarray:
+    """Return the PACKET_COLUMNS of all packets, by reading them."""
+    return np.fromiter((_packet_row(packet) for packet in demux(stream)), dtype=PACKET_COLUMNS)
+
+
+def _packet_row(packet: av.Packet[av.VideoStream]) -> tuple[int, int, int, int, bool, bool]:
+    """Return the packet's PACKET_COLUMNS."""
+    return (
+        NO_TICK if packet.pts is None else packet.pts,
+        NO_TICK if packet.dts is None else packet.dts,
+        packet.duration or 0,
+        packet.size,
+        packet.is_keyframe,
+        not (packet.is_discard or _is_hidden(packet)),  # an edit list discards what it cuts off
+    )
+
+
+def _is_hidden(packet: av.Packet[av.VideoStream]) -> bool:
+    """Return whether a packet has a picture that others are predicted from, and that is not presented itself."""
+    codec, data = packet.stream.codec_context.name, memoryview(packet)
+    if codec == "vp8":
+        return not data[0] & 0x10
+    return codec == "vp9" and _is_hidden_vp9(data[0], data[-1])
+
+
+def _is_hidden_vp9(first: Any, last: Any) -> Any:
+    """Return whether a packet is hidden; of a superframe one of the pictures is presented.
+
+    Args:
+        first: Its first byte, or those of many packets as an array of int64.
+        last: Its last byte, or bytes.
+    """
+    return (_vp9_bits(first) & 0x0A == 0) & (last & 0xE0 != 0xC0)
+
+
+def _vp9_bits(first: Any) -> Any:
+    """Return the first byte of a packet, or of many, so that the bits are at the same place in every profile.
+
+    Two bits of a marker, two of the profile, and a reserved one in profile 3; then (0x08) whether a stored picture is
+    shown, (0x04) whether this one is no keyframe, and (0x02) whether it is shown.
+    """
+    return first << (first & 0x30 == 0x30)
+
+
+def read_tables(stream: av.VideoStream, path: Path) -> np.ndarray | None:
+    """Return the PACKET_COLUMNS as the container's tables have them; None where they may not tell all.
+
+    Only VP9 and AV1 are read so: their packets come in the order of presentation, and tell by few bytes what they are.
+    How long a packet lasts is filled in at both ends only.
+    """
+    codec, container = stream.codec_context.codec.canonical_name, stream.container.format.name
+    if codec not in ("vp9", "av1") or container not in (_MP4, _MATROSKA):
+        return None
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        rows = _mp4_rows(stream, data) if container == _MP4 else block_rows(data)
+        if rows is None or not len(rows):
+            return None
+        ticks, begins, sizes, is_keyframe = rows.T
+        if np.any(np.diff(ticks) <= 0) or sizes.min() <= 0 or int((begins + sizes).max()) > len(data):
+            return None
+        table = np.zeros(len(rows), dtype=PACKET_COLUMNS)
+        table["pts"], table["dts"], table["size"], table["is_keyframe"] = ticks, ticks, sizes, is_keyframe
+        table["is_presented"] = True
+        can_be_used = (_complete_vp9 if codec == "vp9" else _are_key_frames)(table, data, begins)
+    return table if can_be_used and _complete_ends(table, path) else None
+
+
+def _complete_vp9(table: np.ndarray, data: mmap.mmap, begins: np.ndarray) -> bool:
+    """Fill in which packets are keyframes and which are hidden, as they say themselves; return whether all say it."""
+    content = np.frombuffer(data, dtype=np.uint8)
+    first, last = (content[i].astype(np.int64) for i in (begins, begins + table["size"] - 1))
+    del content  # it keeps the file mapped
+    table["is_keyframe"] = _vp9_bits(first) & 0x0C == 0
+    table["is_presented"] = ~_is_hidden_vp9(first, last)
+    return not np.any((first & 0xC0 != 0x80) | (first & 0x38 == 0x38))
+
+
+def _are_key_frames(table: np.ndarray, data: mmap.mmap, begins: np.ndarray) -> bool:
+    """Return whether the packets of AV1 that the file calls keyframes are some."""
+    keyframes = np.flatnonzero(table["is_keyframe"])
+    ends = begins + table["size"]
+    return all(is_key_frame(data[begins[i] : ends[i]]) for i in keyframes.tolist())
+
+
+def _mp4_rows(stream: av.VideoStream, data: mmap.mmap) -> np.ndarray | None:
+    """Return what `block_rows` does, for the samples of MP4; None if there may be others than FFmpeg has listed."""
+    entries = getattr(stream, "index_entries", ())  # which PyAV has since 17
+    # Fragments are listed when they are read, and an edit list cuts some samples off.
+    if not len(entries) or len(entries) != stream.frames or any(entry.is_discard for entry in entries):
+        return None
+    rows = np.array([(entry.timestamp, entry.pos, entry.size, entry.is_keyframe) for entry in entries], dtype=np.int64)
+    begin, end = int(rows[:, 1].min()), int((rows[:, 1] + rows[:, 2]).max())
+    # Samples that are presented later than they are decoded have a table of their own, which FFmpeg does not hand on.
+    return None if data.find(b"ctts", 0, begin) >= 0 or data.find(b"ctts", end) >= 0 else rows
+
+
+def _complete_ends(table: np.ndarray, path: Path) -> bool:
+    """Read the first packets and those of the last group, and return whether they are as the table has them.
+
+    What the tables do not hold, how long packets last, is filled in; only the last one's is of interest.
+    """
+    import av
+
+    (keyframes,) = np.nonzero(table["is_keyframe"])
+    if not len(keyframes) or keyframes[0] or table["pts"][0] < 0:
+        return False
+    with open_stream(path) as stream:
+        head = list(itertools.islice(demux(stream), _COMPARED_PACKETS))
+        try:
+            stream.container.seek(int(table["pts"][keyframes[-1]]), stream=stream)  # type: ignore[attr-defined]
+        except av.error.FFmpegError:
+            return False
+        tail = list(itertools.islice(demux(stream), len(table) - int(keyframes[-1]) + 1))
+        rows = [np.array([_packet_row(packet) for packet in part], dtype=PACKET_COLUMNS) for part in (head, tail)]
+    for part, known in zip(rows, (table[: len(head)], table[keyframes[-1] :]), strict=True):
+        if len(part) != len(known):
+            return False
+        known["duration"] = part["duration"]
+        if np.any(part != known):
+            return False
+    return True

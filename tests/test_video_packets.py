@@ -1,0 +1,167 @@
+"""What containers' tables say of packets, and which frames of AV1 are not decoded because no wanted one needs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import video_files
+from test_video_faults import decode_sequentially
+from video_files import AV1_FILES, cached_video, read_pixels, write_video
+
+from lvqa.video import VideoError, inspect_video
+from lvqa.video.container import open_stream
+from lvqa.video.metadata import timeline_of
+from lvqa.video.packets import demux_rows, read_packets, read_tables
+from lvqa.video.references import prune
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("videos")
+
+
+def packets_of(path: Path) -> list[tuple[int, Any]]:
+    with av.open(str(path)) as container:
+        return [(packet.pts or 0, packet) for packet in container.demux(video=0) if packet.size]
+
+
+# --- frames of AV1 ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["libaom.mkv", "rav1e.mp4", "grain.mkv", "numbered.mp4"])
+def test_any_frames_of_av1_are_those_of_a_full_decode(name: str) -> None:
+    video, pixels = inspect_video(AV1_FILES / name), decode_sequentially(AV1_FILES / name)
+    starts = timeline_of(video.path).frame_seconds
+    rng = np.random.default_rng(0)
+    assert len(starts) == len(pixels) == 70
+    for count in [1] * 12 + [2, 5, 20] * 4 + [70]:
+        wanted = np.sort(rng.choice(70, count, replace=False))
+        frames, substituted = read_pixels(video, starts[wanted].tolist())
+        np.testing.assert_array_equal(frames, np.stack([pixels[i] for i in wanted]))
+        assert not substituted.any()
+
+
+@pytest.mark.parametrize(("name", "most"), [("libaom.mkv", 40), ("rav1e.mp4", 40), ("grain.mkv", 20)])
+def test_frames_that_no_wanted_one_needs_are_left_out(name: str, most: int) -> None:
+    packets = packets_of(AV1_FILES / name)
+    left = list(prune(packets, {packets[20][0], packets[50][0]}))
+    assert {packets[20][0], packets[50][0]} < {tick for tick, _ in left} and len(left) <= most
+    assert list(prune(packets, set())) == []
+    every = list(prune(packets, {tick for tick, _ in packets}))
+    assert [tick for tick, _ in every] == [tick for tick, _ in packets]
+    assert all(bytes(rest) == bytes(packet) for (_, rest), (_, packet) in zip(every, packets, strict=True))
+
+
+def test_hidden_frames_are_cut_out_of_a_packet() -> None:
+    packets = packets_of(AV1_FILES / "grain.mkv")
+    sizes = {tick: packet.size for tick, packet in packets}
+    left = list(prune(packets, {packets[-1][0]}))
+    smaller = [packet for tick, packet in left if packet.size < sizes[tick]]
+    assert smaller and {packet.pts for packet in smaller} <= sizes.keys()
+    assert {packet.time_base for packet in smaller} == {packets[0][1].time_base}
+
+
+def test_what_is_not_understood_is_decoded_whole() -> None:
+    numbered = packets_of(AV1_FILES / "numbered.mp4")
+    assert list(prune(numbered, {numbered[40][0]})) == numbered
+    packets = packets_of(AV1_FILES / "grain.mkv")
+    keys = [i for i, (_, packet) in enumerate(packets) if packet.is_keyframe]
+    assert len(keys) == 2
+    layered = av.Packet(bytes([bytes(packets[10][1])[0] | 0x04]) + bytes(packets[10][1])[1:])  # it has an extension
+    changed = [*packets[:10], (packets[10][0], layered), *packets[11:]]
+    left = list(prune(changed, {packets[12][0]}))
+    assert left[-(keys[1] - 10) :] == changed[10 : keys[1]]  # to the end of its group
+    assert list(prune(packets[5:], {packets[7][0]})) == packets[5 : keys[1]]  # it does not begin with a key frame
+
+
+# --- tables of containers --------------------------------------------------------------------------------------------
+
+
+def with_sound(source: Path, target: Path) -> Path:
+    """Write the packets of a video with a tone between them, and return the path."""
+    tone = video_files.write_sound(target.with_name("tone.mp4"), 3.0)
+    with av.open(str(source)) as video, av.open(str(tone)) as sound, av.open(str(target), "w") as container:
+        streams = [container.add_stream_from_template(part.streams[0], opaque=True) for part in (sound, video)]
+        packets = [
+            (packet.dts * packet.time_base, stream, packet)
+            for part, stream in zip((sound, video), streams, strict=True)
+            for packet in part.demux()
+            if packet.dts is not None
+        ]
+        for _, stream, packet in sorted(packets, key=lambda entry: entry[0]):
+            packet.stream = stream
+            container.mux(packet)
+    return target
+
+
+def rows_of(path: Path, read: Any, *arguments: Any) -> np.ndarray | None:
+    with open_stream(path) as stream:
+        rows: np.ndarray | None = read(stream, *arguments)
+        return rows
+
+
+def assert_equal_rows(rows: np.ndarray, expected: np.ndarray) -> None:
+    for column in ("pts", "dts", "size", "is_keyframe", "is_presented"):
+        np.testing.assert_array_equal(rows[column], expected[column], err_msg=column)
+    assert rows["duration"][-1] == expected["duration"][-1]
+
+
+@pytest.mark.parametrize("name", ["av1.mp4", "av1.mkv", "vp9.webm", "hidden_vp9.webm", "hidden_vp9.mp4"])
+def test_tables_tell_what_reading_all_packets_does(name: str, folder: Path) -> None:
+    path = cached_video(name, folder)
+    expected = rows_of(path, demux_rows)
+    for variant in (path, with_sound(path, folder / f"sound_{name}".replace("webm", "mkv")), *cut_off(path, folder)):
+        rows, expected = rows_of(variant, read_tables, variant), rows_of(variant, demux_rows)
+        assert rows is not None and expected is not None and len(rows) > 30
+        assert_equal_rows(rows, expected)
+
+
+def cut_off(path: Path, folder: Path) -> list[Path]:
+    """Return the video once more, beginning at a later time, in containers where no edit list follows from it."""
+    target = folder / f"later_{path.name}"
+    return [video_files.remuxed(path, target, shift_seconds=3.2)] if path.suffix in (".mkv", ".webm") else []
+
+
+def write_refused(kind: str, folder: Path) -> Path:
+    """Write a video whose tables do not tell all, and return its path."""
+    source, path = cached_video("av1.mp4", folder), folder / f"refused_{kind}"
+    if kind == "truncated.webm":
+        return video_files.truncated(cached_video("hidden_vp9.webm", folder), path, 0.7)
+    if kind == "edited.mp4":
+        return video_files.remuxed(source, path, shift_seconds=-0.2)
+    options = {"movflags": "frag_keyframe+empty_moov"} if kind == "fragments.mp4" else {"live": "1"}
+    return write_video(path, 80, codec="libvpx-vp9", container_options=options)
+
+
+@pytest.mark.parametrize("kind", ["truncated.webm", "edited.mp4", "fragments.mp4", "live.webm"])
+def test_where_tables_do_not_tell_all_packets_are_read(kind: str, folder: Path) -> None:
+    path = write_refused(kind, folder)
+    assert rows_of(path, read_tables, path) is None
+    rows, expected = rows_of(path, read_packets, path), rows_of(path, demux_rows)
+    assert rows is not None and expected is not None and len(rows) > 30
+    np.testing.assert_array_equal(rows, expected)
+
+
+@pytest.mark.parametrize("name", ["av1.mp4", "av1.mkv", "hidden_vp9.webm", "hidden_vp9.mp4"])
+def test_tables_of_a_damaged_file_tell_what_reading_it_does(name: str, folder: Path) -> None:
+    source = cached_video(name, folder)
+    data = source.read_bytes()
+    rng = np.random.default_rng(0)
+    num_tables = 0
+    for i in range(60):
+        begin, length = int(rng.integers(len(data))), int(rng.choice([1, 3, 40, 2000]))
+        path = folder / f"damaged_{i}_{name}"
+        path.write_bytes(data[:begin] + rng.bytes(length) + data[begin + length :])
+        try:
+            rows = rows_of(path, read_tables, path)
+            expected = rows_of(path, demux_rows)
+        except (av.error.FFmpegError, VideoError):
+            continue
+        if rows is not None and expected is not None:
+            num_tables += 1
+            assert_equal_rows(rows, expected)
+    assert num_tables > 10
