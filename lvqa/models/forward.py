@@ -164,10 +164,10 @@ class ForwardPasses:
                 states.flatten(0, 1).index_add_(0, visual_indices, added[i])
         return HiddenStates(states, rotary, padding)
 
-    def _mask(self, states: Tensor, padding: Tensor | None, cache: LayerCache | None) -> Tensor | None:
+    def _mask(self, states: Tensor, padding: Tensor | None, cache: LayerCache | None) -> Any:
         """Return what each position of a pass attends to, as the layers take it."""
         if not isinstance(cache, ReplyCache):
-            return create_causal_mask(self._text.config, states, padding, cache)  # type: ignore[no-any-return]
+            return create_causal_mask(self._text.config, states, padding, cache)
         mask = cache.mask()
         return None if mask is None else to_device(mask, states.device)
 
