@@ -85,7 +85,7 @@ class Recorder:
         self.prompts.append((*prefix, *prompt))
         return torch.zeros(len(replies))
 
-    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 64, prefixes: Sequence[Prompt]) -> list[str]:
+    def generate(self, prompts: Sequence[Prompt], *, prefixes: Sequence[Prompt], **_: object) -> list[str]:
         self.prompts += [(*prefix, *prompt) for prefix, prompt in zip(prefixes, prompts, strict=True)]
         return [""] * len(prompts)
 
