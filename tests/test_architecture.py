@@ -136,7 +136,7 @@ ARROWS = {
     "server": {
         *("components", "concurrency", "config", "direct", "evaluation", "image", "index", "items", "letters"),
         *("library", "output", "pipeline", "places", "prompts", "provenance", "records", "report", "retriever"),
-        *("schema", "selection", "validation", "video", "web", "workers"),
+        *("schema", "selection", "settings_tree", "validation", "video", "web", "workers"),
     },
     "lvqa": {"items", "pipeline", "prompts", "records", "retriever"},
 }

@@ -80,7 +80,8 @@ def test_defaults_are_those_of_the_design():
             "options": {},
         },
         "answer": {
-            **{"time_encoding": None, "packing": None, "mode": None, "max_new_tokens": 64},
+            **{"time_encoding": None, "packing": None, "mode": None, "generation": "greedy"},
+            **{"max_new_tokens": 64, "max_object_tokens": 512},
             **{"look_again": None, "first_look": None},
             **{"next_look": "other_clips", "pool_looks": False},
         },

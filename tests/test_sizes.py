@@ -226,7 +226,7 @@ class Computed:
     """All that a model is asked for, of the same frames and prompts."""
 
     values: dict[str, Tensor]
-    reply: str
+    texts: list[str]
 
 
 def computed(model: Decoder) -> Computed:
@@ -248,7 +248,8 @@ def computed(model: Decoder) -> Computed:
         for formula in ("released", "paper"):
             with model.visual_enhancement(ratio=0.3, formula=formula):
                 values[formula] = model.next_token_logits(texts, LABELS)
-    return Computed(values, model.generate(texts[1], max_new_tokens=4))
+    whole = model.generate(texts, max_new_tokens=4)
+    return Computed(values, whole + model.generate([(after,), texts[1]], prefixes=[prefix, None], max_new_tokens=4))
 
 
 def shares(model: Decoder, *, first: str, second: str) -> dict[str, str | int]:
@@ -281,7 +282,7 @@ def test_two_devices_compute_what_one_does_and_no_operation_mixes_them(folders: 
         actual = computed(model)
         assert str(model.device) == FIRST == str(actual.values["tokens"].device) == str(actual.values["prefix"].device)
         values = {name: value.to("cpu") for name, value in actual.values.items()}
-    assert actual.reply == expected.reply
+    assert actual.texts == expected.texts
     for name, value in expected.values.items():
         torch.testing.assert_close(values[name], value, atol=1e-4, rtol=1e-4, msg=name)
 
@@ -302,7 +303,7 @@ def test_layers_that_lie_on_the_disk_compute_the_same_bits(folders: dict[str, Pa
     assert sum(weight.is_meta for weight in model.library.parameters()) > 10
     assert model.device == torch.device("cpu")
     actual = computed(model)
-    assert actual.reply == expected.reply
+    assert actual.texts == expected.texts
     for name, value in expected.values.items():
         assert torch.equal(actual.values[name], value), name
     weights = dict(loaded_weights(model.library))

@@ -154,7 +154,7 @@ class Generator:
         while True:
             check_stop()
             logits = self._lm_head(states[:, -1])  # (batch, vocabulary)
-            tokens = _choose(replies, logits).tolist()
+            tokens = _choose(replies, logits).cpu().tolist()
             for reply, token, row in zip(replies, tokens, logits, strict=True):
                 reply.add(token, row, stop_ids, max_new_tokens)
             going_on = [i for i, reply in enumerate(replies) if not reply.is_over]
