@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from video_files import AV1_FILES, cached_video, read_pixels, write_video
 
 from lvqa.video import VideoError, inspect_video
 from lvqa.video.container import open_stream
+from lvqa.video.file_bytes import FileBytes
 from lvqa.video.metadata import timeline_of
 from lvqa.video.packets import demux_rows, read_packets, read_tables
 from lvqa.video.references import prune
@@ -124,6 +126,28 @@ def cut_off(path: Path, folder: Path) -> list[Path]:
     """Return the video once more, beginning at a later time, in containers where no edit list follows from it."""
     target = folder / f"later_{path.name}"
     return [video_files.remuxed(path, target, shift_seconds=3.2)] if path.suffix in (".mkv", ".webm") else []
+
+
+@pytest.mark.parametrize("name", ["av1.mp4", "hidden_vp9.webm", "hidden_vp9.mp4"])
+def test_a_file_that_is_cut_while_its_tables_are_read_has_none(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A memory map would end the process."""
+    source = cached_video(name, folder)
+    path = folder / f"cut_{name}"
+    sizes: list[int] = []
+    size_of = FileBytes.__len__
+
+    def cut(data: FileBytes) -> int:
+        sizes.append(size_of(data))
+        os.truncate(path, 300)
+        return sizes[-1]
+
+    monkeypatch.setattr(FileBytes, "__len__", cut)
+    path.write_bytes(source.read_bytes())
+    with open_stream(path) as stream:
+        assert read_tables(stream, path) is None
+    assert sizes == [source.stat().st_size]
 
 
 def write_refused(kind: str, folder: Path) -> Path:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from lvqa.video.file_bytes import FileBytes
 
 _SEGMENT, _TRACKS, _CLUSTER = 0x18538067, 0x1654AE6B, 0x1F43B675
 _TRACK, _TRACK_NUMBER, _TRACK_TYPE, _ENCODINGS, _TIME_SCALE = 0xAE, 0xD7, 0x83, 0x6D80, 0x23314F
@@ -27,18 +28,18 @@ class _UnknownLayoutError(Exception):
     """The file has something of which it is not known here what FFmpeg makes of it."""
 
 
-def block_rows(data: mmap.mmap) -> np.ndarray | None:
+def block_rows(data: FileBytes) -> np.ndarray | None:
     """Return where the packets of the one video track lie.
 
     Args:
         data: The content of the file.
 
     Returns:
-        (packets, 4) int64 in the order of the file: the tick of a packet, where it begins, its size, and whether the
-        file calls it a keyframe; None if the file has several video tracks, is cut off, or has elements that are not
-        known here.
+        (packets, 6) int64 in the order of the file: the tick of a packet, where it begins, its size, whether the file
+        calls it a keyframe, its first byte, its last one; None if the file has several video tracks, is cut off, or
+        has elements that are not known here.
     """
-    blocks = _Blocks([], [], [], {})
+    blocks = _Blocks()
     try:
         (segment,) = ((begin, end) for kind, begin, end in _elements(data, 0, len(data)) if kind == _SEGMENT)
         tracks = None
@@ -49,28 +50,26 @@ def block_rows(data: mmap.mmap) -> np.ndarray | None:
                 _read_cluster(data[begin:end], begin, blocks)
             elif kind not in _SKIPPED_IN_SEGMENT:
                 raise _UnknownLayoutError
-        return None if tracks is None else _rows_of_track(data, blocks, *tracks)
+        return None if tracks is None else _rows_of_track(blocks, *tracks)
     except (_UnknownLayoutError, IndexError, ValueError):
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Blocks:
-    """The blocks of all tracks, each by its number in the order of the file."""
+    """The blocks of all tracks, in the order of the file."""
 
-    begins: list[int]
-    ends: list[int]
-    cluster_times: list[int]
-    grouped: dict[int, tuple[bool, bool]]
-    """Of those that lie in groups: whether they refer to others, and whether the group has nothing unknown."""
+    num: int = 0
+    rows: list[np.ndarray] = field(default_factory=list)
+    """Of each cluster, (blocks, 9) int64: its time, where a block begins and ends, the four bytes of its head, the
+    first byte of its packet, and the last one."""
+    grouped: dict[int, tuple[bool, bool]] = field(default_factory=dict)
+    """A block that lies in a group, by its number -> whether it refers to others, and whether all of it is known."""
 
 
-def _rows_of_track(data: mmap.mmap, blocks: _Blocks, track: int, others: list[int]) -> np.ndarray:
+def _rows_of_track(blocks: _Blocks, track: int, others: list[int]) -> np.ndarray:
     """Return the rows of one track's blocks; all others must belong to some other tracks."""
-    content = np.frombuffer(data, dtype=np.uint8)
-    begins, ends, times = (np.array(column, np.int64) for column in (blocks.begins, blocks.ends, blocks.cluster_times))
-    number, high, low, flags = (content[begins + i].astype(np.int64) for i in range(4))
-    del content  # it keeps the file mapped
+    times, begins, ends, number, high, low, flags, first, last = np.concatenate(blocks.rows).T
     is_own = number == track
     is_keyframe = flags & _KEYFRAME != 0
     for i, (has_reference, is_known) in blocks.grouped.items():
@@ -80,11 +79,11 @@ def _rows_of_track(data: mmap.mmap, blocks: _Blocks, track: int, others: list[in
     if not np.isin(number[~is_own], others).all() or np.any(flags[is_own] & _UNUSUAL):
         raise _UnknownLayoutError
     ticks = times + (high << 8 | low) - (high >> 7 << 16)  # a signed number
-    rows: np.ndarray = np.stack([ticks, begins + 4, ends - begins - 4, is_keyframe], axis=1)[is_own]
+    rows: np.ndarray = np.stack([ticks, begins + 4, ends - begins - 4, is_keyframe, first, last], axis=1)[is_own]
     return rows
 
 
-def _elements(data: mmap.mmap | bytes, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+def _elements(data: FileBytes | bytes, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Yield the id of each element, and where its content begins and ends."""
     while begin < end:
         kind = data[begin]
@@ -105,7 +104,7 @@ def _elements(data: mmap.mmap | bytes, begin: int, end: int) -> Iterator[tuple[i
         begin = stop
 
 
-def _read_tracks(data: mmap.mmap | bytes, begin: int, end: int) -> tuple[int, list[int]]:
+def _read_tracks(data: FileBytes | bytes, begin: int, end: int) -> tuple[int, list[int]]:
     """Return the number of the one video track, as blocks have it, and those of the others."""
     videos: list[int] = []
     others: list[int] = []
@@ -126,19 +125,21 @@ def _read_tracks(data: mmap.mmap | bytes, begin: int, end: int) -> tuple[int, li
 
 def _read_cluster(content: bytes, position: int, blocks: _Blocks) -> None:
     """Append the blocks of a cluster that begins at a position of the file."""
-    time, num_before = None, len(blocks.begins)
+    time = None
+    begins: list[int] = []
+    ends: list[int] = []
     for kind, first, last in _elements(content, 0, len(content)):
         if kind == _SIMPLE_BLOCK:
-            blocks.begins.append(position + first)
-            blocks.ends.append(position + last)
+            begins.append(first)
+            ends.append(last)
         elif kind == _BLOCK_GROUP:
             elements = {kind: (first, last) for kind, first, last in _elements(content, first, last)}
             if _BLOCK not in elements:
                 raise _UnknownLayoutError
-            blocks.grouped[len(blocks.begins)] = _REFERENCE in elements, elements.keys() <= _KNOWN_IN_GROUP
-            blocks.begins.append(position + elements[_BLOCK][0])
-            blocks.ends.append(position + elements[_BLOCK][1])
-        elif len(blocks.begins) > num_before:  # where blocks are, other elements are damage
+            blocks.grouped[blocks.num + len(begins)] = _REFERENCE in elements, elements.keys() <= _KNOWN_IN_GROUP
+            begins.append(elements[_BLOCK][0])
+            ends.append(elements[_BLOCK][1])
+        elif begins:  # where blocks are, other elements are damage
             raise _UnknownLayoutError
         elif kind == _CLUSTER_TIME:
             time = int.from_bytes(content[first:last], "big")
@@ -146,4 +147,11 @@ def _read_cluster(content: bytes, position: int, blocks: _Blocks) -> None:
             raise _UnknownLayoutError
     if time is None:
         raise _UnknownLayoutError
-    blocks.cluster_times.extend([time] * (len(blocks.begins) - num_before))
+    starts, stops = np.array(begins, np.int64), np.array(ends, np.int64)
+    if np.any(stops - starts < 5):
+        raise _UnknownLayoutError  # a head alone, without a packet
+    at = np.stack([starts, starts + 1, starts + 2, starts + 3, starts + 4, stops - 1])
+    columns = np.frombuffer(content, dtype=np.uint8)[at].astype(np.int64)
+    rows = np.concatenate([np.full((1, len(starts)), time), [position + starts, position + stops], columns])
+    blocks.rows.append(rows.T)
+    blocks.num += len(starts)

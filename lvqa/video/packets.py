@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lvqa.video.container import demux, open_stream
+from lvqa.video.file_bytes import FileBytes
 from lvqa.video.matroska import block_rows
 from lvqa.video.references import is_key_frame
 
@@ -98,47 +98,64 @@ def read_tables(stream: av.VideoStream, path: Path) -> np.ndarray | None:
     codec, container = stream.codec_context.codec.canonical_name, stream.container.format.name
     if codec not in ("vp9", "av1") or container not in (_MP4, _MATROSKA):
         return None
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        rows = _mp4_rows(stream, data) if container == _MP4 else block_rows(data)
+    try:
+        table = _read_table(stream, path, codec, is_mp4=container == _MP4)
+    except (IndexError, OSError):  # the file was cut meanwhile, or the disk fails: reading the packets will tell
+        return None
+    return table if table is not None and _complete_ends(table, path) else None
+
+
+def _read_table(stream: av.VideoStream, path: Path, codec: str, *, is_mp4: bool) -> np.ndarray | None:
+    """Return the PACKET_COLUMNS without durations; None where the tables may not tell all."""
+    with FileBytes(path) as data:
+        rows = _mp4_rows(stream, data) if is_mp4 else block_rows(data)
         if rows is None or not len(rows):
             return None
-        ticks, begins, sizes, is_keyframe = rows.T
+        ticks, begins, sizes, is_keyframe, first, last = rows.T
         if np.any(np.diff(ticks) <= 0) or sizes.min() <= 0 or int((begins + sizes).max()) > len(data):
             return None
         table = np.zeros(len(rows), dtype=PACKET_COLUMNS)
         table["pts"], table["dts"], table["size"], table["is_keyframe"] = ticks, ticks, sizes, is_keyframe
         table["is_presented"] = True
-        can_be_used = (_complete_vp9 if codec == "vp9" else _are_key_frames)(table, data, begins)
-    return table if can_be_used and _complete_ends(table, path) else None
+        can_be_used = _complete_vp9(table, first, last) if codec == "vp9" else _are_key_frames(table, data, begins)
+    return table if can_be_used else None
 
 
-def _complete_vp9(table: np.ndarray, data: mmap.mmap, begins: np.ndarray) -> bool:
-    """Fill in which packets are keyframes and which are hidden, as they say themselves; return whether all say it."""
-    content = np.frombuffer(data, dtype=np.uint8)
-    first, last = (content[i].astype(np.int64) for i in (begins, begins + table["size"] - 1))
-    del content  # it keeps the file mapped
+def _complete_vp9(table: np.ndarray, first: np.ndarray, last: np.ndarray) -> bool:
+    """Fill in which packets are keyframes and which are hidden, as they say themselves; return whether all say it.
+
+    Args:
+        table: What is completed, (packets,).
+        first: The first byte of each packet, (packets,) int64.
+        last: The last one.
+    """
     table["is_keyframe"] = _vp9_bits(first) & 0x0C == 0
     table["is_presented"] = ~_is_hidden_vp9(first, last)
     return not np.any((first & 0xC0 != 0x80) | (first & 0x38 == 0x38))
 
 
-def _are_key_frames(table: np.ndarray, data: mmap.mmap, begins: np.ndarray) -> bool:
+def _are_key_frames(table: np.ndarray, data: FileBytes, begins: np.ndarray) -> bool:
     """Return whether the packets of AV1 that the file calls keyframes are some."""
     keyframes = np.flatnonzero(table["is_keyframe"])
     ends = begins + table["size"]
     return all(is_key_frame(data[begins[i] : ends[i]]) for i in keyframes.tolist())
 
 
-def _mp4_rows(stream: av.VideoStream, data: mmap.mmap) -> np.ndarray | None:
+def _mp4_rows(stream: av.VideoStream, data: FileBytes) -> np.ndarray | None:
     """Return what `block_rows` does, for the samples of MP4; None if there may be others than FFmpeg has listed."""
     entries = getattr(stream, "index_entries", ())  # which PyAV has since 17
     # Fragments are listed when they are read, and an edit list cuts some samples off.
     if not len(entries) or len(entries) != stream.frames or any(entry.is_discard for entry in entries):
         return None
     rows = np.array([(entry.timestamp, entry.pos, entry.size, entry.is_keyframe) for entry in entries], dtype=np.int64)
-    begin, end = int(rows[:, 1].min()), int((rows[:, 1] + rows[:, 2]).max())
+    begins, ends = rows[:, 1], rows[:, 1] + rows[:, 2]
+    if int(begins.min()) < 0 or int(ends.max()) > len(data):
+        return None
     # Samples that are presented later than they are decoded have a table of their own, which FFmpeg does not hand on.
-    return None if data.find(b"ctts", 0, begin) >= 0 or data.find(b"ctts", end) >= 0 else rows
+    if b"ctts" in data[: int(begins.min())] or b"ctts" in data[int(ends.max()) :]:
+        return None
+    edges = [(data[begin], data[end - 1]) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+    return np.concatenate([rows, edges], axis=1)
 
 
 def _complete_ends(table: np.ndarray, path: Path) -> bool:
