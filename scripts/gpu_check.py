@@ -31,6 +31,8 @@ from lvqa import LongVideoQA, __version__
 from lvqa.config import load_config
 from lvqa.models import gpu
 from lvqa.models.devices import best_device
+from lvqa.models.prompt import ClipTokens
+from lvqa.models.quantisation import weight_bytes
 from lvqa.models.qwen_vl import Qwen25VL
 from lvqa.models.random_weights import random_model
 from lvqa.profiling import BenchReport, BenchSettings, measure
@@ -39,6 +41,9 @@ from lvqa.profiling.prediction import LVBENCH_VIDEOS, predict_lvbench
 from lvqa.provenance import git_state, versions
 
 STAGES = ("encode pairs", "embed clips", "index clips", "rerank, question first", "rerank, clip first", "answer")
+FRAME = (360, 640)
+"""The height and width of a video's frames, before they are scaled for the model."""
+NUM_REPLIES, REPLY_TOKENS = 8, 32
 RATE = 25
 SECONDS_AT_ONCE = 20
 """So much of a video is encoded; the rest repeats it."""
@@ -48,7 +53,8 @@ SECONDS_AT_ONCE = 20
 class Check:
     """What is measured, and what was found so far."""
 
-    model: Qwen25VL
+    make: Callable[[], Qwen25VL]
+    """Loads the model."""
     settings: BenchSettings
     minutes: float
     """How long the video is that is indexed."""
@@ -56,6 +62,9 @@ class Check:
     """The shape of the random weights; None: the model has its own."""
     stages: BenchReport | None = None
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.model = self.make()
 
     def seconds(self, run: Callable[[], object], *, repeats: int = 3) -> float:
         """Return the median of some runs, after one that does not count."""
@@ -117,6 +126,25 @@ def cut_rows(mlp: Any, rows: int) -> None:
     mlp.down_proj.weight = torch.nn.Parameter(mlp.down_proj.weight[:, :rows].clone(), requires_grad=False)
 
 
+def replies(check: Check) -> dict[str, Any]:
+    """Write free answers to eight questions on one clip: one by one, and together."""
+    model = check.model
+    height, width = model.frame_size(*FRAME, max_pixels=model.max_pixels)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 2, height, width, 3), dtype=np.uint8)
+    clip = ClipTokens(model.encode_pairs(pixels), *model.token_grid(height, width))
+    whole = [(clip, f"What is seen {'and done ' * i}here?") for i in range(NUM_REPLIES)]
+
+    def rate(batches: list[list[Any]]) -> float:
+        """Return the tokens a second."""
+        tokens: list[int] = []
+        model.generate(whole, max_new_tokens=REPLY_TOKENS, on_token=lambda _, token, __: tokens.append(token))
+        seconds = check.seconds(lambda: [model.generate(batch, max_new_tokens=REPLY_TOKENS) for batch in batches])
+        return len(tokens) / seconds
+
+    one, together = rate([[prompt] for prompt in whole]), rate([whole])
+    return {"tokens_per_second": {"one by one": one, "together": together}, "ratio": together / one}
+
+
 def hour(check: Check) -> dict[str, Any]:
     """Index a video of an hour, 640 x 360 in H.264, from the file to the vectors."""
     with tempfile.TemporaryDirectory() as folder:
@@ -128,6 +156,25 @@ def hour(check: Check) -> dict[str, Any]:
         synchronize(check.model.device)
         seconds = time.perf_counter() - started
     return {"minutes": check.minutes, "seconds": seconds, "clips": use.clips, "clips_per_second": use.clips / seconds}
+
+
+def fewer_bits(check: Check) -> dict[str, Any]:
+    """Pack the language model of a second copy in fp8, and measure its stages and how far its vectors are."""
+    from torchao.quantization import Float8WeightOnlyConfig, quantize_
+
+    if check.stages is None:
+        raise RuntimeError("the stages were not measured before")
+    packed = check.make()
+    plain_bytes = sum(weight.nbytes for weight in packed.library.parameters())
+    quantize_(packed.library.model.language_model, Float8WeightOnlyConfig())
+    report = measure(packed, None, check.settings)
+    text = [("a red car goes left",), ("two balls fall down near the door",)]
+    vectors = [model.last_hidden_states(text) for model in (check.model, packed)]
+    return {
+        "gigabytes": {"plain": plain_bytes / 1e9, "fp8": sum(map(weight_bytes, packed.library.parameters())) / 1e9},
+        "cosine": float(torch.cosine_similarity(*vectors).min()),
+        "times_as_fast": {name: check.stages.result(name).seconds / report.result(name).seconds for name in STAGES},
+    }
 
 
 def compiled(check: Check) -> dict[str, Any]:
@@ -147,7 +194,9 @@ def compiled(check: Check) -> dict[str, Any]:
 PARTS: dict[str, Callable[[Check], dict[str, Any]]] = {
     "stages": stages,
     "aligned rows": aligned_rows,
+    "replies": replies,
     "hour": hour,
+    "fewer bits": fewer_bits,
     "compiled": compiled,
 }
 """What is measured, in this order."""
@@ -220,16 +269,18 @@ def main() -> None:
     device = best_device(arguments.device)
     is_small = device.type == "cpu"
     shape = None if arguments.model else arguments.random or ("3b" if is_small else "7b")
-    if shape is None:
-        model = Qwen25VL.load(arguments.model, device=str(device))
-    else:
-        layers = 1 if is_small else None
-        model = random_model(shape, layers=layers, vision_layers=layers, device=str(device))
+    layers = 1 if is_small else None
+
+    def make() -> Qwen25VL:
+        if shape is None:
+            return Qwen25VL.load(arguments.model, device=str(device))
+        return random_model(shape, layers=layers, vision_layers=layers, device=str(device))
+
     if is_small:
         settings = BenchSettings(clips=2, questions=2, frames=8, repeats=1, baselines=False)
     else:
         settings = BenchSettings(clips=50, questions=15, frames=32, repeats=5, baselines=False)
-    check = Check(model, settings, 1 if is_small else 60, shape)
+    check = Check(make, settings, 1 if is_small else 60, shape)
     text = json.dumps(run_parts(check, limit_seconds=arguments.limit_seconds), indent=1)
     print(text)
     if arguments.save:

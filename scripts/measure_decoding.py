@@ -1,23 +1,24 @@
-"""Measure how fast a video is read, against other methods: `python scripts/measure_decoding.py [VIDEO]`.
+"""Compare how fast libraries read frames of many codecs: `python scripts/measure_decoding.py [VIDEO ...]`.
 
-Without VIDEO the script makes one and keeps it in `--folder`: 360p H.264 at 25 frames a second, groups of 250 with 3
-B-frames, about 400 kb/s. Every method yields the frames of the grid at one a second (or what its name says), scaled to
-448 x 252, and reads with one thread, on one core, unless its name says otherwise. Every run is a fresh process; the
-methods take turns, and the table has the median of `--runs`. "CPU" is the time of all threads; the ratios are of CPU
-time where the number of threads is the same, since other programs disturb it less.
+Without VIDEO the script makes its own and keeps them in `--folder`: one source (see `measure_reading.py`) in H.264
+(High, B-frames that refer to B-frames), HEVC, VP9 (hidden frames) and AV1 (layers of frames), at each of `--heights`,
+of `--minutes`, repeated `--times` times without coding it again.
+
+Three jobs, each from a path alone: "grid" is a frame a second, "scattered" are 64 frames at random times, "keyframes"
+are all keyframes; all are scaled to 448 x 252. Every run is a fresh process on one core with one thread, its libraries
+loaded before; the methods take turns, and a cell is the median processor time of `--runs`. `right` is how many of up to
+24 of the job's frames are nearer to lvqa's frame of that time than to those before and after it; it is left out where
+all are. A method that is not installed, or that refuses a file, has no cell.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import os
-import shutil
+import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -28,330 +29,284 @@ import numpy as np
 
 from lvqa.video import FrameGrid, inspect_video, read_frames
 from lvqa.video.display import SCALING
+from measure_reading import HEIGHT, SIZE, WIDTH, make_video, scattered_times
 
-HEIGHT, WIDTH = 252, 448
-SIZE = {"height": HEIGHT, "width": WIDTH}
+JOBS = ("grid", "scattered", "keyframes")
+NUM_CHECKED = 24
 
-Work = Callable[[], int]
-"""The work that is timed; it returns how many frames it has read."""
+Frames = Iterator[np.ndarray]
+"""(HEIGHT, WIDTH, 3) uint8 of each wanted frame, in order."""
+Method = Callable[[Path, str, np.ndarray], Frames]
+"""Takes a file, a job, and (n,) seconds from the first frame; the seconds are of no use to it for "keyframes"."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("video", nargs="?", type=Path, help="a video of your own")
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default=Path("runs/measure_decoding"),
-        help="the folder of the video that the script makes",
-    )
-    parser.add_argument("--minutes", type=float, default=60, help="the length of the video that the script makes")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=METHODS, metavar="METHOD", help=f"some of: {', '.join(METHODS)}")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    parser.add_argument("videos", nargs="*", type=Path, metavar="VIDEO", help="videos of your own")
+    parser.add_argument("--folder", type=Path, default=Path("runs/measure_decoding"), help="where made videos are kept")
+    parser.add_argument("--minutes", type=float, default=1, help="how long a video is before it is repeated")
+    parser.add_argument("--times", type=int, default=60, help="how many times it is repeated")
+    parser.add_argument("--heights", nargs="+", type=int, default=[360, 720])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     arguments = parser.parse_args()
-
-    path = arguments.video or make_video(arguments.folder, arguments.minutes)
-    names = arguments.only or list(METHODS)
-    costs: dict[str, list[tuple[float, float, int]]] = {name: [] for name in names}
-    for _ in range(arguments.runs):
-        for name in names:
-            with ProcessPoolExecutor(1, get_context("spawn")) as process:  # it knows nothing about the video yet
-                costs[name].append(process.submit(measure, name, path).result())
-            print("{}: {:.3f} s, CPU {:.3f} s, {} frames".format(name, *costs[name][-1]), file=sys.stderr, flush=True)
-    medians: dict[str, dict[str, float]] = {
-        name: dict(
-            zip(("wall_seconds", "cpu_seconds", "frames"), map(statistics.median, zip(*runs, strict=True)), strict=True)
-        )
-        for name, runs in costs.items()
-    }
-    ratios = {
-        title: medians[numerator][unit] / medians[denominator][unit]
-        for title, (numerator, denominator, unit, _) in RATIOS.items()
-        if {numerator, denominator} <= medians.keys()
-    }
-    if arguments.json:
-        settings = {"video": str(path), "runs": arguments.runs, "full": FULL}
-        print(json.dumps({**settings, "methods": medians, "ratios": ratios}))
-        return
-    print(f"{path}, {arguments.runs} runs; full decode by {FULL}\n")
-    print(f"{'':38}{'wall s':>9}{'CPU s':>9}{'frames':>8}")
-    for name, cost in medians.items():
-        print(f"{name:38}{cost['wall_seconds']:9.3f}{cost['cpu_seconds']:9.3f}{cost['frames']:8.0f}")
-    print()
-    for title, ratio in ratios.items():
-        print(f"{title:58}{ratio:7.2f}   (expected: {RATIOS[title][-1]})")
+    videos = arguments.videos or [
+        make_coded(arguments.folder, codec, height, arguments.minutes, arguments.times)
+        for height in arguments.heights
+        for codec in CODECS
+    ]
+    for video in videos:
+        print(f"\n{video.name}, {arguments.runs} runs\n\n| | " + " | ".join(arguments.methods) + " |")
+        print("|---" * (len(arguments.methods) + 1) + "|", flush=True)
+        for job in arguments.jobs:
+            runs: dict[str, list[tuple[float, int, int]]] = {name: [] for name in arguments.methods}
+            seconds = in_new_process(find_seconds, video, job)
+            for run in range(arguments.runs):
+                for name in [name for name in arguments.methods if len(runs[name]) == run]:  # the others have failed
+                    try:
+                        runs[name].append(in_new_process(measure, name, video, job, seconds, not run))
+                    except Exception as error:
+                        print(f"{video.name}, {job}, {name}: {error!r}"[:300], file=sys.stderr)
+            first = statistics.median(cost for cost, _, _ in next(iter(runs.values())))
+            print(
+                f"| {job} | " + " | ".join(cell(costs, first, arguments.runs) for costs in runs.values()) + " |",
+                flush=True,
+            )
 
 
-def measure(name: str, path: Path) -> tuple[float, float, int]:
-    """Return the wall seconds, the CPU seconds of this process and its children, and the number of frames."""
-    if not name.endswith("2 threads") and hasattr(os, "sched_setaffinity"):
+def cell(runs: list[tuple[float, int, int]], first: float, num_runs: int) -> str:
+    """Return a cell of the table: seconds, their ratio to the first method's, and how many frames are right."""
+    if len(runs) < num_runs:
+        return "-"
+    cost, (_, right, checked) = statistics.median(run[0] for run in runs), runs[0]
+    return f"{cost:.2f} s ({cost / first:.2f})" + (f", right {right} of {checked}" if right < checked else "")
+
+
+def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function returns in a process that knows nothing about the videos yet."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
+
+
+def measure(name: str, path: Path, job: str, seconds: np.ndarray, is_checked: bool) -> tuple[float, int, int]:
+    """Return the processor seconds of this process and its children, how many frames are right, and how many of."""
+    if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    work = METHODS[name](path)
-    wall, cpu = time.perf_counter(), sum(os.times()[:4])
-    frames = work()
-    return time.perf_counter() - wall, sum(os.times()[:4]) - cpu, frames
+    checked = np.unique(np.linspace(0, len(seconds) - 1, NUM_CHECKED * is_checked).astype(int))
+    kept: dict[int, np.ndarray] = {}
+    work = METHODS[name](path, job, seconds)
+    begin = processor_seconds()
+    for i, pixels in enumerate(work):
+        if i in checked:
+            kept[i] = pixels
+    cost = processor_seconds() - begin
+    print(f"{path.name}, {job}, {name}: {cost:.3f} s", file=sys.stderr, flush=True)
+    return cost, sum(count_right(path, seconds, kept)), len(checked)
+
+
+def processor_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def find_seconds(path: Path, job: str) -> np.ndarray:
+    """Return the times of a job."""
+    video = inspect_video(path)
+    if job == "scattered":
+        return scattered_times(video)
+    return (FrameGrid.exact if job == "grid" else FrameGrid.keyframes)(video, 1.0).times_seconds
+
+
+def count_right(path: Path, seconds: np.ndarray, kept: dict[int, np.ndarray]) -> Iterator[bool]:
+    """Yield for each frame that was kept whether it is the one of its time, and not the one before or after."""
+    video = inspect_video(path)
+    for i, pixels in kept.items():
+        times = seconds[i] + np.array([-1.0, 0.0, 1.0]) / video.frames_per_second
+        near = times[(times >= 0) & (times < video.duration_seconds)]
+        (batch,) = read_frames(video, near, **SIZE, threads=1)
+        distances = np.abs(batch.pixels.astype(np.int16) - pixels).mean(axis=(1, 2, 3))
+        yield bool(distances.min() == distances[near == times[1]][0])
 
 
 # --- the methods ----------------------------------------------------------------------------------------------------
 
 
-def count(frames: Iterator[Any]) -> int:
-    return sum(1 for _ in frames)
+def with_lvqa(path: Path, job: str, seconds: np.ndarray) -> Frames:
+    import av  # noqa: F401 - loaded before, as the others are
+
+    def work() -> Frames:
+        video = inspect_video(path)
+        times = FrameGrid.keyframes(video, 1.0).times_seconds if job == "keyframes" else seconds
+        for batch in read_frames(video, times, **SIZE, threads=1):
+            yield from batch.pixels
+
+    return work()
 
 
-def full_decode(path: Path) -> Work:
-    """Decode all frames, and scale none."""
-    if FULL == "ffmpeg":
-        command = ["ffmpeg", "-v", "error", "-threads", "1", "-i", str(path), "-map", "0:v:0", "-f", "null", "-"]
-        return lambda: subprocess.run(command, check=True).returncode
-    return lambda: count(decode(path))
+def with_torchcodec(path: Path, job: str, seconds: np.ndarray) -> Frames:
+    from torchcodec.decoders import VideoDecoder
+    from torchcodec.transforms import Resize
+
+    def work() -> Frames:
+        decoder = VideoDecoder(path, num_ffmpeg_threads=1, transforms=[Resize((HEIGHT, WIDTH))], dimension_order="NHWC")
+        if job == "keyframes":
+            for index in decoder._get_key_frame_indices():
+                yield decoder.get_frame_at(int(index)).data.numpy()
+            return
+        start = decoder.metadata.begin_stream_seconds or 0
+        for first in range(0, len(seconds), 64):
+            yield from decoder.get_frames_played_at((seconds[first : first + 64] + start + 1e-6).tolist()).data.numpy()
+
+    return work()
 
 
-def full_decode_and_scale(path: Path) -> Work:
-    """Decode all frames, and scale those of the grid."""
+def with_pyav(path: Path, job: str, seconds: np.ndarray) -> Frames:
+    import av
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
 
-    def work() -> int:
-        num_scaled = 0
-        for frame in decode(path):
-            if frame.time is not None and frame.time >= num_scaled - 1e-6:
-                reformatter.reformat(frame, WIDTH, HEIGHT, "rgb24", interpolation=SCALING).to_ndarray()
-                num_scaled += 1
-        return num_scaled
+    def work() -> Frames:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            for frame in wanted_by_pyav(container, stream, job, seconds):
+                yield reformatter.reformat(frame, WIDTH, HEIGHT, "rgb24", interpolation=SCALING).to_ndarray()
 
-    return work
-
-
-def decode(path: Path) -> Iterator[Any]:
-    import av
-
-    with av.open(str(path)) as container:
-        container.streams.video[0].codec_context.thread_count = 1
-        yield from container.decode(container.streams.video[0])
+    return work()
 
 
-def decord_batches(path: Path) -> Work:
+def wanted_by_pyav(container: Any, stream: Any, job: str, seconds: np.ndarray) -> Iterator[Any]:
+    """Yield the frames of a job: all are decoded, or the keyframes only, or those after a seek for each."""
+    if job == "keyframes":
+        for packet in container.demux(stream):  # not all decoders skip frames
+            if packet.is_keyframe or not packet.size:
+                yield from packet.decode()
+        return
+    targets = (seconds + float((stream.start_time or 0) * stream.time_base) + 1e-6).tolist()
+    if job == "grid":
+        yield from covering(container.decode(stream), targets)
+        return
+    for target in targets:
+        container.seek(int(target / stream.time_base), stream=stream)
+        yield from covering(container.decode(stream), [target])
+
+
+def covering(frames: Iterator[Any], targets: list[float]) -> Iterator[Any]:
+    """Yield the frame on screen at each of some ascending times."""
+    last, i = None, 0
+    for frame in frames:
+        while last is not None and i < len(targets) and frame.time > targets[i]:
+            yield last
+            i += 1
+        if i == len(targets):
+            return
+        last = frame
+    yield from [last] * (len(targets) - i)
+
+
+def with_decord(path: Path, job: str, seconds: np.ndarray) -> Frames:
     import decord
 
-    def work() -> int:
+    def work() -> Frames:
         reader = decord.VideoReader(str(path), width=WIDTH, height=HEIGHT, num_threads=1)
-        wanted = np.arange(0, len(reader), round(reader.get_avg_fps()))
-        return sum(
-            len(reader.get_batch(wanted[first : first + 64].tolist()).asnumpy()) for first in range(0, len(wanted), 64)
-        )
+        if job == "keyframes":
+            wanted = np.array(reader.get_key_indices())
+        else:
+            starts = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+            wanted = np.searchsorted(starts - starts[0], seconds + 1e-3, side="right") - 1
+        for first in range(0, len(wanted), 64):
+            yield from reader.get_batch(wanted[first : first + 64].tolist()).asnumpy()
 
-    return work
+    return work()
 
 
-def opencv_loop(path: Path) -> Work:
+def with_opencv(path: Path, job: str, seconds: np.ndarray) -> Frames:
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "threads;1"
     import cv2
 
     cv2.setNumThreads(1)
+    if job == "keyframes":
+        raise ValueError("OpenCV tells no keyframes")
 
-    def work() -> int:
+    def work() -> Frames:
         capture = cv2.VideoCapture(str(path))
-        step, num_scaled = round(capture.get(cv2.CAP_PROP_FPS)), 0
-        for i in itertools.count():
-            if not capture.grab():
-                return num_scaled
-            if i % step == 0:
-                _, pixels = capture.retrieve()
-                cv2.cvtColor(cv2.resize(pixels, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
-                num_scaled += 1
-        raise AssertionError
+        rate, position = capture.get(cv2.CAP_PROP_FPS), 0
+        for second in seconds:
+            if job == "scattered":
+                capture.set(cv2.CAP_PROP_POS_MSEC, second * 1000)
+            while job == "grid" and position < int(second * rate + 1e-3):
+                position += capture.grab()
+            is_read, pixels = capture.read()
+            if not is_read:
+                raise ValueError(f"nothing at {second} s")
+            position += 1
+            yield cv2.cvtColor(cv2.resize(pixels, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
 
-    return work
-
-
-def frame_grid(make_grid: Callable[..., FrameGrid], *, threads: int = 1) -> Callable[[Path], Work]:
-    """Read the frame grid as lvqa does, with all that it has to find out about the video."""
-
-    def method(path: Path) -> Work:
-        def work() -> int:
-            video = inspect_video(path)
-            return read(video, make_grid(video, 1.0).times_seconds, threads=threads)
-
-        return work
-
-    return method
+    return work()
 
 
-def read(video: Any, times: np.ndarray, *, threads: int) -> int:
-    return sum(len(batch.pixels) for batch in read_frames(video, times, **SIZE, threads=threads))
+def with_ffmpeg(path: Path, job: str, seconds: np.ndarray) -> Frames:
+    def frames(*options: str, filters: str = "") -> Frames:
+        scale = f"{filters}scale={WIDTH}:{HEIGHT}:flags=area"
+        command = ["ffmpeg", "-v", "error", "-threads", "1", *options, "-map", "0:v:0", "-vf", scale]
+        command += ["-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            while data := process.stdout.read(HEIGHT * WIDTH * 3):
+                yield np.frombuffer(data, dtype=np.uint8).reshape(HEIGHT, WIDTH, 3)
+
+    def work() -> Frames:
+        if job == "grid":
+            yield from frames("-i", str(path), filters="fps=1:round=up:start_time=0,")
+        elif job == "keyframes":
+            yield from frames("-discard:v", "nokey", "-i", str(path))
+        else:
+            for second in seconds:
+                yield from frames("-ss", f"{second:.6f}", "-i", str(path), "-frames:v", "1")
+
+    return work()
 
 
-def scattered_times(video: Any) -> np.ndarray:
-    """Return 64 times of the video, the same in every run."""
-    return np.sort(np.random.default_rng(0).uniform(0, video.duration_seconds, 64))
-
-
-def scattered(*, threads: int = 1, is_inspected: bool = True) -> Callable[[Path], Work]:
-    """Read 64 frames all over the video, which is inspected before, as it is before a question is answered, or not."""
-
-    def method(path: Path) -> Work:
-        inspected = inspect_video(path) if is_inspected else None
-
-        def work() -> int:
-            video = inspected or inspect_video(path)
-            return read(video, scattered_times(video), threads=threads)
-
-        return work
-
-    return method
-
-
-def scattered_lower_bound(path: Path) -> Work:
-    """Only decode from the key frame before each of the frames, and scale, with the packets in memory.
-
-    Frames that no other frame refers to are skipped here too, so the bound is as low as it can be.
-    """
-    import av
-    from av.video.reformatter import VideoReformatter
-
-    container = av.open(str(path))
-    stream = container.streams.video[0]
-    stream.codec_context.thread_count = 1
-    packets = [packet for packet in container.demux(stream) if packet.size]
-    ticks = np.array([packet.pts for packet in packets])
-    keys = np.flatnonzero([packet.is_keyframe for packet in packets])
-    presented = np.sort(ticks)
-    seconds = (presented - presented[0]) * float(stream.time_base or 1)
-    wanted = set(
-        presented[np.searchsorted(seconds, scattered_times(inspect_video(path)) + 1e-6, side="right") - 1].tolist()
-    )
-    groups: dict[int, int] = {}
-    """The position of a key frame -> the position of the last wanted packet of its group."""
-    for target in np.flatnonzero([tick in wanted for tick in ticks.tolist()]).tolist():
-        groups[int(keys[np.searchsorted(keys, target, side="right") - 1])] = target
-    reformatter = VideoReformatter()
-
-    def work() -> int:
-        codec, num_scaled = stream.codec_context, 0
-        for key, last in groups.items():
-            codec.flush_buffers()
-            for packet in [*packets[key : last + 1], None]:
-                if packet is not None:
-                    codec.skip_frame = "DEFAULT" if packet.pts in wanted or packet.is_keyframe else "NONREF"
-                for frame in codec.decode(packet):
-                    if frame.pts in wanted:
-                        reformatter.reformat(frame, WIDTH, HEIGHT, "rgb24", interpolation=SCALING).to_ndarray()
-                        num_scaled += 1
-        return num_scaled
-
-    return work
-
-
-def opening(path: Path) -> Work:
-    """Open the container ten times."""
-    import av
-
-    def work() -> int:
-        for _ in range(10):
-            av.open(str(path)).close()
-        return 0
-
-    return work
-
-
-def inspecting(path: Path) -> Work:
-    """Read all packets and decode one frame, which is done once for each video."""
-
-    def work() -> int:
-        inspect_video(path)
-        return 1
-
-    return work
-
-
-FULL = "ffmpeg" if shutil.which("ffmpeg") else "PyAV"
-
-METHODS: dict[str, Callable[[Path], Work]] = {
-    "full decode": full_decode,
-    "full decode and scale": full_decode_and_scale,
-    "decord": decord_batches,
-    "opencv": opencv_loop,
-    "exact": frame_grid(FrameGrid.exact),
-    "exact, 2 threads": frame_grid(FrameGrid.exact, threads=2),
-    "keyframes": frame_grid(FrameGrid.keyframes),
-    "keyframes, 2 threads": frame_grid(FrameGrid.keyframes, threads=2),
-    "64 scattered, lower bound": scattered_lower_bound,
-    "64 scattered": scattered(),
-    "64 scattered, 2 threads": scattered(threads=2),
-    "64 scattered, video not yet inspected": scattered(is_inspected=False),
-    "opening, 10 times": opening,
-    "inspecting": inspecting,
+METHODS: dict[str, Method] = {
+    "lvqa": with_lvqa,
+    "torchcodec": with_torchcodec,
+    "PyAV": with_pyav,
+    "decord": with_decord,
+    "OpenCV": with_opencv,
+    "ffmpeg": with_ffmpeg,
 }
 
-RATIOS = {
-    "full decode to exact": ("full decode", "exact", "cpu_seconds", "1.4 or more"),
-    "decord to exact": ("decord", "exact", "cpu_seconds", "3 or more"),
-    "opencv to exact": ("opencv", "exact", "cpu_seconds", "1.4 or more"),
-    "full decode to keyframes": ("full decode", "keyframes", "cpu_seconds", "15 or more"),
-    "exact, 1 core to 2, wall": ("exact", "exact, 2 threads", "wall_seconds", "1.7 or more"),
-    "exact, 2 threads to 1, CPU": ("exact, 2 threads", "exact", "cpu_seconds", "near 1"),
-    "64 scattered to their lower bound": ("64 scattered", "64 scattered, lower bound", "cpu_seconds", "1.15 or less"),
-    "64 scattered, 1 core to 2, wall": ("64 scattered", "64 scattered, 2 threads", "wall_seconds", "1.7 or more"),
+
+# --- the videos -----------------------------------------------------------------------------------------------------
+
+CODECS = {
+    "h264.mp4": "libx264 -preset veryfast -profile:v high -bf 3 -x264-params b-pyramid=normal:scenecut=0 -g 250",
+    "hevc.mp4": "libx265 -preset superfast -x265-params pools=1:bframes=4:b-pyramid=1:keyint=250:log-level=none",
+    "vp9.webm": "libvpx-vp9 -deadline good -cpu-used 5 -auto-alt-ref 1 -lag-in-frames 25 -g 128",
+    "av1.mp4": "libsvtav1 -preset 10 -g 128 -svtav1-params lp=1",
 }
-"""Title -> the numerator, the denominator, their unit, and the ratio that is expected."""
+"""The end of a file's name -> its encoder for ffmpeg, with options."""
 
 
-# --- the video ------------------------------------------------------------------------------------------------------
-
-
-def make_video(folder: Path, minutes: float, *, height: int = 360, width: int = 640, fps: int = 25) -> Path:
-    """Make a video of panning textures, moving discs and grain, with a cut every 3 to 9 s, unless it exists."""
-    import av
-
-    path = folder / f"video_{minutes:g}m_{height}p.mp4"
+def make_coded(folder: Path, codec: str, height: int, minutes: float, times: int) -> Path:
+    """Make a video of one codec, unless it exists, and return its path."""
+    path = folder / f"{minutes:g}m_x{times}_{height}p_{codec}"
     if path.exists():
         return path
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    textures = [texture(rng, 2 * height, 2 * width) for _ in range(8)]
-    grain = rng.normal(0, 2, (4 * height, width)).astype(np.int16)
-    rows, columns = np.mgrid[:height, :width]
-    unfinished = path.with_suffix(".part.mp4")
-    with av.open(str(unfinished), "w") as container:
-        options = {"preset": "veryfast", "g": "250", "bf": "3", "sc_threshold": "0", "b": "400k"}
-        stream: Any = container.add_stream("libx264", rate=fps, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        frames_left = 0
-        for i in range(round(minutes * 60 * fps)):
-            if not frames_left:
-                frames_left = int(rng.integers(3 * fps, 9 * fps))
-                scene = textures[rng.integers(len(textures))]
-                position, step = rng.uniform(0, 1, 2), rng.uniform(-2, 2, 2)
-                disc, disc_step = rng.uniform(0, 1, 2) * (height, width), rng.uniform(-4, 4, 2)
-            frames_left -= 1
-            position, disc = position + step / 400, (disc + disc_step) % (height, width)
-            top, left = (np.abs((position % 2) - 1) * (height, width)).astype(int)  # there and back
-            first = int(rng.integers(3 * height))
-            luma = scene[top : top + height, left : left + width] + grain[first : first + height]
-            luma[(rows - disc[0]) ** 2 + (columns - disc[1]) ** 2 < 900] = 220
-            planes = np.full((height * 3 // 2, width), 128, dtype=np.uint8)
-            planes[:height] = luma.clip(16, 235)
-            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-            frame.pts = i
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return unfinished.rename(path)
-
-
-def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Return noise of many scales, smooth between its points: (height, width) int16."""
-    import cv2
-
-    layers = [
-        cv2.resize(
-            rng.normal(0, 40 / 2**scale, (3 << scale, 5 << scale)), (width, height), interpolation=cv2.INTER_CUBIC
-        )
-        for scale in range(6)
-    ]
-    return (128 + np.sum(layers, axis=0)).astype(np.int16)
+    source = make_video(folder, minutes, height=height, width=height * 16 // 9)
+    part, whole = path.with_stem(f"{path.stem}_part"), path.with_stem(f"{path.stem}_whole")
+    rate = "" if codec == "av1.mp4" else f"-b:v {height * height // 400}k"
+    run = ["ffmpeg", "-v", "error", "-y"]
+    coding = f"-c:v {CODECS[codec]} {rate}".split()
+    subprocess.run([*run, "-i", str(source), "-threads", "1", *coding, str(part)], check=True)
+    listing = path.with_suffix(".txt")
+    listing.write_text(f"file '{part.resolve()}'\n" * times, encoding="utf-8")
+    subprocess.run([*run, "-f", "concat", "-safe", "0", "-i", str(listing), "-c", "copy", str(whole)], check=True)
+    part.unlink()
+    listing.unlink()
+    return whole.rename(path)
 
 
 if __name__ == "__main__":

@@ -293,6 +293,9 @@ def test_the_check_of_a_gpu_measures_all_its_parts_without_one(tmp_path, monkeyp
     assert all(0 < report["parts"]["stages"][stage]["share_of_product"] < 1.5 for stage in STAGES)
     assert report["parts"]["hour"]["clips"] == 4 and report["parts"]["aligned rows"]["ratio"] > 0.2
     assert report["parts"]["compiled"]["times_as_fast"].keys() == set(STAGES)
+    packed = report["parts"]["fewer bits"]
+    assert packed["times_as_fast"].keys() == set(STAGES) and packed["gigabytes"]["fp8"] < packed["gigabytes"]["plain"]
+    assert 0.9 < packed["cosine"] < 1 and report["parts"]["replies"]["ratio"] > 1
 
 
 @pytest.mark.slow
@@ -303,9 +306,9 @@ def test_a_part_that_fails_or_comes_too_late_is_left_out_with_the_reason(tiny, m
     parts = {"broken": broken, "works": lambda check: {"figure": 1}}
     monkeypatch.setattr(gpu_check, "PARTS", parts)
     settings = BenchSettings(clips=1)
-    report = gpu_check.run_parts(gpu_check.Check(tiny, settings, 1, None), limit_seconds=60)
+    report = gpu_check.run_parts(gpu_check.Check(lambda: tiny, settings, 1, None), limit_seconds=60)
     assert report["left_out"] == {"broken": "RuntimeError: no kernel"} and report["parts"]["works"]["figure"] == 1
-    late = gpu_check.run_parts(gpu_check.Check(tiny, settings, 1, None), limit_seconds=-1)
+    late = gpu_check.run_parts(gpu_check.Check(lambda: tiny, settings, 1, None), limit_seconds=-1)
     assert late["left_out"] == dict.fromkeys(parts, "-1 s are over") and late["parts"] == {}
 
 
