@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from lvqa.control_group import read_limits
+
+CPU_FILES = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+"""The files of a control group's processor time and of the time that it is for, in the second version and the first."""
 
 
 def num_cores() -> int:
-    """Return how many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many processor cores this process may use, by its affinity and by a container's quota.
+
+    A quota of one and a half cores is two: with one thread half a core would be left over.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [cores]
+    for texts in read_limits("cpu", CPU_FILES):
+        with suppress(ValueError, ZeroDivisionError):  # a quota may be the word max
+            quota, period = map(int, " ".join(texts).split())
+            quotas += [max(1, math.ceil(quota / period))] if quota > 0 else []
+    return min(quotas)
 
 
 @contextmanager

@@ -67,7 +67,8 @@ ARROWS = {
     "subtitles": {"places", "records"},
     "speech": SESSION | {"files", "places", "subtitles"},
     "platforms": {"records"},
-    "startup": set(),
+    "control_group": set(),
+    "startup": {"control_group"},
     "audio": {"records"},
     "image": {"records"},
     "validation": {"audio", "image", "places", "records", "schema"},
@@ -82,7 +83,7 @@ ARROWS = {
     "selection": {"plugins", "records", "temporal", "validation"},
     "datasets": {"places", "records", "subtitles", "validation"},
     "workers": {"records", "startup", "validation"},
-    "models": {"concurrency", "prompts", "records", "schema"},
+    "models": {"concurrency", "control_group", "prompts", "records", "schema", "startup"},
     "embedding": {"models", "prompts", "records"},
     "rerank": BASE | {"models", "plugins"},
     "pairs": {"records", "video"},
@@ -114,7 +115,8 @@ ARROWS = {
     },
     "library": {
         *("caveats", "components", "config", "index", "index_steps", "indexing", "node_check", "pipeline", "places"),
-        *("records", "rerank", "session", "settings_tree", "token_file", "validation", "video", "workers"),
+        *("records", "rerank", "session", "settings_tree", "startup", "token_file", "validation", "video"),
+        "workers",
     },
     "evaluation": {
         *("batches", "caveats", "components", "config", "costs", "datasets", "embedding", "files", "image", "index"),

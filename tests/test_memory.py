@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from control_groups import write_group
 
 from lvqa.config import load_config
 from lvqa.models import memory
@@ -50,19 +51,24 @@ def test_a_card_of_80_gb_keeps_the_clips_of_an_hour():
 
 
 @pytest.mark.parametrize(
-    ("files", "left"),
+    ("membership", "files", "left"),
     [
-        ({}, 1 << 62),
-        ({"memory.max": "max\n", "memory.current": "5\n"}, 1 << 62),
-        ({"memory.max": "4096\n", "memory.current": "96\n"}, 4000),
-        ({"memory/memory.limit_in_bytes": "300", "memory/memory.usage_in_bytes": "100"}, 200),
+        ("0::/", {}, 1 << 62),
+        ("0::/", {"memory.max": "max\n", "memory.current": "5\n"}, 1 << 62),
+        ("0::/", {"memory.max": "4096\n", "memory.current": "96\n"}, 4000),
+        ("0::/a/b", {"a/b/memory.max": "4096", "a/b/memory.current": "96"}, 4000),
+        ("0::/a/b", {"a/memory.max": "400", "a/memory.current": "96", "a/b/memory.max": "max"}, 304),
+        ("0::/of/the/host", {"memory.max": "4096", "memory.current": "96"}, 4000),
+        ("4:memory:/", {"memory/memory.limit_in_bytes": "300", "memory/memory.usage_in_bytes": "100"}, 200),
+        (
+            "4:cpu:/\n5:hugetlb,memory:/x",
+            {"memory/x/memory.limit_in_bytes": "300", "memory/x/memory.usage_in_bytes": "1"},
+            299,
+        ),
     ],
 )
-def test_a_container_has_what_its_limit_leaves(tmp_path, monkeypatch, files, left):
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+def test_a_container_has_what_its_limits_leave(tmp_path, monkeypatch, membership, files, left):
+    write_group(tmp_path, monkeypatch, membership, files)
     free = memory.free_bytes(torch.device("cpu"), None)
     assert free == left if left < 1 << 20 else 1 << 20 < free < 1 << 62
 

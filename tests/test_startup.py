@@ -6,7 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from control_groups import write_group
 from processes import needs_proc
+
+from lvqa.models import devices
+from lvqa.startup import num_cores
 
 SETTINGS = {"MKL_CBWR": "AUTO,STRICT", "OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -20,6 +25,49 @@ def test_a_setting_of_the_libraries_is_made_where_the_user_has_none(name, own):
     script = f"import os, lvqa; print(os.environ[{name!r}])"
     result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == (own or SETTINGS[name])
+
+
+# --- cores -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "cores"),
+    [
+        ("0::/", {}, 16),
+        ("0::/", {"cpu.max": "max 100000\n"}, 16),
+        ("0::/", {"cpu.max": "400000 100000\n"}, 4),
+        ("0::/", {"cpu.max": "150000 100000\n"}, 2),
+        ("0::/", {"cpu.max": "1000 100000\n"}, 1),
+        ("0::/", {"cpu.max": "6400000 100000\n"}, 16),
+        ("0::/a/b", {"cpu.max": "max 100000", "a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),
+        ("0::/of/the/host", {"cpu.max": "200000 100000"}, 2),
+        ("1:cpu,cpuacct:/", {"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+        ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 16),
+        ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "0"}, 16),
+        ("nonsense", {"cpu.max": "200000 100000"}, 16),
+    ],
+)
+def test_a_container_has_the_cores_of_its_quota(tmp_path, monkeypatch, membership, files, cores):
+    write_group(tmp_path, monkeypatch, membership, files)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(16)}, raising=False)
+    assert num_cores() == cores
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    assert num_cores() == 1
+
+
+@pytest.mark.parametrize(("own", "cores", "threads"), [(None, 1, 1), (None, 8, 3), ("2", 1, 3)])
+def test_torch_keeps_to_the_cores_unless_the_user_says_otherwise(monkeypatch, own, cores, threads):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(devices, "num_cores", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if own:
+        monkeypatch.setenv("OMP_NUM_THREADS", own)
+    try:
+        torch.set_num_threads(3)
+        devices.keep_to_cores()
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 # --- what a question imports -----------------------------------------------------------------------------------------

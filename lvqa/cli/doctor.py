@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.metadata
-import os
 import platform
 import shutil
 import sys
@@ -95,11 +94,14 @@ def _library_finding(module: str, package: str, *, essential: bool) -> _Finding:
 
 def _processor_findings() -> Iterator[_Finding]:
     from lvqa.records import counted
+    from lvqa.startup import num_cores
 
     torch = sys.modules.get("torch")
     if torch is None:
         return
-    yield _Finding("CPU", f"{counted(torch.get_num_threads(), 'thread')}, {counted(os.cpu_count() or 1, 'processor')}")
+    yield _Finding(
+        "CPU", f"{counted(torch.get_num_threads(), 'thread')}, {counted(num_cores(), 'core')} of this process"
+    )
     if not torch.cuda.is_available():
         yield _Finding(
             "GPU", "none: the embedded model runs well without one, a model of 3B or 7B is slow", healthy=False

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from lvqa.library.indexed import IndexedVideo, LibraryClip, LibraryFilter, best_
 from lvqa.library.segment import SUFFIX, TEMPORARY, Segment, SegmentError, SegmentVideo, SegmentWriter, open_segment
 from lvqa.places import local_folder
 from lvqa.records import LvqaError
+from lvqa.startup import num_cores
 
 _log = logging.getLogger(__name__)
 
@@ -225,7 +225,7 @@ class TableView:
         """
         query = query.astype(np.float64) / np.linalg.norm(query)
         blocks = [block for i in range(len(self.parts)) for block in self._blocks(i, condition)]
-        limit, num_threads = max(NUM_RESCORED, 4 * k), os.cpu_count() or 1
+        limit, num_threads = max(NUM_RESCORED, 4 * k), num_cores()
         with ThreadPoolExecutor(num_threads) as pool:
             shares = [blocks[i::num_threads] for i in range(num_threads)]
             nearest = np.concatenate(list(pool.map(lambda share: self._nearest(share, query, limit), shares)))

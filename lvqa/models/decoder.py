@@ -18,7 +18,7 @@ from lvqa.models import ENHANCEMENTS, gpu
 from lvqa.models.batching import KEPT_TOKEN_COST, TokenBudget
 from lvqa.models.chat import Batch, ChatTemplate, PromptPart, SpecialToken, TokenizedPrompt, collate
 from lvqa.models.decoding import GREEDY, Decoding
-from lvqa.models.devices import batch_tokens, execution_device, to_device
+from lvqa.models.devices import batch_tokens, execution_device, keep_to_cores, to_device
 from lvqa.models.enhancement import VisualEnhancement
 from lvqa.models.exclusive import Exclusive, exclusive
 from lvqa.models.forward import STATES, ForwardPasses
@@ -73,6 +73,7 @@ class Decoder(Exclusive, ABC):
     ) -> None:
         """Wrap the library's model, which lies on its device or devices already."""
         super().__init__()
+        keep_to_cores()
         text_model = library.model.language_model
         self.device = execution_device(text_model.embed_tokens)
         """The device of the embeddings, where visual tokens and prefixes lie; layers may be on others."""

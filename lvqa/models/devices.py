@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lvqa.records import LvqaError, counted
+from lvqa.startup import num_cores
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 """The precisions that a model can be loaded in, by name."""
@@ -86,6 +87,15 @@ def best_device(name: str | None) -> torch.device:
     except Exception as error:  # each backend has its own way to say that it is not there
         raise LvqaError(f"device {name!r} can't be used by torch {torch.__version__} here; use cpu") from error
     return device
+
+
+def keep_to_cores() -> None:
+    """Have torch compute with no more threads than this process has cores, since it does not know a container's quota.
+
+    OMP_NUM_THREADS of the user goes first.
+    """
+    if not os.environ.get("OMP_NUM_THREADS") and torch.get_num_threads() > num_cores():
+        torch.set_num_threads(num_cores())
 
 
 def device_of_process(name: str | None) -> str | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lvqa.control_group import read_limits
 from lvqa.models import Model
 
 if TYPE_CHECKING:
@@ -18,8 +20,7 @@ PART_OF_HOST = 0.25
 """So much of a host's memory is used, which other processes share."""
 MIN_BYTES = 64 << 20
 """So much is kept even where nothing is free: a batch that finds no room becomes smaller."""
-CGROUP = Path("/sys/fs/cgroup")
-MEMORY_FILES = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+MEMORY_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 """The files of a control group's limit and use, of the second version and of the first."""
 
 
@@ -97,7 +98,7 @@ def free_bytes(device: torch.device, library: Any) -> int:
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory()) - sum(map(weight_bytes, library.parameters()))
-    return min(_available_bytes(), *_cgroup_bytes(CGROUP))
+    return min([_available_bytes(), *_left_to_group()])
 
 
 def _available_bytes() -> int:
@@ -109,10 +110,8 @@ def _available_bytes() -> int:
     return 8 << 30
 
 
-def _cgroup_bytes(folder: Path) -> list[int]:
-    """Return what the limits of this process's control group leave, as they are seen here, and a number above all."""
-    left = [1 << 62]
-    for limit, used in MEMORY_FILES:
-        with suppress(OSError, ValueError):  # a limit may be the word max
-            left.append(int((folder / limit).read_text()) - int((folder / used).read_text()))
-    return left
+def _left_to_group() -> Iterator[int]:
+    """Yield what the limits of this process's control groups leave."""
+    for limit, used in read_limits("memory", MEMORY_FILES):
+        with suppress(ValueError):  # a limit may be the word max
+            yield int(limit) - int(used)
