@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Containers that hold their own frames. Playlists (hls, concat, dash, sdp) are left out on purpose: they open other
 # files and the network. So are still pictures.
+MP4, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
+"""What FFmpeg calls these containers."""
 _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,nut,ivf,gif,rm,dv,wtv,nsv,"
     "h264,hevc,vvc,av1,obu,m4v,vc1,mjpeg,yuv4mpegpipe"
@@ -112,6 +114,11 @@ def _packets(
     """Yield the packets of some streams as `demux` does."""
     import av
 
+    if container.format.name == MP4 and hasattr(av.stream, "Discard"):  # which PyAV has since 16 or 17
+        # A table of the sound that is damaged leads beyond the end of the file, and there the reading ends.
+        wanted = {stream.index for stream in streams}
+        for stream in container.streams:
+            stream.discard = av.stream.Discard.default if stream.index in wanted else av.stream.Discard.all
     failures = 0
     while failures < max_failures:
         try:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lvqa.places import in_use
 from lvqa.records import LvqaError, Video
-from lvqa.video.container import VideoError, convert_errors, decode_stream, open_stream
+from lvqa.video.container import MATROSKA, MP4, VideoError, convert_errors, decode_stream, open_stream
 from lvqa.video.display import make_renderer
 from lvqa.video.frame_reader import FrameReader, FrameState, open_reader
 from lvqa.video.metadata import timeline_of
@@ -31,7 +31,7 @@ MAX_DIFFERENCE = 1.0
 _DECORD_SCALING = 0x2
 """FFmpeg's SWS_BILINEAR, with which decord turns a frame into RGB."""
 
-_DECORD_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+_DECORD_CONTAINERS = (MP4, MATROSKA)
 _DECORD_CODECS = ("h264", "hevc", "mpeg4", "vp8", "vp9")
 
 

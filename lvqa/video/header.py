@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lvqa.records import SYNTHETIC_TAG
-from lvqa.video.container import convert_errors, open_stream, packets_of_all_streams
+from lvqa.video.container import MATROSKA, MP4, convert_errors, open_stream, packets_of_all_streams
 from lvqa.video.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ MISSING_SECONDS, MISSING_SHARE = 2.0, 0.001
 Sound and pictures rarely end together, and headers are rounded: whole files differ by less than a second.
 """
 
-_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "ivf", "mxf", "rm")
+_FORMATS = (MP4, MATROSKA, "avi", "flv", "ivf", "mxf", "rm")
 """The containers whose header says how long they last; of others FFmpeg guesses it from the end or the bit rate."""
 
 _TS_PACKETS = ((188, 0), (192, 4), (204, 0))

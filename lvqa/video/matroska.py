@@ -35,9 +35,9 @@ def block_rows(data: FileBytes) -> np.ndarray | None:
         data: The content of the file.
 
     Returns:
-        (packets, 6) int64 in the order of the file: the tick of a packet, where it begins, its size, whether the file
-        calls it a keyframe, its first byte, its last one; None if the file has several video tracks, is cut off, or
-        has elements that are not known here.
+        (packets, 7) int64 in the order of the file: the ticks of a packet's presentation and decoding, where it
+        begins, its size, whether the file calls it a keyframe, its first byte, its last one; None if the file has
+        several video tracks, is cut off, or has elements that are not known here.
     """
     blocks = _Blocks()
     try:
@@ -79,7 +79,7 @@ def _rows_of_track(blocks: _Blocks, track: int, others: list[int]) -> np.ndarray
     if not np.isin(number[~is_own], others).all() or np.any(flags[is_own] & _UNUSUAL):
         raise _UnknownLayoutError
     ticks = times + (high << 8 | low) - (high >> 7 << 16)  # a signed number
-    rows: np.ndarray = np.stack([ticks, begins + 4, ends - begins - 4, is_keyframe, first, last], axis=1)[is_own]
+    rows: np.ndarray = np.stack([ticks, ticks, begins + 4, ends - begins - 4, is_keyframe, first, last], axis=1)[is_own]
     return rows
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lvqa.video.container import demux, open_stream
+from lvqa.video.container import MATROSKA, MP4, demux, open_stream
 from lvqa.video.file_bytes import FileBytes
 from lvqa.video.matroska import block_rows
+from lvqa.video.mp4 import sample_rows
 from lvqa.video.references import is_key_frame
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ PACKET_COLUMNS = [
 _COMPARED_PACKETS = 16
 """How many packets at both ends of a file are read, to see whether the tables tell of them what reading them does."""
 
-_MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
+_CODECS = {MP4: ("av1", "hevc", "vp9"), MATROSKA: ("av1", "vp9")}
+"""The codecs whose packets are listed by the tables of a container. Of H.264 a packet itself tells FFmpeg, whatever the
+tables say, whether it is a keyframe."""
 
 
 def read_packets(stream: av.VideoStream, path: Path) -> np.ndarray:
@@ -92,14 +95,15 @@ def _vp9_bits(first: Any) -> Any:
 def read_tables(stream: av.VideoStream, path: Path) -> np.ndarray | None:
     """Return the PACKET_COLUMNS as the container's tables have them; None where they may not tell all.
 
-    Only VP9 and AV1 are read so: their packets come in the order of presentation, and tell by few bytes what they are.
-    How long a packet lasts is filled in at both ends only.
+    VP9 and AV1 are read so from both containers, since their packets come in the order of presentation and tell by few
+    bytes what they are; HEVC from MP4, which has both times of a packet. How long a packet lasts is filled in
+    at both ends only.
     """
     codec, container = stream.codec_context.codec.canonical_name, stream.container.format.name
-    if codec not in ("vp9", "av1") or container not in (_MP4, _MATROSKA):
+    if codec not in _CODECS.get(container, ()):
         return None
     try:
-        table = _read_table(stream, path, codec, is_mp4=container == _MP4)
+        table = _read_table(stream, path, codec, is_mp4=container == MP4)
     except (IndexError, OSError):  # the file was cut meanwhile, or the disk fails: reading the packets will tell
         return None
     return table if table is not None and _complete_ends(table, path) else None
@@ -108,16 +112,19 @@ def read_tables(stream: av.VideoStream, path: Path) -> np.ndarray | None:
 def _read_table(stream: av.VideoStream, path: Path, codec: str, *, is_mp4: bool) -> np.ndarray | None:
     """Return the PACKET_COLUMNS without durations; None where the tables may not tell all."""
     with FileBytes(path) as data:
-        rows = _mp4_rows(stream, data) if is_mp4 else block_rows(data)
+        rows = sample_rows(stream, data, with_edges=codec == "vp9") if is_mp4 else block_rows(data)
         if rows is None or not len(rows):
             return None
-        ticks, begins, sizes, is_keyframe, first, last = rows.T
-        if np.any(np.diff(ticks) <= 0) or sizes.min() <= 0 or int((begins + sizes).max()) > len(data):
+        presented, decoded, begins, sizes, is_keyframe, first, last = rows.T
+        is_damaged = begins.min() < 0 or sizes.min() <= 0 or int((begins + sizes).max()) > len(data)
+        if is_damaged or np.any(np.diff(decoded) <= 0):
             return None
         table = np.zeros(len(rows), dtype=PACKET_COLUMNS)
-        table["pts"], table["dts"], table["size"], table["is_keyframe"] = ticks, ticks, sizes, is_keyframe
+        table["pts"], table["dts"], table["size"], table["is_keyframe"] = presented, decoded, sizes, is_keyframe
         table["is_presented"] = True
-        can_be_used = _complete_vp9(table, first, last) if codec == "vp9" else _are_key_frames(table, data, begins)
+        can_be_used = codec not in ("vp9", "av1") or (
+            _complete_vp9(table, first, last) if codec == "vp9" else _are_key_frames(table, data, begins)
+        )
     return table if can_be_used else None
 
 
@@ -141,23 +148,6 @@ def _are_key_frames(table: np.ndarray, data: FileBytes, begins: np.ndarray) -> b
     return all(is_key_frame(data[begins[i] : ends[i]]) for i in keyframes.tolist())
 
 
-def _mp4_rows(stream: av.VideoStream, data: FileBytes) -> np.ndarray | None:
-    """Return what `block_rows` does, for the samples of MP4; None if there may be others than FFmpeg has listed."""
-    entries = getattr(stream, "index_entries", ())  # which PyAV has since 17
-    # Fragments are listed when they are read, and an edit list cuts some samples off.
-    if not len(entries) or len(entries) != stream.frames or any(entry.is_discard for entry in entries):
-        return None
-    rows = np.array([(entry.timestamp, entry.pos, entry.size, entry.is_keyframe) for entry in entries], dtype=np.int64)
-    begins, ends = rows[:, 1], rows[:, 1] + rows[:, 2]
-    if int(begins.min()) < 0 or int(ends.max()) > len(data):
-        return None
-    # Samples that are presented later than they are decoded have a table of their own, which FFmpeg does not hand on.
-    if b"ctts" in data[: int(begins.min())] or b"ctts" in data[int(ends.max()) :]:
-        return None
-    edges = [(data[begin], data[end - 1]) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
-    return np.concatenate([rows, edges], axis=1)
-
-
 def _complete_ends(table: np.ndarray, path: Path) -> bool:
     """Read the first packets and those of the last group, and return whether they are as the table has them.
 
@@ -166,10 +156,13 @@ def _complete_ends(table: np.ndarray, path: Path) -> bool:
     import av
 
     (keyframes,) = np.nonzero(table["is_keyframe"])
-    if not len(keyframes) or keyframes[0] or table["pts"][0] < 0:
+    if not len(keyframes) or keyframes[0]:
         return False
     with open_stream(path) as stream:
         head = list(itertools.islice(demux(stream), _COMPARED_PACKETS))
+        if not head or head[0].pts is None or head[0].pts < 0:
+            return False
+        table["pts"] += head[0].pts - table["pts"][0]  # FFmpeg moves all times by what an edit list begins with
         try:
             stream.container.seek(int(table["pts"][keyframes[-1]]), stream=stream)  # type: ignore[attr-defined]
         except av.error.FFmpegError:
