@@ -1,8 +1,9 @@
-"""What a process needs as it starts: imports without garbage collection, and the number of its cores."""
+"""What a process needs as it starts: imports that are quick and quiet, and the number of its cores."""
 
 from __future__ import annotations
 
 import gc
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from lvqa.control_group import read_limits
 
 CPU_FILES = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
 """The files of a control group's processor time and of the time that it is for, in the second version and the first."""
+
+LOUD_LIBRARIES = ("accelerate", "torchao", "torch.utils._pytree")
+"""The loggers of libraries that transformers imports wherever they are installed, and that warn of what is not used."""
 
 
 def num_cores() -> int:
@@ -26,6 +30,19 @@ def num_cores() -> int:
             quota, period = map(int, " ".join(texts).split())
             quotas += [max(1, math.ceil(quota / period))] if quota > 0 else []
     return min(quotas)
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Hide what LOUD_LIBRARIES warn of while they are imported."""
+    levels = {name: logging.getLogger(name).level for name in LOUD_LIBRARIES}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 @contextmanager

@@ -127,7 +127,7 @@ class TokenFile:
             if self._file is not None:  # else there is no folder yet
                 self._write(self._file, pairs)
         except OSError as error:
-            _log.warning("visual tokens are not kept in %s: %s", self._path.parent, error.strerror or error)
+            _log.info("visual tokens are not kept in %s: %s", self._path.parent, error.strerror or error)
             self._gave_up = True  # the room that this makes must not tempt to keep a part
             if self._file is not None:
                 with suppress(OSError):

@@ -166,9 +166,11 @@ def silence_libraries(*, downloads: bool) -> None:
     Args:
         downloads: Keep the bars that show downloads.
     """
+    from lvqa.startup import LOUD_LIBRARIES
+
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    for name in ("accelerate", "torchao", "torch.utils._pytree"):  # torchao is imported wherever it is installed
+    for name in LOUD_LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
     importlib.import_module("lvqa.models.checkpoint").hide_bars(but_downloads=downloads)
 

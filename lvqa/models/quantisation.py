@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import BitsAndBytesConfig, TorchAoConfig
 
 from lvqa.records import LvqaError
 
@@ -66,9 +65,12 @@ def quantisation_config(method: str, *, name: str, config: Mapping[str, Any], dt
     if missing := missing_packages(PACKAGES[method]):
         raise LvqaError(f"model.quantize {method!r} needs what is not installed: pip install {' '.join(missing)}")
     if method == "nf4":
+        from transformers import BitsAndBytesConfig
+
         options = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
         return BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=LEFT_ALONE, **options)  # type: ignore[no-untyped-call]
     from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
+    from transformers import TorchAoConfig
 
     way = Int8WeightOnlyConfig() if method == "int8" else Float8WeightOnlyConfig()
     return TorchAoConfig(way, modules_to_not_convert=LEFT_ALONE)

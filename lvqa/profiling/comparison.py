@@ -7,8 +7,8 @@ import os
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,10 +114,10 @@ def _commit(folder: Path, revision: str) -> str:
 def _extract(folder: Path, commit: str, target: Path) -> Path:
     """Write the package of a commit into a new folder, which is returned."""
     target.mkdir()
-    archive = target / "lvqa.tar"
+    archive = target / "lvqa.zip"
     run_git(folder, "archive", f"--output={archive}", commit, "lvqa")
-    with tarfile.open(archive) as tar:
-        tar.extractall(target, filter="data")
+    with zipfile.ZipFile(archive) as files:
+        files.extractall(target)
     return target
 
 
