@@ -70,6 +70,7 @@ def bench(
     Without VIDEO the frames are noise, and reading is left out. With --compare, --repeats is the number of rounds, and
     the ratios say how many times as long each revision takes.
     """
+    silence_libraries(downloads=False)
     from lvqa.profiling import BenchSettings, compare, measure
     from lvqa.video import inspect_video
 
@@ -81,7 +82,6 @@ def bench(
         _deliver(comparison.as_json(), ratio_table(comparison), as_json=as_json, save=save)
         return
     inspected = None if video is None else inspect_video(video)
-    silence_libraries(downloads=False)
     loaded = _load(model, shape, layers=layers, vision_layers=vision_layers, device=device, dtype=dtype)
     if compiled:
         loaded.compile()
