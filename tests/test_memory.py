@@ -12,7 +12,7 @@ from control_groups import write_group
 from lvqa.config import load_config
 from lvqa.models import memory
 from lvqa.models.cache import ByteLRUCache
-from lvqa.models.memory import MIN_BYTES, MemoryShares, batch_bytes, default_bytes
+from lvqa.models.memory import MIN_BYTES, MemoryShares, batch_bytes, default_bytes, fitting_tokens
 from lvqa.records import LvqaError
 
 GIB = 1 << 30
@@ -71,6 +71,23 @@ def test_a_container_has_what_its_limits_leave(tmp_path, monkeypatch, membership
     write_group(tmp_path, monkeypatch, membership, files)
     free = memory.free_bytes(torch.device("cpu"), None)
     assert free == left if left < 1 << 20 else 1 << 20 < free < 1 << 62
+
+
+@pytest.mark.parametrize(
+    ("free", "tokens"),
+    [
+        (60 << 30, 16384),
+        (6 << 30, 16384),
+        (5 << 30, 8192),
+        (2 << 30, 4096),
+        (1 << 30, 2048),
+        (1 << 20, 1024),
+        (0, 1024),
+    ],
+)
+def test_a_batch_is_smaller_where_memory_is_short(free, tokens):
+    assert fitting_tokens(16384, free, SEVEN_B, itemsize=2) == tokens
+    assert tokens == 1024 or 2 * batch_bytes(SEVEN_B, tokens, itemsize=2) <= free
 
 
 def test_the_model_measures_when_it_is_loaded_and_the_setting_goes_before(tiny):

@@ -18,14 +18,14 @@ from lvqa.models import ENHANCEMENTS, gpu
 from lvqa.models.batching import KEPT_TOKEN_COST, TokenBudget
 from lvqa.models.chat import Batch, ChatTemplate, PromptPart, SpecialToken, TokenizedPrompt, collate
 from lvqa.models.decoding import GREEDY, Decoding
-from lvqa.models.devices import batch_tokens, execution_device, keep_to_cores, to_device
+from lvqa.models.devices import execution_device, keep_to_cores, to_device
 from lvqa.models.enhancement import VisualEnhancement
 from lvqa.models.exclusive import Exclusive, exclusive
 from lvqa.models.forward import STATES, ForwardPasses
 from lvqa.models.generation import Generator, OnToken, Reply, stop_ids
 from lvqa.models.lm_head import LMHead
 from lvqa.models.loading import load_pretrained
-from lvqa.models.memory import measured_bytes
+from lvqa.models.memory import default_batch_tokens, measured_bytes
 from lvqa.models.prefix import PrefixKV
 from lvqa.models.prompt import AudioTokens, ClipTokens, Prompt
 from lvqa.records import LvqaError
@@ -103,7 +103,7 @@ class Decoder(Exclusive, ABC):
             delimiters=self.delimiters,
             text_after_clip=self.text_after_clip,
         )
-        tokens = max_batch_tokens or batch_tokens(self.device)
+        tokens = max_batch_tokens or default_batch_tokens(self.device, library)
         self._pixel_budget, self._prompt_budget = TokenBudget(tokens), TokenBudget(tokens)
         self._generator = Generator(self._forward, library.lm_head, tokenizer, self._prompt_budget)
         self.memory_bytes = measured_bytes(self.device, library, tokens)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lvqa.control_group import read_limits
 from lvqa.models import Model
+from lvqa.models.devices import batch_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,8 @@ PART_OF_HOST = 0.25
 """So much of a host's memory is used, which other processes share."""
 MIN_BYTES = 64 << 20
 """So much is kept even where nothing is free: a batch that finds no room becomes smaller."""
+MIN_BATCH_TOKENS = 1024
+"""A batch holds so many tokens even where memory is short: a clip alone has about as many."""
 MEMORY_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 """The files of a control group's limit and use, of the second version and of the first."""
 
@@ -64,16 +67,33 @@ def default_bytes(free: int, *, batch: int, is_host: bool) -> int:
     return max(MIN_BYTES, int(part * free) - (0 if is_host else batch))
 
 
-def measured_bytes(device: torch.device, library: Any, batch_tokens: int) -> int:
+def measured_bytes(device: torch.device, library: Any, tokens: int) -> int:
     """Return `default_bytes` of a device, on which a model of the library's has just been loaded.
 
     Args:
         device: The device.
         library: The library's model.
-        batch_tokens: How many tokens a batch holds.
+        tokens: How many tokens a batch holds.
     """
-    batch = batch_bytes(library.config.text_config, batch_tokens, itemsize=library.dtype.itemsize)
+    batch = batch_bytes(library.config.text_config, tokens, itemsize=library.dtype.itemsize)
     return default_bytes(free_bytes(device, library), batch=batch, is_host=device.type not in ("cuda", "mps"))
+
+
+def default_batch_tokens(device: torch.device, library: Any) -> int:
+    """Return how many tokens a batch holds where nothing else is asked for: fewer than usual if memory is short.
+
+    Otherwise the number does not follow what is free: it would change the last bits of results between machines. Where
+    it does, a batch would have run out of memory, and have become smaller too.
+    """
+    config, itemsize = library.config.text_config, library.dtype.itemsize
+    return fitting_tokens(batch_tokens(device), free_bytes(device, library), config, itemsize=itemsize)
+
+
+def fitting_tokens(tokens: int, free: int, config: Any, *, itemsize: int) -> int:
+    """Return a batch's tokens, halved until it takes at most half of the free bytes; see `batch_bytes`."""
+    while tokens > MIN_BATCH_TOKENS and 2 * batch_bytes(config, tokens, itemsize=itemsize) > free:
+        tokens //= 2
+    return tokens
 
 
 def batch_bytes(config: Any, tokens: int, *, itemsize: int) -> int:
