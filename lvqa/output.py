@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lvqa.config import Config
     from lvqa.library import LibraryAnswer, LibraryHit, LibraryRanking
     from lvqa.records import Answer, Candidate, Caveats, FrameSelection, QuestionKind, Ranking, SearchResult, Video
+from lvqa.settings_tree import plain
 
 NUM_RUNNERS_UP = 4
 """So many other videos of the library are named, each with its best moment."""
@@ -134,13 +134,5 @@ def finite(value: Any) -> Any:
 
 def record_json(record: Any) -> dict[str, Any]:
     """Return one of the values of `lvqa.records` as JSON, complete: `validation.convert` reads it back."""
-    tree: dict[str, Any] = _plain(dataclasses.asdict(record))
+    tree: dict[str, Any] = plain(dataclasses.asdict(record))
     return tree
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

@@ -133,7 +133,7 @@ ARROWS = {
     "synthetic": {"image", "records"},
     "client": {"places", "records", "schema", "validation"},
     "direct": {"answering", "audio", "components", "models", "pairs", "pipeline", "records", "schema", "visual_tokens"},
-    "output": {"config", "library", "records"},
+    "output": {"config", "library", "records", "settings_tree"},
     "web": {"evaluation", "files", "image", "output", "places", "records", "report", "temporal", "validation", "video"},
     "server": {
         *("components", "concurrency", "config", "direct", "evaluation", "image", "index", "items", "letters"),
