@@ -32,7 +32,7 @@ from lvqa.config import load_config
 from lvqa.models import gpu
 from lvqa.models.devices import best_device
 from lvqa.models.prompt import ClipTokens
-from lvqa.models.quantisation import weight_bytes
+from lvqa.models.quantisation import quantisation_config, weight_bytes
 from lvqa.models.qwen_vl import Qwen25VL
 from lvqa.models.random_weights import random_model
 from lvqa.profiling import BenchReport, BenchSettings, measure
@@ -160,13 +160,14 @@ def hour(check: Check) -> dict[str, Any]:
 
 def fewer_bits(check: Check) -> dict[str, Any]:
     """Pack the language model of a second copy in fp8, and measure its stages and how far its vectors are."""
-    from torchao.quantization import Float8WeightOnlyConfig, quantize_
+    from torchao.quantization import quantize_
 
     if check.stages is None:
         raise RuntimeError("the stages were not measured before")
     packed = check.make()
     plain_bytes = sum(weight.nbytes for weight in packed.library.parameters())
-    quantize_(packed.library.model.language_model, Float8WeightOnlyConfig())
+    way = quantisation_config("fp8", name=packed.name, config={}, dtype=packed.dtype)
+    quantize_(packed.library.model.language_model, way.get_apply_tensor_subclass())
     report = measure(packed, None, check.settings)
     text = [("a red car goes left",), ("two balls fall down near the door",)]
     vectors = [model.last_hidden_states(text) for model in (check.model, packed)]

@@ -25,7 +25,7 @@ from lvqa.models.forward import STATES, ForwardPasses
 from lvqa.models.generation import Generator, OnToken, Reply, stop_ids
 from lvqa.models.lm_head import LMHead
 from lvqa.models.loading import load_pretrained
-from lvqa.models.memory import default_batch_tokens, measured_bytes
+from lvqa.models.memory import default_batch_tokens, free_bytes, measured_bytes
 from lvqa.models.prefix import PrefixKV
 from lvqa.models.prompt import AudioTokens, ClipTokens, Prompt
 from lvqa.records import LvqaError
@@ -103,10 +103,11 @@ class Decoder(Exclusive, ABC):
             delimiters=self.delimiters,
             text_after_clip=self.text_after_clip,
         )
-        tokens = max_batch_tokens or default_batch_tokens(self.device, library)
+        free = free_bytes(self.device, library)
+        tokens = max_batch_tokens or default_batch_tokens(self.device, library, free)
         self._pixel_budget, self._prompt_budget = TokenBudget(tokens), TokenBudget(tokens)
         self._generator = Generator(self._forward, library.lm_head, tokenizer, self._prompt_budget)
-        self.memory_bytes = measured_bytes(self.device, library, tokens)
+        self.memory_bytes = measured_bytes(self.device, library, tokens, free)
 
     @classmethod
     def load(

@@ -67,26 +67,27 @@ def default_bytes(free: int, *, batch: int, is_host: bool) -> int:
     return max(MIN_BYTES, int(part * free) - (0 if is_host else batch))
 
 
-def measured_bytes(device: torch.device, library: Any, tokens: int) -> int:
+def measured_bytes(device: torch.device, library: Any, tokens: int, free: int) -> int:
     """Return `default_bytes` of a device, on which a model of the library's has just been loaded.
 
     Args:
         device: The device.
         library: The library's model.
         tokens: How many tokens a batch holds.
+        free: The bytes that are free beside the weights.
     """
     batch = batch_bytes(library.config.text_config, tokens, itemsize=library.dtype.itemsize)
-    return default_bytes(free_bytes(device, library), batch=batch, is_host=device.type not in ("cuda", "mps"))
+    return default_bytes(free, batch=batch, is_host=device.type not in ("cuda", "mps"))
 
 
-def default_batch_tokens(device: torch.device, library: Any) -> int:
-    """Return how many tokens a batch holds where nothing else is asked for: fewer than usual if memory is short.
+def default_batch_tokens(device: torch.device, library: Any, free: int) -> int:
+    """Return how many tokens a batch holds where nothing else is asked for: fewer than usual if few bytes are free.
 
     Otherwise the number does not follow what is free: it would change the last bits of results between machines. Where
     it does, a batch would have run out of memory, and have become smaller too.
     """
     config, itemsize = library.config.text_config, library.dtype.itemsize
-    return fitting_tokens(batch_tokens(device), free_bytes(device, library), config, itemsize=itemsize)
+    return fitting_tokens(batch_tokens(device), free, config, itemsize=itemsize)
 
 
 def fitting_tokens(tokens: int, free: int, config: Any, *, itemsize: int) -> int:
