@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lvqa.lazy import lazy
 
 # Products on a CPU are rounded alike wherever their numbers lie in memory: otherwise MKL lets two processes differ in
 # the last digit, and an index would tell which of them made it. It reads this at its first product.
@@ -33,21 +35,14 @@ if TYPE_CHECKING:
     from lvqa.records import Answer, LvqaError, Question
     from lvqa.retriever import Match, Retriever
 
-_MODULES = {
-    **{name: "records" for name in ("Answer", "LvqaError", "Question")},
-    **{"Item": "items", "LongVideoQA": "pipeline", "RetrievalTask": "prompts"},
-    **{"Match": "retriever", "Retriever": "retriever"},
-}
-"""A name of the package -> the module that it is in."""
-
-
-def __getattr__(name: str) -> Any:
-    # Modules are imported when their names are used: `import lvqa` loads neither torch nor numpy.
-    if name in _MODULES:
-        import importlib
-
-        return getattr(importlib.import_module(f"lvqa.{_MODULES[name]}"), name)
-    raise AttributeError(f"module 'lvqa' has no attribute {name!r}")
+__getattr__ = lazy(
+    "lvqa",
+    {
+        **{name: "records" for name in ("Answer", "LvqaError", "Question")},
+        **{"Item": "items", "LongVideoQA": "pipeline", "RetrievalTask": "prompts"},
+        **{"Match": "retriever", "Retriever": "retriever"},
+    },
+)  # `import lvqa` loads neither torch nor numpy
 
 
 def __dir__() -> list[str]:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from lvqa.config import Config
     from lvqa.library import LibraryAnswer, LibraryHit, LibraryRanking
     from lvqa.records import Answer, Candidate, Caveats, FrameSelection, QuestionKind, Ranking, SearchResult, Video
-from lvqa.settings_tree import plain
 
 NUM_RUNNERS_UP = 4
 """So many other videos of the library are named, each with its best moment."""
@@ -134,5 +133,7 @@ def finite(value: Any) -> Any:
 
 def record_json(record: Any) -> dict[str, Any]:
     """Return one of the values of `lvqa.records` as JSON, complete: `validation.convert` reads it back."""
+    from lvqa.settings_tree import plain
+
     tree: dict[str, Any] = plain(dataclasses.asdict(record))
     return tree

@@ -61,6 +61,7 @@ ARROWS = {
     "records": set(),
     "schema": {"records"},
     "concurrency": set(),
+    "lazy": set(),
     "places": {"records"},
     "files": {"places"},
     "old_settings": set(),
@@ -115,7 +116,7 @@ ARROWS = {
     },
     "library": {
         *("caveats", "components", "config", "index", "index_steps", "indexing", "node_check", "pipeline", "places"),
-        *("records", "rerank", "session", "settings_tree", "startup", "token_file", "validation", "video"),
+        *("lazy", "records", "rerank", "session", "settings_tree", "startup", "token_file", "validation", "video"),
         "workers",
     },
     "evaluation": {
@@ -140,7 +141,7 @@ ARROWS = {
         *("library", "output", "pipeline", "places", "prompts", "provenance", "records", "report", "retriever"),
         *("schema", "selection", "settings_tree", "validation", "video", "web", "workers"),
     },
-    "lvqa": {"items", "pipeline", "prompts", "records", "retriever"},
+    "lvqa": {"items", "lazy", "pipeline", "prompts", "records", "retriever"},
 }
 # The command line may import every module; nothing may import it.
 ARROWS["cli"] = set(ARROWS)

@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -132,17 +131,11 @@ def process(script: str, *words: object, **options) -> subprocess.Popen:
 # --- the command itself ----------------------------------------------------------------------------------------------
 
 
-def test_help_is_quick_and_loads_nothing_heavy():
+def test_help_is_quick_because_it_loads_nothing_heavy():
     script = f"import sys; sys.argv[0] = 'lvqa'\ntry:\n    {LVQA}\nfinally:\n    print(*sys.modules, file=sys.stderr)"
-    seconds = []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        out, modules = process(script, "--help").communicate()
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    out, modules = process(script, "--help").communicate()
     assert "ask" in out
     assert not {"torch", "transformers", "ray", "faiss", "av", "matplotlib", "numpy"} & set(modules.split())
-    assert min(seconds) < 0.3
 
 
 def test_no_summary_of_a_command_is_cut(lvqa):
