@@ -7,9 +7,11 @@ import logging
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 
 from lvqa.control_group import read_limits
+from lvqa.deferred import deferred_imports
 
 CPU_FILES = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
 """The files of a control group's processor time and of the time that it is for, in the second version and the first."""
@@ -32,14 +34,19 @@ def num_cores() -> int:
     return min(quotas)
 
 
+_is_starting: ContextVar[bool] = ContextVar("is_starting", default=False)
+"""Whether this thread starts a process that runs lvqa alone."""
+
+
 @contextmanager
-def quiet_imports() -> Iterator[None]:
-    """Hide what LOUD_LIBRARIES warn of while they are imported."""
+def library_imports() -> Iterator[None]:
+    """Hide what LOUD_LIBRARIES warn of while they are imported. Inside `quick_start`, import no more than is used."""
     levels = {name: logging.getLogger(name).level for name in LOUD_LIBRARIES}
     for name in levels:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        yield
+        with deferred_imports() if _is_starting.get() else nullcontext():
+            yield
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
@@ -57,3 +64,17 @@ def paused_gc() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@contextmanager
+def quick_start() -> Iterator[None]:
+    """Start a process that runs lvqa alone: no garbage is collected, and its libraries import what is used.
+
+    Not for a user's own program, whose modules would meet the stand-ins for others.
+    """
+    token = _is_starting.set(True)
+    try:
+        with paused_gc():
+            yield
+    finally:
+        _is_starting.reset(token)

@@ -73,7 +73,8 @@ def test_torch_keeps_to_the_cores_unless_the_user_says_otherwise(monkeypatch, ow
 # --- what a question imports -----------------------------------------------------------------------------------------
 
 UNUSED = [*("IPython", "aiohttp", "cv2", "decord", "fastapi", "matplotlib", "pandas", "ray", "sklearn")]
-UNUSED += ["torch._inductor.compile_fx", "torchvision", "uvicorn"]
+UNUSED += ["accelerate", "scipy.optimize", "sympy", "torch._dynamo", "torch._inductor", "torch.distributed.fsdp"]
+UNUSED += ["torch.distributed.tensor", "torchao", "torchvision", "uvicorn"]
 """Libraries that are large, and that a question about an indexed video does not need."""
 ASK = """
 import sys

@@ -132,16 +132,17 @@ class CommonOptions:
     @contextlib.contextmanager
     def load_pipeline(self, config: Config) -> Iterator[LongVideoQA]:
         """Load the model of the settings and report progress. The settings are checked before anything is loaded."""
-        from lvqa.startup import paused_gc
+        from lvqa.startup import library_imports, quick_start
 
         is_own_process = click.get_current_context().find_root().obj is OWN_PROCESS
-        with paused_gc() if is_own_process else contextlib.nullcontext():
+        with quick_start() if is_own_process else contextlib.nullcontext():
             from lvqa.components import check_settings
             from lvqa.pipeline import LongVideoQA
 
             check_settings(config)
             silence_libraries(downloads=self.shows_downloads)
-            importlib.import_module("lvqa.models.decoder")  # and torch and transformers with it
+            with library_imports():
+                importlib.import_module("lvqa.models.decoder")  # and most of transformers with it
         with Progress(quiet=self.quiet) as progress:
             yield LongVideoQA.load(config=config, progress=progress)
 

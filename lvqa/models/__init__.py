@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lvqa.records import Counts, LvqaError
-from lvqa.startup import quiet_imports
+from lvqa.startup import library_imports
 
 if TYPE_CHECKING:
     import numpy as np
@@ -220,7 +220,7 @@ def load_model(
         LvqaError: There is no such model or revision, it is of an unknown family, it is incomplete, or the device, the
             map, the dtype or the quantisation can't be used.
     """
-    with quiet_imports():
+    with library_imports():
         from lvqa.models.checkpoint import find_checkpoint
 
     checkpoint = find_checkpoint(name, revision)
@@ -232,7 +232,7 @@ def load_model(
         why = "" if lacking is None else f", and {lacking}"
         raise LvqaError(f"model {name!r} is a {family}{why}; the families that can be used are {', '.join(MODELS)}")
     module, class_name = MODELS[family].split(":")
-    with quiet_imports():
+    with library_imports():
         family_class = getattr(importlib.import_module(module), class_name)
     options: dict[str, Any] = {"device": device, "dtype": dtype, "max_batch_tokens": max_batch_tokens}
     options |= {"device_map": device_map, "quantize": quantize}

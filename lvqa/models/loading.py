@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from transformers import AutoTokenizer, PreTrainedConfig, ProcessorMixin
 
+from lvqa.deferred import deferred_imports
 from lvqa.models.checkpoint import Checkpoint, find_checkpoint
 from lvqa.models.devices import DTYPES, best_device, default_dtype
 from lvqa.models.quantisation import (
@@ -79,15 +81,16 @@ def load_pretrained(
         options = {"device_map": {"": target}, **options, "quantization_config": packing}  # they can't be moved later
     try:
         tokenizer = _load_tokenizer(checkpoint)
-        model, report = library_class.from_pretrained(
-            checkpoint.source,
-            **checkpoint.options,
-            **options,
-            dtype=precision,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # _check refuses them by name
-        )
+        with deferred_imports(("torch.distributed.tensor",), calls=False), _QuickMeta():
+            model, report = library_class.from_pretrained(
+                checkpoint.source,
+                **checkpoint.options,
+                **options,
+                dtype=precision,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # _check refuses them by name
+            )
     except Exception as error:
         if (refusal := _refusal(name, config, error, is_shared=device_map is not None)) is None:
             raise
@@ -96,9 +99,27 @@ def load_pretrained(
     model.eval().requires_grad_(False)
     if (packed := method_of(model, quantize)) is None and checkpoint_method(config) is not None:
         _unify(model, precision)
-    if not options:
-        model.to(target)
-    return Pretrained(model, tokenizer, checkpoint.revision, packed)
+    return Pretrained(model if options else model.to(target), tokenizer, checkpoint.revision, packed)
+
+
+class _QuickMeta(TorchFunctionMode):
+    """Spares torch what it does on the device `meta` by its compiler, of which the import takes longer than the rest.
+
+    The library builds a model there, without values, before it reads the weights. Numbers that buffers are computed
+    from are on the CPU instead, and weights are not initialised; the library replaces all of these later.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.arange and str(kwargs.get("device")) == "meta":
+            return func(*args, **{**kwargs, "device": "cpu"})
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            weight: Any = args[0] if args else kwargs["tensor"]
+            if weight.is_meta:
+                return weight
+        return func(*args, **kwargs)
 
 
 def _unify(model: Any, dtype: torch.dtype) -> None:

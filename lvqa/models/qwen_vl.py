@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from lvqa.models.chat import PromptPart, SpecialToken
@@ -17,6 +16,7 @@ from lvqa.models.vision import (
     CLIP_IMAGE_STD,
     Channels,
     VisionLayer,
+    compiled_vision_layer,
     encode_pixels,
     run_vision_layer,
     target_size,
@@ -69,7 +69,7 @@ class Qwen2VL(Decoder):
     def compile(self) -> None:
         """Have the layers compiled when they are first used, the vision tower's too."""
         super().compile()
-        self._run_vision_layer = torch.compile(run_vision_layer, dynamic=True)
+        self._run_vision_layer = compiled_vision_layer()
 
     def lay_out(self, clip: ClipTokens) -> Iterator[PromptPart]:
         """Return all pairs between one pair of delimiters."""

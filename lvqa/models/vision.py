@@ -27,6 +27,8 @@ CLIP_IMAGE_STD: Channels = (0.26862954, 0.26130258, 0.27577711)
 
 Windows = list[tuple[int, int]]
 """Runs of attention windows along the sequence: how many windows of which size, one run after the other."""
+Rotation = Callable[[Tensor, Tensor], Tensor]
+"""Rotates queries and keys by the rotation of their positions, as `_apply_rotary`."""
 VisionLayer = Callable[[Any, Tensor, Tensor, Windows], Tensor]
 """Computes one layer of a tower, as `run_vision_layer`."""
 
@@ -53,7 +55,22 @@ def target_size(height: int, width: int, *, max_pixels: int, min_pixels: int, fa
     return rows * factor, cols * factor
 
 
-def run_vision_layer(layer: Any, states: Tensor, rotary: Tensor, windows: Windows) -> Tensor:
+def _apply_rotary(states: Tensor, rotary: Tensor) -> Tensor:
+    """Return (n, S, 2, heads, head_dim) queries and keys with their rotation.
+
+    It is in float32, as the library has it, but in three passes over the memory: its dozen took half of a GPU's time.
+    """
+    # Each pair of numbers is rotated by an angle.
+    plane = states.view(*states.shape[:-1], 2, rotary.shape[-1]).transpose(-2, -1)
+    rotated = torch.view_as_complex(plane.to(torch.float32, copy=True, memory_format=torch.contiguous_format))
+    rotated = rotated * rotary[:, None, None]
+    back = torch.view_as_real(rotated).transpose(-2, -1)
+    return back.to(states.dtype, copy=True, memory_format=torch.contiguous_format).flatten(-2)
+
+
+def run_vision_layer(
+    layer: Any, states: Tensor, rotary: Tensor, windows: Windows, rotate: Rotation = _apply_rotary
+) -> Tensor:
     """Return the states after a layer of the tower, which attends inside windows, (n, S, dim).
 
     Args:
@@ -61,9 +78,20 @@ def run_vision_layer(layer: Any, states: Tensor, rotary: Tensor, windows: Window
         states: (n, S, dim).
         rotary: The rotation of queries and keys at each position, (S, head_dim / 2) complex.
         windows: The runs of windows that the S positions consist of.
+        rotate: Rotates queries and keys.
     """
-    states = states + _attend(layer.attn, layer.norm1(states), rotary=rotary, windows=windows)
+    states = states + _attend(layer.attn, layer.norm1(states), lambda qk: rotate(qk, rotary), windows=windows)
     return states + layer.mlp(layer.norm2(states))  # type: ignore[no-any-return]
+
+
+def compiled_vision_layer() -> VisionLayer:
+    """Return `run_vision_layer` compiled, but for the rotation: the compiler can't fuse complex numbers."""
+    rotate = torch.compiler.disable(_apply_rotary)  # type: ignore[no-untyped-call]
+
+    def run_layer(layer: Any, states: Tensor, rotary: Tensor, windows: Windows) -> Tensor:
+        return run_vision_layer(layer, states, rotary, windows, rotate)
+
+    return torch.compile(run_layer, dynamic=True)
 
 
 def encode_pixels(
@@ -186,14 +214,14 @@ def _windows(cells: Tensor, *, side: int) -> tuple[Tensor, Windows]:
     return order, [(int(num_of_size[size]), size) for size in num_of_size.nonzero().flatten().tolist()]
 
 
-def _attend(attention: Any, states: Tensor, *, rotary: Tensor, windows: Windows) -> Tensor:
+def _attend(attention: Any, states: Tensor, rotate: Callable[[Tensor], Tensor], *, windows: Windows) -> Tensor:
     """Return (n, S, dim): the tower's attention inside each window."""
     if hasattr(attention, "qkv"):
         qkv = attention.qkv(states)
     else:
         qkv = torch.cat([attention.q(states), attention.k(states), attention.v(states)], -1)
     qkv = qkv.unflatten(-1, (3, attention.num_heads, -1))  # (n, S, 3, heads, head_dim)
-    query, key = _apply_rotary(qkv[:, :, :2], rotary).unbind(2)  # (n, S, heads, head_dim)
+    query, key = rotate(qkv[:, :, :2]).unbind(2)  # (n, S, heads, head_dim)
     value = qkv[:, :, 2]
     lengths = [count * size for count, size in windows]
     runs = zip(windows, *(torch.split(heads, lengths, dim=1) for heads in (query, key, value)), strict=True)
@@ -205,20 +233,6 @@ def _complex_rotary(cos: Tensor, sin: Tensor) -> Tensor:
     """Return (S, head_dim / 2) complex64, of the (S, head_dim) cosine and sine, whose halves are equal."""
     half = cos.shape[-1] // 2
     return torch.complex(cos[:, :half].float(), sin[:, :half].float())
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # it cannot fuse complex numbers
-def _apply_rotary(states: Tensor, rotary: Tensor) -> Tensor:
-    """Return (n, S, 2, heads, head_dim) queries and keys with their rotation.
-
-    It is in float32, as the library has it, but in three passes over the memory: its dozen took half of a GPU's time.
-    """
-    # Each pair of numbers is rotated by an angle.
-    plane = states.view(*states.shape[:-1], 2, rotary.shape[-1]).transpose(-2, -1)
-    rotated = torch.view_as_complex(plane.to(torch.float32, copy=True, memory_format=torch.contiguous_format))
-    rotated = rotated * rotary[:, None, None]
-    back = torch.view_as_real(rotated).transpose(-2, -1)
-    return back.to(states.dtype, copy=True, memory_format=torch.contiguous_format).flatten(-2)
 
 
 def _attend_inside(size: int, *qkv: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lvqa.records import LvqaError
-from lvqa.startup import paused_gc
+from lvqa.startup import quick_start
 from lvqa.workers import main_guard
 from lvqa.workers.failures import Blame, Failure, failure_of
 
@@ -322,7 +322,7 @@ def _serve(connection: Connection, make: bytes, log: int | None) -> None:
         for stream in (1, 2):
             os.dup2(log, stream)
     try:
-        with paused_gc():
+        with quick_start():
             handler = pickle.loads(make)()
             gc.collect()  # it may have done more than import
     except Exception as error:
