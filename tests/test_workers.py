@@ -21,6 +21,7 @@ from lvqa.records import LvqaError
 from lvqa.workers import Outcome, Pool
 from lvqa.workers.ray_cluster import start_ray
 
+pytestmark = pytest.mark.usefixtures("spawned_workers")
 WITHOUT_RAY, WITH_RAY = 0, 2
 BACKENDS = [
     pytest.param(WITHOUT_RAY, id="without-ray"),

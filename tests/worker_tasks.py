@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import signal
 import time
@@ -110,6 +111,20 @@ def install_crashing_decoder() -> None:
             return super().frames(video, *times, **size)
 
     DECODERS["pyav"] = CrashingDecoder
+
+
+def install_deadly(function: str) -> None:
+    """Have "module.function", which opens a file, end the process if "deadly" is in its name, as a real decoder did."""
+    module = importlib.import_module(function.rpartition(".")[0])
+    name = function.rpartition(".")[2]
+    open_file = getattr(module, name)
+
+    def open_or_die(file: object, *arguments: Any, **options: Any) -> object:
+        if "deadly" in str(file):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return open_file(file, *arguments, **options)
+
+    setattr(module, name, open_or_die)
 
 
 # --- on a cluster, whose nodes have homes of their own ---------------------------------------------------------------
