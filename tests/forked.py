@@ -19,28 +19,38 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-READ_AT_START = ("CUDA", "HF_", "LD_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON", "TORCH", "TRANSFORMERS_")
-"""How the variables begin that Python or a library reads as it starts."""
-READ_LATER = {"PYTHONBREAKPOINT"}
-"""Ray sets this."""
+from processes import PATIENCE_SECONDS
+
+READ_AT_START = (
+    *("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "LD_LIBRARY_PATH", "LD_PRELOAD", "MKL_CBWR"),
+    *("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PYTHONHASHSEED", "PYTHONPATH", "PYTHONWARNINGS"),
+)
+"""What Python or a library reads as it starts."""
 
 
-def read_at_start() -> dict[str, str]:
-    return {name: os.environ[name] for name in {*os.environ} - READ_LATER if name.startswith(READ_AT_START)}
+def read_at_start() -> dict[str, str | None]:
+    return {name: os.environ.get(name) for name in READ_AT_START}
 
 
 class ForkedProcess(ForkServerProcess):
     """A process with the environment, the blocked signals and the streams of its starter, as a new one has them."""
 
+    def __init__(self, *args: Any, streams: Sequence[int] = (1, 2), **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.streams = streams
+
     def __getstate__(self) -> dict[str, Any]:
         """Return what the server hands to the process: this is called as it starts."""
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        own = {"environment": dict(os.environ), "blocked": blocked, "streams": [DupFd(1), DupFd(2)]}
+        own = {"environment": dict(os.environ), "blocked": blocked, "streams": [*map(DupFd, self.streams)]}
         return {**self.__dict__, **own}
 
     def run(self) -> None:
         for number, stream in enumerate(self.streams, 1):
             os.dup2(stream.detach(), number)
+        # The server's own may be files, in which one can seek.
+        sys.stdout = os.fdopen(1, "w", encoding=sys.stdout.encoding, closefd=False)
+        sys.stderr = os.fdopen(2, "w", 1, encoding=sys.stderr.encoding, errors="backslashreplace", closefd=False)
         os.environ.clear()
         os.environ.update(self.environment)
         signal.pthread_sigmask(signal.SIG_SETMASK, self.blocked)
@@ -54,7 +64,7 @@ class WarmContext(ForkServerContext):
 
     def __init__(self) -> None:
         super().__init__()
-        self._read_by_server: dict[str, str] | None = None
+        self._read_by_server: dict[str, str | None] | None = None
 
     def Process(self, *args: Any, **options: Any) -> BaseProcess:  # noqa: N802
         self._start_server()
@@ -92,21 +102,37 @@ def _call(function: Callable[..., object], arguments: Sequence[object]) -> None:
     function(*arguments)
 
 
-def start_lvqa(folder: Path, *words: object, before: Callable[[], None] = lambda: None) -> BaseProcess:
-    """Start the command `lvqa` with these arguments.
+class Program:
+    """The command `lvqa` in a process, as `subprocess.Popen` would have it.
 
     Args:
-        folder: The process prints into its files stdout and stderr.
+        words: The arguments of the command.
         before: A function of a module, which the process calls first.
     """
-    return start(_run_lvqa, folder, [*map(str, words)], before)
+
+    def __init__(self, *words: object, before: Callable[[], None] | None = None) -> None:
+        pipes = [os.pipe() for _ in range(2)]
+        self._outputs = [os.fdopen(reading, encoding="utf-8") for reading, _ in pipes]
+        arguments = (_run_lvqa, ([*map(str, words)], before))
+        self.process = WARM.Process(target=_call, args=arguments, streams=[writing for _, writing in pipes])
+        self.process.start()
+        for _, writing in pipes:
+            os.close(writing)
+
+    def communicate(self) -> tuple[str, str]:
+        """Wait for its end, and return what it has printed: no more than a pipe holds."""
+        self.process.join(PATIENCE_SECONDS)
+        self.process.kill()
+        out, err = (output.read() for output in self._outputs)
+        for output in self._outputs:
+            output.close()
+        return out, err
 
 
-def _run_lvqa(folder: Path, words: list[str], before: Callable[[], None]) -> None:
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+def _run_lvqa(words: list[str], before: Callable[[], None] | None) -> None:
     sys.argv[1:] = words
-    before()
+    if before is not None:
+        before()
     from lvqa.cli.main import main
 
     main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -111,6 +112,25 @@ def install_crashing_decoder() -> None:
             return super().frames(video, *times, **size)
 
     DECODERS["pyav"] = CrashingDecoder
+
+
+def install_hanging_decoder() -> None:
+    """Make "hanging" a decoder that stops at its sixth frame."""
+    from lvqa.video import DECODERS, PyAVDecoder
+
+    class HangingDecoder(PyAVDecoder):
+        def frames(self, *arguments: Any, **size: Any) -> Any:
+            for i, frame in enumerate(super().frames(*arguments, **size)):
+                if i == 5:
+                    time.sleep(1000)
+                yield frame
+
+    DECODERS["hanging"] = HangingDecoder
+
+
+def limit_files() -> None:
+    """Let this process write no file of more than a thousand bytes, as on a disk that is full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 
 
 def install_deadly(function: str) -> None:
