@@ -7,6 +7,7 @@ import importlib
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -131,6 +132,7 @@ def install_hanging_decoder() -> None:
 def limit_files() -> None:
     """Let this process write no file of more than a thousand bytes, as on a disk that is full."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    sys.dont_write_bytecode = True  # Python 3.11 leaves a module cut off, and all later processes fail at it
 
 
 def install_deadly(function: str) -> None:
