@@ -67,11 +67,12 @@ class WarmContext(ForkServerContext):
         self._read_by_server: dict[str, str | None] | None = None
 
     def Process(self, *args: Any, **options: Any) -> BaseProcess:  # noqa: N802
-        self._start_server()
+        self.start_server()
         is_warm = self._read_by_server == read_at_start()
         return (ForkedProcess if is_warm else SpawnProcess)(*args, **options)
 
-    def _start_server(self) -> None:
+    def start_server(self) -> None:
+        """Start the server, unless it runs; multiprocessing has one in each process, whoever starts it."""
         if self._read_by_server is None:
             self._read_by_server = read_at_start()
             self.set_forkserver_preload(["warm_imports"])
