@@ -6,10 +6,13 @@ A caveat is one line. It stands in the result, and so on stderr, in JSON, on the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from lvqa.models import Model
 from lvqa.records import Candidate, Caveats, FrameSelection, IndexUse, Ranking, Video, counted
-from lvqa.session import VideoSession
+
+if TYPE_CHECKING:
+    from lvqa.session import VideoSession
 
 NO_CONFIDENCE = "all frames were shown at once: answer.look_again needs a confidence, and a generated answer has none"
 WEAK = "weak evidence"

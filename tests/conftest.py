@@ -7,6 +7,7 @@ Chromium. With LVQA_REQUIRE_GPU=1 or LVQA_REQUIRE_BROWSER=1 a test that lacks it
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import shutil
 import signal
@@ -62,6 +63,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get(variable) == "1":
                 pytest.fail(f"{variable}=1, and there is no {device}", pytrace=False)
             pytest.skip(f"needs {device}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_workers() -> None:
+    """Workers are forked from a process that has imported what they need; `spawned_workers` are as the product's."""
+    from forked import fork_workers
+
+    fork_workers()
+
+
+@pytest.fixture
+def spawned_workers(monkeypatch) -> None:
+    """Workers are new interpreters."""
+    monkeypatch.setattr("lvqa.workers.worker.PROCESSES", multiprocessing.get_context("spawn"))
 
 
 @pytest.fixture(scope="session")

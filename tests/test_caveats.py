@@ -6,15 +6,15 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import video_files
+import worker_tasks
 from click.testing import CliRunner, Result
+from forked import Program
 from stored_pages import stored_answer
 
 from lvqa.caveats import WEAK_EVIDENCE, describe_damage
@@ -239,18 +239,14 @@ def test_a_report_that_cannot_be_written_costs_no_answer(lvqa: Lvqa, tmp_path: P
 @pytest.mark.slow
 def test_a_disk_that_fills_up_costs_no_answer(tmp_path: Path) -> None:
     path, store = write_video(tmp_path / "video.mkv"), tmp_path / "store"
-    script = (
-        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
-        "from lvqa.cli.main import main; main()"
-    )
-    words = ["ask", str(path), "What is seen?", *TINY, "--store", str(store), "--json"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run([sys.executable, "-c", script, *words], env=environment, capture_output=True, text=True)
-    output = json.loads(result.stdout)
-    assert result.returncode == 0 and output["answer"] and output["index"]["path"] is None
+    words = ["ask", path, "What is seen?", *TINY, "--store", store, "--json"]
+    running = Program(*words, before=worker_tasks.limit_files)
+    out, err = running.communicate()
+    output = json.loads(out)
+    assert running.process.exitcode == 0 and output["answer"] and output["index"]["path"] is None
     first = output["warnings"][0]
     assert first.startswith(f"its index is not kept: cannot write the index into {store}") and "make room" in first
-    assert result.stderr.splitlines() == [f"lvqa: {path}: {line}" for line in output["warnings"]]
+    assert err.splitlines() == [f"lvqa: {path}: {line}" for line in output["warnings"]]
 
 
 # --- the model and the evidence --------------------------------------------------------------------------------------

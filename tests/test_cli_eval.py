@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from processes import PATIENCE_SECONDS
 
 from lvqa.cli.main import lvqa_command
 from lvqa.evaluation import read_run
@@ -161,13 +162,17 @@ def test_missing_and_broken_videos(lvqa, config, folder, tmp_path):
 
 @pytest.mark.slow
 def test_after_ctrl_c_the_run_continues_where_it_stopped(lvqa, config, tmp_path):
-    command = [sys.executable, "-c", "from lvqa.cli.main import main; main()", "eval", str(config), "--folder", "run"]
+    script = "import sys; from lvqa.cli.main import main\ntry:\n    main()\nfinally:\n    print(*sys.modules)"
+    command = [sys.executable, "-c", script, "eval", str(config), "--folder", "run"]
     answers = tmp_path / "run" / "answers.jsonl"
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, text=True, start_new_session=True)
     while process.poll() is None and not (answers.exists() and answers.stat().st_size):
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)  # to all of the group, as a terminal does
-    errors = process.communicate(timeout=120)[1].splitlines()
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert not {"torch", "transformers"} & set(out.split()), "the worker alone needs them"
+    errors = err.splitlines()
     assert process.returncode in (130, 0), "\n".join(errors)
     if process.returncode == 130:
         assert errors[-1] == "lvqa: interrupted"

@@ -63,7 +63,8 @@ def test_a_server_does_what_the_commands_do(tmp_path, synthetic_video):
         asked_there = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert not {"torch", "transformers", "av", "faiss"} & set(asked_there.stderr.split()), "no model is loaded here"
         options = ("--model", "tiny", "--store", store, "--option", "red", "--option", "blue", "--json")
-        asked_here = lvqa("ask", video, QUESTION, *options)
+        asked_here = CliRunner().invoke(lvqa_command, [*map(str, ("ask", video, QUESTION, *options))])
+        assert asked_here.exit_code == 0, asked_here.output
         there, here = json.loads(asked_there.stdout), json.loads(asked_here.stdout)
         for changing in ("counts", "seconds"):
             del there[changing], here[changing]

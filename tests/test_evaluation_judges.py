@@ -25,9 +25,8 @@ from lvqa.evaluation.judges import (
     read_verdict,
     with_judge,
 )
-from lvqa.evaluation.rows import Row
+from lvqa.evaluation.rows import Row, blank_row
 from lvqa.evaluation.run import evaluate
-from lvqa.evaluation.runner import blank_row
 from lvqa.evaluation.settings import JudgeModel
 from lvqa.records import SYNTHETIC_TAG, LvqaError, Question
 from lvqa.report import write_report

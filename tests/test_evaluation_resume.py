@@ -8,11 +8,11 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import forked
 import pytest
 import video_files
 from runs import (
@@ -24,6 +24,7 @@ from runs import (
     refusal,
     results,
 )
+from worker_tasks import install_deadly
 
 from lvqa.evaluation import load_run_config, read_run
 from lvqa.evaluation.folder import open_run
@@ -107,14 +108,6 @@ def test_a_damaged_run_json_is_named(run, tmp_path, text):
 
 # --- kills and failures ----------------------------------------------------------------------------------------------
 
-DRIVER = """
-import sys
-from pathlib import Path
-from lvqa.evaluation import load_run_config
-from lvqa.evaluation.run import evaluate
-evaluate(load_run_config(Path(sys.argv[1])), Path(sys.argv[2]))
-"""
-
 
 def rows_in(folder: Path) -> int:
     path = folder / "answers.jsonl"
@@ -127,12 +120,13 @@ def test_a_driver_killed_again_and_again_ends_with_each_answer_once(run, setting
     folder, rng, num_killed = tmp_path / "run", random.Random(3), 0
     for num_questions in (0, 1):
         enough = rows_in(folder) + num_questions * len(CONDITIONS)
-        driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(settings), str(folder)])
-        while driver.poll() is None and not ((folder / "answers.jsonl").exists() and rows_in(folder) >= enough):
+        driver = forked.start(evaluate, load_run_config(settings), folder)
+        while driver.is_alive() and not ((folder / "answers.jsonl").exists() and rows_in(folder) >= enough):
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.1))
         driver.kill()
-        num_killed += driver.wait() == -signal.SIGKILL
+        driver.join()
+        num_killed += driver.exitcode == -signal.SIGKILL
     assert num_killed == 2 and rows_in(folder) > 0
     with (folder / "answers.jsonl").open("ab") as file:
         file.write(b'{"video_id": "vid')
@@ -158,28 +152,8 @@ def test_a_worker_killed_while_it_answers_costs_nothing(run, settings, tmp_path)
     assert killed_pids and results(finished.rows) == results(run.rows)
 
 
-DEADLY = """
-import os, signal
-import av
-open_file = av.open
-def open_or_die(file, *arguments, **options):
-    if "deadly" in str(file):
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return open_file(file, *arguments, **options)
-av.open = open_or_die
-"""
-"""A decoder that takes its process with it, as a real one did; Python runs `sitecustomize` in every new process."""
-
-
-@pytest.fixture
-def deadly(monkeypatch, tmp_path) -> None:
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(DEADLY)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]))
-
-
 @pytest.mark.slow
-def test_videos_that_fail_are_rows_with_their_error_and_the_rest_goes_on(run, benchmark, settings, tmp_path, deadly):
+def test_videos_that_fail_are_rows_with_their_error_and_the_rest_goes_on(run, benchmark, settings, tmp_path):
     folder = tmp_path / "benchmark"
     shutil.copytree(benchmark, folder)
     lines = (folder / "video_info.meta.jsonl").read_text().splitlines()
@@ -197,7 +171,8 @@ def test_videos_that_fail_are_rows_with_their_error_and_the_rest_goes_on(run, be
     assert "1 of 6 videos" in line and "missing" in line and "--allow-missing" in line
     assert not (tmp_path / "run").exists()
 
-    finished = evaluate(dataclasses.replace(config, allow_missing=True), tmp_path / "run")
+    config, prepare = dataclasses.replace(config, allow_missing=True), partial(install_deadly, "av.open")
+    finished = evaluate(config, tmp_path / "run", prepare=prepare)
     good = [row for row in finished.rows if row["error"] is None]
     assert results(good) == results(run.rows)
     failed = {row["video_id"]: row["error"] for row in finished.rows if row["error"] is not None}

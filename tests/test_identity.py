@@ -214,6 +214,5 @@ def test_what_is_kept_of_another_file_or_damaged_does_not_count(
     first = id_in_new_process(video, folder)
     (path,) = folder.glob("*.identity.json")
     damage(path)
-    started = time.monotonic()
     assert id_in_new_process(video, folder) == first
-    assert hashed == [video.name] * 2 and time.monotonic() - started < 10
+    assert hashed == [video.name] * 2

@@ -2,19 +2,19 @@
 
 import dataclasses
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import retrieval_layouts as layouts
 from click.testing import CliRunner
+from worker_tasks import install_deadly
 
 import lvqa
 from lvqa.cli.main import lvqa_command
@@ -219,15 +219,6 @@ def test_a_line_that_is_no_row_is_named(run, tmp_path):
         read_retrieve_run(folder)
 
 
-DRIVER = """
-import sys
-from pathlib import Path
-from lvqa.evaluation.retrieval.run import retrieve
-from lvqa.evaluation.retrieval.settings import load_retrieve_config
-retrieve(load_retrieve_config(Path(sys.argv[1])), Path(sys.argv[2]))
-"""
-
-
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_with_each_ranking_once(run, file, tmp_path):
     """First while it embeds, then while it ranks."""
@@ -238,12 +229,13 @@ def test_a_run_killed_again_and_again_ends_with_each_ranking_once(run, file, tmp
         return len(list(folder.glob("vectors/*.npz"))), rows.read_bytes().count(b"\n") if rows.exists() else 0
 
     for vectors, rows in ((1, 0), (1, 1)):
-        driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(file), str(folder)])
-        while driver.poll() is None and not all(a >= b for a, b in zip(progress(), (vectors, rows), strict=True)):
+        driver = forked.start(retrieve, load_retrieve_config(file), folder)
+        while driver.is_alive() and not all(a >= b for a, b in zip(progress(), (vectors, rows), strict=True)):
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.1))
         driver.kill()
-        num_killed += driver.wait() == -signal.SIGKILL
+        driver.join()
+        num_killed += driver.exitcode == -signal.SIGKILL
     assert num_killed == 2
     with (folder / RANKINGS.name).open("ab") as rows_file:
         rows_file.write(b'{"set": "mom')
@@ -312,26 +304,11 @@ def test_what_cant_be_read_costs_its_query_and_no_other(broken):
     assert "query fine" in message  # whose candidate is another file now
 
 
-DEADLY = """
-import os, signal
-from PIL import Image
-open_picture = Image.open
-def open_or_die(file, *arguments, **options):
-    if "deadly" in str(file):
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return open_picture(file, *arguments, **options)
-Image.open = open_or_die
-"""
-
-
 @pytest.mark.slow
-def test_a_picture_that_ends_the_process_takes_no_other_with_it(broken, monkeypatch):
-    (broken / "site").mkdir()
-    (broken / "site" / "sitecustomize.py").write_text(DEADLY)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(broken / "site"), os.environ.get("PYTHONPATH", "")]))
+def test_a_picture_that_ends_the_process_takes_no_other_with_it(broken):
     path = broken / "queries.jsonl"
     path.write_text(path.read_text().replace("bad.png", "deadly.png"))
-    run = retrieve(config_of(broken, "arms=[{}]"), broken / "run")
+    run = retrieve(config_of(broken, "arms=[{}]"), broken / "run", prepare=partial(install_deadly, "PIL.Image.open"))
     errors = {row["query_id"]: row["error"] for row in run.rows}
     assert errors["fine"] is None and errors["lost"] is None and "SIGSEGV" in errors["broken"]
 

@@ -380,11 +380,12 @@ def test_any_text_gives_a_reading_within_the_video(text, duration):
         *("in the ", "minute 12 ", "第12分", "how long ", "12:30-", "12th ", "at the end of ", "score of "),
     ],
 )
-def test_a_long_text_is_read_within_a_second(piece):
+def test_a_long_text_is_read_in_linear_time(piece):
+    """It takes 0.1 s of the processor; a pattern that tries all pairs of places takes six at least."""
     text = (piece * 100_000)[:100_000]
     start = time.process_time()
     read_temporal(text, HOUR)
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 3
 
 
 def test_the_times_of_synthetic_questions_are_read_and_no_others():

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import WARM
 from tiny_tokenizer import tiny_tokenizer
 from transformers import PreTrainedTokenizerFast
 
@@ -160,6 +161,7 @@ def test_a_training_interrupted_before_the_save_between_stages_is_resumed(tmp_pa
 
 @pytest.mark.slow
 def test_workers_change_nothing_of_the_training(tmp_path, unbroken):
+    WARM.start_server()  # else the workers' own server would be that of all later tests
     trainer = train(tmp_path, workers=1)
     assert_same_weights(unbroken, trainer)
     lines = [json.loads(line) for line in trainer.log.path.read_text().splitlines()]

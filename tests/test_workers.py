@@ -21,6 +21,7 @@ from lvqa.records import LvqaError
 from lvqa.workers import Outcome, Pool
 from lvqa.workers.ray_cluster import start_ray
 
+pytestmark = pytest.mark.usefixtures("spawned_workers")
 WITHOUT_RAY, WITH_RAY = 0, 2
 BACKENDS = [
     pytest.param(WITHOUT_RAY, id="without-ray"),
@@ -63,14 +64,13 @@ def are_squares_correct(outcomes: dict[worker_tasks.Task, Outcome]) -> bool:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "ray://127.0.0.1:1", "127.0.0.1:99999", ":", ""])
-def test_address_without_ray_is_an_error_at_once(address):
-    started = time.monotonic()
+def test_address_without_ray_is_an_error_at_once(address, monkeypatch):
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray itself tries for minutes"))
     with (
         pytest.raises(LvqaError, match=f"no Ray answers at {address!r} .*host:port"),
         Pool(worker_tasks.make, workers=1, address=address),
     ):
         pass
-    assert time.monotonic() - started < 30
     assert not ray.is_initialized()
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
+import resource
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +113,40 @@ def install_crashing_decoder() -> None:
             return super().frames(video, *times, **size)
 
     DECODERS["pyav"] = CrashingDecoder
+
+
+def install_hanging_decoder() -> None:
+    """Make "hanging" a decoder that stops at its sixth frame."""
+    from lvqa.video import DECODERS, PyAVDecoder
+
+    class HangingDecoder(PyAVDecoder):
+        def frames(self, *arguments: Any, **size: Any) -> Any:
+            for i, frame in enumerate(super().frames(*arguments, **size)):
+                if i == 5:
+                    time.sleep(1000)
+                yield frame
+
+    DECODERS["hanging"] = HangingDecoder
+
+
+def limit_files() -> None:
+    """Let this process write no file of more than a thousand bytes, as on a disk that is full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    sys.dont_write_bytecode = True  # Python 3.11 leaves a module cut off, and all later processes fail at it
+
+
+def install_deadly(function: str) -> None:
+    """Have "module.function", which opens a file, end the process if "deadly" is in its name, as a real decoder did."""
+    module = importlib.import_module(function.rpartition(".")[0])
+    name = function.rpartition(".")[2]
+    open_file = getattr(module, name)
+
+    def open_or_die(file: object, *arguments: Any, **options: Any) -> object:
+        if "deadly" in str(file):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return open_file(file, *arguments, **options)
+
+    setattr(module, name, open_or_die)
 
 
 # --- on a cluster, whose nodes have homes of their own ---------------------------------------------------------------

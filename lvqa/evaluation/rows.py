@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict
 
 from lvqa.datasets import headline
 from lvqa.evaluation.row_file import RowFile
-from lvqa.records import LvqaError
+from lvqa.records import Counts, LvqaError, Question
 from lvqa.validation import FiniteFloat, NonNegativeInt, convert, decode_json, parse_json
 
 ROWS_FORMAT = 8
@@ -188,6 +188,58 @@ def is_unjudged(row: Row) -> bool:
 def key_of(row: Row) -> Key:
     """Return what tells a row from all others."""
     return row["video_id"], row["question_id"], row["arm"], row["budget"]
+
+
+def row_counts(counts: Counts) -> RowCounts:
+    """Return counts as they stand in a row."""
+    return RowCounts(
+        frames_decoded=counts.frames_decoded,
+        pairs_encoded=counts.pairs_encoded,
+        tokens_prefilled=counts.tokens_prefilled,
+    )
+
+
+def blank_row(video_id: str, question: Question, arm: str, budget: int) -> Row:
+    """Return what a row holds of its question, without an answer."""
+    return {
+        "video_id": video_id,
+        "video_path": None,
+        "content_id": None,
+        "duration_seconds": None,
+        "question_id": question.id,
+        "question": question.text,
+        "options": list(question.options),
+        "arm": arm,
+        "budget": budget,
+        "tags": list(question.tags),
+        "target": question.answer,
+        "evidence_seconds": question.evidence_seconds,
+        "prediction": None,
+        "text": "",
+        "option_scores": [],
+        "times_seconds": [],
+        "embedded": [],
+        "reranked": [],
+        "subtitle_lines": [],
+        "num_clips": 0,
+        "counts": row_counts(Counts()),
+        "answer_tokens": None,
+        "answer_visual_tokens": None,
+        "time_read": None,
+        "question_kind": None,
+        "looked_again": None,
+        "index": None,
+        "seconds": {},
+        "warnings": [],
+        "frames_substituted": None,
+        "node": None,
+        "session": 0,
+        "by_place": False,
+        "judge": None,
+        "judged_correct": None,
+        "judge_text": None,
+        "error": None,
+    }
 
 
 def to_line(row: Mapping[str, Any]) -> str:

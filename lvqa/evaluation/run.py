@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lvqa.caveats import is_about_question
 from lvqa.components import check_settings
@@ -21,9 +22,8 @@ from lvqa.evaluation.changes import digests, input_changes
 from lvqa.evaluation.folder import Run, RunFolder, open_run, read_run
 from lvqa.evaluation.judges import check_judge
 from lvqa.evaluation.lengths import video_lengths
-from lvqa.evaluation.rows import Row
-from lvqa.evaluation.runner import Runner, WorkResult, blank_row
-from lvqa.evaluation.schedule import Schedule, WorkItem
+from lvqa.evaluation.rows import Row, blank_row
+from lvqa.evaluation.schedule import Schedule, WorkItem, WorkResult
 from lvqa.evaluation.settings import Judge, JudgeModel, RunConfig, resolve_arms
 from lvqa.evaluation.subtitles import subtitle_files, with_subtitles
 from lvqa.evaluation.work import open_pool
@@ -32,6 +32,9 @@ from lvqa.plugins import absolute, file_of
 from lvqa.records import LvqaError, clock_time, counted
 from lvqa.validation import require
 from lvqa.workers import ClusterError, ClusterLostError, Outcome, Pool, Prepare
+
+if TYPE_CHECKING:
+    from lvqa.evaluation.runner import Runner
 
 _log = logging.getLogger(__name__)
 
@@ -225,6 +228,8 @@ def _make_runner(config: RunConfig, prepare: Prepare | None) -> Runner:
     """Load the model; this runs in a worker."""
     if prepare is not None:
         prepare()
+    from lvqa.evaluation.runner import Runner
+
     return Runner(config)
 
 

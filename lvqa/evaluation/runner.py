@@ -5,15 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from lvqa.batches import answer_batch
 from lvqa.components import selector_of
 from lvqa.costs import CostMeter
 from lvqa.evaluation.ahead import NextVideo
-from lvqa.evaluation.rows import Row, RowCounts, RowIndex, ScoredClip, SpokenLine
-from lvqa.evaluation.schedule import WorkItem
+from lvqa.evaluation.rows import Row, RowIndex, ScoredClip, SpokenLine, blank_row, row_counts
+from lvqa.evaluation.schedule import WorkItem, WorkResult
 from lvqa.evaluation.settings import Arm, RunConfig, resolve_arms
 from lvqa.indexing import build_here, join_uses
 from lvqa.pipeline import LongVideoQA
@@ -22,15 +21,6 @@ from lvqa.workers import is_of_the_place, report_progress
 
 DECIMALS = 6
 """How many decimals the scores in rows have."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkResult:
-    """The rows of a work item, the revision of the model that answered, and the device that it ran on."""
-
-    rows: tuple[Row, ...]
-    revision: str
-    device: str
 
 
 class Runner:
@@ -77,7 +67,7 @@ class Runner:
                 row["index"] = indexes.get(name)
                 rows.append(_with_result(row, results[name, budget][i], self._arms))
             if lacking:  # what building the indexes cost stands in the rows of one question
-                indexes = dict.fromkeys(indexes, RowIndex(reused=True, counts=_row_counts(Counts()), seconds=0.0))
+                indexes = dict.fromkeys(indexes, RowIndex(reused=True, counts=row_counts(Counts()), seconds=0.0))
         return WorkResult(tuple(rows), self.identity, self._first.device_name)
 
     def _results(
@@ -108,7 +98,7 @@ class Runner:
         indexes = dict[str, RowIndex]()
         for arm, own in zip(searching, of_arms, strict=True):
             use = join_uses(list(itertools.islice(uses, len(own))))
-            counts, seconds = _row_counts(use.cost.counts), round(use.cost.seconds, 4)
+            counts, seconds = row_counts(use.cost.counts), round(use.cost.seconds, 4)
             indexes[arm.name] = RowIndex(reused=use.reused, counts=counts, seconds=seconds)
         return indexes
 
@@ -116,49 +106,6 @@ class Runner:
 def _searches(arm: Arm) -> bool:
     selector = selector_of(arm.config, arm.method)
     return selector.needs_scores or selector.needs_features
-
-
-def blank_row(video_id: str, question: Question, arm: str, budget: int) -> Row:
-    """Return what a row holds of its question, without an answer."""
-    return {
-        "video_id": video_id,
-        "video_path": None,
-        "content_id": None,
-        "duration_seconds": None,
-        "question_id": question.id,
-        "question": question.text,
-        "options": list(question.options),
-        "arm": arm,
-        "budget": budget,
-        "tags": list(question.tags),
-        "target": question.answer,
-        "evidence_seconds": question.evidence_seconds,
-        "prediction": None,
-        "text": "",
-        "option_scores": [],
-        "times_seconds": [],
-        "embedded": [],
-        "reranked": [],
-        "subtitle_lines": [],
-        "num_clips": 0,
-        "counts": _row_counts(Counts()),
-        "answer_tokens": None,
-        "answer_visual_tokens": None,
-        "time_read": None,
-        "question_kind": None,
-        "looked_again": None,
-        "index": None,
-        "seconds": {},
-        "warnings": [],
-        "frames_substituted": None,
-        "node": None,
-        "session": 0,
-        "by_place": False,
-        "judge": None,
-        "judged_correct": None,
-        "judge_text": None,
-        "error": None,
-    }
 
 
 def _row_of_video(video_id: str, video: Video, question: Question, arm: str, budget: int) -> Row:
@@ -208,7 +155,7 @@ def _with_answer(row: Row, answer: Answer, arm: Arm) -> Row:
         "num_clips": len(answer.evidence),
         "warnings": list(answer.caveats.warnings),
         "frames_substituted": answer.caveats.frames_substituted,
-        "counts": _row_counts(counts),
+        "counts": row_counts(counts),
         "answer_tokens": answer.answer_tokens,
         "answer_visual_tokens": answer.answer_visual_tokens,
         "time_read": answer.time_read,
@@ -231,11 +178,3 @@ def _spoken(candidate: Candidate) -> SpokenLine:
 def _rounded(score: float | None) -> float | None:
     """Return a score as rows hold it: JSON knows no NaN."""
     return round(score, DECIMALS) if score is not None and math.isfinite(score) else None
-
-
-def _row_counts(counts: Counts) -> RowCounts:
-    return RowCounts(
-        frames_decoded=counts.frames_decoded,
-        pairs_encoded=counts.pairs_encoded,
-        tokens_prefilled=counts.tokens_prefilled,
-    )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lvqa.batches import even_batches
 from lvqa.datasets import VideoTask
-from lvqa.evaluation.rows import Key
+from lvqa.evaluation.rows import Key, Row
 from lvqa.evaluation.settings import Arm
 from lvqa.records import Question
 
@@ -50,6 +50,15 @@ class WorkItem:
             for question, lacking in zip(self.questions, self.lacking, strict=True)
             if lacking
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkResult:
+    """The rows of a work item, the revision of the model that answered, and the device that it ran on."""
+
+    rows: tuple[Row, ...]
+    revision: str
+    device: str
 
 
 @dataclass(slots=True, eq=False)

@@ -26,6 +26,8 @@ from lvqa.startup import quick_start
 from lvqa.workers import main_guard
 from lvqa.workers.failures import Blame, Failure, failure_of
 
+PROCESSES = multiprocessing.get_context("spawn")
+"""How children are started: torch and faiss hang in one that is forked from a process that has used them."""
 EXIT_TIMEOUT_SECONDS = 10.0
 """How long a child may take to exit after its connection has closed; it takes longer if it dumps core."""
 WAIT_SECONDS = 1.0
@@ -172,10 +174,9 @@ class _Child:
     identity: str | None = None
 
     def __init__(self, make: bytes, log: int | None) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, self._child_end = context.Pipe()
+        self._connection, self._child_end = PROCESSES.Pipe()
         arguments = (self._child_end, make, None if log is None else _InheritedFile(log))
-        self._process = context.Process(target=_serve, args=arguments, name=main_guard.WORKER_NAME, daemon=True)
+        self._process = PROCESSES.Process(target=_serve, args=arguments, name=main_guard.WORKER_NAME, daemon=True)
 
     @property
     def is_alive(self) -> bool:
