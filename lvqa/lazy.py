@@ -1,4 +1,4 @@
-"""Names of a package whose modules are imported when the names are used."""
+"""Names of a package whose modules are imported, and fields that are found out, when they are used."""
 
 from __future__ import annotations
 
@@ -21,3 +21,23 @@ def lazy(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
 
     return get
+
+
+class LazyField:
+    """A field of a frozen dataclass without slots: its value, or a function that gives it when it is first used."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, record: Any, owner: type) -> Any:
+        """Return the value."""
+        if record is None:
+            raise AttributeError(self._name)
+        value = vars(record)[self._name]
+        if callable(value):
+            value = vars(record)[self._name] = value()
+        return value
+
+    def __set__(self, record: Any, value: Any) -> None:
+        """Set what `__init__` of the dataclass was given."""
+        vars(record)[self._name] = value

@@ -10,6 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from lvqa.lazy import LazyField
+
 VIDEO_SUFFIXES = (
     *(".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".flv", ".wmv"),
     *(".asf", ".ogv", ".mxf", ".3gp", ".vob", ".gif", ".nut", ".ivf", ".m2v", ".h264", ".264", ".h265", ".265"),
@@ -68,14 +70,15 @@ def clock_time(seconds: float) -> str:
     return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Video:
     """A video file that was inspected. It holds no handle and no pixels, so it is cheap to send to a worker."""
 
     path: Path
     """The absolute path of the file."""
     id: str
-    """The fingerprint of the file's bytes: 16 hexadecimal digits, the same under any name."""
+    """The fingerprint of the file's bytes: 16 hexadecimal digits, the same under any name. The file may be read for it
+    when it is first used, as in a comparison, with a VideoError if it was changed after it was inspected."""
     duration_seconds: float
     """The time from the first presented frame to the end of the last one."""
     height: int
@@ -88,6 +91,13 @@ class Video:
     """What is wrong with the file, and what was made of it, in one line each."""
     is_synthetic: bool = False
     """Whether `lvqa make-videos` made it, as a tag in the file says."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process receives: with the id, so that not every worker reads the file for it."""
+        return {**vars(self), "id": self.id}
+
+
+Video.id = LazyField("id")  # type: ignore[assignment]  # within the class it would be a default
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -5,7 +5,8 @@ Without VIDEO the script makes its own and keeps them in `--folder`: one source 
 of `--minutes`, repeated `--times` times without coding it again.
 
 Three jobs, each from a path alone: "grid" is a frame a second, "scattered" are 64 frames at random times, "keyframes"
-are all keyframes; all are scaled to 448 x 252. Every run is a fresh process on one core with one thread, its libraries
+are all keyframes; all are scaled to 448 x 252: by PyAV and ffmpeg with lvqa's filter (bicubic, whole chroma), by the
+others with their own, which are cheaper. Every run is a fresh process on one core with one thread, its libraries
 loaded before; the methods take turns, and a cell is the median processor time of `--runs`. `right` is how many of up to
 24 of the job's frames are nearer to lvqa's frame of that time than to those before and after it; it is left out where
 all are. A method that is not installed, or that refuses a file, has no cell.
@@ -249,7 +250,7 @@ def with_opencv(path: Path, job: str, seconds: np.ndarray) -> Frames:
 
 def with_ffmpeg(path: Path, job: str, seconds: np.ndarray) -> Frames:
     def frames(*options: str, filters: str = "") -> Frames:
-        scale = f"{filters}scale={WIDTH}:{HEIGHT}:flags=area"
+        scale = f"{filters}scale={WIDTH}:{HEIGHT}:flags=bicubic+full_chroma_int"  # as SCALING
         command = ["ffmpeg", "-v", "error", "-threads", "1", *options, "-map", "0:v:0", "-vf", scale]
         command += ["-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:

@@ -58,7 +58,7 @@ BASE = {"prompts", "records", "schema", "validation"}
 MODEL = BASE | {"concurrency", "costs", "embedding", "models"}
 SESSION = MODEL | {"config", "index", "pairs", "session", "token_file", "video", "visual_tokens"}
 ARROWS = {
-    "records": set(),
+    "records": {"lazy"},
     "schema": {"records"},
     "concurrency": set(),
     "lazy": set(),

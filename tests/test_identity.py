@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import time
 from collections.abc import Callable
@@ -18,7 +20,7 @@ import lvqa.video.identity
 from lvqa.image import read_image
 from lvqa.records import Question
 from lvqa.session import MediaKey
-from lvqa.video import inspect_video, store_metadata
+from lvqa.video import VideoError, inspect_video, store_metadata
 from lvqa.video.identity import identify
 from lvqa.video.metadata import keep_metadata, read_metadata
 
@@ -149,6 +151,29 @@ def test_without_a_store_a_file_is_hashed_once_in_each_process(video: Path, hash
     assert hashed == [video.name]
     id_in_new_process(video, None)
     assert hashed == [video.name] * 2
+
+
+def test_a_file_is_hashed_when_its_id_is_first_used(video: Path, hashed: list[str]) -> None:
+    first, second = inspect_video(video), inspect_video(video)
+    assert first.duration_seconds and not hashed
+    copy = pickle.loads(pickle.dumps(first))
+    assert hashed == [video.name] and "id" in copy.__dict__ and isinstance(copy.__dict__["id"], str)
+    assert first == second == copy and len({first, second, copy}) == 1
+    assert first.id == hashlib.sha256(video.read_bytes()).hexdigest()[:16]
+    assert dataclasses.replace(first, height=1).id == first.id
+    assert hashed == [video.name]
+
+
+def test_a_file_that_was_changed_before_its_id_was_used_is_noticed(video: Path) -> None:
+    inspected = inspect_video(video)
+    with video.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(VideoError, match=r"video.mp4: the file was changed after it was inspected; inspect it again"):
+        _ = inspected.id
+    assert inspect_video(video).id == hashlib.sha256(video.read_bytes()).hexdigest()[:16]
+    video.unlink()
+    with pytest.raises(VideoError, match="No such file"):
+        _ = inspected.id
 
 
 def test_reading_frames_needs_no_hash(video: Path, hashed: list[str]) -> None:

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 import video_files
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from click.testing import CliRunner
 from PIL import ExifTags, Image
 from video_files import read_pixels
@@ -22,6 +22,7 @@ import lvqa.video
 from lvqa.cli.main import lvqa_command
 from lvqa.image import read_image
 from lvqa.video import VideoError, inspect_video, read_frames, store_metadata
+from lvqa.video.display import SCALING, make_renderer
 
 ZERO_MATRIX = Path(__file__).parent / "data" / "video_faults" / "zeromatrix.mp4"
 """8 s of 320 x 240 with a display matrix of zeros. A player shows it as it is stored."""
@@ -231,6 +232,21 @@ def test_frames_are_scaled_as_pictures_are(decoder: str, channels: int, size: tu
     assert np.abs(pixels - expected).mean() < 3
     # The scaler of FFmpeg 7 is off by 6%, that of FFmpeg 8 by less than 5%.
     assert np.abs(np.diff(pixels, axis=1)).mean() == pytest.approx(np.abs(np.diff(expected, axis=1)).mean(), rel=0.07)
+
+
+YUV_FORMATS = sorted(name for name in av.video.format.names if name.startswith("yuv"))
+
+
+@pytest.mark.parametrize("name", YUV_FORMATS)
+def test_scaled_frames_have_the_values_that_scaling_to_rgb_gives(name: str) -> None:
+    rng = np.random.default_rng(0)
+    for height, width in ((48, 64), (47, 63), (90, 160)):
+        frame = av.VideoFrame(width, height, name)
+        for plane in frame.planes:
+            plane.update(rng.bytes(plane.buffer_size))
+        for rows, columns in ((30, 40), (48, 64), (48, 30), (30, 64), (80, 100), (126, 224), (24, 32)):
+            expected = VideoReformatter().reformat(frame, columns, rows, "rgb24", interpolation=SCALING).to_ndarray()
+            np.testing.assert_array_equal(make_renderer(height=rows, width=columns)(frame), expected)
 
 
 @pytest.mark.parametrize(("curve", "name"), [("smpte2084", "PQ"), ("arib-std-b67", "HLG"), ("bt709", None)])

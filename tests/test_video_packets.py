@@ -12,8 +12,9 @@ import video_files
 from test_video_faults import decode_sequentially
 from video_files import AV1_FILES, cached_video, read_pixels, write_video
 
-from lvqa.video import VideoError, inspect_video
+from lvqa.video import VideoError, file_bytes, inspect_video
 from lvqa.video.container import open_stream
+from lvqa.video.file_bytes import FileBytes
 from lvqa.video.metadata import timeline_of
 from lvqa.video.packets import demux_rows, read_tables
 from lvqa.video.references import prune
@@ -116,7 +117,7 @@ def assert_equal_rows(rows: np.ndarray, expected: np.ndarray) -> None:
 def test_tables_of_mp4_tell_what_reading_all_packets_does_or_are_not_used(name: str, folder: Path) -> None:
     path = cached_video(name, folder)
     rows, expected = rows_of(path, read_tables, path), rows_of(path, demux_rows)
-    assert (rows is not None) == (name in ("hevc.mp4", "open_groups_hevc.mp4", "av1.mp4", "hidden_vp9.mp4"))
+    assert (rows is None) == (name in ("cut.mp4", "open_groups.mp4"))
     if rows is not None:
         assert_equal_rows(rows, expected)
 
@@ -130,6 +131,49 @@ def test_tables_of_hevc_tell_both_times(coding: str, muxer: str, folder: Path) -
     rows, expected = rows_of(path, read_tables, path), rows_of(path, demux_rows)
     assert rows is not None and expected is not None and len(rows) == 70
     assert_equal_rows(rows, expected)
+
+
+H264_CODINGS = {
+    "plain": ("keyint=20", True),
+    "pyramid": ("bframes=4:b-pyramid=normal:keyint=20", True),
+    "no_b_frames": ("bframes=0:keyint=20", True),
+    "one_group": ("keyint=200", True),
+    "delimiters": ("aud=1:keyint=20", True),
+    "headers": ("repeat-headers=1:slices=3:keyint=20", True),
+    "messages": ("nal-hrd=vbr:vbv-maxrate=200:vbv-bufsize=200:keyint=20", False),
+    "fields": ("tff=1:keyint=20", False),
+    "refreshed": ("intra-refresh=1:keyint=20", False),
+    "open_groups": ("open-gop=1:keyint=20", False),
+}
+"""How H.264 is coded, and whether its tables can be used."""
+
+
+@pytest.mark.parametrize("coding", H264_CODINGS)
+@pytest.mark.parametrize("muxer", ["", "movflags=faststart", "movflags=negative_cts_offsets", "use_editlist=0"])
+def test_packets_of_h264_say_themselves_which_are_keyframes(coding: str, muxer: str, folder: Path) -> None:
+    path, (parameters, is_used) = folder / f"{muxer}_{coding}.mp4", H264_CODINGS[coding]
+    container_options = dict([muxer.split("=")]) if muxer else {}
+    write_video(path, 70, options={"x264-params": parameters}, container_options=container_options)
+    rows, expected = rows_of(path, read_tables, path), rows_of(path, demux_rows)
+    assert (rows is not None) == is_used and expected is not None and len(expected) == 70
+    if rows is not None:
+        assert_equal_rows(rows, expected)
+
+
+@pytest.mark.parametrize("window", [1, 7, 100, 1 << 20])
+def test_parts_of_a_file_are_read_wherever_they_lie(
+    window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_bytes, "_WINDOW_BYTES", window)
+    rng = np.random.default_rng(0)
+    content, path = rng.bytes(500), tmp_path / "file"
+    path.write_bytes(content)
+    with FileBytes(path) as data:
+        for begins in (np.arange(0, 496, 3), rng.integers(0, 496, 50), np.array([495]), np.array([], dtype=np.int64)):
+            parts = [content[begin : begin + 5] for begin in begins.tolist()]
+            assert [bytes(part) for part in data.parts(begins, 5)] == parts
+        with pytest.raises(IndexError):
+            data.parts(np.array([3, 496]), 5)
 
 
 def test_a_damaged_table_of_the_sound_does_not_end_the_reading_of_pictures(folder: Path) -> None:
@@ -150,7 +194,8 @@ def test_a_damaged_table_of_the_sound_does_not_end_the_reading_of_pictures(folde
 
 
 @pytest.mark.parametrize(
-    "name", ["hevc.mp4", "open_groups_hevc.mp4", "av1.mp4", "av1.mkv", "hidden_vp9.webm", "hidden_vp9.mp4"]
+    "name",
+    ["constant.mp4", "hevc.mp4", "open_groups_hevc.mp4", "av1.mp4", "av1.mkv", "hidden_vp9.webm", "hidden_vp9.mp4"],
 )
 def test_tables_of_a_damaged_file_tell_what_reading_it_does(name: str, folder: Path) -> None:
     source = cached_video(name, folder)

@@ -152,7 +152,7 @@ def make_renderer(*, height: int, width: int, scaling: int = SCALING) -> Callabl
     from av.video.reformatter import VideoReformatter
 
     reformatter, fields = VideoReformatter(), FieldMerger()
-    options: dict[str, Any] = {"format": "rgb24", "interpolation": scaling}
+    options: dict[str, Any] = {"interpolation": scaling}
     if int(av.__version__.partition(".")[0]) >= 17:
         # The scaler's own threads would not survive a fork, and readers work in parallel already.
         options["threads"] = 1
@@ -160,7 +160,10 @@ def make_renderer(*, height: int, width: int, scaling: int = SCALING) -> Callabl
     def render(frame: av.VideoFrame) -> np.ndarray:
         orientation = orientation_of(frame)
         rows, columns = orientation.swap(height, width)
-        scaled = reformatter.reformat(fields.merge(frame), height=rows, width=columns, **options)
+        is_scaled = (rows, columns) != (frame.height, frame.width)
+        # To planes FFmpeg scales three times as fast, on x86, and with the same values.
+        layout = "gbrp" if is_scaled and frame.format.name.startswith("yuv") else "rgb24"
+        scaled = reformatter.reformat(fields.merge(frame), height=rows, width=columns, format=layout, **options)
         return np.ascontiguousarray(orientation.apply(scaled.to_ndarray()))
 
     return render

@@ -126,7 +126,7 @@ class FrameReader:
         targets = set(ticks.tolist())
         suspects: set[int] = set()
         for begin, end in _merge_spans(*self.timeline.packet_spans(ticks, extra_groups)):
-            is_suspect = False
+            is_suspect, was_needed = False, None
             # Nothing can be decoded before the first keyframe, so what comes after it is as good as it gets.
             is_confirmed, last_tick = begin <= self.timeline.keyframe_positions[0], NO_TICK
             # The decoder is flushed at the end of a span: over a gap it would put open groups in a wrong order.
@@ -134,15 +134,16 @@ class FrameReader:
             if self._stream.codec_context.codec.canonical_name == "av1" and not extra_groups:
                 packets = prune(packets, targets)
             for tick, packet in itertools.chain(packets, [(NO_TICK, None)]):
-                if packet is not None:
-                    # Frames that no other one depends on are dropped undecoded, which changes no pixel of the rest.
-                    is_needed = tick in targets or packet.is_keyframe
-                    self._stream.codec_context.skip_frame = "DEFAULT" if is_needed else "NONREF"
-                frames = decode(self._stream.codec_context, packet)
-                if packet is not None:
-                    is_suspect = frames is None or (is_suspect and not packet.is_keyframe)
+                codec = self._stream.codec_context  # of a file that may have been opened again for the first packet
+                # Frames that no other one depends on are dropped undecoded, which changes no pixel of the rest.
+                is_needed = packet is None or tick in targets or packet.is_keyframe
+                if is_needed is not was_needed:
+                    codec.skip_frame, was_needed = "DEFAULT" if is_needed else "NONREF", is_needed
+                frames = decode(codec, packet)
+                if packet is not None and (frames is None or is_suspect):
+                    is_suspect = frames is None or not packet.is_keyframe
                     suspects.update([tick] * is_suspect)
-                for frame in frames or []:
+                for frame in frames or ():
                     if frame.pts is None:
                         continue
                     if not is_confirmed and self._confirms(frame):

@@ -26,7 +26,7 @@ def describe_holes(path: Path, timeline: Timeline) -> tuple[str, ...]:
         VideoError, av.error.FFmpegError: The file can't be read as a video.
     """
     steps = np.diff(timeline.frame_seconds)
-    if timeline.packet_ticks is None or not len(steps):
+    if timeline.packet_ticks is None or steps.max(initial=0) <= _MIN_PAUSE_SECONDS:
         return ()
     min_pause = max(_MIN_PAUSE_SECONDS, _MIN_PAUSE_STEPS * float(np.median(steps)))
     if steps.max() <= min_pause:

@@ -125,15 +125,16 @@ def _read_tracks(data: FileBytes | bytes, begin: int, end: int) -> tuple[int, li
 
 def _read_cluster(content: bytes, position: int, blocks: _Blocks) -> None:
     """Append the blocks of a cluster that begins at a position of the file."""
-    time = None
+    time, begin = None, 0
     begins: list[int] = []
     ends: list[int] = []
-    for kind, first, last in _elements(content, 0, len(content)):
-        if kind == _SIMPLE_BLOCK:
-            begins.append(first)
-            ends.append(last)
-        elif kind == _BLOCK_GROUP:
-            elements = {kind: (first, last) for kind, first, last in _elements(content, first, last)}
+    while begin < len(content):
+        if content[begin] == _SIMPLE_BLOCK:  # nearly all elements are so
+            begin = _skip_simple_blocks(content, begin, begins, ends)
+            continue
+        kind, first, begin = next(_elements(content, begin, len(content)))
+        if kind == _BLOCK_GROUP:
+            elements = {kind: (first, last) for kind, first, last in _elements(content, first, begin)}
             if _BLOCK not in elements:
                 raise _UnknownLayoutError
             blocks.grouped[blocks.num + len(begins)] = _REFERENCE in elements, elements.keys() <= _KNOWN_IN_GROUP
@@ -142,7 +143,7 @@ def _read_cluster(content: bytes, position: int, blocks: _Blocks) -> None:
         elif begins:  # where blocks are, other elements are damage
             raise _UnknownLayoutError
         elif kind == _CLUSTER_TIME:
-            time = int.from_bytes(content[first:last], "big")
+            time = int.from_bytes(content[first:begin], "big")
         elif kind not in _SKIPPED_IN_CLUSTER:
             raise _UnknownLayoutError
     if time is None:
@@ -150,8 +151,27 @@ def _read_cluster(content: bytes, position: int, blocks: _Blocks) -> None:
     starts, stops = np.array(begins, np.int64), np.array(ends, np.int64)
     if np.any(stops - starts < 5):
         raise _UnknownLayoutError  # a head alone, without a packet
-    at = np.stack([starts, starts + 1, starts + 2, starts + 3, starts + 4, stops - 1])
-    columns = np.frombuffer(content, dtype=np.uint8)[at].astype(np.int64)
-    rows = np.concatenate([np.full((1, len(starts)), time), [position + starts, position + stops], columns])
-    blocks.rows.append(rows.T)
+    data, rows = np.frombuffer(content, dtype=np.uint8), np.empty((len(starts), 9), dtype=np.int64)
+    rows[:, 0], rows[:, 1], rows[:, 2] = time, position + starts, position + stops
+    rows[:, 3:8], rows[:, 8] = data[starts[:, None] + np.arange(5)], data[stops - 1]
+    blocks.rows.append(rows)
     blocks.num += len(starts)
+
+
+def _skip_simple_blocks(content: bytes, begin: int, begins: list[int], ends: list[int]) -> int:
+    """Append where the simple blocks from a position on begin and end; return where something else follows."""
+    end = len(content)
+    while begin < end and content[begin] == _SIMPLE_BLOCK:
+        size = content[begin + 1]
+        length, mark = 9 - size.bit_length(), 0x80
+        first = begin + 1 + length
+        if length == 2:  # most are so
+            size, mark = size << 8 | content[begin + 2], 0x4000
+        elif length > 2:
+            size, mark = int.from_bytes(content[begin + 1 : first], "big"), 1 << 7 * length
+        begin = first + size - mark
+        if begin > end or size == 2 * mark - 1:  # a live stream has no sizes
+            raise _UnknownLayoutError
+        begins.append(first)
+        ends.append(begin)
+    return begin

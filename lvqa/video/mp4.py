@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +13,9 @@ from lvqa.video.file_bytes import FileBytes
 
 if TYPE_CHECKING:
     import av
+
+_VALUES = attrgetter("timestamp", "pos", "size", "is_keyframe", "is_discard")
+"""What FFmpeg's index tells of a sample."""
 
 _RUN = np.dtype([("count", ">u4"), ("delay", ">i4")])
 """So many samples in a row are presented so many ticks after they are decoded; FFmpeg takes all as signed."""
@@ -29,18 +34,19 @@ def sample_rows(stream: av.VideoStream, data: FileBytes, *, with_edges: bool) ->
         lack; None if there may be other packets than those that FFmpeg has listed.
     """
     entries = getattr(stream, "index_entries", ())  # which PyAV has since 17
-    # Fragments are listed when they are read, and an edit list cuts some samples off.
-    if not len(entries) or len(entries) != stream.frames or any(entry.is_discard for entry in entries):
+    if not len(entries) or len(entries) != stream.frames:  # fragments are listed when they are read
         return None
+    values = itertools.chain.from_iterable(map(_VALUES, entries))
+    listed = np.fromiter(values, np.int64, len(entries) * 5).reshape(-1, 5)
     delays = _delays(data, len(entries))
-    if delays is None:
+    if delays is None or listed[:, 4].any():  # an edit list cuts some samples off
         return None
     rows = np.zeros((len(entries), 7), dtype=np.int64)
-    listed = [(entry.timestamp, entry.pos, entry.size, entry.is_keyframe) for entry in entries]
-    rows[:, [1, 2, 3, 4]] = listed
+    rows[:, 1:5] = listed[:, :4]
     rows[:, 0] = rows[:, 1] + delays
     if with_edges and rows[:, 2:4].min() >= 0:
-        rows[:, 5:] = [(data[begin], data[begin + size - 1]) for begin, size in rows[:, 2:4].tolist()]
+        rows[:, 5] = data.parts(rows[:, 2], 1)[:, 0]
+        rows[:, 6] = data.parts(rows[:, 2] + rows[:, 3] - 1, 1)[:, 0]
     return rows
 
 

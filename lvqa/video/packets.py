@@ -32,9 +32,14 @@ PACKET_COLUMNS = [
 _COMPARED_PACKETS = 16
 """How many packets at both ends of a file are read, to see whether the tables tell of them what reading them does."""
 
-_CODECS = {MP4: ("av1", "hevc", "vp9"), MATROSKA: ("av1", "vp9")}
-"""The codecs whose packets are listed by the tables of a container. Of H.264 a packet itself tells FFmpeg, whatever the
-tables say, whether it is a keyframe."""
+_CODECS = {MP4: ("av1", "h264", "hevc", "vp9"), MATROSKA: ("av1", "vp9")}
+"""The codecs whose packets are listed by the tables of a container."""
+
+_MAX_UNITS = 16
+"""How many units of a packet of H.264 come before its first slice, at most."""
+_SLICE, _IDR_SLICE, _SEI = 1, 5, 6
+_UNITS = (_SLICE, _IDR_SLICE, _SEI, 7, 8, 9)
+"""The units of H.264 that are known here; the last ones are parameters of a sequence or picture, and a delimiter."""
 
 
 def read_packets(stream: av.VideoStream, path: Path) -> np.ndarray:
@@ -122,9 +127,12 @@ def _read_table(stream: av.VideoStream, path: Path, codec: str, *, is_mp4: bool)
         table = np.zeros(len(rows), dtype=PACKET_COLUMNS)
         table["pts"], table["dts"], table["size"], table["is_keyframe"] = presented, decoded, sizes, is_keyframe
         table["is_presented"] = True
-        can_be_used = codec not in ("vp9", "av1") or (
-            _complete_vp9(table, first, last) if codec == "vp9" else _are_key_frames(table, data, begins)
-        )
+        if codec == "vp9":
+            can_be_used = _complete_vp9(table, first, last)
+        elif codec == "av1":
+            can_be_used = _are_key_frames(table, data, begins)
+        else:
+            can_be_used = codec != "h264" or _complete_h264(table, data, begins, stream.codec_context.extradata or b"")
     return table if can_be_used else None
 
 
@@ -141,6 +149,40 @@ def _complete_vp9(table: np.ndarray, first: np.ndarray, last: np.ndarray) -> boo
     return not np.any((first & 0xC0 != 0x80) | (first & 0x38 == 0x38))
 
 
+def _complete_h264(table: np.ndarray, data: FileBytes, begins: np.ndarray, extradata: bytes) -> bool:
+    """Fill in which packets are keyframes, as they themselves tell FFmpeg; return whether that could be read of all.
+
+    A packet is one if its first slice belongs to an IDR picture, or if a message before it says that decoding can begin
+    there. Where there are messages before other slices, it is not known here what FFmpeg makes of them.
+
+    Args:
+        table: What is completed, (packets,).
+        data: The content of the file.
+        begins: Where each packet begins, (packets,) int64.
+        extradata: What MP4 says of the stream: how many bytes the length of a unit has, among others.
+    """
+    if extradata[:1] != b"\x01" or extradata[4] & 3 != 3:
+        return False
+    table["is_keyframe"] = False
+    # Packets of which no slice was met yet: which they are, where their next unit begins, and where they end.
+    rest, begins, ends = np.arange(len(table)), begins, begins + table["size"]
+    has_message = np.zeros(len(table), dtype=bool)
+    for _ in range(_MAX_UNITS):
+        heads = data.parts(begins, 5).astype(np.int64)
+        sizes, kinds = heads[:, :4] @ np.array([1 << 24, 1 << 16, 1 << 8, 1]), heads[:, 4] & 0x1F
+        begins = begins + 4 + sizes
+        is_unknown = (sizes == 0) | (begins > ends) | ~np.isin(kinds, _UNITS) | (has_message & (kinds == _SLICE))
+        if np.any(is_unknown):
+            return False
+        table["is_keyframe"][rest[kinds == _IDR_SLICE]] = True
+        goes_on = kinds > _IDR_SLICE
+        if not np.any(goes_on):
+            return True
+        rest, begins, ends = rest[goes_on], begins[goes_on], ends[goes_on]
+        has_message = (has_message | (kinds == _SEI))[goes_on]
+    return False
+
+
 def _are_key_frames(table: np.ndarray, data: FileBytes, begins: np.ndarray) -> bool:
     """Return whether the packets of AV1 that the file calls keyframes are some."""
     keyframes = np.flatnonzero(table["is_keyframe"])
@@ -149,7 +191,7 @@ def _are_key_frames(table: np.ndarray, data: FileBytes, begins: np.ndarray) -> b
 
 
 def _complete_ends(table: np.ndarray, path: Path) -> bool:
-    """Read the first packets and those of the last group, and return whether they are as the table has them.
+    """Read the first packets and those of the last group, at least, and return whether they are as the table has them.
 
     What the tables do not hold, how long packets last, is filled in; only the last one's is of interest.
     """
@@ -167,9 +209,12 @@ def _complete_ends(table: np.ndarray, path: Path) -> bool:
             stream.container.seek(int(table["pts"][keyframes[-1]]), stream=stream)  # type: ignore[attr-defined]
         except av.error.FFmpegError:
             return False
-        tail = list(itertools.islice(demux(stream), len(table) - int(keyframes[-1]) + 1))
+        before = int(keyframes[-2:][0])  # where the seek leads if the frames are not equally long
+        tail = list(itertools.islice(demux(stream), len(table) - before + 1))
         rows = [np.array([_packet_row(packet) for packet in part], dtype=PACKET_COLUMNS) for part in (head, tail)]
-    for part, known in zip(rows, (table[: len(head)], table[keyframes[-1] :]), strict=True):
+    if not len(table) - keyframes[-1] <= len(tail) <= len(table) - before:
+        return False
+    for part, known in zip(rows, (table[: len(head)], table[-len(tail) :]), strict=True):
         if len(part) != len(known):
             return False
         known["duration"] = part["duration"]

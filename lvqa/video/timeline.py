@@ -116,7 +116,9 @@ class Timeline:
         """Return (keyframes,) when the keyframes are presented; none if the times are known from decoding only."""
         positions = self.keyframe_positions
         ticks = positions if self.packet_ticks is None else self.packet_ticks[positions]
-        return self.seconds_of(np.intersect1d(ticks, self.frame_ticks))
+        frames = np.searchsorted(self.frame_ticks, ticks).clip(max=len(self.frame_ticks) - 1)
+        seconds: np.ndarray = self.frame_seconds[np.unique(frames[self.frame_ticks[frames] == ticks])]
+        return seconds
 
     def packet_spans(self, ticks: np.ndarray, extra_groups: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Return which packets each frame needs: from the keyframe before it to the frame itself.
@@ -195,9 +197,8 @@ def _timeline_of_packets(stream: av.VideoStream, path: Path) -> Timeline | None:
     if not len(positions):
         return None
     tick_seconds = stream.time_base or Fraction(1)
-    frame_ticks = ticks[positions]
-    if np.any(np.diff(frame_ticks) <= 0):  # sorting is slow, and mostly there is no need to
-        frame_ticks = np.unique(frame_ticks)
+    frame_ticks = np.sort(ticks[positions])  # which takes a tenth of the time that `np.unique` does
+    frame_ticks = frame_ticks[np.diff(frame_ticks, prepend=frame_ticks[0] - 1) > 0]
     last = positions[np.argmax(ticks[positions])]
     last_duration = max(int(packets["duration"][last]), 2 * field_ticks)
     warnings = describe_gaps(frame_ticks, tick_seconds)
