@@ -1,9 +1,9 @@
 """Measure what a second process needs for an indexed video: `python scripts/measure_second_process.py FOLDER VIDEO`.
 
-Each step is a process of its own on one store, with random weights in a real width: index and answer; index with another
-`embedding.state`, which needs all visual tokens; answer again with the first settings; answer without tokens on the disk.
-Before each step the files of the store are dropped from the memory of the system, so that they come from the disk. Scores,
-frames and letters of all steps with the same settings must be equal to the last bit.
+Each step is a process of its own on one store, with random weights in a real width: index and answer; index with
+another `embedding.state`, which needs all visual tokens; answer again with the first settings; answer without tokens on the
+disk. Before each step the system drops the store's files from memory, so that they come from the disk. Scores, frames
+and letters of all steps with the same settings must be equal to the last bit.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ def main() -> None:
     answers = {}
     for step, changes in STEPS.items():
         drop_from_memory(arguments.folder)
-        line = subprocess.run([sys.executable, *sys.argv, "--step", step], stdout=subprocess.PIPE, text=True, check=True)
-        result = json.loads(line.stdout.splitlines()[-1])
+        command = [sys.executable, *sys.argv, "--step", step]
+        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        result = json.loads(output.splitlines()[-1])
         print(json.dumps(result), flush=True)
         if "embedding.state=mlp" not in changes:
             answers[step] = result["bits"]
@@ -80,7 +81,7 @@ def run_step(arguments: argparse.Namespace, step: str) -> dict[str, Any]:
 
 
 def drop_from_memory(folder: Path) -> None:
-    """Have the system forget what it holds of files, so that they are read from the disk; they are written out first."""
+    """Have the system drop files from memory, so that they are read from the disk; first they are written out."""
     os.sync()
     for path in folder.rglob("*"):
         if path.is_file():
