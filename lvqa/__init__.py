@@ -13,6 +13,9 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 # Threads that wait for each other sleep. By default they spin, and on a machine that is busy a question takes ten times
 # as long: who spins keeps the core from who is waited for. OpenMP reads it when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# NumPy multiplies in one thread. In several its products end in other digits, and a worker with a share of the cores
+# would not come to the scores of a process that works alone. OpenBLAS reads it when it is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __version__ = "0.2.0"
 """The version, in this one place."""

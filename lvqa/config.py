@@ -82,7 +82,8 @@ class VideoConfig(Section):
     scene_cuts: bool = False
     """Cut clips at scene changes too."""
     threads: PositiveInt | None = None
-    """So many threads decode a video together; null takes OMP_NUM_THREADS, or one for each core of this process."""
+    """So many threads decode a video together; null takes OMP_NUM_THREADS, or one for each core of this
+    process, but no more than hold 1 GiB of frames ahead."""
     stall_seconds: PositiveFloat = 30.0
     """Give up a decoder that is silent for so long."""
     subtitles: Text | bool = "off"

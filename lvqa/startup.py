@@ -34,6 +34,15 @@ def num_cores() -> int:
     return min(quotas)
 
 
+def num_threads() -> int:
+    """Return in how many threads one kind of work is done: OMP_NUM_THREADS, or else the number of cores.
+
+    Numerical libraries follow the same variable, so that a worker with a share of the cores keeps to it.
+    """
+    value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return max(1, int(value)) if value.isdecimal() else num_cores()
+
+
 _is_starting: ContextVar[bool] = ContextVar("is_starting", default=False)
 """Whether this thread starts a process that runs lvqa alone."""
 

@@ -1,9 +1,9 @@
 """Measure what a second process needs for an indexed video: `python scripts/measure_second_process.py FOLDER VIDEO`.
 
 Each step is a process of its own on one store, with random weights in a real width: index and answer; index with
-another `embedding.state`, which needs all visual tokens; answer again with the first settings; answer without tokens on the
-disk. Before each step the system drops the store's files from memory, so that they come from the disk. Scores, frames
-and letters of all steps with the same settings must be equal to the last bit.
+another `embedding.state`, which needs all visual tokens; answer again with the first settings; answer without tokens
+on the disk. Before each step the system drops the store's files from memory, so that they come from the disk. Scores,
+frames and letters of all steps with the same settings must be equal to the last bit.
 """
 
 from __future__ import annotations

@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import video_files
 from click.testing import CliRunner
+from processes import needs_proc
 
 from lvqa.cli.main import lvqa_command
 from lvqa.index import Store
@@ -34,6 +38,48 @@ def library(make, videos):
     for path in videos:
         qa.index(path)
     return qa
+
+
+COUNT_THREADS = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from indexes import SPEC
+from library_writer import save_video
+from lvqa.index import Store
+from lvqa.library import LibraryFilter
+from lvqa.library.codes import ClipCodes
+from lvqa.library.indexed import indexed_states
+from lvqa.library.table import ClipTable
+
+def num_threads():
+    return len(os.listdir("/proc/self/task"))
+
+def counted(*args, nearest=ClipCodes.nearest):
+    result = nearest(*args)
+    counts.append(num_threads())
+    return result
+
+store, ClipCodes.nearest, counts = Store(Path(sys.argv[1])), counted, []
+for number in range(4):  # each is a segment of the table
+    save_video(store, number)
+    table = ClipTable(store, SPEC)
+    table.update(indexed_states(store, SPEC))
+view = table.read(indexed_states(store, SPEC))
+before = num_threads()
+view.search(np.ones(32), 5, LibraryFilter())
+print(len(counts), max(counts) - before)
+"""
+
+
+@needs_proc
+def test_a_search_has_no_more_threads_than_parts(tmp_path):
+    """On 16 cores each of its threads had 15 of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "16", "PYTHONPATH": os.pathsep.join([*sys.path])}
+    command = [sys.executable, "-c", COUNT_THREADS, str(tmp_path)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    num_parts, num_added = map(int, result.stdout.split())
+    assert num_parts == 4 and 0 < num_added <= 4
 
 
 @pytest.fixture(scope="module")

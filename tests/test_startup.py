@@ -11,9 +11,9 @@ from control_groups import write_group
 from processes import needs_proc
 
 from lvqa.models import devices
-from lvqa.startup import num_cores
+from lvqa.startup import num_cores, num_threads
 
-SETTINGS = {"MKL_CBWR": "AUTO,STRICT", "OMP_WAIT_POLICY": "PASSIVE"}
+SETTINGS = {"MKL_CBWR": "AUTO,STRICT", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -25,6 +25,21 @@ def test_a_setting_of_the_libraries_is_made_where_the_user_has_none(name, own):
     script = f"import os, lvqa; print(os.environ[{name!r}])"
     result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == (own or SETTINGS[name])
+
+
+PRODUCTS = """
+import hashlib
+import lvqa, numpy as np
+rows = np.random.default_rng(0).standard_normal((225, 3584), np.float32)
+print(hashlib.sha256((rows @ rows.T).tobytes() + (rows @ rows[0]).tobytes()).hexdigest())
+"""
+
+
+def test_numpy_multiplies_alike_in_a_worker_with_fewer_threads():
+    environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
+    command, options = [sys.executable, "-c", PRODUCTS], {"capture_output": True, "text": True, "check": True}
+    outputs = [subprocess.run(command, env={**environment, "OMP_NUM_THREADS": n}, **options).stdout for n in "12"]
+    assert outputs[0] == outputs[1]
 
 
 # --- cores -----------------------------------------------------------------------------------------------------------
@@ -53,6 +68,31 @@ def test_a_container_has_the_cores_of_its_quota(tmp_path, monkeypatch, membershi
     assert num_cores() == cores
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
     assert num_cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "quota", "own", "threads"),
+    [
+        *((1, "max", None, 1), (2, "max", None, 2), (16, "max", None, 16)),
+        *((1, "200000", None, 1), (2, "50000", None, 1), (16, "150000", None, 2), (16, "400000", None, 4)),
+        *((16, "400000", "3", 3), (2, "max", "16", 16), (2, "max", "2,1", 2), (2, "max", "0", 1)),
+    ],
+)
+def test_work_has_as_many_threads_as_cores_or_as_the_user_says(tmp_path, monkeypatch, cores, quota, own, threads):
+    write_group(tmp_path, monkeypatch, "0::/", {"cpu.max": f"{quota} 100000"})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(cores)}, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if own:
+        monkeypatch.setenv("OMP_NUM_THREADS", own)
+    assert num_threads() == threads
+    if own is None:
+        before = torch.get_num_threads()
+        try:
+            torch.set_num_threads(64)  # what a machine of 64 cores has
+            devices.keep_to_cores()
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("own", "cores", "threads"), [(None, 1, 1), (None, 8, 3), ("2", 1, 3)])

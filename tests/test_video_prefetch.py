@@ -149,6 +149,22 @@ def test_the_number_of_threads_follows_the_environment(
         assert len(decoding_threads()) == (threads or num_cores())
 
 
+@pytest.mark.parametrize(
+    ("own", "batch_frames", "height", "threads"),
+    [(None, 8, 8, 16), (None, 8, 64, 10), (None, 64, 64, 4), (None, 64, 4096, 1), (16, 64, 64, 16)],
+)
+def test_fewer_threads_decode_where_what_they_hold_would_be_large(
+    own: int | None, batch_frames: int, height: int, threads: int, video: Video, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DECODERS, "counter", Counter)
+    monkeypatch.setenv("OMP_NUM_THREADS", "16")
+    monkeypatch.setattr(lvqa.video.prefetch, "MAX_AHEAD_BYTES", 1 << 20)
+    options = {"height": height, "width": 64, "decoder": "counter", "threads": own, "batch_frames": batch_frames}
+    with closing(read_frames(video, np.linspace(0, 1, 1000), **options)) as batches:
+        next(batches)
+        assert len(decoding_threads()) == threads
+
+
 @pytest.mark.parametrize(("decoder", "threads"), [*((name, 1) for name in DECODERS), ("pyav", 3)])
 @pytest.mark.parametrize("batches_read", [0, 1])
 def test_closing_early_leaves_no_thread(

@@ -83,6 +83,12 @@ def test_rooms_are_summed_by_node_and_workers_spread():
     assert nodes.plan(3) == {"id-b": 1, "id-c": 0}
 
 
+def test_workers_of_a_server_have_the_smallest_share_of_a_nodes_cores():
+    nodes = Nodes(0.5)
+    nodes.update([entry("a", cores=16, gpus=2), entry("b", cores=6, gpus=1), entry("c", cores=2)])
+    assert [nodes.num_threads(num) for num in (1, 2, 3, 4, 5, 6)] == [16, 6, 6, 3, 3, 3]
+
+
 def test_nodes_without_names_have_those_of_their_hosts():
     nodes = Nodes(0)
     nodes.update([{**entry("a", cores=1), "NodeName": "10.0.0.1"}, {**entry("b", cores=1), "NodeName": "10.0.0.1"}])

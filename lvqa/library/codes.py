@@ -99,6 +99,16 @@ class ClipCodes:
         return np.ascontiguousarray(rows)
 
 
+def use_one_thread() -> None:
+    """Have faiss compute in the calling thread alone.
+
+    Each thread that calls it has threads of its own, as many as there are cores: 273 where 16 threads searched.
+    """
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+
+
 @functools.lru_cache(8)
 def _random_turns(num_blocks: int) -> _Turns:
     """Return two random rotations, of blocks and in blocks: 30 times cheaper than one of whole vectors, and as even."""

@@ -21,12 +21,12 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from lvqa.index import ClipIndex, Store, StoreError, fingerprint
-from lvqa.library.codes import CODES_FORMAT, ClipCodes
+from lvqa.library.codes import CODES_FORMAT, ClipCodes, use_one_thread
 from lvqa.library.indexed import IndexedVideo, LibraryClip, LibraryFilter, best_clips, path_text, read_indexes
 from lvqa.library.segment import SUFFIX, TEMPORARY, Segment, SegmentError, SegmentVideo, SegmentWriter, open_segment
 from lvqa.places import local_folder
 from lvqa.records import LvqaError
-from lvqa.startup import num_cores
+from lvqa.startup import num_threads
 
 _log = logging.getLogger(__name__)
 
@@ -225,9 +225,9 @@ class TableView:
         """
         query = query.astype(np.float64) / np.linalg.norm(query)
         blocks = [block for i in range(len(self.parts)) for block in self._blocks(i, condition)]
-        limit, num_threads = max(NUM_RESCORED, 4 * k), num_cores()
-        with ThreadPoolExecutor(num_threads) as pool:
-            shares = [blocks[i::num_threads] for i in range(num_threads)]
+        limit, num_shares = max(NUM_RESCORED, 4 * k), max(1, min(num_threads(), len(blocks)))
+        with ThreadPoolExecutor(num_shares, initializer=use_one_thread) as pool:
+            shares = [blocks[i::num_shares] for i in range(num_shares)]
             nearest = np.concatenate(list(pool.map(lambda share: self._nearest(share, query, limit), shares)))
         nearest = np.sort(nearest, order="distance")[:limit]
         of_parts = ((part, np.sort(nearest["row"][nearest["part"] == i])) for i, part in enumerate(self.parts))

@@ -23,7 +23,8 @@ from lvqa.profiling.sample import CLIP_PAIRS, Sample, sample_questions
 from lvqa.profiling.task import Task
 from lvqa.records import Candidate, Clip, Counts, Question
 from lvqa.rerank import MultipleChoice, RerankRequest
-from lvqa.video import decode_all, default_threads
+from lvqa.startup import num_threads
+from lvqa.video import decode_all
 
 MATRIX, DECODE = "matrix product", "decode all"
 """The names of the machine's ceilings: a large product in the model's type; every frame decoded, none scaled."""
@@ -55,7 +56,7 @@ def _decode_all(sample: Sample) -> Task:
     """Return a task of FFmpeg's program, with as many threads as reading has; or of its libraries, with one."""
     video, until_seconds = sample.video, sample.times_seconds[-1]
     if shutil.which("ffmpeg"):
-        run: Callable[[], object] = partial(decode_with_ffmpeg, video, until_seconds, threads=default_threads())
+        run: Callable[[], object] = partial(decode_with_ffmpeg, video, until_seconds, threads=num_threads())
     else:
         run = partial(decode_all, video, until_seconds)
     return Task(name=DECODE, unit="frame wanted", units=len(sample.times_seconds), run=run)

@@ -86,6 +86,7 @@ class Replicas:
         self._settings = settings
         self._handle: Any = None
         self._name = f"lvqa-{settings.host}-{settings.port}"
+        self._num_threads = os.environ.get("OMP_NUM_THREADS")  # read before Ray sets its own
         self._cluster = RayCluster(settings.ray_address, num_workers=settings.workers, runtime_env=None)
         try:
             self._require_room()
@@ -100,6 +101,8 @@ class Replicas:
         if self._settings.workers > nodes.num_rooms:
             each = f"each with a core and {share:g} GPUs ({nodes.describe_rooms() or 'there is none'})"
             raise ClusterError(f"workers must be at most {nodes.num_rooms}, {each}; got {self._settings.workers}")
+        if self._num_threads is None:  # Ray would give each one thread
+            self._num_threads = str(nodes.num_threads(self._settings.workers))
 
     def start(self) -> ModelFacts:
         """Start the replicas, and wait until all have the model.
@@ -113,7 +116,11 @@ class Replicas:
         deployment = serve.deployment(
             num_replicas=self._settings.workers,
             max_ongoing_requests=MAX_REQUESTS,
-            ray_actor_options={"num_cpus": 1, "num_gpus": share},
+            ray_actor_options={
+                "num_cpus": 1,
+                "num_gpus": share,
+                "runtime_env": {"env_vars": {"OMP_NUM_THREADS": self._num_threads}},
+            },
             health_check_period_s=HEALTH_SECONDS,
             graceful_shutdown_timeout_s=STOP_SECONDS,
         )(Replica)

@@ -19,7 +19,7 @@ from lvqa.video.metadata import (
     store_metadata,
 )
 from lvqa.video.pixel_reader import DecodeOptions, PixelReader
-from lvqa.video.prefetch import default_threads, read_frames
+from lvqa.video.prefetch import read_frames
 from lvqa.video.record import RECORD_FORMAT, VideoRecord, keep_record, load_record
 from lvqa.video.sampling import FRAMES_FORMAT, SAMPLINGS, FrameGrid, cut_clips
 from lvqa.video.scenes import scene_changes
@@ -47,7 +47,6 @@ __all__ = [
     "cut_clips",
     "declared_seconds",
     "decode_all",
-    "default_threads",
     "has_content",
     "inspect_video",
     "is_current_metadata",

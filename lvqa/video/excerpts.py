@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lvqa.records import Video
+from lvqa.startup import num_threads
 from lvqa.video.container import VideoError
 from lvqa.video.prefetch import read_frames
 from lvqa.video.sound import SAMPLES_PER_SECOND, read_sound
@@ -57,6 +58,7 @@ def clip_bytes(video: Video, start_seconds: float, end_seconds: float, *, max_he
         with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
             stream = container.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": "23"})
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            stream.codec_context.thread_count = num_threads()  # x264 takes half as many again as the machine has cores
             if sound is not None:  # before the first picture: all streams are known then
                 _write_sound(container, sound)
             for batch in read_frames(video, times, height=height, width=width):

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from lvqa.records import LvqaError, Video
-from lvqa.startup import num_cores
+from lvqa.startup import num_threads
 from lvqa.video.container import VideoError
 from lvqa.video.decoders import DECODERS, Decoder
 from lvqa.video.frame_reader import BEGUN_ELSEWHERE
 
+MAX_AHEAD_BYTES = 1 << 30
+"""How much memory the frames may take that all threads decode ahead, where nothing says how many threads there are."""
 _JOIN_SECONDS = 1.0
 """How long closing waits for all threads together; a decoder that hangs is left behind."""
 
@@ -64,7 +66,7 @@ def read_frames(
         height: Pixels of a frame.
         width: Pixels of a frame.
         decoder: A name in DECODERS.
-        threads: How many threads decode; by default `default_threads()`.
+        threads: How many threads decode; by default `num_threads()`, or fewer that keep within MAX_AHEAD_BYTES.
         stall_seconds: How long to wait for one frame. A decoder that hangs is left behind.
         batch_frames: How many frames a batch has; the last one may be smaller.
 
@@ -84,19 +86,10 @@ def read_frames(
         np.asarray(times_seconds, dtype=np.float64),
         height=height,
         width=width,
-        threads=threads or default_threads(),
+        threads=threads,
         stall_seconds=stall_seconds,
         batch_frames=batch_frames,
     )
-
-
-def default_threads() -> int:
-    """Return how many threads decode by default: OMP_NUM_THREADS, or else the number of cores of this process.
-
-    Numerical libraries follow the same variable, so that a worker with a share of the cores keeps to it.
-    """
-    value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return max(1, int(value)) if value.isdecimal() else num_cores()
 
 
 def _read_batches(
@@ -106,7 +99,7 @@ def _read_batches(
     *,
     height: int,
     width: int,
-    threads: int,
+    threads: int | None,
     stall_seconds: float,
     batch_frames: int,
 ) -> Generator[Frames]:
@@ -115,8 +108,11 @@ def _read_batches(
     if not len(times):
         return
     chunks = decoder.split_times(video, times)
+    # A thread that has finished a chunk starts its next one and no third: the other threads are as far.
+    max_ahead = min(batch_frames, 2 * max(map(len, chunks)))
+    threads = threads or max(1, min(num_threads(), MAX_AHEAD_BYTES // (max_ahead * height * width * 3)))
     decode = partial(decoder.frames, video, height=height, width=width)
-    ahead = _decode_ahead(decode, chunks, threads=threads, max_ahead=batch_frames, stall_seconds=stall_seconds)
+    ahead = _decode_ahead(decode, chunks, threads=threads, max_ahead=max_ahead, stall_seconds=stall_seconds)
     i, process_id = 0, os.getpid()
     try:
         with closing(ahead) as frames:
@@ -165,8 +161,6 @@ def _decode_ahead(
     Raises:
         queue.Empty: A frame is late.
     """
-    # A thread that has finished a chunk starts its next one and no third: the other threads are as far.
-    max_ahead = min(max_ahead, 2 * max(map(len, chunks)))
     stop = threading.Event()
     shares = [chunks[first::threads] for first in range(min(threads, len(chunks)))]
     workers = [_DecodingThread(partial(decode, share), max_ahead, stop) for share in shares]

@@ -116,6 +116,11 @@ class Nodes:
             plan[min(free, key=plan.__getitem__)] += 1
         return plan
 
+    def num_threads(self, num_workers: int) -> int:
+        """Return how many threads each worker has if all have as many: the smallest share of a node's cores."""
+        plan = self.plan(num_workers)
+        return min(max(1, self.by_id[node_id].num_cores // num) for node_id, num in plan.items() if num)
+
     def describe_rooms(self) -> str:
         """Return "n1 2, n2 4": the rooms of each usable node."""
         return ", ".join(f"{node.name} {node.num_rooms(self._gpus_per_worker)}" for node in self.usable)
