@@ -1,14 +1,14 @@
 """Measure what it takes to keep an hour of visual tokens on disk: `python scripts/measure_token_file.py FOLDER VIDEO`.
 
 Tokens of a few pairs are computed with random weights in the real widths, as bfloat16, and written and read as if they
-were those of 1,800 pairs, with compression and without, in turn. Seconds are those of the processor, medians of
---rounds. Random weights leave out what trained ones do to the numbers' exponents, so real tokens compress otherwise.
+were those of 1,800 pairs an hour, with compression and without, in turn. Seconds are those of the processor and, in
+brackets, those of the clock, medians of --rounds; the file is dropped from the system's memory before it is read.
+Random weights leave out what trained ones do to the numbers' exponents, so real tokens compress otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,9 +21,10 @@ from lvqa.models.random_weights import SHAPES, random_model
 from lvqa.token_file import TokenBound, TokenFile
 from lvqa.video import FrameGrid, inspect_video
 from lvqa.visual_tokens import VisualTokens
+from measure_second_process import drop_from_memory
 
-NUM_PAIRS, NUM_ENCODED = 1800, 12
-BOUND = TokenBound(16 << 30)
+PAIRS_PER_HOUR, NUM_ENCODED = 1800, 12
+BOUND = TokenBound(32 << 30)
 FORMS = {"as it is": 4, "compressed": 2}
 """How tokens are written, and the size of a number with which a file does that."""
 
@@ -34,27 +35,31 @@ def main() -> None:
     parser.add_argument("video", type=Path, help="the video whose first frames are encoded")
     parser.add_argument("--sizes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--vision-layers", type=int, default=2)
+    parser.add_argument("--hours", type=int, default=1, help="how long the video is of which tokens are kept")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     path = arguments.folder / "hour.tokens"
+    num_pairs = arguments.hours * PAIRS_PER_HOUR
     for size in arguments.sizes:
         width, data = encoded_pairs(size, arguments.vision_layers, arguments.video)
-        seconds: dict[str, list[tuple[float, float]]] = {form: [] for form in FORMS}
+        runs: dict[str, list[tuple[float, ...]]] = {form: [] for form in FORMS}
         sizes = {}
         for _ in range(arguments.rounds):
             for form, element_bytes in FORMS.items():
-                file = TokenFile(path, num_pairs=NUM_PAIRS, width=width, bound=BOUND, element_bytes=element_bytes)
-                seconds[form].append((seconds_of(partial(write, file, data)), seconds_of(partial(read, file))))
+                file = TokenFile(path, num_pairs=num_pairs, width=width, bound=BOUND, element_bytes=element_bytes)
+                written = seconds_of(partial(write, file, data, num_pairs))
+                drop_from_memory(arguments.folder)
+                runs[form].append((*written, *seconds_of(partial(read, file, num_pairs))))
                 sizes[form] = path.stat().st_blocks * 512
                 file.close()
                 path.unlink()
-        for form, rounds in seconds.items():
-            written, was_read = (median(column) for column in zip(*rounds, strict=True))
-            ratio = NUM_PAIRS * len(data[0]) / sizes[form]
+        for form, rounds in runs.items():
+            written, written_wall, was_read, read_wall = map(median, zip(*rounds, strict=True))
+            ratio = num_pairs * len(data[0]) / sizes[form]
             print(
-                f"{size} {form}: {sizes[form] / 2**30:.2f} GiB ({ratio:.2f}), written in {written:.2f} s, "
-                f"read in {was_read:.2f} s",
+                f"{size} {form}: {sizes[form] / 2**30:.2f} GiB ({ratio:.2f}), written in {written:.2f} s "
+                f"({written_wall:.2f}), read in {was_read:.2f} s ({read_wall:.2f})",
                 flush=True,
             )
 
@@ -68,21 +73,21 @@ def encoded_pairs(size: str, vision_layers: int, path: Path) -> tuple[int, list[
     return model.dim, [pair.cpu().bfloat16().view(torch.uint8).numpy().tobytes() + b"\0" for (pair,) in tokens]
 
 
-def write(file: TokenFile, data: list[bytes]) -> None:
-    for first in range(0, NUM_PAIRS, 8):
+def write(file: TokenFile, data: list[bytes], num_pairs: int) -> None:
+    for first in range(0, num_pairs, 8):
         file.write({number: data[number % len(data)] for number in range(first, first + 8)})
 
 
-def read(file: TokenFile) -> None:
-    if any(file.read(number) is None for number in range(NUM_PAIRS)):
+def read(file: TokenFile, num_pairs: int) -> None:
+    if any(file.read(number) is None for number in range(num_pairs)):
         raise OSError("a pair was not kept")
 
 
-def seconds_of(work: Callable[[], None]) -> float:
-    os.sync()
-    started = time.process_time()
+def seconds_of(work: Callable[[], None]) -> tuple[float, float]:
+    """Return the processor seconds of some work, and those of the clock."""
+    started, clock = time.process_time(), time.perf_counter()
     work()
-    return time.process_time() - started
+    return time.process_time() - started, time.perf_counter() - clock
 
 
 if __name__ == "__main__":
