@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
+import worker_tasks
 from control_groups import write_group
-from processes import needs_proc
+from processes import PATIENCE_SECONDS, needs_proc
 
 from lvqa.models import devices
 from lvqa.startup import num_cores, num_threads
@@ -134,6 +136,14 @@ def test_a_question_loads_no_library_that_it_does_not_use(make, store, video):
     modules = {*result.stderr.splitlines()[-1].split()}
     assert result.stdout and {"torch", "transformers"} <= modules
     assert modules.isdisjoint(UNUSED), modules.intersection(UNUSED)
+
+
+def test_processes_of_tests_are_forked_with_the_libraries(tmp_path):
+    """multiprocessing says nothing where what it should import first can't be imported; all would be slower."""
+    process = forked.start(worker_tasks.write_modules, tmp_path / "modules")
+    process.join(PATIENCE_SECONDS)
+    modules = (tmp_path / "modules").read_text().split()
+    assert {"lvqa.evaluation.retrieval.run", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"} <= {*modules}
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------

@@ -232,3 +232,8 @@ class Identified:
 def probe_of(differing: str) -> NodeFacts:
     """Say that a node differs."""
     return NodeFacts({"torch": "1" if node() == differing else "2"})
+
+
+def write_modules(path: Path) -> None:
+    """Write the names of the modules that a process has as it begins."""
+    path.write_text(" ".join(sys.modules))
