@@ -150,9 +150,11 @@ def test_what_the_store_knows_of_a_video_needs_no_copy(synthetic_video, bucket, 
 
 def test_an_object_that_was_changed_is_fetched_anew(synthetic_video, bucket, home):
     there = put(f"{bucket}/a.mp4", synthetic_video())
-    first = inspect_video(there)
+    first, late = inspect_video(there).id, inspect_video(there)
     put(str(there), synthetic_video(seed=12))
-    assert inspect_video(there).id == inspect_video(synthetic_video(seed=12)).id != first.id
+    assert inspect_video(there).id == inspect_video(synthetic_video(seed=12)).id != first
+    with pytest.raises(VideoError, match="changed after it was inspected"):
+        _ = late.id
 
 
 def test_a_prefix_is_indexed_listed_and_searched_by_commands(synthetic_video, bucket, home, tmp_path, monkeypatch):
