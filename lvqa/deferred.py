@@ -65,12 +65,11 @@ class _Finder(MetaPathFinder, Loader):
     def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
         if not any(fullname == name or fullname.startswith(f"{name}.") for name in self.modules):
             return None
-        real = PathFinder.find_spec(fullname, path)  # there may be no such module
-        if real is not None:
-            spec = ModuleSpec(fullname, self, origin=real.origin)
-            spec.submodule_search_locations = real.submodule_search_locations
-            return spec
-        return None
+        if (real := PathFinder.find_spec(fullname, path)) is None:  # there may be no such module
+            return None
+        spec = ModuleSpec(fullname, self, origin=real.origin)
+        spec.submodule_search_locations = real.submodule_search_locations
+        return spec
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return _StandIn(spec.name, self)

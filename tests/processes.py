@@ -10,6 +10,16 @@ import pytest
 PATIENCE_SECONDS = 300.0
 """How long tests wait for what has to come: they are no benchmarks, and machines may be busy."""
 
+LVQA_AND_MODULES = """
+import sys
+from lvqa.cli.main import main
+try:
+    main()
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+"""A script that is the command `lvqa`, and prints last, on stderr, which modules it has imported."""
+
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes in /proc")
 
 

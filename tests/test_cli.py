@@ -20,7 +20,7 @@ import worker_tasks
 from click.testing import CliRunner, Result
 from forked import Program
 from PIL import Image
-from processes import PATIENCE_SECONDS, wait_until
+from processes import LVQA_AND_MODULES, PATIENCE_SECONDS, wait_until
 from stored_pages import stored_values
 
 from lvqa.cli.index import videos_in
@@ -133,8 +133,7 @@ def process(script: str, *words: object, **options) -> subprocess.Popen:
 
 
 def test_help_is_quick_because_it_loads_nothing_heavy():
-    script = f"import sys; sys.argv[0] = 'lvqa'\ntry:\n    {LVQA}\nfinally:\n    print(*sys.modules, file=sys.stderr)"
-    out, modules = process(script, "--help").communicate()
+    out, modules = process(LVQA_AND_MODULES, "--help").communicate()
     assert "ask" in out
     assert not {"torch", "transformers", "ray", "faiss", "av", "matplotlib", "numpy"} & set(modules.split())
 

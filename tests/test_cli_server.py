@@ -9,10 +9,10 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from processes import LVQA_AND_MODULES
 
 from lvqa.cli.main import lvqa_command
 
-LVQA = "from lvqa.cli.main import main\ntry:\n    main()"
 QUESTION = "What colour is the ball?"
 
 
@@ -58,8 +58,7 @@ def test_a_server_does_what_the_commands_do(tmp_path, synthetic_video):
         indexed = lvqa("index", "--server", url, video)
         assert indexed.returncode == 0 and indexed.stdout == f"{video}: 4 clips, indexed\n"
         asking = ("ask", "--server", url, video, QUESTION, "--option", "red", "--option", "blue", "--json")
-        listed = f"import sys; {LVQA}\nfinally:\n    print(*sys.modules, file=sys.stderr)"
-        command = [sys.executable, "-c", listed, *map(str, asking)]
+        command = [sys.executable, "-c", LVQA_AND_MODULES, *map(str, asking)]
         asked_there = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert not {"torch", "transformers", "av", "faiss"} & set(asked_there.stderr.split()), "no model is loaded here"
         options = ("--model", "tiny", "--store", store, "--option", "red", "--option", "blue", "--json")

@@ -10,7 +10,7 @@ import pytest
 import torch
 import worker_tasks
 from control_groups import write_group
-from processes import PATIENCE_SECONDS, needs_proc
+from processes import LVQA_AND_MODULES, PATIENCE_SECONDS, needs_proc
 
 from lvqa.models import devices
 from lvqa.startup import num_cores, num_threads
@@ -118,21 +118,15 @@ UNUSED = [*("IPython", "aiohttp", "cv2", "decord", "fastapi", "matplotlib", "pan
 UNUSED += ["accelerate", "scipy.optimize", "sympy", "torch._dynamo", "torch._inductor", "torch.distributed.fsdp"]
 UNUSED += ["torch.distributed.tensor", "torchao", "torchvision", "uvicorn"]
 """Libraries that are large, and that a question about an indexed video does not need."""
-ASK = """
-import sys
-from lvqa.cli.main import main
-try:
-    main()
-finally:
-    print(*sys.modules, file=sys.stderr)
-"""
 
 
 @pytest.mark.slow
 def test_a_question_loads_no_library_that_it_does_not_use(make, store, video):
     make().index(video)
     words = ["ask", str(video), "What is seen?", "--model", "tiny", "--store", str(store), "--quiet"]
-    result = subprocess.run([sys.executable, "-c", ASK, *words], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", LVQA_AND_MODULES, *words], capture_output=True, text=True, check=True
+    )
     modules = {*result.stderr.splitlines()[-1].split()}
     assert result.stdout and {"torch", "transformers"} <= modules
     assert modules.isdisjoint(UNUSED), modules.intersection(UNUSED)
