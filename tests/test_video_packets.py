@@ -12,7 +12,7 @@ import video_files
 from test_video_faults import decode_sequentially
 from video_files import AV1_FILES, cached_video, read_pixels, write_video
 
-from lvqa.video import VideoError, file_bytes, inspect_video
+from lvqa.video import VideoError, file_bytes, inspect_video, matroska
 from lvqa.video.container import open_stream
 from lvqa.video.file_bytes import FileBytes
 from lvqa.video.metadata import timeline_of
@@ -82,10 +82,14 @@ def test_what_is_not_understood_is_decoded_whole() -> None:
 # --- tables of containers --------------------------------------------------------------------------------------------
 
 
-def with_sound(source: Path, target: Path) -> Path:
+def with_sound(source: Path, target: Path, **options: str) -> Path:
     """Write the packets of a video with a tone between them, and return the path."""
     tone = video_files.write_sound(target.with_name("tone.mp4"), 3.0)
-    with av.open(str(source)) as video, av.open(str(tone)) as sound, av.open(str(target), "w") as container:
+    with (
+        av.open(str(source)) as video,
+        av.open(str(tone)) as sound,
+        av.open(str(target), "w", container_options=options) as container,
+    ):
         streams = [container.add_stream_from_template(part.streams[0], opaque=True) for part in (sound, video)]
         packets = [
             (packet.dts * packet.time_base, stream, packet)
@@ -119,6 +123,7 @@ def test_tables_of_mp4_tell_what_reading_all_packets_does_or_are_not_used(name: 
     rows, expected = rows_of(path, read_tables, path), rows_of(path, demux_rows)
     assert (rows is None) == (name in ("cut.mp4", "open_groups.mp4"))
     if rows is not None:
+        assert expected is not None
         assert_equal_rows(rows, expected)
 
 
@@ -174,6 +179,31 @@ def test_parts_of_a_file_are_read_wherever_they_lie(
             assert [bytes(part) for part in data.parts(begins, 5)] == parts
         with pytest.raises(IndexError):
             data.parts(np.array([3, 496]), 5)
+
+
+@pytest.mark.parametrize("window", [1, 3000, 1 << 20])
+@pytest.mark.parametrize("limit", ["100", "700", "5000"])
+def test_clusters_of_any_length_are_read_in_windows_of_any_size(
+    window: int, limit: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, path = cached_video("hidden_vp9.webm", folder), folder / f"clusters_{limit}.mkv"
+    with_sound(source, path, cluster_time_limit=limit)
+    monkeypatch.setattr(matroska, "_WINDOW_BYTES", window)
+    rows, expected = rows_of(path, read_tables, path), rows_of(path, demux_rows)
+    assert rows is not None and expected is not None
+    assert_equal_rows(rows, expected)
+
+
+def test_an_element_that_leads_back_to_itself_is_not_followed(folder: Path) -> None:
+    source = cached_video("hidden_vp9.webm", folder)
+    data = bytearray(source.read_bytes())
+    room = data.index(b"\xec", data.index(bytes.fromhex("18538067")))  # FFmpeg leaves some behind the seek head
+    # A size of nine bytes, of which there is none: read as a number it leads back by the ten bytes of id and size.
+    data[room : room + 10] = b"\xec\x00" + ((1 << 63) - 10).to_bytes(8, "big")
+    path = folder / "back.webm"
+    path.write_bytes(data)
+    assert rows_of(path, read_tables, path) is None
+    assert timeline_of(path).frame_seconds.tolist() == timeline_of(source).frame_seconds.tolist()
 
 
 def test_a_damaged_table_of_the_sound_does_not_end_the_reading_of_pictures(folder: Path) -> None:

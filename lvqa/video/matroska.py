@@ -19,6 +19,12 @@ _SKIPPED_IN_CLUSTER = (0xA7, 0xAB, 0xEC, 0xBF)
 _KNOWN_IN_GROUP = {_BLOCK, _REFERENCE, 0x9B, 0xEC, 0xBF}
 """Besides: how long the block lasts, room, checksums."""
 
+_WINDOW_BYTES = 2 << 20
+"""How much of the file is read at once, if a cluster is not larger: little enough for a processor's cache."""
+
+_HEAD_BYTES = 12
+"""How long the id and the size of an element are together, at most."""
+
 _VIDEO = 1
 _KEYFRAME, _UNUSUAL = 0x80, 0x7E
 """Flags of a block; the second are lacing, that it is invisible, and those that have no meaning."""
@@ -39,66 +45,44 @@ def block_rows(data: FileBytes) -> np.ndarray | None:
         begins, its size, whether the file calls it a keyframe, its first byte, its last one; None if the file has
         several video tracks, is cut off, or has elements that are not known here.
     """
-    blocks = _Blocks()
+    tracks, clusters = None, []
     try:
         (segment,) = ((begin, end) for kind, begin, end in _elements(data, 0, len(data)) if kind == _SEGMENT)
-        tracks = None
         for kind, begin, end in _elements(data, *segment):
             if kind == _TRACKS:
                 tracks = _read_tracks(data, begin, end)
             elif kind == _CLUSTER:
-                _read_cluster(data[begin:end], begin, blocks)
+                clusters.append((begin, end))
             elif kind not in _SKIPPED_IN_SEGMENT:
                 raise _UnknownLayoutError
-        return None if tracks is None else _rows_of_track(blocks, *tracks)
+        if tracks is None:
+            return None
+        return np.concatenate([_rows_of_clusters(data, window, *tracks) for window in _windows(clusters)])
     except (_UnknownLayoutError, IndexError, ValueError):
         return None
 
 
 @dataclass(slots=True)
 class _Blocks:
-    """The blocks of all tracks, in the order of the file."""
+    """Blocks of all tracks, in the order of the file."""
 
-    num: int = 0
-    rows: list[np.ndarray] = field(default_factory=list)
-    """Of each cluster, (blocks, 9) int64: its time, where a block begins and ends, the four bytes of its head, the
-    first byte of its packet, and the last one."""
+    begins: list[int] = field(default_factory=list)
+    """Where each begins, behind its size."""
+    ends: list[int] = field(default_factory=list)
     grouped: dict[int, tuple[bool, bool]] = field(default_factory=dict)
     """A block that lies in a group, by its number -> whether it refers to others, and whether all of it is known."""
-
-
-def _rows_of_track(blocks: _Blocks, track: int, others: list[int]) -> np.ndarray:
-    """Return the rows of one track's blocks; all others must belong to some other tracks."""
-    times, begins, ends, number, high, low, flags, first, last = np.concatenate(blocks.rows).T
-    is_own = number == track
-    is_keyframe = flags & _KEYFRAME != 0
-    for i, (has_reference, is_known) in blocks.grouped.items():
-        is_keyframe[i] = not has_reference
-        if is_own[i] and not is_known:
-            raise _UnknownLayoutError
-    if not np.isin(number[~is_own], others).all() or np.any(flags[is_own] & _UNUSUAL):
-        raise _UnknownLayoutError
-    ticks = times + (high << 8 | low) - (high >> 7 << 16)  # a signed number
-    rows: np.ndarray = np.stack([ticks, ticks, begins + 4, ends - begins - 4, is_keyframe, first, last], axis=1)[is_own]
-    return rows
 
 
 def _elements(data: FileBytes | bytes, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Yield the id of each element, and where its content begins and ends."""
     while begin < end:
-        kind = data[begin]
-        if kind < 0x80:
-            kind = int.from_bytes(data[begin : begin + 9 - kind.bit_length()], "big")
-        begin += 1 + (kind > 0xFF) + (kind > 0xFFFF) + (kind > 0xFFFFFF)
-        size = data[begin]
-        length, unknown = 9 - size.bit_length(), 0xFF
-        if length == 2:  # most are so
-            size, unknown = size << 8 | data[begin + 1], 0x7FFF
-        elif length > 2:
-            size, unknown = int.from_bytes(data[begin : begin + length], "big"), (2 << 7 * length) - 1
-        begin += length
-        stop = begin + size - (1 << 7 * length)  # the first bit that is set tells of how many bytes a size is
-        if stop > end or size == unknown:  # a live stream has no sizes
+        head = data[begin : begin + _HEAD_BYTES]
+        at = 9 - head[0].bit_length()  # the first bit that is set tells of how many bytes a number is
+        kind, length = int.from_bytes(head[:at], "big"), 9 - head[at].bit_length()
+        size, mark = int.from_bytes(head[at : at + length], "big"), 1 << 7 * length
+        begin += at + length
+        stop = begin + size - mark
+        if not begin <= stop <= end or size == 2 * mark - 1:  # a live stream has no sizes
             raise _UnknownLayoutError
         yield kind, begin, stop
         begin = stop
@@ -123,24 +107,64 @@ def _read_tracks(data: FileBytes | bytes, begin: int, end: int) -> tuple[int, li
     return video, others
 
 
-def _read_cluster(content: bytes, position: int, blocks: _Blocks) -> None:
-    """Append the blocks of a cluster that begins at a position of the file."""
-    time, begin = None, 0
-    begins: list[int] = []
-    ends: list[int] = []
-    while begin < len(content):
+def _windows(clusters: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Yield clusters that are read together, since they lie next to each other."""
+    window: list[tuple[int, int]] = []
+    for begin, end in clusters:
+        if window and end - window[0][0] > _WINDOW_BYTES:
+            yield window
+            window = []
+        window.append((begin, end))
+    if window:
+        yield window
+
+
+def _rows_of_clusters(data: FileBytes, clusters: list[tuple[int, int]], track: int, others: list[int]) -> np.ndarray:
+    """Return the rows of one track's blocks in some clusters; all others must belong to some other tracks.
+
+    Of each cluster it is given where its content begins and ends.
+    """
+    position = clusters[0][0]
+    content = data[position : clusters[-1][1]]
+    blocks = _Blocks()
+    times, counts = [], []
+    for first, last in clusters:
+        times.append(_read_cluster(content, first - position, last - position, blocks))
+        counts.append(len(blocks.begins))
+    begins, ends = np.array(blocks.begins, np.int64), np.array(blocks.ends, np.int64)
+    if np.any(ends - begins < 5):
+        raise _UnknownLayoutError  # a head alone, without a packet
+    octets = np.frombuffer(content, dtype=np.uint8)
+    number, high, low, flags, first = octets[begins + np.arange(5)[:, None]].astype(np.int64)
+    is_own = number == track
+    is_keyframe = flags & _KEYFRAME != 0
+    for i, (has_reference, is_known) in blocks.grouped.items():
+        is_keyframe[i] = not has_reference
+        if is_own[i] and not is_known:
+            raise _UnknownLayoutError
+    if not np.isin(number[~is_own], others).all() or np.any(flags[is_own] & _UNUSUAL):
+        raise _UnknownLayoutError
+    ticks = np.repeat(times, np.diff(counts, prepend=0)) + (high << 8 | low) - (high >> 7 << 16)  # a signed number
+    columns = [ticks, ticks, position + begins + 4, ends - begins - 4, is_keyframe, first, octets[ends - 1]]
+    return np.stack([column[is_own] for column in columns], axis=1)
+
+
+def _read_cluster(content: bytes, begin: int, end: int, blocks: _Blocks) -> int:
+    """Append the blocks of a cluster that lies in some content, and return its time."""
+    time, num_before = None, len(blocks.begins)
+    while begin < end:
         if content[begin] == _SIMPLE_BLOCK:  # nearly all elements are so
-            begin = _skip_simple_blocks(content, begin, begins, ends)
+            begin = _skip_simple_blocks(content, begin, end, blocks.begins, blocks.ends)
             continue
-        kind, first, begin = next(_elements(content, begin, len(content)))
+        kind, first, begin = next(_elements(content, begin, end))
         if kind == _BLOCK_GROUP:
             elements = {kind: (first, last) for kind, first, last in _elements(content, first, begin)}
             if _BLOCK not in elements:
                 raise _UnknownLayoutError
-            blocks.grouped[blocks.num + len(begins)] = _REFERENCE in elements, elements.keys() <= _KNOWN_IN_GROUP
-            begins.append(elements[_BLOCK][0])
-            ends.append(elements[_BLOCK][1])
-        elif begins:  # where blocks are, other elements are damage
+            blocks.grouped[len(blocks.begins)] = _REFERENCE in elements, elements.keys() <= _KNOWN_IN_GROUP
+            blocks.begins.append(elements[_BLOCK][0])
+            blocks.ends.append(elements[_BLOCK][1])
+        elif len(blocks.begins) > num_before:  # where blocks are, other elements are damage
             raise _UnknownLayoutError
         elif kind == _CLUSTER_TIME:
             time = int.from_bytes(content[first:begin], "big")
@@ -148,30 +172,21 @@ def _read_cluster(content: bytes, position: int, blocks: _Blocks) -> None:
             raise _UnknownLayoutError
     if time is None:
         raise _UnknownLayoutError
-    starts, stops = np.array(begins, np.int64), np.array(ends, np.int64)
-    if np.any(stops - starts < 5):
-        raise _UnknownLayoutError  # a head alone, without a packet
-    data, rows = np.frombuffer(content, dtype=np.uint8), np.empty((len(starts), 9), dtype=np.int64)
-    rows[:, 0], rows[:, 1], rows[:, 2] = time, position + starts, position + stops
-    rows[:, 3:8], rows[:, 8] = data[starts[:, None] + np.arange(5)], data[stops - 1]
-    blocks.rows.append(rows)
-    blocks.num += len(starts)
+    return time
 
 
-def _skip_simple_blocks(content: bytes, begin: int, begins: list[int], ends: list[int]) -> int:
+def _skip_simple_blocks(content: bytes, begin: int, end: int, begins: list[int], ends: list[int]) -> int:
     """Append where the simple blocks from a position on begin and end; return where something else follows."""
-    end = len(content)
     while begin < end and content[begin] == _SIMPLE_BLOCK:
         size = content[begin + 1]
-        length, mark = 9 - size.bit_length(), 0x80
-        first = begin + 1 + length
-        if length == 2:  # most are so
-            size, mark = size << 8 | content[begin + 2], 0x4000
-        elif length > 2:
-            size, mark = int.from_bytes(content[begin + 1 : first], "big"), 1 << 7 * length
-        begin = first + size - mark
-        if begin > end or size == 2 * mark - 1:  # a live stream has no sizes
-            raise _UnknownLayoutError
-        begins.append(first)
+        if 0x40 <= size < 0x7F:  # most sizes have two bytes
+            begin += 3
+            begins.append(begin)
+            begin += (size & 0x3F) << 8 | content[begin - 1]
+        else:
+            _, first, begin = next(_elements(content, begin, end))
+            begins.append(first)
         ends.append(begin)
+    if begin > end:
+        raise _UnknownLayoutError
     return begin
