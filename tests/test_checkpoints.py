@@ -8,7 +8,8 @@ import torch
 
 from lvqa.models import load_model
 from lvqa.models.checkpoint import find_checkpoint
-from lvqa.models.devices import batch_tokens, best_device
+from lvqa.models.devices import best_device
+from lvqa.models.memory import batch_tokens
 from lvqa.records import LvqaError
 
 

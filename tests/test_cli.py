@@ -123,10 +123,10 @@ def indexes_in(folder: Path) -> list[Path]:
 
 
 def process(script: str, *words: object, **options) -> subprocess.Popen:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **options.pop("environment", {})}
     command = [sys.executable, "-c", script, *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment, text=True, **{**pipes, **options})
+    return subprocess.Popen(command, env=os.environ | environment, text=True, **{**pipes, **options})
 
 
 # --- the command itself ----------------------------------------------------------------------------------------------
@@ -136,6 +136,19 @@ def test_help_is_quick_because_it_loads_nothing_heavy():
     out, modules = process(LVQA_AND_MODULES, "--help").communicate()
     assert "ask" in out
     assert not {"torch", "transformers", "ray", "faiss", "av", "matplotlib", "numpy"} & set(modules.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [("library list", "0 videos"), ("library prune", "0 bytes"), ("view none", "none"), ("report none", "none")],
+)
+def test_what_only_reads_files_loads_no_library_of_models(tmp_path, words, line):
+    environment = {"LVQA_HOME": str(tmp_path)}
+    out, errors = process(LVQA_AND_MODULES, *words.split(), environment=environment, cwd=tmp_path).communicate()
+    *lines, modules = errors.splitlines()
+    assert line in out + "".join(lines)
+    assert not {"torch", "transformers", "faiss", "av"} & set(modules.split())
 
 
 def test_no_summary_of_a_command_is_cut(lvqa):

@@ -122,15 +122,6 @@ def device_of_process(name: str | None) -> str | None:
     return f"cuda:{local_rank}"
 
 
-def batch_tokens(device: torch.device) -> int:
-    """Return how many tokens a batch holds where nothing else is asked for.
-
-    A GPU of any kind is kept busy by large batches; on a CPU they leave the cache, which costs the embedded model a
-    third.
-    """
-    return 4096 if device.type == "cpu" else 16384
-
-
 def default_dtype(device: torch.device, cpu_dtype: str | None = None) -> str:
     """Return the name of the fastest precision on a device.
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from lvqa.control_group import read_limits
 from lvqa.models import Model
-from lvqa.models.devices import batch_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -78,6 +77,15 @@ def measured_bytes(device: torch.device, library: Any, tokens: int, free: int) -
     """
     batch = batch_bytes(library.config.text_config, tokens, itemsize=library.dtype.itemsize)
     return default_bytes(free, batch=batch, is_host=device.type not in ("cuda", "mps"))
+
+
+def batch_tokens(device: torch.device) -> int:
+    """Return how many tokens a batch holds where nothing else is asked for.
+
+    A GPU of any kind is kept busy by large batches; on a CPU they leave the cache, which costs the embedded model a
+    third.
+    """
+    return 4096 if device.type == "cpu" else 16384
 
 
 def default_batch_tokens(device: torch.device, library: Any, free: int) -> int:
