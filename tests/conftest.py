@@ -1,7 +1,8 @@
 """What all tests share: the embedded model, synthetic videos, and which tests are left out where.
 
-Markers: `slow` takes over a few seconds and is left out of `make test-fast`; `gpu` needs a CUDA device; `browser` needs
-Chromium. With LVQA_REQUIRE_GPU=1 or LVQA_REQUIRE_BROWSER=1 a test that lacks its device fails, and is not skipped.
+Markers: `slow` takes half a second of one core or more, and is left out of `make test-fast`; `gpu` needs a CUDA device;
+`browser` needs Chromium. With LVQA_REQUIRE_GPU=1 or LVQA_REQUIRE_BROWSER=1 a test that lacks its device fails, and is
+not skipped.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+"""No test asks the hub: where there is no network that takes half a minute, and where there is one, gigabytes."""
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """Ctrl-C reaches the programs that tests start, also where a shell in the background has blocked it."""

@@ -213,6 +213,7 @@ def test_the_arrows_form_no_cycle():
     assert_no_cycle(ARROWS)
 
 
+@pytest.mark.slow
 def test_the_files_import_each_other_in_no_cycle():
     """Imports at run time, in functions too; those for type checkers alone do not count."""
     names = {".".join(("lvqa", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in SOURCES}
@@ -311,6 +312,7 @@ PRIVATE_WORDS = {"asked", "shown", "found", "held", "said", "told", "done"}
 """Participles that once did the work of nouns: a reader can't search for them, nor guess what they hold."""
 
 
+@pytest.mark.slow
 def test_no_name_is_a_participle_that_says_nothing():
     names = []
     tests = {path: ast.parse(path.read_text(encoding="utf-8")) for path in Path(__file__).parent.rglob("*.py")}

@@ -98,6 +98,7 @@ def test_audio_logits_equal_the_librarys(omni: Qwen25Omni, with_text: bool) -> N
     assert prompt[1].num_pairs == pytest.approx(2.3 * 25, abs=1)
 
 
+@pytest.mark.slow
 def test_audio_moves_the_positions_as_text_does_and_batches_equal_singles(omni: Qwen25Omni) -> None:
     one, other = (omni.encode_audio(tone(seconds).astype(np.float32)) for seconds in (0.5, 1.2))
     positions = omni.encode_prompt(("a", one, "b")).positions

@@ -1,12 +1,14 @@
 """What is said of a model that can't be found or loaded, or of a device that is not there. Nothing is downloaded."""
 
+import functools
 import json
 
 import pytest
 import small_models
 import torch
+from huggingface_hub import constants
 
-from lvqa.models import load_model
+from lvqa.models import checkpoint, load_model
 from lvqa.models.checkpoint import find_checkpoint
 from lvqa.models.devices import best_device
 from lvqa.models.memory import batch_tokens
@@ -39,12 +41,20 @@ def test_a_name_that_leads_nowhere_gets_advice(name, advice):
     assert advice in refusal(name)
 
 
-def test_without_a_network_the_way_out_is_named(monkeypatch, caplog):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # nothing is asked for
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    offline = refusal("nobody/no-such-model")
-    assert "HF_HUB_OFFLINE is set" in offline and "folder" in offline
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_a_model_that_is_not_in_the_cache_is_refused_offline(monkeypatch, variable):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv(variable, "1")
+    offline = refusal("nobody/no-such-model")
+    assert f"{variable} is set" in offline and "folder" in offline
+
+
+def test_without_a_network_the_way_out_is_named(monkeypatch, caplog):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    # What the library ends with where the hub is out of reach, but for the half a minute for which it tries.
+    unreached = functools.partial(checkpoint.hf_hub_download, local_files_only=True)
+    monkeypatch.setattr(checkpoint, "hf_hub_download", unreached)
     with caplog.at_level("INFO", logger="lvqa"):
         unreachable = refusal("nobody/no-such-model")
     assert caplog.messages == ["model nobody/no-such-model is not on this machine yet; asking the hub for it"]

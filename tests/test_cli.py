@@ -252,6 +252,7 @@ KEYS = [
 """The keys of the JSON of `lvqa ask --json`."""
 
 
+@pytest.mark.slow
 def test_json_is_complete(lvqa, video, store):
     words = ("ask", video, "Где мяч?", "--option", "sea", "--option", "snow", "--frames", 8, *TINY)
     result = lvqa(*words, "--json")
@@ -289,6 +290,7 @@ def test_a_free_question_has_no_option(ask_json, short_video):
     assert isinstance(output["answer"], str)
 
 
+@pytest.mark.slow
 def test_without_json_lines_are_printed(lvqa, video):
     result = lvqa("ask", video, "Where is the ball?", "--option", "sea", "--option", "snow", *TINY)
     first, blank, options, evidence, *_ = result.stdout.splitlines()
@@ -362,6 +364,7 @@ def bad_file(folder: Path, name: str) -> Path:
 BAD_FILES = ["missing.mp4", "empty.mp4", "text.mp4", "sound.mp4", "headless.mp4", "folder.mp4", "noise.mp4", "pipe.mp4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["ask", "search", "index"])
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_a_file_that_is_no_video_is_named(assert_refused, tmp_path, name, command):
@@ -390,6 +393,7 @@ def test_damage_in_the_middle_costs_only_the_damaged_frames(ask_json, short_vide
     assert max(times) >= 18
 
 
+@pytest.mark.slow
 def test_any_name_will_do(ask_json, lvqa, short_video, tmp_path):
     path = tmp_path / "моё видео 影片 'a' & b;.mkv"
     path.write_bytes(short_video.read_bytes())
@@ -740,6 +744,7 @@ def test_an_empty_library_is_named(assert_refused, store):
 # --- synthetic videos, the demo, the doctor ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_make_videos_makes_a_benchmark(lvqa, tmp_path):
     result = lvqa("make-videos", tmp_path / "bench", "--minutes", 1, "--questions", 3, "--seed", 5)
     assert [Path(line).is_file() for line in result.stdout.splitlines()] == [True]
@@ -794,6 +799,7 @@ def test_the_doctor_reports_that_all_is_well(lvqa):
     assert "broken" not in words.values()
 
 
+@pytest.mark.slow
 def test_the_doctor_names_what_is_broken(lvqa, tmp_path):
     (tmp_path / "taken").write_text("")
     output = lvqa("doctor", "--store", tmp_path / "taken" / "store", "--model", "no/such/model", code=1).stdout
@@ -813,6 +819,7 @@ def test_the_doctor_checks_the_default_model_where_it_is_named(lvqa, tmp_path, n
     assert f"{name} does not answer" in line
 
 
+@pytest.mark.slow
 def test_the_doctor_names_a_missing_home(lvqa, monkeypatch):
     monkeypatch.delenv("LVQA_HOME")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

@@ -221,6 +221,7 @@ def test_videos_that_nobody_uses_are_closed_as_memory_ends(make, videos):
     assert tokens() is None
 
 
+@pytest.mark.slow
 def test_a_video_in_use_stays_open(make, videos):
     qa = make("model.memory_mib=1")
     with qa.open(videos[0]) as session:
@@ -291,6 +292,7 @@ def test_a_dropped_question_ends_at_once_and_leaves_nothing_half_done(tiny, tmp_
         assert again.option_scores == expected.option_scores
 
 
+@pytest.mark.slow
 def test_a_question_may_be_dropped_while_another_one_is_answered(make, videos):
     qa, question, stop = make(), questions(2)[1], threading.Event()
 

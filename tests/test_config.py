@@ -247,6 +247,7 @@ def test_an_override_needs_a_key_and_an_equals_sign(override):
 MALFORMED = ["video: [", "a: b: c", "\t- x", "seed: 2026-99-99", "seed: !!int ''", "seed: !!bool x", "[" * 5000, "!x y"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", MALFORMED)
 def test_malformed_yaml_is_one_line_with_its_origin(tmp_path, text):
     path = written(tmp_path, text)

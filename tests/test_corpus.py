@@ -34,6 +34,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     return exit_code, {row["file"]: row["verdict"] for row in map(json.loads, capsys.readouterr().out.splitlines())}
 
 
+@pytest.mark.slow
 def test_every_file_has_a_verdict(video, monkeypatch, capsys):
     (video.parent / "text.mp4").write_text("no video")
     assert run(video.parent, monkeypatch, capsys) == (0, {"text.mp4": "refused", "video.mp4": "right"})
@@ -81,6 +82,7 @@ def test_what_is_wrong_is_called_so(video):
     assert verdict == "ambiguous" and reason.endswith("lvqa agrees with PyAV")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("work", "argument", "verdict"),
     [(time.sleep, 30, "hang"), (os._exit, 3, "crash"), (int, "three", "traceback")],

@@ -161,6 +161,7 @@ def test_options_stand_on_lines_of_their_own(text, parts):
     assert split_options(text) == parts
 
 
+@pytest.mark.slow
 def test_a_synthetic_video_is_read_as_it_was_written(tmp_path):
     from lvqa.synthetic.videos import ask_about, make_videos, write_script
 

@@ -69,6 +69,7 @@ def test_a_penalty_sees_the_whole_prompt_whether_it_was_read_before_or_not(folde
     assert replies(model, ends, prefixes=prefixes) == replies(model, [(*clip, *end) for end in ends])
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_a_draw_in_any_batch(folder: Path) -> None:
     model = load(folder, **SAMPLING)
     whole = prompts(model)

@@ -67,6 +67,7 @@ def test_the_drawing_has_every_module_once():
     assert "pipeline" in modules
 
 
+@pytest.mark.slow
 def test_the_file_map_has_every_module():
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
     listed = re.findall(r"^lvqa/(\w+)(?:\.py|/) ", text, re.MULTILINE)

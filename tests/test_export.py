@@ -49,6 +49,7 @@ def least_cosine(model: Decoder, exported: str) -> float:
     return float(min(cosines))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_exports_ordinary_embedding_is_freerets(family: str, tmp_path: Path) -> None:
     folder = small_models.save(family, tmp_path / "model")

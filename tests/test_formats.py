@@ -391,6 +391,7 @@ def material(tiny, tmp_path_factory) -> Material:
     return Material(VIDEO, tiny, tmp_path_factory.mktemp("formats"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_output_changes_with_its_number_alone(material, name):
     made_with, now = read_golden()["made_with"], material.to_dict()

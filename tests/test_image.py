@@ -121,6 +121,7 @@ def test_a_picture_is_decoded_once_as_long_as_its_file_stays_the_same(
         read_image(path)
 
 
+@pytest.mark.slow
 def test_the_picture_is_in_every_stages_prompt(
     qa: LongVideoQA, video_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,7 @@ def store_video(video_id: str) -> Video:
     return Video(Path("/videos/a.mp4"), video_id, 192.0, 48, 64, 25.0)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_whatever_happens_to_the_store_a_search_is_that_of_all_indexes(data, tmp_path_factory):
@@ -173,6 +174,7 @@ def test_an_index_that_cannot_be_used_is_left_out_with_a_line(store, no_video_is
 # --- which videos are searched ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(
     videos=st.lists(st.sampled_from(["0" * 16, "/videos/1/1.mp4", "/videos/1"]), max_size=2),
     folder=st.sampled_from([None, "/videos", "/videos/1", "/videos/1/", "/vid"]),
@@ -319,6 +321,7 @@ def test_prune_removes_tables_that_no_search_uses(store, no_video_is_few):
 # --- codes and moments -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_codes_of_one_bit_rank_nearly_as_the_vectors():
     rng, dim = np.random.default_rng(0), 2048
     centres = rng.normal(size=(50, dim)) / np.sqrt(np.arange(1, dim + 1))

@@ -72,6 +72,7 @@ print(len(counts), max(counts) - before)
 """
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_search_has_no_more_threads_than_parts(tmp_path):
     """On 16 cores each of its threads had 15 of its own."""

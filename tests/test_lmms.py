@@ -376,6 +376,7 @@ def test_what_a_task_puts_before_the_question_is_not_searched_for(
     assert question_of_request().text.startswith("Select")
 
 
+@pytest.mark.slow
 def test_what_lvqa_does_not_do_is_refused(
     lmms_module: ModuleType, videos: list[Path], tmp_path: Path, monkeypatch
 ) -> None:

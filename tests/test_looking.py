@@ -38,6 +38,7 @@ def clips_of(times: set[float]) -> set[int]:
     return {int(seconds // CLIP_SECONDS) for seconds in times}
 
 
+@pytest.mark.slow
 def test_a_confident_model_looks_once(once, video, question):
     answer = looking(once, NEVER).answer(video, question, frames=16)
     half = once.answer(video, question, frames=8)

@@ -619,6 +619,7 @@ def test_a_loaded_model_is_left_untouched(folder: Path, model: Decoder) -> None:
     assert (rows, cols) == (8, 15)
 
 
+@pytest.mark.slow
 def test_other_weights_have_another_revision(folder: Path, model: Decoder, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)

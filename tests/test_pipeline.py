@@ -70,6 +70,7 @@ class Nearest:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("centre", [False, True])
 def test_a_selector_of_ones_own_sees_the_vectors_that_were_searched(make, video, question, tmp_path, centre):
     path = tmp_path / "own.py"
@@ -87,6 +88,7 @@ def test_vectors_alone_need_the_index_and_no_ranking(make, video, question):
     assert "rerank" not in answer.seconds and "search" not in answer.seconds
 
 
+@pytest.mark.slow
 def test_options_reach_the_method(make, video, question):
     short, long = (make("method=bolt", f"selection.options.power={power}") for power in (0.01, 50))
     assert short.answer(video, question, frames=8).frames != long.answer(video, question, frames=8).frames
@@ -98,6 +100,7 @@ def test_options_reach_the_method(make, video, question):
         short.answer(video, question, method="blind")
 
 
+@pytest.mark.slow
 def test_scores_that_are_smoothed_over_the_whole_video_say_nothing(make, video, question):
     qa = make("video.clip_seconds=8", "selection.smooth_seconds=1000000000000.0")
     smooth, even = (qa.answer(video, question, method=method, frames=4) for method in ("topk", "uniform"))
@@ -197,6 +200,7 @@ def test_the_same_question_again_encodes_nothing(make, video, question):
     assert (again.evidence, again.frames, again.option_scores) == (first.evidence, first.frames, first.option_scores)
 
 
+@pytest.mark.slow
 def test_another_question_encodes_only_what_is_new(make, video, question):
     make().index(video)
     qa = make("rerank.pool=1", "store.disk_mib=0")  # a fresh one: it has the index, and no pair
@@ -236,6 +240,7 @@ def test_evidence_holds_every_clip_once_reranked_ones_first(make, video, questio
     assert answer.evidence[2].embed_score >= answer.evidence[3].embed_score
 
 
+@pytest.mark.slow
 def test_a_pool_can_be_the_whole_video(make, video, question):
     answer = make("rerank.pool=null", "video.clip_seconds=1").answer(video, question)
     assert [c.rerank_score is None for c in answer.evidence] == [False] * 30

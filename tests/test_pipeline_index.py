@@ -14,6 +14,7 @@ from lvqa.synthetic.videos import make_videos
 from lvqa.video import inspect_video
 
 
+@pytest.mark.slow
 def test_a_new_process_decodes_nothing_of_an_indexed_video(make, video, question):
     make().index(video)
     fresh, plain = make().answer(video, question), make("store.disk_mib=0").answer(video, question)
@@ -22,6 +23,7 @@ def test_a_new_process_decodes_nothing_of_an_indexed_video(make, video, question
     assert fresh.frames == plain.frames and fresh.option_scores == pytest.approx(plain.option_scores, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stored_index_gives_the_same_as_a_new_one(make, video, question):
     fresh, stored = make().answer(video, question), make().answer(video, question)
     assert (fresh.index.reused, stored.index.reused) == (False, True)

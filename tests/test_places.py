@@ -32,6 +32,8 @@ from lvqa.server.registry import VideoRegistry
 from lvqa.server.settings import ServerSettings
 from lvqa.video import VideoError, inspect_video, store_metadata
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "Which object is shown?"
 MEBIBYTE = 1 << 20
 

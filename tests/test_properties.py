@@ -99,6 +99,7 @@ def test_any_reply_names_a_letter_of_the_options_or_none(text, options):
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @often
 @given(TREE)
 def test_any_settings_file_is_taken_or_refused(tree):

@@ -530,6 +530,7 @@ def test_many_arms_are_told_apart(run):
     assert len({(style.colour, style.marker) for style in styles.values()}) == 30
 
 
+@pytest.mark.slow
 def test_a_run_without_frames_has_a_page(run, tmp_path):
     write_report([run("r", many_rows(["blind"], ()), [BLIND])], html=tmp_path / "r.html")
     assert "no frames" in Page(tmp_path / "r.html").text
@@ -543,6 +544,7 @@ def test_the_same_rows_give_the_same_page(run, tmp_path):
     assert (tmp_path / "1.html").read_bytes() == (tmp_path / "2.html").read_bytes()
 
 
+@pytest.mark.slow
 def test_hostile_texts_are_escaped(run, tmp_path):
     arm = "<script>alert(1)</script> | $\\frac{x}$ 映画 \x07--"
     rows = [

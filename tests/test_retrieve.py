@@ -97,6 +97,7 @@ def test_every_query_has_a_ranking_of_all_its_candidates_in_every_arm(run, sets_
         assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["text_to_clip", "image_question"])
 def test_a_ranking_is_the_retrievers(run, sets_folder, tiny, name):
     """The run embeds in parts and keeps the vectors; the retriever is asked at once."""
@@ -285,6 +286,7 @@ def config_of(folder: Path, *overrides: str):
     )
 
 
+@pytest.mark.slow
 def test_what_cant_be_read_costs_its_query_and_no_other(broken):
     run = retrieve(config_of(broken), broken / "run")
     rows = {(row["query_id"], row["arm"]): row for row in run.rows}
@@ -321,6 +323,7 @@ def test_missing_files_are_counted_before_any_work(broken):
     assert not (broken / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_right_candidate_that_is_none_is_a_miss(tmp_path):
     layouts.write_mmeb_video(tmp_path)
     layouts.table(
@@ -397,6 +400,7 @@ def test_the_ablations_have_an_arm_for_every_line_that_the_paper_prints():
     assert printed - names == {"+ task"} and "state attention" in names
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_tables_and_writes_them(broken, tmp_path):
     layouts.picture(broken / "bad.png", shade=10)
     settings = tmp_path / "mine.yaml"
@@ -411,6 +415,7 @@ def test_the_command_prints_the_tables_and_writes_them(broken, tmp_path):
     assert fewer.exit_code == 0 and fewer.stdout == result.stdout  # what is there stays
 
 
+@pytest.mark.slow
 def test_the_command_says_what_failed(broken, tmp_path):
     settings = tmp_path / "mine.yaml"
     settings.write_text(f"model: {{name: tiny}}\ndataset: {{name: own, folder: {broken}}}\narms: [{{}}]\n")

@@ -154,6 +154,7 @@ def test_karpathys_test_split_has_five_captions_a_picture(folder, name):
     assert to_image.candidates[to_image.queries[7].targets[0]] == to_text.queries[1].content
 
 
+@pytest.mark.slow
 def test_sharegpt4v_is_the_first_thousand_of_a_file_that_is_not_read_to_its_end(folder):
     to_text, _ = read(folder, "sharegpt4v")
     assert len(to_text.queries) == 1000

@@ -19,6 +19,8 @@ from lvqa.records import LvqaError
 from lvqa.report.rankings import overview_table, published_table, rankings_page
 from lvqa.synthetic.retrieval import SETS, make_sets
 
+pytestmark = pytest.mark.slow
+
 
 def row(
     set_name: str, query: int, arm: str, hit: bool, *, error: str | None = None, category: str = "retrieval"

@@ -94,6 +94,7 @@ def mixed(video) -> list[Item]:
 # --- the pipeline's own -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_clips_have_the_vectors_of_the_index(make, video, retriever):
     qa = make()
     (indexer,) = qa.indexers
@@ -105,6 +106,7 @@ def test_clips_have_the_vectors_of_the_index(make, video, retriever):
     assert np.array_equal(qa.retriever.embed(items[::-1]), retriever.embed(items[::-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides", [(), ("rerank.layout=question_first",), ("rerank.name=retllm",), ("rerank.pool=0",)]
 )
@@ -280,6 +282,7 @@ def singles(retriever, mixed) -> np.ndarray:
     return np.concatenate([retriever.embed([item]) for item in mixed])
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=15, deadline=None)
 @hypothesis.given(data=st.data())
 def test_a_vector_depends_on_its_item_alone(retriever, mixed, singles, data):
@@ -309,6 +312,7 @@ def test_every_reranker_scores_an_item_as_if_it_were_alone(retriever_of, mixed, 
             assert math.isclose(match.rerank_score, alone.rerank_score, rel_tol=1e-3, abs_tol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_search_ranks_by_the_cosine_and_reranks_the_pool(retriever, retriever_of, mixed):
     vectors, (query,) = retriever.embed(mixed), retriever.embed([QUERY], side="query")
     by_cosine = np.argsort(-(vectors @ query), kind="stable").tolist()
@@ -344,6 +348,7 @@ def test_nothing_to_embed_and_nothing_to_search(retriever):
 # --- frames -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_a_long_video_is_seen_at_an_even_step(make, synthetic_video, packing):
     path = synthetic_video(minutes=2)
@@ -455,6 +460,7 @@ def test_any_of_15_combinations_finds_any_other(retriever_of, family_of, video, 
     assert len(pairs) == 225 and all(0 < score < 1 for score in pairs.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kinds", [("sound",), ("voice",), ("image", "voice"), ("text", "video"), ("text", "image"), ("image", "sound")]
 )
@@ -479,6 +485,7 @@ def test_the_mixed_queries_of_figure_6_are_read_part_by_part(retriever_of, famil
     assert sorted(match.index for match in matches) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_question_by_voice_is_one_item(retriever_of, family_of, make, sounds, video):
     omni = family_of("qwen2_5_omni")
     retriever = retriever_of(model=omni)

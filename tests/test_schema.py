@@ -72,6 +72,7 @@ def random(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return loaded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "decoding", [GREEDY, *(Decoding(do_sample=True, temperature=2.0, seed=seed) for seed in (1, 2))]
 )
@@ -220,6 +221,7 @@ def qa(tiny, tmp_path_factory) -> LongVideoQA:
     return make_pipeline(tiny, tmp_path_factory.mktemp("store"), "rerank.pool=2", "selection.frames=4")
 
 
+@pytest.mark.slow
 def test_an_answer_is_an_object_with_times_inside_the_video(qa: LongVideoQA, video: Path) -> None:
     answer = qa.ask(video, "When is the ball seen?", schema=REQUIRED["list"])
     check(answer.parsed, REQUIRED["list"])
@@ -230,6 +232,7 @@ def test_an_answer_is_an_object_with_times_inside_the_video(qa: LongVideoQA, vid
     assert free.parsed is None and free.text != answer.text
 
 
+@pytest.mark.slow
 def test_questions_with_schemas_and_without_are_answered_together_as_alone(qa: LongVideoQA, video: Path) -> None:
     questions = [Question("What?", schema=json.dumps(schema)) for schema in REQUIRED.values()]
     questions = [*questions, Question("What?"), Question("Which?", ("red", "blue"))]
@@ -262,6 +265,7 @@ def ask(*words: str, code: int = 0) -> Any:
     return result
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_object(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LVQA_HOME", str(tmp_path / "store"))
     path = tmp_path / "schema.json"
@@ -287,6 +291,7 @@ def test_a_bad_schema_is_refused_before_a_model_is_looked_for(video: Path, tmp_p
         assert "schema must be that of an object" in result.stderr and "no-model" not in result.stderr
 
 
+@pytest.mark.slow
 def test_the_server_answers_with_objects(qa: LongVideoQA, video: Path, tmp_path: Path) -> None:
     schema = REQUIRED["moment"]
     form = {"type": "json_schema", "json_schema": {"name": "moment", "schema": schema, "strict": True}}

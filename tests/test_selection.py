@@ -42,6 +42,7 @@ def test_uniform_gives_the_frames_of_its_formulas(uniform, n, m, expected):
     assert selection.times_seconds == tuple(0.5 * frame for frame in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uniform", ["midpoint", "linspace", "interior"])
 def test_uniform_is_distinct_for_every_size(uniform):
     selector = UniformSelector(uniform=uniform)

@@ -270,6 +270,7 @@ def test_an_installed_reranker_works_like_the_others(install):
     refusal(lambda: make_selector("as_given"), "method must be one of")
 
 
+@pytest.mark.slow
 def test_the_command_checks_an_installed_selector(install):
     install("late_frames_again", LATEST, selectors={"latest": "Latest"})
     result = run("check-plugin", "latest")
@@ -292,6 +293,7 @@ def failures(path: Path) -> dict[str, str]:
     return {check: problem for check, problem in check_selector(str(path)).items() if problem}
 
 
+@pytest.mark.slow
 def test_a_good_selector_passes(write):
     assert failures(write(LATEST)) == {}
 
@@ -357,6 +359,7 @@ def test_failing_checks_are_named(write, source, failing, message):
         assert set(problems) == failing
 
 
+@pytest.mark.slow
 def test_the_command_reports_what_passes(write):
     path = write(LATEST)
     result = run("check-plugin", path)
@@ -366,6 +369,7 @@ def test_the_command_reports_what_passes(write):
     assert lines[-1] == f"{path} keeps the contract of a selector"
 
 
+@pytest.mark.slow
 def test_the_command_reports_what_fails_in_one_line_each(write):
     path = write(selecting("return inputs.selection(range(inputs.num_frames))"))
     result = run("check-plugin", path)

@@ -118,6 +118,7 @@ def test_a_bad_question_is_one_line(url, video, body, status, message):
     assert "\n" not in content["error"]["message"] and content["error"]["code"] == status
 
 
+@pytest.mark.slow
 def test_the_library_is_searched_and_asked(url, video):
     server = RemoteVideoQA(url)
     for known in call_json(url, "GET", "/api/videos")[1]["videos"]:
@@ -144,6 +145,7 @@ def test_a_job_of_indexing_tells_how_far_it_is(url, video):
     assert call_json(url, "GET", "/api/jobs/nothing")[0] == 404
 
 
+@pytest.mark.slow
 def test_uploads_are_kept_deduplicated_and_deleted(url, synthetic_video, folder):
     server, path = RemoteVideoQA(url), synthetic_video(seed=712)
     first, again = server.upload(path), server.upload(path)
@@ -224,6 +226,7 @@ def test_a_question_that_is_dropped_stops_its_work(url, synthetic_video):
     assert call(url, "DELETE", f"/api/videos/{known['id']}")[0] == 204
 
 
+@pytest.mark.slow
 def test_too_many_questions_are_refused(tiny, tmp_path, folder):
     with running_server(tiny, tmp_path, folder, max_waiting=1) as address:
         video = call_json(address, "GET", "/api/videos")[1]["videos"][0]

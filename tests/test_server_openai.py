@@ -40,6 +40,7 @@ def test_the_models_are_the_pipeline_and_then_the_model(client):
     assert [model.id for model in client.models.list()] == ["lvqa", "tiny"]
 
 
+@pytest.mark.slow
 def test_a_text_is_answered_about_the_only_video(client, folder, make):
     expected = make().ask(folder / "a.mp4", QUESTION)
     reply = ask(client, QUESTION)
@@ -83,6 +84,7 @@ def test_options_are_recognised_only_where_they_are_listed(text, listed):
     assert listed_options(text) == listed
 
 
+@pytest.mark.slow
 def test_an_upload_is_a_video_of_its_own(client, url, synthetic_video):
     with synthetic_video(seed=711).open("rb") as file:
         uploaded = client.files.create(file=file, purpose="user_data")
@@ -93,6 +95,7 @@ def test_an_upload_is_a_video_of_its_own(client, url, synthetic_video):
     assert len(call_json(url, "GET", "/api/videos")[1]["videos"]) == 1
 
 
+@pytest.mark.slow
 def test_a_video_can_be_named_or_sent_along(client, url, folder, synthetic_video):
     video = call_json(url, "GET", "/api/videos")[1]["videos"][0]
     content = base64.b64encode(synthetic_video(seed=712).read_bytes()).decode()
@@ -167,6 +170,7 @@ def test_the_model_itself_sees_exactly_what_is_sent(client, tiny):
     assert reply.usage.prompt_tokens == tiny.prompt_length((QUESTION,))[0]
 
 
+@pytest.mark.slow
 def test_the_model_itself_sees_a_video_and_earlier_turns(client, url, tiny):
     video = call_json(url, "GET", "/api/videos")[1]["videos"][0]
     part = {"type": "video_url", "video_url": {"url": video["id"]}}

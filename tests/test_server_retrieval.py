@@ -80,6 +80,7 @@ def test_numbers_are_the_same_in_both_formats_and_tokens_are_counted(client, tin
     assert usage.prompt_tokens == usage.total_tokens == rows[1].usage.prompt_tokens > len(QUESTION.split())
 
 
+@pytest.mark.slow
 def test_pictures_videos_and_clips_are_embedded(client, retriever, folder, url):
     video = call_json(url, "GET", "/api/videos")[1]["videos"][0]["id"]
     path = folder / "a.mp4"

@@ -28,6 +28,8 @@ from lvqa.models.reference import library_states
 from lvqa.records import LvqaError
 from lvqa.session import IndexSpec
 
+pytestmark = pytest.mark.slow
+
 accelerate = pytest.importorskip("accelerate", reason="needs the extra quantize")
 pytest.importorskip("torchao", reason="needs the extra quantize")
 pytest.importorskip("bitsandbytes", reason="needs the extra quantize")

@@ -66,6 +66,7 @@ def srt(video) -> Path:
     return write_srt(video.with_suffix(".srt"), [*said_signs(SEED, 2)[:2], Subtitle(100.0, 103.0, SAID)])
 
 
+@pytest.mark.slow
 def test_a_video_without_subtitles_gives_the_same_bits(tiny, video, tmp_path):
     off = make_pipeline(tiny, tmp_path / "store").ask(video, "What is on the sign?", frames=8)
     auto = make_pipeline(tiny, tmp_path / "store", "video.subtitles=auto").ask(video, "What is on the sign?", frames=8)
@@ -73,12 +74,14 @@ def test_a_video_without_subtitles_gives_the_same_bits(tiny, video, tmp_path):
     assert auto.answer_tokens == off.answer_tokens
 
 
+@pytest.mark.slow
 def test_subtitles_are_off_unless_they_are_wanted(tiny, video, srt, tmp_path):
     plain = make_pipeline(tiny, tmp_path / "store").ask(video, QUESTION, frames=8)
     off = make_pipeline(tiny, tmp_path / "store", "video.subtitles=off").ask(video, QUESTION, frames=8)
     assert off.evidence == plain.evidence and all(hit.line is None for hit in plain.evidence)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_named", [False, True], ids=["auto", "file"])
 def test_what_is_said_finds_its_clip_and_is_shown(is_named, tiny, video, srt, tmp_path):
     setting = f"video.subtitles={srt if is_named else 'auto'}"
@@ -102,6 +105,7 @@ def test_the_prompt_has_the_lines_with_their_times(tiny, video, tmp_path):
     assert text.startswith("Subtitles:\n[01:40] Ghent.\nWhat?")
 
 
+@pytest.mark.slow
 def test_signs_that_are_said_are_found_by_their_lines(tiny, video, tmp_path):
     """Each scene of a synthetic video says what its sign says: a search for a line's own words names that line."""
     lines = said_signs(SEED, 2)
@@ -113,6 +117,7 @@ def test_signs_that_are_said_are_found_by_their_lines(tiny, video, tmp_path):
         assert best.start_seconds < best.line.end_seconds and best.line.start_seconds < best.end_seconds
 
 
+@pytest.mark.slow
 def test_vectors_of_lines_are_kept_under_all_that_made_them(tiny, video, srt, tmp_path):
     store = tmp_path / "store"
 
@@ -133,6 +138,7 @@ def test_vectors_of_lines_are_kept_under_all_that_made_them(tiny, video, srt, tm
     assert len(list((store / "index").glob("*.lines"))) == 3
 
 
+@pytest.mark.slow
 def test_a_session_that_stays_open_sees_a_changed_file(tiny, video, srt, tmp_path):
     qa = make_pipeline(tiny, tmp_path / "store", "video.subtitles=auto", "rerank.pool=0")
     assert any(hit.line and hit.line.start_seconds == 100 for hit in qa.search(video, SAID, top=CLIPS_OF_ANSWER))
@@ -140,6 +146,7 @@ def test_a_session_that_stays_open_sees_a_changed_file(tiny, video, srt, tmp_pat
     assert [hit.line.start_seconds for hit in qa.search(video, SAID, top=8) if hit.line] == [20.0]
 
 
+@pytest.mark.slow
 def test_commands_print_the_line(video, srt, tmp_path):
     options = ["--model", "tiny", "--store", str(tmp_path / "store"), "-s", "video.subtitles=auto"]
     result = CliRunner().invoke(lvqa_command, ["search", str(video), SAID, "--no-rerank", *options])

@@ -21,6 +21,7 @@ from lvqa.index import ClipIndex, Store, StoreError, default_store, fingerprint
 from lvqa.library.indexed import indexed_states, read_indexes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "dim"), [(1, 1), (6, 8), (500, 3584)])
 def test_saved_and_loaded_it_is_the_same_to_the_bit(tmp_path, n, dim):
     store, index = Store(tmp_path), make_index(n, dim)

@@ -137,6 +137,7 @@ def test_questions_and_options_alone_do_not_give_the_answer_away(questions):
         assert hits / len(sample) < 0.25 + 3 * (0.25 * 0.75 / len(sample)) ** 0.5, name
 
 
+@pytest.mark.slow
 def test_the_work_grows_with_the_minutes_and_no_faster():
     def num_calls(minutes: int) -> int:
         events = Counter[str]()
@@ -150,6 +151,7 @@ def test_the_work_grows_with_the_minutes_and_no_faster():
     assert num_calls(120) < 2.5 * num_calls(60) < 1_000_000
 
 
+@pytest.mark.slow
 def test_too_many_questions_for_a_video_are_refused():
     message = r"synthetic video of 1 minutes has room for \d+ questions, 5000 were requested"
     with pytest.raises(LvqaError, match=message):

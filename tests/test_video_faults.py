@@ -256,6 +256,7 @@ def test_bare_pictures_follow_at_the_rate_that_they_say(codec: str, tmp_path: Pa
     assert_equal_to_sequential(video, decode_sequentially(path))
 
 
+@pytest.mark.slow
 def test_bare_hevc_lasts_as_long_as_it_says() -> None:
     video = inspect_video(DATA / "raw60.hevc")
     assert (video.duration_seconds, video.frames_per_second) == (4.0, 60.0)

@@ -29,6 +29,7 @@ def abandon_a_reading(video):
     cycle.append(cycle)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_others", [0, NUM_IDLE])
 def test_garbage_collection_may_end_a_reading_anywhere_in_another_one(synthetic_video, tmp_path, num_others):
     """It once ran while a thread took an idle file, in the same thread, which waited for itself for ever, or failed.

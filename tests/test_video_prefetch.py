@@ -83,6 +83,7 @@ class Short(Counter):
         return super().frames(video, [*first_chunks, last_chunk[:-1]], **size)
 
 
+@pytest.mark.slow
 def test_a_decoder_that_hangs_is_reported(video: Video, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DECODERS, "sleeper", Sleeper)
     with pytest.raises(VideoError, match=r"video\.mp4: the decoder gave nothing for 0\.2 s at 1\.5 s of the video"):

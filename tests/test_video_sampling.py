@@ -49,6 +49,7 @@ def dense_grid(seconds: float, fps: float) -> FrameGrid:
     return FrameGrid(times_on_screen(timeline, fps), 1 / fps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seconds", "fps", "num_frames", "num_pairs"),
     [
@@ -70,6 +71,7 @@ def test_grid(seconds: float, fps: float, num_frames: int, num_pairs: int) -> No
     assert grid.seconds_of(num_frames - 1) < seconds
 
 
+@pytest.mark.slow
 def test_grid_frames_and_seconds_are_inverse() -> None:
     for fps in (1, 2, 0.3, 7.3, 29.97, 60):
         grid = dense_grid(1000.0, fps)
@@ -153,6 +155,7 @@ def test_slides_far_apart_are_in_no_clip_and_no_pair_together() -> None:
     assert [pairs_of_clip(clip, grid) for clip in clips] == [[(0, 1), (2, 2)], [(3, 4), (5, 5)]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_frames", "step", "num_clips"),
     [

@@ -160,6 +160,7 @@ def test_a_bundle_has_all_questions_and_pictures_and_links_the_videos(run, bundl
     assert set(stored_value(bundle / "data" / f"pictures-{video_id}.js")) == times
 
 
+@pytest.mark.slow
 def test_a_bundle_keeps_to_its_size_and_says_what_it_left_out(run, tmp_path):
     copy = copy_of(run, tmp_path)
     result = CliRunner().invoke(lvqa_command, ["view", str(copy), "--bundle", str(tmp_path / "b"), "--max-mib", "0.5"])

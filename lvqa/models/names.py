@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import constants, try_to_load_from_cache
 
 _log = logging.getLogger(__name__)
 
@@ -32,12 +32,16 @@ def is_hub_id(name: str) -> bool:
 
 def note_download(name: str) -> None:
     """Log one line if the hub must be asked for a model: without a network that takes half a minute to fail."""
-    if not _is_offline() and not isinstance(try_to_load_from_cache(name, "config.json"), str):
+    if _offline_variable() is None and not isinstance(try_to_load_from_cache(name, "config.json"), str):
         _log.info("model %s is not on this machine yet; asking the hub for it", name)
 
 
-def _is_offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+def _offline_variable() -> str | None:
+    """Return the variable that keeps the library from asking the hub; None if it may ask."""
+    if not constants.HF_HUB_OFFLINE:  # which newer versions of the library read from both
+        return None
+    other = "TRANSFORMERS_OFFLINE"
+    return other if os.environ.get(other) and not os.environ.get("HF_HUB_OFFLINE") else "HF_HUB_OFFLINE"
 
 
 def advice(name: str) -> str:
@@ -51,9 +55,9 @@ def advice(name: str) -> str:
 
 def not_on_hub(name: str) -> str:
     """Return one line on a hub id that the hub does not give."""
-    if _is_offline():
+    if variable := _offline_variable():
         return (
-            f"model {name!r} is not in the hub's cache on this machine, and HF_HUB_OFFLINE is set; "
+            f"model {name!r} is not in the hub's cache on this machine, and {variable} is set; "
             "unset it to download the model, or give a folder with its files"
         )
     return (
