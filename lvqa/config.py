@@ -85,7 +85,7 @@ class VideoConfig(Section):
     """So many threads decode a video together; null takes OMP_NUM_THREADS, or one for each core of this
     process, but no more than hold 1 GiB of frames ahead."""
     stall_seconds: PositiveFloat = 30.0
-    """Give up a decoder that is silent for so long."""
+    """Give up a decoder that gives no frame and reads nothing for so long."""
     subtitles: Text | bool = "off"
     """What is said is searched, and shown with the frames: `auto` takes the file of subtitles beside the video, or the
     track in it, or with the extra `speech` a transcript; else a file (.srt, .vtt), or `off`."""

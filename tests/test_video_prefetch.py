@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from video_files import read_pixels
 import lvqa.video
 from lvqa.records import LvqaError, Video
 from lvqa.startup import num_cores
-from lvqa.video import DECODERS, DecordDecoder, VideoError, inspect_video, read_frames
+from lvqa.video import DECODERS, DecordDecoder, VideoError, frame_reader, inspect_video, read_frames
+from lvqa.video.container import decode
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,19 @@ def test_a_decoder_that_hangs_is_reported(video: Video, monkeypatch: pytest.Monk
         list(read_frames(video, [0, 1, 1.5], height=8, width=8, decoder="sleeper", stall_seconds=0.2))
     assert not slept.is_set()  # nobody waits for it
     wake.set()
+
+
+def test_a_decoder_that_is_slow_is_waited_for(video: Video, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow_decode(codec: Any, packet: Any) -> Any:
+        time.sleep(0.05)
+        return decode(codec, packet)
+
+    (expected,) = read_frames(video, [1.9], height=8, width=8)
+    monkeypatch.setattr(frame_reader, "decode", slow_decode)
+    begin = time.monotonic()
+    (batch,) = read_frames(video, [1.9], height=8, width=8, stall_seconds=0.2)
+    assert time.monotonic() - begin > 0.4, "the frame took several times as long as a decoder may be silent"
+    np.testing.assert_array_equal(batch.pixels, expected.pixels)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,6 +35,28 @@ _PROBED_PACKETS = 256
 
 class VideoError(LvqaError):
     """A file can't be read as a video, or a time lies outside it."""
+
+
+@dataclass(slots=True)
+class ReadPackets:
+    """How many packets a thread has read. Another thread sees by it that this one is at work, and does not hang."""
+
+    num: int = 0
+
+
+class _Reading(threading.local):
+    """What each thread has of its own."""
+
+    def __init__(self) -> None:
+        self.packets = ReadPackets()
+
+
+_reading = _Reading()
+
+
+def count_packets(read: ReadPackets) -> None:
+    """Have the packets counted here that this thread reads from now on."""
+    _reading.packets = read
 
 
 @contextmanager
@@ -124,6 +148,7 @@ def _packets(
         try:
             for packet in cast("Iterator[av.Packet[av.VideoStream]]", container.demux(streams)):
                 failures = 0
+                _reading.packets.num += 1  # a reader may go from one thread to another
                 if packet.size:
                     yield packet
                 elif packet.pts is None and packet.dts is None:

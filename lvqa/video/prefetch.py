@@ -17,7 +17,7 @@ import numpy as np
 
 from lvqa.records import LvqaError, Video
 from lvqa.startup import num_threads
-from lvqa.video.container import VideoError
+from lvqa.video.container import ReadPackets, VideoError, count_packets
 from lvqa.video.decoders import DECODERS, Decoder
 from lvqa.video.frame_reader import BEGUN_ELSEWHERE
 
@@ -67,7 +67,7 @@ def read_frames(
         width: Pixels of a frame.
         decoder: A name in DECODERS.
         threads: How many threads decode; by default `num_threads()`, or fewer that keep within MAX_AHEAD_BYTES.
-        stall_seconds: How long to wait for one frame. A decoder that hangs is left behind.
+        stall_seconds: A decoder that gives no frame and reads no packet for so long hangs. It is left behind.
         batch_frames: How many frames a batch has; the last one may be smaller.
 
     Yields:
@@ -76,7 +76,7 @@ def read_frames(
     Raises:
         LvqaError: The decoder is unknown.
         ValueError: The times do not ascend.
-        VideoError: A time lies outside the video, the file can't be read, or a frame is late.
+        VideoError: A time lies outside the video, the file can't be read, or a decoder hangs.
     """
     if decoder not in DECODERS:
         raise LvqaError(f"decoder {decoder!r} is unknown; allowed: {', '.join(sorted(DECODERS))}")
@@ -156,10 +156,10 @@ def _decode_ahead(
         chunks: All chunks.
         threads: How many threads decode.
         max_ahead: How many frames a thread decodes before they are needed.
-        stall_seconds: How long to wait for one frame.
+        stall_seconds: How long a thread may give no frame and read no packet.
 
     Raises:
-        queue.Empty: A frame is late.
+        queue.Empty: A thread hangs.
     """
     stop = threading.Event()
     shares = [chunks[first::threads] for first in range(min(threads, len(chunks)))]
@@ -182,11 +182,13 @@ class _DecodingThread:
         self._produce, self._stop = produce, stop
         self._process_id = os.getpid()
         self._queue: queue.Queue[Any] = queue.Queue(maxsize=queue_size)
+        self._read = ReadPackets()
         self._thread = threading.Thread(target=self._work, name="lvqa-decode", daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
         """Queue all items, and after them an error: what the decoder raised, or that there is no further item."""
+        count_packets(self._read)
         failure: Exception = RuntimeError("the decoder gave fewer frames than requested")
         try:
             for item in self._produce():
@@ -199,11 +201,19 @@ class _DecodingThread:
             self._queue.put(_Failure(failure))
 
     def next(self, stall_seconds: float) -> Any:
-        """Return the next item, or raise the thread's error, or queue.Empty if the item is late."""
-        item = self._queue.get(timeout=stall_seconds)
-        if isinstance(item, _Failure):
-            raise item.error
-        return item
+        """Return the next item, or raise the thread's error, or queue.Empty if the thread hangs."""
+        num_read = self._read.num
+        while True:
+            try:
+                item = self._queue.get(timeout=stall_seconds)
+            except queue.Empty:  # a frame may need hundreds of others, and a slow machine seconds for some of them
+                if self._read.num == num_read:
+                    raise
+                num_read = self._read.num
+                continue
+            if isinstance(item, _Failure):
+                raise item.error
+            return item
 
     def join(self, deadline: float) -> None:
         """Wait until the thread has ended, or until the deadline, since a decoder may hang."""
