@@ -1,6 +1,6 @@
 """What all tests share: the embedded model, synthetic videos, and which tests are left out where.
 
-Markers: `slow` takes half a second of one core or more, and is left out of `make test-fast`; `gpu` needs a CUDA device;
+Markers: `slow` takes nearly half a second of a core or more, and is left out of `make test-fast`; `gpu` needs a CUDA device;
 `browser` needs Chromium. With LVQA_REQUIRE_GPU=1 or LVQA_REQUIRE_BROWSER=1 a test that lacks its device fails, and is
 not skipped.
 """

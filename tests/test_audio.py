@@ -66,6 +66,7 @@ def test_a_file_is_read_at_the_models_rate_with_its_channels_mixed(voice: Path, 
     assert np.abs(mixed[1000:-1000]).max() == pytest.approx(np.abs(tone(1)).max() / 2, rel=0.5)
 
 
+@pytest.mark.slow
 def test_bad_voices_are_one_line(tmp_path: Path, voice: Path, video_path: Path) -> None:
     (tmp_path / "text.wav").write_text("no sound")
     write_wave(tmp_path / "empty.wav", np.zeros((1, 0)))

@@ -202,6 +202,7 @@ def test_garbage_collection_resumes_after_loading():
         gc.unfreeze()
 
 
+@pytest.mark.slow
 def test_a_bug_keeps_its_traceback(lvqa, monkeypatch, video):
     def broken(path, **_):
         raise ZeroDivisionError("a bug")
@@ -386,6 +387,7 @@ def test_a_truncated_video_is_answered_from_what_is_there(ask_json, short_video,
     assert output["evidence"][0]["end_seconds"] < 14
 
 
+@pytest.mark.slow
 def test_damage_in_the_middle_costs_only_the_damaged_frames(ask_json, short_video, tmp_path):
     output = ask_json(video_files.damaged(short_video, tmp_path / "damaged.mkv"), "Where?", "--frames", 64)
     times = [frame["time_seconds"] for frame in output["frames"]]
@@ -478,6 +480,7 @@ def test_a_wrong_set_of_options_is_refused(assert_refused, video, texts, names):
     assert_refused("ask", video, "Where?", *options(texts), *TINY, names=("option", names))
 
 
+@pytest.mark.slow
 def test_twenty_options_are_fine(ask_json, short_video):
     output = ask_json(short_video, "Where?", *options(f"place {i}" for i in range(20)))
     assert output["option"] in tuple("ABCDEFGHIJKLMNOPQRST")

@@ -107,6 +107,7 @@ def test_options_override_settings_and_these_override_the_file(lvqa, config, tmp
     assert len(run.rows) == 1
 
 
+@pytest.mark.slow
 def test_a_wrong_argument_is_reported_in_one_line(lvqa, config, tmp_path):
     assert "-c" in lvqa("eval", config, "-c", config, code=2).stderr
     for words, message in (

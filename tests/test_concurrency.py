@@ -232,6 +232,7 @@ def test_a_video_in_use_stays_open(make, videos):
             assert again.nbytes > 1 << 18
 
 
+@pytest.mark.slow
 def test_too_many_idle_videos_are_closed(make, videos, monkeypatch):
     monkeypatch.setattr(lvqa.session, "MAX_IDLE_VIDEOS", 1)
     qa = make()

@@ -68,6 +68,7 @@ def test_alpha_and_beta_are_the_papers_formulas(qa):
     assert depth.alignment_normed[0] == pytest.approx(cosine(after_mlp[-1], word), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_clips_are_evenly_spaced_and_the_query_is_diagnosed_too(diagnostics):
     assert diagnostics.clips == ((8.0, 16.0), (32.0, 40.0), (48.0, 56.0))
     assert {name: len(depth.similarity) for name, depth in diagnostics.depth.items()} == {"clips": 3, "query": 1}
@@ -111,6 +112,7 @@ def test_the_files_are_pictures_and_json(diagnostics, tmp_path):
     assert content["query"] == QUERY and len(content["words"]) == 4
 
 
+@pytest.mark.slow
 def test_every_framing_judges_the_clip_of_the_evidence_and_one_half_a_video_away(qa, video):
     """Scores are those of reranking: the softmax over the two labels."""
     questions = [

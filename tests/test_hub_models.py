@@ -129,6 +129,7 @@ def contents(store: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths}
 
 
+@pytest.mark.slow
 def test_a_model_that_was_updated_makes_a_new_index(hub: Hub, load: Load, video: Path) -> None:
     hub.point(FIRST, COMMITS["one"], ref="v1")
     before = load(FIRST).index(video)
@@ -177,6 +178,7 @@ def test_a_worker_with_an_updated_model_refuses_the_segment_of_an_index(hub: Hub
         run_step(worker.indexers, step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "revision", "message"),
     [
@@ -223,6 +225,7 @@ def answering_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
         server.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -262,6 +265,7 @@ def write_folder(folder: Path, tensors: dict[str, torch.Tensor], *, name: str = 
     return folder
 
 
+@pytest.mark.slow
 def test_folders_that_differ_in_one_tensor_have_two_revisions(tmp_path: Path) -> None:
     """As when one layer alone was trained. A copy has the revision of its original."""
     tensors = {f"layer{i}": torch.full((2, 16384), float(i)) for i in range(120)}  # 15 MiB

@@ -88,6 +88,7 @@ def id_in_new_process(path: Path, folder: Path | None) -> str:
     return video.id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("middle", [slice(8 << 20, 8 << 20 | 1), slice(9 << 20, 15 << 20)], ids=["a byte", "minutes"])
 def test_two_videos_that_differ_anywhere_have_two_ids(tmp_path: Path, middle: slice) -> None:
     def darken(frames: bytearray) -> None:

@@ -92,6 +92,7 @@ def test_bad_pictures_are_one_line(tmp_path: Path, picture: Path, monkeypatch: p
         read_image(large)
 
 
+@pytest.mark.slow
 def test_a_picture_is_decoded_once_as_long_as_its_file_stays_the_same(
     qa: LongVideoQA, video_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -350,6 +350,7 @@ def test_lmms_eval_has_the_same_letters_from_one_process_and_from_two(tmp_path: 
     assert all(of_launcher == own for of_launcher in letters.values()), letters
 
 
+@pytest.mark.slow
 def test_what_a_task_puts_before_the_question_is_not_searched_for(
     lmms_module: ModuleType, videos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,7 @@ def test_a_confident_model_looks_once(once, video, question):
     assert answer.frames_budget == 16
 
 
+@pytest.mark.slow
 def test_an_unsure_model_sees_the_other_half_too(once, video, question):
     answer = looking(once, ALWAYS).answer(video, question, frames=16)
     first = set(once.answer(video, question, frames=8).frames)
@@ -122,6 +123,7 @@ def test_it_answers_as_from_these_frames_at_once_and_both_prompts_count(make, ti
     assert answer.answer_cost.seconds > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["freeret", "uniform"])
 @pytest.mark.parametrize("budget", [1, 2, 3, 59, 60, 64])
 def test_the_budget_is_exact(once, video, question, method, budget):

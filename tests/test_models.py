@@ -630,6 +630,7 @@ def test_other_weights_have_another_revision(folder: Path, model: Decoder, tmp_p
     assert load(copy).revision != model.revision
 
 
+@pytest.mark.slow
 def test_bfloat16_runs_on_a_cpu(folder: Path, model: Decoder) -> None:
     half = load(folder, dtype="bfloat16")
     prompt = ("where?", clip := encoded_clip(half))

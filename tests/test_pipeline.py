@@ -82,6 +82,7 @@ def test_a_selector_of_ones_own_sees_the_vectors_that_were_searched(make, video,
     assert answer.method == str(path)
 
 
+@pytest.mark.slow
 def test_vectors_alone_need_the_index_and_no_ranking(make, video, question):
     answer = make().answer(video, question, method="kmeans", frames=4)
     assert answer.index is not None and answer.evidence == ()
@@ -148,6 +149,7 @@ def test_methods_that_search_for_nothing_build_no_index(make, video, question, s
     assert not store.exists()
 
 
+@pytest.mark.slow
 def test_a_first_question_encodes_each_pair_once(make, video, question):
     answer = make().answer(video, question)
     assert answer.index.reused is False
@@ -192,6 +194,7 @@ def test_questions_answered_together_are_answered_as_alone(make, video, mode):
     assert make().answers(video, []) == []
 
 
+@pytest.mark.slow
 def test_the_same_question_again_encodes_nothing(make, video, question):
     qa = make()
     first, again = qa.answer(video, question), qa.answer(video, question)
@@ -231,6 +234,7 @@ def test_a_skimmed_video_is_answered_from_its_keyframes(make, video, question, m
         assert (edges[0], edges[-1]) == (0.0, FRAMES_IN_VIDEO)
 
 
+@pytest.mark.slow
 def test_evidence_holds_every_clip_once_reranked_ones_first(make, video, question):
     answer = make("rerank.pool=2").answer(video, question)
     assert sorted(c.clip.start_seconds for c in answer.evidence) == [0, 16, 32, 48]
@@ -254,6 +258,7 @@ def test_without_reranking_the_embedding_ranks(make, video, question, override):
     assert {c.rerank_score for c in answer.evidence} == {None}
 
 
+@pytest.mark.slow
 def test_search_gives_the_best_clips(make, video):
     qa = make()
     hits = qa.search(video, "the red fish", top=3)
@@ -261,6 +266,7 @@ def test_search_gives_the_best_clips(make, video):
     assert hits == qa.search(video, "the red fish", top=100)[:3]
 
 
+@pytest.mark.slow
 def test_progress_is_reported_in_pairs(make, video, question):
     steps = []
     make(progress=lambda *step: steps.append(step)).answer(video, question)

@@ -128,6 +128,7 @@ def test_any_override_is_taken_or_refused(name, value, is_bare):
 JSON_TREE = TREE | st.dictionaries(st.sampled_from(sorted(Row.__annotations__)), SCALAR, max_size=20)
 
 
+@pytest.mark.slow
 @often
 @given(JSON_TREE)
 def test_any_json_is_read_or_refused(tree):

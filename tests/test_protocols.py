@@ -160,6 +160,7 @@ def parts_of_prompt(make, video, answer_format: AnswerFormat | None, question: Q
     return [part if isinstance(part, str) else part.num_pairs for part in parts]
 
 
+@pytest.mark.slow
 def test_frames_are_one_video_before_the_text(make, video):
     question = question_of("videomme", subtitles=LINES)
     answer_format = PROTOCOLS["lmms-eval"]["videomme"]

@@ -47,6 +47,7 @@ def dhondt(votes, seats, room):
     return {party: winners.count(party) for party in votes if party in winners}
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.dictionaries(st.integers(0, 29), st.floats(0.2, 1), min_size=4, max_size=8), st.sampled_from([16, 32, 64]))
 def test_clips_get_frames_by_dhondts_rule(confidences, budget):

@@ -48,6 +48,7 @@ def plain(answer: dict) -> dict:
     return {key: value for key, value in answer.items() if key not in changing}
 
 
+@pytest.mark.slow
 def test_the_folders_videos_are_listed(url, folder, video):
     _, listed = call_json(url, "GET", "/api/videos")
     assert [known["path"] for known in listed["videos"]] == [str(folder / "a.mp4"), str(folder / "deep" / "b.mp4")]
@@ -56,6 +57,7 @@ def test_the_folders_videos_are_listed(url, folder, video):
     assert status == 200 and (one["width"], one["height"], one["duration_seconds"]) == (320, 240, 60.0)
 
 
+@pytest.mark.slow
 def test_a_question_is_answered_with_events(url, video):
     body = {"video": video["id"], "question": QUESTION, "options": ["red", "blue"], "stream": True}
     status, headers, content = call(url, "POST", "/api/ask", body)
@@ -76,6 +78,7 @@ def test_a_question_is_answered_with_events(url, video):
     assert answer["option"] in "AB" and sum(answer["option_scores"]) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_the_pipeline(url, video, make):
     status, answer = call_json(url, "POST", "/api/ask", {"video": video["id"], "question": QUESTION, "record": True})
     expected = make().ask(video["path"], QUESTION)

@@ -52,6 +52,7 @@ def test_a_text_is_answered_about_the_only_video(client, folder, make):
     assert plain.choices[0].message.content == expected.text
 
 
+@pytest.mark.slow
 def test_a_stream_ends_with_the_evidence(client):
     chunks = list(ask(client, QUESTION, stream=True))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
@@ -60,6 +61,7 @@ def test_a_stream_ends_with_the_evidence(client):
     assert {chunk.lvqa["event"] for chunk in chunks if hasattr(chunk, "lvqa") and "event" in chunk.lvqa} >= {"frames"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["A. red\nB. blue", "(A) red\n(B) blue", "A) red\nB) blue\nAnswer with the letter."])
 def test_options_in_the_text_are_recognised(client, folder, make, form):
     expected = make().ask(folder / "a.mp4", QUESTION, options=["red", "blue"])

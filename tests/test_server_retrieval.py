@@ -108,6 +108,7 @@ def test_parts_alone_are_one_item_and_a_task_has_its_own_nouns(client, retriever
     assert float(vector @ embed(client, parts)[0]) < 0.9999
 
 
+@pytest.mark.slow
 def test_documents_are_reranked(url, retriever, folder):
     documents = ["a cat", {"image": PICTURE}, {"video": str(folder / "a.mp4"), "end_seconds": 8}, {"text": "a dog"}]
     items = ["a cat", Item(image=PIXELS), Item(video=folder / "a.mp4", end_seconds=8), "a dog"]
@@ -132,6 +133,7 @@ def test_documents_are_reranked(url, retriever, folder):
     assert content["results"][0]["relevance_score"] == pytest.approx(best.rerank_score, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "num_judged"), [(("rerank.name=none",), 0), (("rerank.name=retllm", "rerank.options={top: 2}"), 2)]
 )

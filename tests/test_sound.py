@@ -49,6 +49,7 @@ def heard(content: bytes) -> tuple[float, float]:
     return min(loud), max(loud) + 1024 / RATE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late_seconds", [0.0, 30.0])
 @pytest.mark.parametrize("suffix", FORMS)
 def test_a_clip_sounds_when_the_video_does(suffix: str, late_seconds: float, tmp_path: Path) -> None:

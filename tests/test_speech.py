@@ -97,6 +97,7 @@ def test_what_is_said_finds_its_clip_and_is_shown(is_named, tiny, video, srt, tm
     assert with_lines[0].tokens > plain[0].tokens == answer.answer_tokens - (with_lines[0].tokens - plain[0].tokens)
 
 
+@pytest.mark.slow
 def test_the_prompt_has_the_lines_with_their_times(tiny, video, tmp_path):
     qa = make_pipeline(tiny, tmp_path / "store")
     with qa.open(video) as session:
@@ -167,6 +168,7 @@ def test_a_setting_that_is_none_is_refused_before_the_model_is_loaded(value, tin
         make_pipeline(tiny, tmp_path, f"video.subtitles={value}")
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_there_is_one_line(tiny, video, tmp_path):
     qa = make_pipeline(tiny, tmp_path / "store", f"video.subtitles={tmp_path / 'none.srt'}")
     with pytest.raises(LvqaError, match=r"none\.srt: No such file or directory$"):
@@ -204,6 +206,7 @@ def candidates_of(scores: list[float]) -> list[Candidate]:
     return [Candidate(Clip("v", 16.0 * i, 16.0 * (i + 1)), score) for i, score in enumerate(scores)]
 
 
+@pytest.mark.slow
 @unhurried
 @given(
     st.lists(st.floats(-1, 1), min_size=1, max_size=12, unique=True),

@@ -169,6 +169,7 @@ def full_row(arm: str, *changes: Any) -> dict[str, Any]:
     return {**NEW_KEYS, **empty, "arm": arm, "budget": 16, "counts": counts, "seconds": {}, **row(*changes)}
 
 
+@pytest.mark.slow
 def test_each_arm_has_a_folder_and_what_is_not_answered_is_told(report, tmp_path):
     rows = [full_row("uniform", "Cm_0", [], "A", "A"), full_row("our/own, method", "Cm_0", [], "A", "B")]
     message = report("longvideobench", rows)

@@ -61,6 +61,7 @@ TEXTS = st.text(st.characters(categories=["L", "N", "P", "Zs"], exclude_characte
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10**8), st.integers(1, 10**5), TEXTS.filter(bool)), max_size=8))
 def test_what_is_written_is_read(tmp_path_factory, rows):
@@ -194,6 +195,7 @@ def test_a_video_without_subtitles_has_no_lines(tmp_path):
     assert read_subtitle_track(inspect_video(tmp_path / "a.mkv")) == ()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg, to write such tracks")
 @pytest.mark.parametrize(
     ("suffix", "codec", "video_codec"),

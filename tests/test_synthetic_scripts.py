@@ -36,6 +36,7 @@ def test_a_script_depends_on_its_seed_alone():
     assert len({script.key for script in others}) == 3
 
 
+@pytest.mark.slow
 def test_scripts_and_questions_are_the_same_in_every_process():
     program = "from lvqa.synthetic.videos import *; s = write_script(3, 20); print(s, ask_about(s, 20))"
     outputs = [
@@ -87,6 +88,7 @@ def test_lookalikes_make_more_scenes_alike_and_are_in_the_name():
     assert write_script(704, 20, Variety()) == write_script(704, 20)
 
 
+@pytest.mark.slow
 def test_things_of_a_scene_differ_in_colour_and_shape(scripts):
     scenes = [shot.scene for script in scripts for take in script.takes for shot in take.shots]
     assert {len(scene.things) for scene in scenes} == {1, 2, 3}

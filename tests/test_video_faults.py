@@ -183,6 +183,7 @@ def test_key_frames_that_are_none_change_no_frame(name: str) -> None:
     assert_equal_to_sequential(video, decode_sequentially(video.path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -197,6 +198,7 @@ def test_an_mp4_that_marks_every_packet_as_a_key_frame(options: Any, tmp_path: P
     assert_equal_to_sequential(video, decode_sequentially(video.path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("codec", "pixel_format"), [("qtrle", "rgb24"), ("svq1", "yuv410p")])
 def test_decoders_that_mark_no_key_frame_are_believed(
     codec: str, pixel_format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
