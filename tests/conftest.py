@@ -1,8 +1,8 @@
 """What all tests share: the embedded model, synthetic videos, and which tests are left out where.
 
-Markers: `slow` takes nearly half a second of a core or more, and is left out of `make test-fast`; `gpu` needs a CUDA device;
-`browser` needs Chromium. With LVQA_REQUIRE_GPU=1 or LVQA_REQUIRE_BROWSER=1 a test that lacks its device fails, and is
-not skipped.
+Markers: `slow` takes nearly half a second of a core or more, and is left out of `make test-fast`; `gpu` needs a CUDA
+device; `browser` needs Chromium. With LVQA_REQUIRE_GPU=1 or LVQA_REQUIRE_BROWSER=1 a test that lacks its device fails,
+and is not skipped.
 """
 
 from __future__ import annotations

@@ -280,6 +280,7 @@ def num_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (node.end_lineno or 0) - node.lineno + 1
 
 
+@pytest.mark.slow
 def test_modules_and_functions_are_small():
     lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in SOURCES}
     assert {name: lines for name, lines in lengths.items() if lines > MAX_MODULE_LINES} == {}

@@ -159,6 +159,7 @@ def test_what_fails_while_it_is_answered_stops_no_other(ask):
     assert failed.startswith("lvqa: question q1: ") and total == "lvqa: 1 of 2 questions failed"
 
 
+@pytest.mark.slow
 def test_questions_are_answered_in_batches_as_a_run_answers_them(ask, monkeypatch):
     batches, answers = [], LongVideoQA.answers
 

@@ -381,6 +381,7 @@ def test_a_name_that_no_system_allows(assert_refused):
     assert_refused("ask", "a" * 5000, "Where?", *TINY, names="too long")
 
 
+@pytest.mark.slow
 def test_a_truncated_video_is_answered_from_what_is_there(ask_json, short_video, tmp_path):
     output = ask_json(video_files.truncated(short_video, tmp_path / "cut.mkv"), "Where?", "--frames", 64)
     assert 3 <= len(output["frames"]) <= 14
@@ -404,6 +405,7 @@ def test_any_name_will_do(ask_json, lvqa, short_video, tmp_path):
     assert output["results"][0]["path"] == str(path)
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_text_will_do(ask_json, short_video, tmp_path):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mkv"))
     path.write_bytes(short_video.read_bytes())
@@ -634,6 +636,7 @@ def test_a_decoder_that_hangs_does_not_keep_the_process(short_video, store):
     assert results_in(store) == []
 
 
+@pytest.mark.slow
 def test_a_closed_output_gives_no_traceback(video):
     reading, writing = os.pipe()
     os.close(reading)

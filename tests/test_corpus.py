@@ -67,6 +67,7 @@ def test_damage_changes_the_bytes(kind):
     assert damaged != data and (len(damaged) == len(data)) == (kind in ("zero", "flip"))
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_called_so(video):
     reading, reference = read_with_lvqa(video, seed=0), read_with_pyav(video)
     assert not reading.refusal and reference is not None

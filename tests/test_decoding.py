@@ -46,6 +46,7 @@ def replies(model: Decoder, whole: list[Prompt], *, seed: int = 0, generation: s
     return tokens
 
 
+@pytest.mark.slow
 def test_penalties_are_those_of_the_library(folder: Path) -> None:
     """Token for token beside its own generate, for prompts of a batch; greedy is another reply."""
     model = load(folder, **PENALTIES)
@@ -78,6 +79,7 @@ def test_a_seed_repeats_a_draw_in_any_batch(folder: Path) -> None:
     assert together != replies(model, whole, seed=8) and together != replies(model, whole, generation="greedy")
 
 
+@pytest.mark.slow
 def test_tokens_are_drawn_by_their_probability() -> None:
     """4,000 draws; each frequency within four standard deviations, and nothing beyond top_k."""
     logits = torch.tensor([[1.0, 2.0, 3.0, 3.5, 0.0, -1.0]])

@@ -51,6 +51,7 @@ def test_every_setting_has_a_row_with_a_meaning():
     assert [key for key, meaning in rows.items() if not meaning.strip()] == []
 
 
+@pytest.mark.slow
 def test_every_method_has_a_section():
     from lvqa.rerank import RERANKERS
     from lvqa.selection import SELECTORS

@@ -23,12 +23,13 @@ from lvqa.pipeline import LongVideoQA
 from lvqa.records import LvqaError
 from lvqa.visual_tokens import VisualTokens
 
+pytestmark = pytest.mark.slow
+
 ALL = tuple(CONDITIONS)
 
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_arms_share_the_runs_settings_but_for_their_own(settings):
     arms = resolve_arms(load_run_config(settings))
     assert [(arm.name, budget) for arm in arms for budget in arm.budgets] == CONDITIONS
@@ -39,7 +40,6 @@ def test_arms_share_the_runs_settings_but_for_their_own(settings):
     )
 
 
-@pytest.mark.slow
 def test_written_out_it_reads_back_the_same(settings, tmp_path):
     config = load_run_config(settings, ["benchmark.make={videos: 2}", "arms=[{method: blind}]", "ray_address=a:1"])
     path = tmp_path / "config.yaml"
@@ -68,7 +68,6 @@ def test_what_no_module_knows_is_refused_before_anything_is_written(settings, tm
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_there_is_one_row_for_each_question_in_each_arm(run):
     assert len(run.rows) == NUM_VIDEOS * NUM_QUESTIONS * len(CONDITIONS)
     assert Counter((row["arm"], row["budget"]) for row in run.rows) == dict.fromkeys(
@@ -78,7 +77,6 @@ def test_there_is_one_row_for_each_question_in_each_arm(run):
     assert run.num_questions == NUM_VIDEOS * NUM_QUESTIONS and run.missing == ()
 
 
-@pytest.mark.slow
 def test_arms_with_other_rerankers_share_the_index(settings, tmp_path):
     closer = "{name: closer, method: freeret, settings: {rerank.name: retllm, rerank.options: {top: 2}}}"
     overrides = [f"arms=[{{method: freeret}}, {closer}]", "frames=[4]", f"store.folder={tmp_path / 'store'}"]
@@ -89,7 +87,6 @@ def test_arms_with_other_rerankers_share_the_index(settings, tmp_path):
     assert first["embedded"][0] in second["embedded"] and second["error"] is None
 
 
-@pytest.mark.slow
 def test_a_row_has_the_question_the_answer_and_the_evidence(run):
     for row in run.rows:
         assert row["question"].endswith("?") and len(row["options"]) == 4
@@ -134,7 +131,6 @@ def test_every_budget_counts_its_ranking_and_none_the_index(run):
     assert [index["counts"]["pairs_encoded"] for index in built] == [NUM_PAIRS] * len(built) and built
 
 
-@pytest.mark.slow
 def test_arms_with_other_indexes_share_frames_and_arms_with_another_answer_share_rankings(settings, tmp_path):
     """Each video is read once for all arms, 120 frames in 60 pairs, and not again while its questions are answered."""
     arms = (
@@ -157,7 +153,6 @@ def test_arms_with_other_indexes_share_frames_and_arms_with_another_answer_share
             assert row["seconds"]["rank"] == same["seconds"]["rank"]
 
 
-@pytest.mark.slow
 def test_arms_with_the_same_frames_share_the_output_and_each_row_counts_it(settings, tmp_path):
     """With all frames as the budget every method selects the same; with other time encoding they are answered again."""
     arms = "arms=[{method: uniform}, {method: topk}, {name: b, settings: {answer.time_encoding: mrope}}]"
@@ -190,7 +185,6 @@ def test_a_run_keeps_its_indexes_where_other_commands_look_for_them(run, setting
     assert len(Store(store).paths()) >= NUM_VIDEOS
 
 
-@pytest.mark.slow
 def test_questions_asked_together_have_the_rows_of_questions_asked_alone(settings, run):
     """Only the model's work is shared: letters, frames and tokens of a row do not depend on the others."""
     config = load_run_config(settings)
@@ -211,7 +205,6 @@ def test_questions_asked_together_have_the_rows_of_questions_asked_alone(setting
         assert tokens[0] == tokens[1] > 0
 
 
-@pytest.mark.slow
 def test_a_question_at_which_the_model_raises_fails_alone(settings, run, monkeypatch):
     config = load_run_config(settings)
     runner, task = Runner(config), chosen_tasks(config).tasks[0]
@@ -239,7 +232,6 @@ def test_a_question_at_which_the_model_raises_fails_alone(settings, run, monkeyp
         runner(item)
 
 
-@pytest.mark.slow
 def test_the_next_video_is_decoded_while_the_last_one_is_answered(settings, run, tmp_path, monkeypatch):
     """The third item's video; and one that can't be read does no harm before its turn."""
     config = load_run_config(settings, [f"store.folder={tmp_path / 'store'}", "arms=[{method: freeret}]", "frames=[4]"])
@@ -270,7 +262,6 @@ def test_the_next_video_is_decoded_while_the_last_one_is_answered(settings, run,
         assert [clip[:2] for clip in row["reranked"]] == [clip[:2] for clip in of_run["reranked"]]
 
 
-@pytest.mark.slow
 def test_a_batch_that_finds_no_memory_is_asked_one_by_one(settings, monkeypatch):
     """The machine is to blame only if there is none for a question alone."""
     config = load_run_config(settings, ["arms=[{method: uniform}]", "frames=[4]"])

@@ -145,6 +145,7 @@ with open_run(Path(sys.argv[1]), load_run_config()):
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_no_lock(tmp_path):
     folder = tmp_path / "run"
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True) as holder:

@@ -53,6 +53,7 @@ def eight(model: Decoder) -> list[Prompt]:
     return [*prompts(model), *((*clip, f"What is it, number {i}?") for i, clip in enumerate(clips)), ("say",)][:8]
 
 
+@pytest.mark.slow
 def test_replies_that_are_written_together_are_those_of_each_alone(model: Decoder) -> None:
     """Token for token, with logits; prompts differ in length, and rows that end leave the batch."""
     whole = eight(model)
@@ -63,6 +64,7 @@ def test_replies_that_are_written_together_are_those_of_each_alone(model: Decode
         assert torch.equal(of_one.argmax(1), alone.argmax(1))
 
 
+@pytest.mark.slow
 def test_replies_behind_prefixes_are_those_to_whole_prompts(model: Decoder) -> None:
     """Some of the prompts of a batch have a prefix, of different lengths, and some have none."""
     clips: list[Prompt] = [("Look:", encoded_clip(model, num, seed=num)) for num in (1, 3, 2, 4)]

@@ -144,6 +144,7 @@ def test_a_model_that_was_updated_makes_a_new_index(hub: Hub, load: Load, video:
         assert old.model.revision == COMMITS["one"] and old.index(video).path == before.path
 
 
+@pytest.mark.slow
 def test_all_files_are_of_one_commit_though_the_hub_moves(
     hub: Hub, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:

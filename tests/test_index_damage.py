@@ -130,6 +130,7 @@ def test_other_metadata_are_refused(tmp_path):
     refusal(lambda: load(store))
 
 
+@pytest.mark.slow
 def test_a_small_file_that_unfolds_into_a_large_one_is_refused_unread(tmp_path, monkeypatch):
     store, _, path = save_small(tmp_path)
     n = 200_000

@@ -724,6 +724,7 @@ def test_a_cpu_computes_in_its_fastest_dtype(
     assert load(copy, dtype=None).library.dtype == dtype
 
 
+@pytest.mark.slow
 def test_the_chat_template_may_lie_with_the_processor(folder: Path, model: Decoder, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)

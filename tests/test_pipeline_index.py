@@ -50,6 +50,7 @@ def test_other_settings_never_use_an_old_index(make, video, setting):
     assert after.path != before.path
 
 
+@pytest.mark.slow
 def test_an_index_is_rebuilt_on_demand(make, video):
     before = make().index(video)
     modified_ns = before.path.stat().st_mtime_ns

@@ -259,6 +259,7 @@ def test_revisions_need_a_checkout(monkeypatch, tmp_path):
         compare(["main"], [], rounds=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "error"),
     [

@@ -98,6 +98,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_models.save("qwen2_5_vl", tmp_path_factory.mktemp("model"))
 
 
+@pytest.mark.slow
 def test_each_model_is_asked_in_its_own_words(folder: Path, tmp_path: Path) -> None:
     real, tiny = load_model(str(folder), device="cpu"), load_model("tiny", device="cpu")
     assert (real.prompts, tiny.prompts) == ("paper", "lvqa")

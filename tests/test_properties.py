@@ -89,6 +89,7 @@ def test_any_question_is_taken_or_refused(text, options, is_search, distinct):
         json.dumps([question.text, *question.options], ensure_ascii=False).encode()  # a tokenizer gets bytes
 
 
+@pytest.mark.slow
 @often
 @given(st.lists(TEXT | st.sampled_from("AB (),.:/\n"), max_size=12).map("".join), st.lists(TEXT, max_size=21))
 def test_any_reply_names_a_letter_of_the_options_or_none(text, options):

@@ -30,6 +30,8 @@ from lvqa.records import LvqaError
 from lvqa.retriever import Retriever
 from lvqa.synthetic.retrieval import make_sets
 
+pytestmark = pytest.mark.slow
+
 NUM_QUERIES = 6
 SETS = ("image_question", "image_to_text", "moment", "part_of_image", "text_to_clip")
 ARMS = """
@@ -97,7 +99,6 @@ def test_every_query_has_a_ranking_of_all_its_candidates_in_every_arm(run, sets_
         assert scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["text_to_clip", "image_question"])
 def test_a_ranking_is_the_retrievers(run, sets_folder, tiny, name):
     """The run embeds in parts and keeps the vectors; the retriever is asked at once."""
@@ -136,7 +137,6 @@ def test_the_files_of_vlm2vec_hold_the_same_rankings(run, sets_folder):
     assert scores == {**mean_metrics(ranked), "num_pred": NUM_QUERIES, "num_data": NUM_QUERIES}
 
 
-@pytest.mark.slow
 def test_frames_that_lie_as_pictures_are_seen_as_a_video(tmp_path):
     """MMEB-V2's frames; a candidate with the query's own frames is its best match."""
     layouts.write_mmeb_video(tmp_path)
@@ -197,7 +197,6 @@ def test_a_query_that_has_changed_is_refused(run, file, sets_folder, tmp_path):
     assert "query 0 of moment has another content" in message
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"damaged", None])
 def test_damaged_vectors_are_made_again(run, file, tmp_path, content):
     folder = shutil.copytree(run.folder, tmp_path / "run")
@@ -220,7 +219,6 @@ def test_a_line_that_is_no_row_is_named(run, tmp_path):
         read_retrieve_run(folder)
 
 
-@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_with_each_ranking_once(run, file, tmp_path):
     """First while it embeds, then while it ranks."""
     folder, rng, num_killed = tmp_path / "run", random.Random(5), 0
@@ -245,7 +243,6 @@ def test_a_run_killed_again_and_again_ends_with_each_ranking_once(run, file, tmp
     assert not list((folder / "vectors").glob(".*"))
 
 
-@pytest.mark.slow
 def test_two_workers_on_ray_give_the_same_rows(run, file, tmp_path):
     finished = retrieve(load_retrieve_config(file, ["workers=2"]), tmp_path / "run")
     assert results(finished.rows) == results(run.rows)
@@ -286,7 +283,6 @@ def config_of(folder: Path, *overrides: str):
     )
 
 
-@pytest.mark.slow
 def test_what_cant_be_read_costs_its_query_and_no_other(broken):
     run = retrieve(config_of(broken), broken / "run")
     rows = {(row["query_id"], row["arm"]): row for row in run.rows}
@@ -306,7 +302,6 @@ def test_what_cant_be_read_costs_its_query_and_no_other(broken):
     assert "query fine" in message  # whose candidate is another file now
 
 
-@pytest.mark.slow
 def test_a_picture_that_ends_the_process_takes_no_other_with_it(broken):
     path = broken / "queries.jsonl"
     path.write_text(path.read_text().replace("bad.png", "deadly.png"))
@@ -323,7 +318,6 @@ def test_missing_files_are_counted_before_any_work(broken):
     assert not (broken / "run").exists()
 
 
-@pytest.mark.slow
 def test_a_right_candidate_that_is_none_is_a_miss(tmp_path):
     layouts.write_mmeb_video(tmp_path)
     layouts.table(
@@ -400,7 +394,6 @@ def test_the_ablations_have_an_arm_for_every_line_that_the_paper_prints():
     assert printed - names == {"+ task"} and "state attention" in names
 
 
-@pytest.mark.slow
 def test_the_command_prints_the_tables_and_writes_them(broken, tmp_path):
     layouts.picture(broken / "bad.png", shade=10)
     settings = tmp_path / "mine.yaml"
@@ -415,7 +408,6 @@ def test_the_command_prints_the_tables_and_writes_them(broken, tmp_path):
     assert fewer.exit_code == 0 and fewer.stdout == result.stdout  # what is there stays
 
 
-@pytest.mark.slow
 def test_the_command_says_what_failed(broken, tmp_path):
     settings = tmp_path / "mine.yaml"
     settings.write_text(f"model: {{name: tiny}}\ndataset: {{name: own, folder: {broken}}}\narms: [{{}}]\n")

@@ -256,6 +256,7 @@ QUERY_ROW = st.dictionaries(st.sampled_from(sorted(QueryRow.__annotations__)), V
 RANKING_ROW = st.dictionaries(st.sampled_from(sorted(RankingRow.__annotations__)), VALUE)
 
 
+@pytest.mark.slow
 @given(QUERY_ROW | VALUE, QUERY_ROW)
 def test_any_rows_of_own_sets_are_read_or_refused_in_one_line(query, candidate):
     with tempfile.TemporaryDirectory() as folder:

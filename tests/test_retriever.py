@@ -582,6 +582,7 @@ def test_items_have_nouns():
     assert [item.noun for item in nouns] == ["text", "image", "image and text", "video", "video clip"]
 
 
+@pytest.mark.slow
 def test_an_opener_can_be_shared(tiny, tmp_path, video, clips):
     config = load_config(None, [f"store.folder={tmp_path}"])
     videos = VideoOpener(tiny, config)

@@ -245,6 +245,7 @@ def test_questions_with_schemas_and_without_are_answered_together_as_alone(qa: L
         check(answer.parsed, schema)
 
 
+@pytest.mark.slow
 def test_an_object_that_is_cut_is_one_line(tiny, tmp_path: Path, video: Path) -> None:
     qa = make_pipeline(tiny, tmp_path, "rerank.pool=0", "selection.frames=2", "answer.max_object_tokens=3")
     with pytest.raises(LvqaError, match=r"reached answer\.max_object_tokens before its object was complete"):

@@ -199,6 +199,7 @@ def test_random_depends_on_seed_video_and_question_and_on_nothing_else():
     assert len(set(samples)) == 5 and sample() == samples[0]
 
 
+@pytest.mark.slow
 def test_random_is_fair():
     counts = np.zeros(10)
     for question in range(2000):

@@ -151,6 +151,7 @@ def test_without_a_difference_in_scores_frames_are_evenly_spaced(name):
         assert make_selector(name).select(inputs) == make_selector("uniform").select(inputs)
 
 
+@pytest.mark.slow
 def test_long_videos_are_fast(name, selector):
     """Eight hours at one frame a second, in clips of 16."""
     n = 8 * 3600

@@ -230,6 +230,7 @@ def test_qframe_fixture():
     assert sorted(gumbel_order(A / 0.05, uniforms)[:4]) == [2, 3, 6, 11]
 
 
+@pytest.mark.slow
 def test_qframe_samples_in_proportion():
     inputs = SelectorInput(np.arange(3), 1, scores=np.log([1.0, 2.0, 5.0]))
     counts = np.zeros(3)
@@ -260,6 +261,7 @@ def focus_reference(scores: np.ndarray, budget: int, top_fraction: float) -> set
     return set(chosen[:budget])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [15, 20])
 def test_focus_spends_a_fifth_of_the_budget_on_the_best_frames_of_all_arms(budget):
     """A low temperature leaves nothing to chance: an arm gives its best frames first."""

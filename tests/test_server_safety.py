@@ -143,6 +143,7 @@ def test_private_addresses_are_refused_where_urls_are_allowed(tiny, tmp_path, ur
         assert call_json(address, "POST", "/api/videos", {"url": "http://x/\r\nHost: y/a.mp4"})[0] == 400
 
 
+@pytest.mark.slow
 def test_logs_have_no_token_and_no_question(tiny, folders, caplog):
     caplog.set_level("DEBUG")
     caplog.set_level("DEBUG", logger="lvqa")  # a command with --quiet leaves it higher

@@ -209,6 +209,7 @@ except StoreError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_grows_too_large_for_the_system_leaves_the_old_one(tmp_path):
     # A real failing write: 200 kB where the process may write files of 100 kB.
     command = [sys.executable, "-c", LIMITED, str(tmp_path), str(Path(__file__).parent)]

@@ -33,6 +33,7 @@ def packets_of(path: Path) -> list[tuple[int, Any]]:
 # --- frames of AV1 ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["libaom.mkv", "rav1e.mp4", "grain.mkv", "numbered.mp4"])
 def test_any_frames_of_av1_are_those_of_a_full_decode(name: str) -> None:
     video, pixels = inspect_video(AV1_FILES / name), decode_sequentially(AV1_FILES / name)

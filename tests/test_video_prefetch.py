@@ -94,6 +94,7 @@ def test_a_decoder_that_hangs_is_reported(video: Video, monkeypatch: pytest.Monk
     wake.set()
 
 
+@pytest.mark.slow
 def test_a_decoder_that_is_slow_is_waited_for(video: Video, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow_decode(codec: Any, packet: Any) -> Any:
         time.sleep(0.05)

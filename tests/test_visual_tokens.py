@@ -171,6 +171,7 @@ def test_no_pair_and_no_run_goes_across_a_gap():
 # --- the store ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_tokens_are_those_of_the_frames_that_were_named(store):
     groups = [pairs(0, 2), [(5, 5)], pairs(8), [(80, 80)]]
     assert read(store, groups) == groups

@@ -147,6 +147,7 @@ def stored_value(path):
     return json.loads(path.read_text().partition(" = ")[2].removesuffix(";\n"))
 
 
+@pytest.mark.slow
 def test_a_bundle_has_all_questions_and_pictures_and_links_the_videos(run, bundle):
     page = (bundle / "index.html").read_text()
     scripts = re.findall(r'<script src="([^"]+)">', page)

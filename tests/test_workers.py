@@ -179,6 +179,7 @@ def test_an_item_that_ends_its_process_fails_alone_and_soon(run_tasks, tmp_path,
     assert time.monotonic() - started < PATIENCE_SECONDS
 
 
+@pytest.mark.slow
 def test_an_item_whose_process_dies_by_chance_completes_in_another(run_tasks, tmp_path):
     unlucky = ("die_once", tmp_path / "died")
     outcomes = run_tasks(unlucky, *SQUARES)
@@ -186,6 +187,7 @@ def test_an_item_whose_process_dies_by_chance_completes_in_another(run_tasks, tm
     assert are_squares_correct(outcomes)
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_worker_that_is_killed_while_idle_costs_no_try(workers):
     with Pool(worker_tasks.make, workers=workers) as pool:
