@@ -123,6 +123,7 @@ def test_a_spoken_question_goes_the_whole_way(
     assert [c.embed_score for c in spoken.evidence] != [c.embed_score for c in louder.evidence]
 
 
+@pytest.mark.slow
 def test_a_model_without_audio_refuses_a_voice(voice: Path, video_path: Path, tmp_path: Path) -> None:
     words = ["ask", str(video_path), "--model", "tiny", "--store", str(tmp_path / "store"), "--quiet"]
     refused = CliRunner().invoke(lvqa_command, [*words, "--voice", str(voice)])

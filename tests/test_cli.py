@@ -433,6 +433,7 @@ def test_fewer_frames_than_the_budget_are_explained_by_what_chose_them(lvqa, vid
 # --- bad questions and settings --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", ["", "   ", "\n\t"])
 def test_an_empty_question_is_refused(assert_refused, video, question):
     assert_refused("ask", video, question, *TINY, names="question is empty")
@@ -558,6 +559,7 @@ def test_a_store_that_cannot_be_written_is_named(lvqa, short_video, command):
     assert "give another --store" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("ask", "Where?"), ("index",)])
 def test_a_store_inside_a_file_is_named(lvqa, short_video, tmp_path, command):
     taken = tmp_path / "taken"

@@ -123,6 +123,7 @@ def test_a_wrong_argument_is_reported_in_one_line(lvqa, config, tmp_path):
         assert message in line and result.stdout == ""
 
 
+@pytest.mark.slow
 def test_synthetic_videos_never_overwrite_other_questions(lvqa, config, tmp_path):
     annotations = tmp_path / "published" / "video_info.meta.jsonl"
     annotations.parent.mkdir()

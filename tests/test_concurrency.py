@@ -244,6 +244,7 @@ def test_too_many_idle_videos_are_closed(make, videos, monkeypatch):
     assert [session() is None for session in opened] == [True, True, True, False]
 
 
+@pytest.mark.slow
 def test_a_video_is_opened_once_though_two_threads_ask_for_it(make, videos, monkeypatch):
     made, read = [], []
     make_session = lvqa.session.VideoSession.__init__

@@ -77,6 +77,7 @@ def test_clips_are_evenly_spaced_and_the_query_is_diagnosed_too(diagnostics):
     ]
 
 
+@pytest.mark.slow
 def test_words_are_those_that_the_model_would_reply(qa, diagnostics):
     (words,) = (words for words in diagnostics.words if (words.prompt, words.source) == ("freeret", "query"))
     shares, tokens = library_output(qa, qa.spec.embedder.query_prompt(QUERY)).logits[0, -1].softmax(-1).topk(TOP_WORDS)

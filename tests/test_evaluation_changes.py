@@ -16,6 +16,8 @@ from lvqa.evaluation.changes import settings_changes
 from lvqa.evaluation.run import evaluate
 from lvqa.provenance import git_state
 
+pytestmark = pytest.mark.slow
+
 ARMS = "[{method: uniform}, {method: topk, frames: [4]}]"
 
 
@@ -156,7 +158,6 @@ def test_a_changed_file_of_your_own_is_refused_by_name(run, settings, tmp_path):
     assert f"{folder} has answers to something else: {scores} has another content; take" in refusal(folder, config)
 
 
-@pytest.mark.slow
 def test_an_arm_a_budget_a_video_and_a_question_are_added_and_nothing_is_asked_again(run, settings, tmp_path):
     arms = "arms=[{method: blind}, {method: uniform, frames: [4]}]"
     few = ["benchmark.videos=1", "benchmark.limit=2"]

@@ -165,6 +165,7 @@ def test_all_files_are_of_one_commit_though_the_hub_moves(
     assert load(FIRST).model.dim == 32, "the next process loads what the branch has become"
 
 
+@pytest.mark.slow
 def test_a_worker_with_an_updated_model_refuses_the_segment_of_an_index(hub: Hub, load: Load, video: Path) -> None:
     """Vectors of two commits never come into one index."""
     planner = load(FIRST)

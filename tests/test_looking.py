@@ -57,6 +57,7 @@ def test_an_unsure_model_sees_the_other_half_too(once, video, question):
     assert not clips_of(first) & clips_of(set(answer.frames) - first), "candidates that were not shown"
 
 
+@pytest.mark.slow
 def test_each_look_has_twice_the_frames_of_the_last_until_the_model_is_sure_or_they_are_spent(once, video, question):
     qa = looking(once, ALWAYS, "answer.first_look=4")
     answer = qa.answer(video, question, frames=14)

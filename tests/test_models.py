@@ -660,6 +660,7 @@ def test_an_unusable_model_is_refused_in_one_line(folder: Path, model: Decoder, 
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_weights_of_another_model_are_refused(folder: Path, tmp_path: Path) -> None:
     """As when a folder was copied over an older one."""
     copy = tmp_path / "copy"

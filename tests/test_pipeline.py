@@ -250,6 +250,7 @@ def test_a_pool_can_be_the_whole_video(make, video, question):
     assert [c.rerank_score is None for c in answer.evidence] == [False] * 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", ["rerank.name=none", "rerank.pool=0"])
 def test_without_reranking_the_embedding_ranks(make, video, question, override):
     answer = make(override).answer(video, question)

@@ -83,6 +83,7 @@ def clip_of_noise(tiny: Qwen25VL, rng: np.random.Generator) -> tuple[np.ndarray,
     return pixels, ClipTokens(tiny.encode_pairs(pixels), 3, 4)
 
 
+@pytest.mark.slow
 def test_transformers_gives_the_same_vectors_and_scores(tiny):
     """The library gives the text after a video other positions, which hardly changes the states there."""
     pixels, block = clip_of_noise(tiny, np.random.default_rng(0))

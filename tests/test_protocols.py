@@ -170,6 +170,7 @@ def test_frames_are_one_video_before_the_text(make, video):
     assert parts_of_prompt(make, video, answer_format, without) == [2, answer_format.text(without, None)]
 
 
+@pytest.mark.slow
 def test_longvideobenchs_subtitles_stand_between_frames(make, video):
     answer_format = PROTOCOLS["official"]["longvideobench"]
     question = question_of("longvideobench", subtitles=LINES)

@@ -100,6 +100,7 @@ def test_a_client_has_the_pipelines_methods(url, video, make):
     assert server.answer(path, question).text == qa.answer(path, question).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [

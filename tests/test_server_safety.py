@@ -133,6 +133,7 @@ def test_private_addresses_are_never_fetched(host):
         public_address(host, 80)
 
 
+@pytest.mark.slow
 def test_private_addresses_are_refused_where_urls_are_allowed(tiny, tmp_path, url):
     with running_server(tiny, tmp_path, allow_urls=True) as address:
         for target in (f"{url}/a.mp4", "http://[::1]/a.mp4", "http://2130706433/a.mp4", "http://0x7f000001/a.mp4"):

@@ -132,6 +132,7 @@ def test_a_question_loads_no_library_that_it_does_not_use(make, store, video):
     assert modules.isdisjoint(UNUSED), modules.intersection(UNUSED)
 
 
+@pytest.mark.slow
 def test_processes_of_tests_are_forked_with_the_libraries(tmp_path):
     """multiprocessing says nothing where what it should import first can't be imported; all would be slower."""
     process = forked.start(worker_tasks.write_modules, tmp_path / "modules")

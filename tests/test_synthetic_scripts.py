@@ -101,6 +101,7 @@ def test_things_of_a_scene_differ_in_colour_and_shape(scripts):
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_shots_of_a_take_differ_by_its_event(scripts):
     kinds: Counter[str] = Counter()
     for take in (take for script in scripts for take in script.takes):
