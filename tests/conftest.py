@@ -54,6 +54,14 @@ def pytest_collection():
         return (yield)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the finished evaluation as slow: making it takes 14 s."""
+    for item in items:
+        if {"run", "settings"} & {*getattr(item, "fixturenames", ())}:
+            item.add_marker("slow")
+
+
 DEVICES = {
     "gpu": ("a CUDA device", has_gpu, "LVQA_REQUIRE_GPU"),
     "browser": ("Chromium", has_browser, "LVQA_REQUIRE_BROWSER"),
