@@ -46,7 +46,7 @@ _OPTIONAL_COLUMNS = ("packet_ticks", "packet_sizes", "keyframe_positions")
 def inspect_video(path: str | Path, *, metadata_folder: Path | None = None) -> Video:
     """Return what a video file holds: its identity, duration, size and frame rate.
 
-    The first call in a process lists all packets and decodes one frame, which takes 0.2 to 0.6 s for an hour of video;
+    The first call in a process lists all packets and decodes one frame, which takes 0.1 to 0.6 s for an hour of video;
     later calls for the same file are free. The file is hashed when `id` is first used, 0.7 s a gigabyte. Nothing is
     written.
 
