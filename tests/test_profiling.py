@@ -1,5 +1,6 @@
 """The costs that `lvqa bench` counts and measures, and that the baselines do the same work."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -205,6 +206,24 @@ def checkout(tmp_path, monkeypatch) -> Path:
     embedding.write_text(code)
     monkeypatch.setattr("lvqa.provenance.lvqa.__file__", str(folder / "lvqa" / "__init__.py"))
     return folder
+
+
+def test_what_the_rounds_up_to_one_give_is_known_after_it(checkout, monkeypatch):
+    took = itertools.count(1)
+
+    def report(name, *_):
+        seconds = next(took) * (2 if name == "slow" else 1)
+        return {"device": "cpu", "machine": "m", "results": [{"name": "answer", "processor_seconds": seconds}]}
+
+    monkeypatch.setattr("lvqa.profiling.comparison._bench", report)
+    so_far = []
+    last = compare(["slow"], [], rounds=3, on_round=so_far.append)
+    assert [one.seconds["answer"] for one in so_far] == [
+        {HERE: [1], "slow": [4]},
+        {HERE: [1, 4], "slow": [4, 6]},
+        {HERE: [1, 4, 5], "slow": [4, 6, 12]},
+    ]
+    assert so_far[-1] == last and last.ratio("answer", "slow").median == 2.4
 
 
 @pytest.mark.slow

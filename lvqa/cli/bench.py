@@ -78,7 +78,13 @@ def bench(
     progress = (lambda _: None) if quiet else echo_message
     if revisions:
         rounds = checked_settings.repeats
-        comparison = compare(revisions, _given_arguments(context), rounds=rounds, progress=progress)
+        comparison = compare(
+            revisions,
+            _given_arguments(context),
+            rounds=rounds,
+            progress=progress,
+            on_round=lambda so_far: _save(so_far.as_json(), save),  # a comparison may take hours
+        )
         _deliver(comparison.as_json(), ratio_table(comparison), as_json=as_json, save=save)
         return
     inspected = None if video is None else inspect_video(video)
@@ -98,10 +104,15 @@ def _deliver(report: dict[str, Any], text: str, *, as_json: bool, save: Path | N
         print_json(report)
     else:
         click.echo(text)
-    if save is not None:  # last, since it may fail
+    _save(report, save)  # last, since it may fail
+
+
+def _save(report: dict[str, Any], path: Path | None) -> None:
+    """Write a report to a file, if one is wanted."""
+    if path is not None:
         from lvqa.report.page import write_file
 
-        write_file(save, json.dumps(report).encode())
+        write_file(path, json.dumps(report).encode())
 
 
 def _given_arguments(context: click.Context) -> list[str]:

@@ -67,6 +67,7 @@ def compare(
     *,
     rounds: int,
     progress: Callable[[str], None] = lambda _: None,
+    on_round: Callable[[Comparison], None] = lambda _: None,
 ) -> Comparison:
     """Run `lvqa bench` of this tree and of other revisions in turn, and compare what each task took.
 
@@ -78,6 +79,7 @@ def compare(
         arguments: What `lvqa bench` is given: the video, and options that all of them know.
         rounds: How many rounds there are.
         progress: Receives a line after each process.
+        on_round: Receives after each round what the rounds up to it give.
 
     Raises:
         LvqaError: lvqa does not run from a checkout, a revision is not in it, or a revision can't measure this.
@@ -96,6 +98,12 @@ def compare(
             for name in names[start:] + names[:start]:
                 reports.setdefault(name, []).append(_bench(name, folders[name], arguments))
                 progress(f"round {i + 1} of {rounds}: {name} is measured")
+            on_round(_comparison(commits, reports))
+    return _comparison(commits, reports)
+
+
+def _comparison(commits: dict[str, str], reports: Mapping[str, Sequence[dict[str, Any]]]) -> Comparison:
+    """Return what the reports of each revision, one of every round, give."""
     ours = reports[HERE][0]
     clock = "wall" if ours["device"].startswith("cuda") else "processor"
     return Comparison(machine=ours["machine"], clock=clock, commits=commits, seconds=_seconds(reports, clock))
