@@ -207,6 +207,30 @@ def test_an_element_that_leads_back_to_itself_is_not_followed(folder: Path) -> N
     assert timeline_of(path).frame_seconds.tolist() == timeline_of(source).frame_seconds.tolist()
 
 
+@pytest.mark.parametrize("num_bytes", [3, 8, 20])
+def test_a_cluster_whose_time_is_out_of_all_bounds_is_read_like_any_damage(num_bytes: int, folder: Path) -> None:
+    source = cached_video("hidden_vp9.webm", folder)
+    data = source.read_bytes()
+
+    def sized(size: int) -> bytes:
+        return (1 << 56 | size).to_bytes(8, "big")
+
+    # The time of the first cluster, one byte, becomes longer; what comes after the cluster is left out.
+    segment, cluster = (data.index(bytes.fromhex(kind)) for kind in ("18538067", "1f43b675"))
+    time = data.index(b"\xe7\x81", cluster)
+    blocks = data[time + 3 : data.index(bytes.fromhex("1f43b675"), time)]
+    content = bytes([0xE7, 0x80 | num_bytes]) + b"\x7f" * num_bytes + blocks
+    head = data[segment + 12 : cluster] + bytes.fromhex("1f43b675")
+    path = folder / f"time_{num_bytes}.webm"
+    path.write_bytes(data[: segment + 4] + sized(len(head) + 8 + len(content)) + head + sized(len(content)) + content)
+    assert (rows_of(path, read_tables, path) is None) == (num_bytes > 3)
+    if num_bytes > 8:  # which FFmpeg does not take
+        with pytest.raises(VideoError):
+            inspect_video(path)
+    else:
+        assert len(timeline_of(path).frame_ticks) == 40
+
+
 def test_a_damaged_table_of_the_sound_does_not_end_the_reading_of_pictures(folder: Path) -> None:
     source = with_sound(cached_video("constant.mp4", folder), folder / "with_sound.mp4")
     data = bytearray(source.read_bytes())

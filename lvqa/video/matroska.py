@@ -170,7 +170,7 @@ def _read_cluster(content: bytes, begin: int, end: int, blocks: _Blocks) -> int:
             time = int.from_bytes(content[first:begin], "big")
         elif kind not in _SKIPPED_IN_CLUSTER:
             raise _UnknownLayoutError
-    if time is None:
+    if time is None or time >> 62:  # which may be of any length
         raise _UnknownLayoutError
     return time
 
