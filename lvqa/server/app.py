@@ -13,10 +13,10 @@ from starlette.middleware.cors import CORSMiddleware
 import lvqa
 from lvqa.pipeline import LongVideoQA
 from lvqa.server import api, chat, media, pages, retrieval, runs
+from lvqa.server.cutter import MediaCutter
 from lvqa.server.errors import add_handlers
 from lvqa.server.guard import Guard
 from lvqa.server.mcp import mcp_over_http
-from lvqa.server.media import MediaCutter
 from lvqa.server.runs import Runs
 from lvqa.server.settings import ServerSettings
 from lvqa.server.state import Load, ServerState

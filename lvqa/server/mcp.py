@@ -21,9 +21,9 @@ import lvqa
 from lvqa.records import LETTERS, Video, clock_time
 from lvqa.server.api import find_video
 from lvqa.server.asking import ask_work, index_work, search_work
+from lvqa.server.cutter import MAX_HEIGHT, MediaCutter
 from lvqa.server.errors import ApiError, describe
 from lvqa.server.jobs import Event
-from lvqa.server.media import MAX_HEIGHT, MediaCutter
 from lvqa.server.model import Work
 from lvqa.server.schemas import MAX_CHARACTERS, MAX_FRAMES, AskRequest, Query, SearchRequest
 from lvqa.server.settings import ServerSettings

@@ -17,7 +17,7 @@ from lvqa.server.registry import VideoRegistry
 from lvqa.server.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from lvqa.server.media import MediaCutter
+    from lvqa.server.cutter import MediaCutter
     from lvqa.server.replicas import Replicas
 
 T = TypeVar("T")
