@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
 """No test asks the hub: where there is no network that takes half a minute, and where there is one, gigabytes."""
 
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -43,7 +43,6 @@ def test_a_name_that_leads_nowhere_gets_advice(name, advice):
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
 def test_a_model_that_is_not_in_the_cache_is_refused_offline(monkeypatch, variable):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv(variable, "1")
     offline = refusal("nobody/no-such-model")

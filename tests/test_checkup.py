@@ -37,11 +37,10 @@ def weights() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory, weights: dict[str, Tensor]) -> Iterator[Path]:
-    """A cache of the hub with the checkpoint in it, and no network."""
+    """A cache of the hub with the checkpoint in it."""
     folder = tmp_path_factory.mktemp("hub")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
-        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         hub_bench.write_checkpoint(folder, "someone/before", PUBLISHED, weights)
         tune_head(load("someone/before"), weights)
         shutil.rmtree(folder / "models--someone--before")

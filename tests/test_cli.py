@@ -123,7 +123,7 @@ def indexes_in(folder: Path) -> list[Path]:
 
 
 def process(script: str, *words: object, **options) -> subprocess.Popen:
-    environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **options.pop("environment", {})}
+    environment = {"OMP_NUM_THREADS": "1", **options.pop("environment", {})}
     command = [sys.executable, "-c", script, *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=os.environ | environment, text=True, **{**pipes, **options})

@@ -63,7 +63,6 @@ def test_the_exports_ordinary_embedding_is_freerets(family: str, tmp_path: Path)
 @pytest.mark.slow
 def test_a_checkpoint_of_the_hub_is_exported_from_its_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     name = "Qwen/Qwen2.5-VL-3B-Instruct"
     source = hub_bench.write_checkpoint(tmp_path / "hub", name, hub_bench.CHECKPOINTS[name]())
     before = {path.name: path.read_bytes() for path in source.iterdir()}

@@ -41,11 +41,10 @@ class Loaded:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An empty cache of the hub, and no network."""
+    """An empty cache of the hub."""
     folder = tmp_path_factory.mktemp("hub")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
-        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         yield folder
 
 

@@ -70,7 +70,6 @@ class Hub:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """An empty cache; the first model's commit `one` is its main branch."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     hub = Hub(tmp_path / "hub")
     hub.add(FIRST, COMMITS["one"], seed=1)
     hub.point(FIRST, COMMITS["one"])

@@ -64,15 +64,6 @@ def in_file(content: bytes, read: Callable[[Path], Any]) -> None:
         refused_or(lambda: read(path))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def offline():
-    """Ask the hub for nothing: a name that was made up is no reason to."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        yield
-
-
 # --- questions and answers -------------------------------------------------------------------------------------------
 
 

@@ -64,7 +64,7 @@ def failed(arm: str, budget: int, question: int, error: str, **changes) -> dict:
 
 
 @pytest.fixture
-def run(tmp_path):
+def write_run(tmp_path):
     """Write a run folder as `lvqa eval` leaves it behind."""
 
     def write(name: str, rows: list[dict], arms: list[dict], *settings: str, frames=(16,), **about) -> Path:
@@ -106,46 +106,46 @@ def fields_of(markdown: str, title: str, *names: str) -> list[str]:
     return fields[len(names) :]
 
 
-def test_accuracy_is_of_all_questions_and_the_official_figure_of_those_answered(run):
+def test_accuracy_is_of_all_questions_and_the_official_figure_of_those_answered(write_run):
     rows = [row("uniform", 16, i, is_correct=i < 5) for i in range(8)]
     rows += [failed("uniform", 16, i, "out of memory") for i in (8, 9)]
-    markdown = write_report([run("r", rows, [UNIFORM])])
+    markdown = write_report([write_run("r", rows, [UNIFORM])])
     assert fields_of(markdown, "Accuracy", "uniform") == ["50.0 (1 video; n 10)"]
     assert fields_of(markdown, "Figures as LVBench counts them", "overall") == ["62.5 (n 8)"]
     assert "answers 10, failed 2" in markdown
 
 
-def test_an_accuracys_interval_has_videos_for_samples(run):
+def test_an_accuracys_interval_has_videos_for_samples(write_run):
     """Five videos with 1 to 5 of 5 correct: Wilson's interval of 12 answers, at t of 4 degrees.
 
     Their variance is 0.1 / 5, as that of 0.6 x 0.4 / 0.02 = 12 independent answers.
     """
     rows = [row("uniform", 16, i, is_correct=i % 5 <= i // 5, video=f"v{i // 5}") for i in range(25)]
-    markdown = write_report([run("r", rows, [UNIFORM])])
+    markdown = write_report([write_run("r", rows, [UNIFORM])])
     assert fields_of(markdown, "Accuracy", "uniform") == ["60.0 (25.2-87.0; n 25)"]
     assert "with videos as samples; fewer than 5 videos have none" in markdown
 
 
-def test_arms_stand_in_the_order_of_the_configuration_and_budgets_ascend(run):
+def test_arms_stand_in_the_order_of_the_configuration_and_budgets_ascend(write_run):
     rows = [row(arm, budget, 0) for budget in (64, 16) for arm in ("freeret", "uniform")] + [row("blind", 0, 0)]
-    markdown = write_report([run("r", rows, [UNIFORM, BLIND, FREERET], frames=(64, 16))])
+    markdown = write_report([write_run("r", rows, [UNIFORM, BLIND, FREERET], frames=(64, 16))])
     head, _, *lines = lines_of(section(markdown, "Accuracy"))
     assert head == ["arm", "no frames", "16 frames", "64 frames"]
     assert [line[0] for line in lines] == ["uniform", "blind", "freeret"]
 
 
-def test_a_question_counts_in_each_of_its_abilities(run):
+def test_a_question_counts_in_each_of_its_abilities(write_run):
     rows = [
         row("uniform", 16, 0, is_correct=True, tags=["reasoning", "summarization"]),
         row("uniform", 16, 1, tags=["reasoning"]),
     ]
-    markdown = write_report([run("r", rows, [UNIFORM])])
+    markdown = write_report([write_run("r", rows, [UNIFORM])])
     assert fields_of(markdown, "Accuracy by ability", "reasoning")[0].startswith("50.0 (")
     assert fields_of(markdown, "Accuracy by ability", "summarization")[0].startswith("100.0 (")
     assert "\n16 frames\n" in section(markdown, "Accuracy by ability")
 
 
-def test_evidence_is_recalled_by_stage(run):
+def test_evidence_is_recalled_by_stage(write_run):
     def clips(index: int) -> list[list[float]]:
         """Return 20 clips. The one with this index overlaps the annotated time."""
         return [[96.0, 112.0, 0.9] if i == index else [1000.0 + 16 * i, 1016.0 + 16 * i, 0.1] for i in range(20)]
@@ -156,7 +156,7 @@ def test_evidence_is_recalled_by_stage(run):
         for i, (before, after) in enumerate(ranked)
         for budget in (16, 64)
     ]
-    markdown = write_report([run("r", rows, [FREERET], frames=(16, 64))])
+    markdown = write_report([write_run("r", rows, [FREERET], frames=(16, 64))])
     text = section(markdown, "Evidence recall by stage")
     clip_lines, frame_lines = map(lines_of, text.split("Among the selected frames"))
     recall = dict(zip(clip_lines[0], clip_lines[2], strict=True))
@@ -167,15 +167,15 @@ def test_evidence_is_recalled_by_stage(run):
     assert [field.split()[0] for field in frame_lines[2]] == ["freeret", "0.0", "100.0"]
 
 
-def test_a_ranking_is_counted_where_only_the_first_budget_failed(run):
+def test_a_ranking_is_counted_where_only_the_first_budget_failed(write_run):
     clips = [[96.0, 112.0, 0.9]]
     rows = [failed("freeret", 16, 0, "out of memory"), row("freeret", 64, 0, embedded=clips)]
-    markdown = write_report([run("r", rows, [FREERET], frames=(16, 64))])
+    markdown = write_report([write_run("r", rows, [FREERET], frames=(16, 64))])
     assert fields_of(markdown, "Evidence recall by stage", "freeret", "100.0 (1 video; n 1)")
 
 
-def test_arms_are_paired_with_uniform_frames_at_the_same_budget(run):
-    markdown = write_report([run("r", two_arms(), [UNIFORM, FREERET])])
+def test_arms_are_paired_with_uniform_frames_at_the_same_budget(write_run):
+    markdown = write_report([write_run("r", two_arms(), [UNIFORM, FREERET])])
     difference, gained, lost, p, by_holm, mcnemar, n = fields_of(
         markdown, "Paired difference to uniform frames", "freeret", "16"
     )
@@ -188,18 +188,18 @@ def test_arms_are_paired_with_uniform_frames_at_the_same_budget(run):
     )  # uniform is not set against itself
 
 
-def test_arms_are_paired_with_the_arm_that_the_run_names(run):
+def test_arms_are_paired_with_the_arm_that_the_run_names(write_run):
     rows = [*two_arms(), *(row("blind", 0, i) for i in range(12))]
-    markdown = write_report([run("r", rows, [UNIFORM, FREERET, BLIND], "baseline=freeret")])
+    markdown = write_report([write_run("r", rows, [UNIFORM, FREERET, BLIND], "baseline=freeret")])
     assert "Gained: correct here and wrong with freeret; lost: wrong here and correct with freeret." in markdown
     (line,) = lines_of(section(markdown, "Paired difference to freeret"))[2:]
     assert line[:2] == ["uniform", "16"] and line[2].startswith("-50.0 (") and line[3:5] == ["1", "7"]
 
 
-def test_an_arm_may_name_its_own_baseline(run):
+def test_an_arm_may_name_its_own_baseline(write_run):
     rows = [*two_arms(), *(row("oracle", 16, i, is_correct=True, video=f"v{i // 2}") for i in range(12))]
     arms = [UNIFORM, FREERET, {"method": "oracle", "baseline": "freeret"}]
-    markdown = write_report([run("r", rows, arms)])
+    markdown = write_report([write_run("r", rows, arms)])
     assert [(line[0], line[6].partition(" ")[0], line[7]) for line in lines_of(section(markdown, "Overview"))[2:]] == [
         ("uniform", "", ""),
         ("freeret", "+50.0", "uniform frames"),
@@ -207,52 +207,52 @@ def test_an_arm_may_name_its_own_baseline(run):
     ]
 
 
-def test_the_overview_has_a_line_for_each_condition(run):
+def test_the_overview_has_a_line_for_each_condition(write_run):
     rows = [row("uniform", 16, 0, is_correct=True), row("uniform", 16, 1), row("blind", 0, 0)]
-    markdown = write_report([run("r", rows, [UNIFORM, BLIND])])
+    markdown = write_report([write_run("r", rows, [UNIFORM, BLIND])])
     accuracy, evidence, tokens, of_answer, difference, to = fields_of(markdown, "Overview", "uniform", "16")
     assert (accuracy, difference, to) == ("50.0 (1 video; n 2)", "", "")
     assert evidence.endswith("n 2)") and (tokens, of_answer) == ("1,160", "180 (visual 160)")
     assert fields_of(markdown, "Overview", "blind", "none")[1] == "-"
 
 
-def test_arms_are_measured_against_uniform_frames_that_are_packed_as_their_own(run):
+def test_arms_are_measured_against_uniform_frames_that_are_packed_as_their_own(write_run):
     arms = [
         {"name": f"{method}, {packing}", "method": method, "settings": {"answer.packing": packing}}
         for packing in ("sampled", "aligned")
         for method in ("uniform", "topk")
     ]
     rows = [row(arm["name"], 16, i, is_correct=arm["name"][-7:] == "sampled") for arm in arms for i in range(2)]
-    markdown = write_report([run("r", rows, arms)])
+    markdown = write_report([write_run("r", rows, arms)])
     fields = {name: fields_of(markdown, "Overview", name, "16") for name in ("topk, sampled", "topk, aligned")}
     assert {name: field[4:] for name, field in fields.items()} == {
         name: ["+0.0 (1 video)", "uniform frames"] for name in fields
     }
-    markdown = write_report([run("s", rows, [*arms[:1], arms[3]])])
+    markdown = write_report([write_run("s", rows, [*arms[:1], arms[3]])])
     assert fields_of(markdown, "Overview", "topk, aligned", "16")[4:] == ["", ""], "no uniform frames are packed so"
 
 
-def test_many_baselines_are_named_in_the_overview_alone(run):
+def test_many_baselines_are_named_in_the_overview_alone(write_run):
     arms = [{"name": name, "method": "topk", "baseline": base} for name, base in zip("abc", "bca", strict=True)]
-    markdown = write_report([run("r", [row(name, 16, 0) for name in "abc"], arms)])
+    markdown = write_report([write_run("r", [row(name, 16, 0) for name in "abc"], arms)])
     assert [line[7] for line in lines_of(section(markdown, "Overview"))[2:]] == ["b", "c", "a"]
     assert "## Paired difference to the arm's baseline\n" in markdown
 
 
 @pytest.mark.parametrize("rows", [[row("freeret", 16, 0)], [row("freeret", 16, 0), row("uniform", 32, 0)]])
-def test_nothing_is_compared_without_a_uniform_arm_at_the_budget(run, rows):
-    markdown = write_report([run("r", rows, [UNIFORM, FREERET], frames=(16, 32))])
+def test_nothing_is_compared_without_a_uniform_arm_at_the_budget(write_run, rows):
+    markdown = write_report([write_run("r", rows, [UNIFORM, FREERET], frames=(16, 32))])
     assert "Paired difference" not in markdown
 
 
 @pytest.mark.slow
-def test_one_video_gives_a_difference_without_an_interval(run, tmp_path):
+def test_one_video_gives_a_difference_without_an_interval(write_run, tmp_path):
     rows = [row("uniform", 16, 0), row("freeret", 16, 0, is_correct=True)]
-    markdown = write_report([run("r", rows, [UNIFORM, FREERET])], html=tmp_path / "r.html")
+    markdown = write_report([write_run("r", rows, [UNIFORM, FREERET])], html=tmp_path / "r.html")
     assert fields_of(markdown, "Paired difference to uniform frames", "freeret", "16")[0] == "+100.0 (1 video)"
 
 
-def test_cost_is_the_mean_of_an_answered_question(run):
+def test_cost_is_the_mean_of_an_answered_question(write_run):
     built = {"reused": False, "seconds": 90.0, "counts": {"frames_decoded": 600, "pairs_encoded": 300}}
     built["counts"]["tokens_prefilled"] = 12345
     rows = [
@@ -261,7 +261,7 @@ def test_cost_is_the_mean_of_an_answered_question(run):
         failed("uniform", 16, 2, "out of memory"),
         failed("freeret", 16, 2, "out of memory"),
     ]
-    markdown = write_report([run("r", rows, [UNIFORM, FREERET])])
+    markdown = write_report([write_run("r", rows, [UNIFORM, FREERET])])
     assert fields_of(markdown, "Cost", "uniform", "16") == [
         *("32.0", "16.0", "1,160", "180 (visual 160)", "4.00", "2.00", "2.00")
     ]
@@ -269,25 +269,25 @@ def test_cost_is_the_mean_of_an_answered_question(run):
     assert fields_of(markdown, "Cost", "r") == ["1", "600", "300", "12,300", "90.0"]
 
 
-def test_failures_are_listed_by_video_and_reason(run):
+def test_failures_are_listed_by_video_and_reason(write_run):
     rows = [failed(arm, 16, i, "its decoder died") for i in (0, 1) for arm in ("uniform", "freeret")]
     rows += [failed("uniform", 16, 2, "out of memory"), row("freeret", 16, 2)]
-    failures = section(write_report([run("r", rows, [UNIFORM, FREERET])]), "Failures")
+    failures = section(write_report([write_run("r", rows, [UNIFORM, FREERET])]), "Failures")
     assert "- v1, 2 questions, 4 answers: its decoder died\n" in failures
     assert "- v1, question v1-2, 1 answer: out of memory\n" in failures
 
 
-def test_missing_answers_and_videos_are_reported(run):
+def test_missing_answers_and_videos_are_reported(write_run):
     rows = [row("uniform", 16, 0)]
     markdown = write_report(
-        [run("r", rows, [UNIFORM, FREERET], frames=(16, 32), questions=3, missing=["gone1", "gone2"])]
+        [write_run("r", rows, [UNIFORM, FREERET], frames=(16, 32), questions=3, missing=["gone1", "gone2"])]
     )
     assert "r is not complete: 11 answers are still to come." in markdown
     assert "r left out 2 missing videos: gone1, gone2." in markdown
 
 
-def test_an_empty_run_has_a_report(run, tmp_path):
-    markdown = write_report([run("r", [], [UNIFORM])], html=tmp_path / "r.html", csv=tmp_path / "r.csv")
+def test_an_empty_run_has_a_report(write_run, tmp_path):
+    markdown = write_report([write_run("r", [], [UNIFORM])], html=tmp_path / "r.html", csv=tmp_path / "r.csv")
     assert "r has no answers yet." in markdown and "##" not in markdown
     assert "r has no answers yet." in (tmp_path / "r.html").read_text()
     assert (tmp_path / "r.csv").read_text() == "run,arm,budget,ability\n"
@@ -296,8 +296,8 @@ def test_an_empty_run_has_a_report(run, tmp_path):
 # --- methods and LaTeX -----------------------------------------------------------------------------------------------
 
 
-def test_the_methods_name_every_setting(run):
-    folder = run(
+def test_the_methods_name_every_setting(write_run):
+    folder = write_run(
         "r", two_arms(), [UNIFORM, {"name": "short", "settings": {"video.clip_seconds": 8}}], model_revision="ab"
     )
     methods = section(write_report([folder]), "Methods")
@@ -311,31 +311,31 @@ def test_the_methods_name_every_setting(run):
         assert key == "folder" or f"{key} " in methods, key
 
 
-def test_names_with_commas_are_told_apart_in_sentences(run):
+def test_names_with_commas_are_told_apart_in_sentences(write_run):
     arms = [UNIFORM, {"name": "topk, 5 clips", "method": "topk"}, {"name": "topk, all clips", "method": "topk"}]
     rows = [
         row(name, 16, i, is_correct=True) for i in range(12) for name in ("uniform", *(a["name"] for a in arms[1:]))
     ]
-    report = write_report([run("r", rows, arms, missing=["a, b", "c"])])
+    report = write_report([write_run("r", rows, arms, missing=["a, b", "c"])])
     assert "chosen by uniform; topk, 5 clips; and topk, all clips at 16 frames" in section(report, "Methods")
     assert "left out 2 missing videos: a, b; c." in report
 
 
-def test_the_methods_name_commit_and_devices(run):
+def test_the_methods_name_commit_and_devices(write_run):
     git = {"commit": "1a2b3c4d5e6f" + "0" * 28, "dirty": True}
-    folder = run("r", two_arms(), [UNIFORM, FREERET], git=git, devices=["NVIDIA H200", "cpu"])
+    folder = write_run("r", two_arms(), [UNIFORM, FREERET], git=git, devices=["NVIDIA H200", "cpu"])
     methods = section(write_report([folder]), "Methods")
     assert "lvqa 0.1.0 (commit 1a2b3c4d5e6f, changed) on NVIDIA H200 and cpu." in methods
 
 
-def test_latex_has_every_table_with_its_fields_and_no_character_that_it_would_read(run, tmp_path):
+def test_latex_has_every_table_with_its_fields_and_no_character_that_it_would_read(write_run, tmp_path):
     arms = [UNIFORM, {"name": r"50% & a_b #1 $x {y} \\z ~^", "method": "freeret"}]
     rows = [
         row(arm.get("name", "uniform"), 16, i, is_correct=i % 2 == 0, video=f"v{i // 2}")
         for i in range(12)
         for arm in arms
     ]
-    markdown = write_report([run("r", rows, arms)], latex=tmp_path / "r.tex")
+    markdown = write_report([write_run("r", rows, arms)], latex=tmp_path / "r.tex")
     latex = (tmp_path / "r.tex").read_text()
     bodies = re.findall(r"\\toprule\n(.*?)\\bottomrule", latex, re.DOTALL)
     tables = [block for block in re.split(r"\n\n", markdown) if block.startswith("| ")]
@@ -350,8 +350,8 @@ def test_latex_has_every_table_with_its_fields_and_no_character_that_it_would_re
 
 
 @pytest.mark.slow
-def test_every_plot_is_a_file_in_three_formats(run, tmp_path):
-    write_report([run("r", two_arms(), [UNIFORM, FREERET])], figures=tmp_path / "figures")
+def test_every_plot_is_a_file_in_three_formats(write_run, tmp_path):
+    write_report([write_run("r", two_arms(), [UNIFORM, FREERET])], figures=tmp_path / "figures")
     files = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     names = {name.partition(".")[0] for name in files}
     assert {"accuracy", "paired-difference-to-uniform-frames", "cost"} <= names and len(files) == 3 * len(names)
@@ -362,8 +362,8 @@ def test_every_plot_is_a_file_in_three_formats(run, tmp_path):
 # --- published figures -----------------------------------------------------------------------------------------------
 
 
-def test_published_figures_stand_under_the_name_of_their_source(run):
-    markdown = write_report([run("r", two_arms(), [UNIFORM, FREERET])])
+def test_published_figures_stand_under_the_name_of_their_source(write_run):
+    markdown = write_report([write_run("r", two_arms(), [UNIFORM, FREERET])])
     published = lines_of(section(markdown, "Published figures"))[2:]
     source, model = "FreeRet paper, Table 4 (arXiv 2509.24621)", "Qwen2.5-VL-7B"
     assert published == [
@@ -373,37 +373,37 @@ def test_published_figures_stand_under_the_name_of_their_source(run):
     assert "not run here" in section(markdown, "Published figures")
 
 
-def test_they_are_not_compared_with_synthetic_videos_nor_with_another_benchmark(run):
-    markdown = write_report([run("synthetic", two_arms(), [UNIFORM, FREERET], "benchmark.make={videos: 6}")])
+def test_they_are_not_compared_with_synthetic_videos_nor_with_another_benchmark(write_run):
+    markdown = write_report([write_run("synthetic", two_arms(), [UNIFORM, FREERET], "benchmark.make={videos: 6}")])
     assert "synthetic videos in lvbench's layout" in markdown
     assert "cannot be compared with this report's synthetic videos" in section(markdown, "Published figures")
     assert "Hollow" not in markdown
-    other = write_report([run("other", two_arms(), [UNIFORM, FREERET], "benchmark.name=mlvu")])
+    other = write_report([write_run("other", two_arms(), [UNIFORM, FREERET], "benchmark.name=mlvu")])
     assert "FreeRet" not in other and "LVBench" not in other
 
 
 # --- several runs ----------------------------------------------------------------------------------------------------
 
 
-def test_arms_of_one_name_are_told_apart_by_their_runs(run):
-    first = run("first", [row("uniform", 16, 0, is_correct=True), row("freeret", 16, 0)], [UNIFORM, FREERET])
-    second = run("second", [row("uniform", 16, 0), row("blind", 0, 0)], [UNIFORM, BLIND])
+def test_arms_of_one_name_are_told_apart_by_their_runs(write_run):
+    first = write_run("first", [row("uniform", 16, 0, is_correct=True), row("freeret", 16, 0)], [UNIFORM, FREERET])
+    second = write_run("second", [row("uniform", 16, 0), row("blind", 0, 0)], [UNIFORM, BLIND])
     markdown = write_report([first, second, first])
     names = [line[0] for line in lines_of(section(markdown, "Accuracy"))[2:]]
     assert names == ["first: uniform", "freeret", "second: uniform", "blind"]
     assert fields_of(markdown, "Paired difference to uniform frames", "freeret", "16")[0].startswith("-100.0")
 
 
-def test_runs_of_one_name_are_told_apart_by_their_paths(run):
-    folders = [run(f"{parent}/r", [row("uniform", 16, 0)], [UNIFORM]) for parent in ("a", "b")]
+def test_runs_of_one_name_are_told_apart_by_their_paths(write_run):
+    folders = [write_run(f"{parent}/r", [row("uniform", 16, 0)], [UNIFORM]) for parent in ("a", "b")]
     names = [line[0] for line in lines_of(section(write_report(folders), "Accuracy"))[2:]]
     assert names == [f"{folder}: uniform" for folder in folders]
 
 
 @pytest.mark.parametrize(("benchmark", "is_compared"), [("lvbench", True), ("mlvu", False)])
-def test_a_run_without_uniform_frames_is_measured_against_another_of_its_benchmark(run, benchmark, is_compared):
-    with_uniform = run("a", [row("uniform", 16, 0)], [UNIFORM])
-    without = run("b", [row("freeret", 16, 0, is_correct=True)], [FREERET], f"benchmark.name={benchmark}")
+def test_a_run_without_uniform_frames_is_measured_against_another_of_its_benchmark(write_run, benchmark, is_compared):
+    with_uniform = write_run("a", [row("uniform", 16, 0)], [UNIFORM])
+    without = write_run("b", [row("freeret", 16, 0, is_correct=True)], [FREERET], f"benchmark.name={benchmark}")
     assert ("Paired difference" in write_report([with_uniform, without])) == is_compared
 
 
@@ -416,24 +416,24 @@ def test_a_run_without_uniform_frames_is_measured_against_another_of_its_benchma
         (["benchmark.name=mlvu"], "benchmark lvbench and mlvu"),
     ],
 )
-def test_runs_that_answer_in_another_way_are_not_compared_and_it_is_explained(run, changes, reason):
-    first = run("a", [row("uniform", 16, 0)], [UNIFORM])
-    second = run("b", [row("freeret", 16, 0, is_correct=True)], [FREERET], *changes)
+def test_runs_that_answer_in_another_way_are_not_compared_and_it_is_explained(write_run, changes, reason):
+    first = write_run("a", [row("uniform", 16, 0)], [UNIFORM])
+    second = write_run("b", [row("freeret", 16, 0, is_correct=True)], [FREERET], *changes)
     markdown = write_report([first, second])
     assert "Paired difference" not in markdown
     assert f"- a and b: {reason}\n" in section(markdown, "Not compared")
 
 
-def test_another_revision_of_a_model_is_another_model(run):
-    first = run("a", [row("uniform", 16, 0)], [UNIFORM], model_revision="1" * 40)
-    second = run("b", [row("freeret", 16, 0)], [FREERET], model_revision="2" * 40)
+def test_another_revision_of_a_model_is_another_model(write_run):
+    first = write_run("a", [row("uniform", 16, 0)], [UNIFORM], model_revision="1" * 40)
+    second = write_run("b", [row("freeret", 16, 0)], [FREERET], model_revision="2" * 40)
     assert "Paired difference" not in (markdown := write_report([first, second]))
     assert f"({'1' * 40}) and" in section(markdown, "Not compared")
 
 
-def test_questions_that_were_changed_are_not_compared(run):
-    first = run("a", [row("uniform", 16, 0), row("uniform", 16, 1)], [UNIFORM])
-    second = run("b", [row("freeret", 16, 0, target="B"), row("freeret", 16, 1)], [FREERET])
+def test_questions_that_were_changed_are_not_compared(write_run):
+    first = write_run("a", [row("uniform", 16, 0), row("uniform", 16, 1)], [UNIFORM])
+    second = write_run("b", [row("freeret", 16, 0, target="B"), row("freeret", 16, 1)], [FREERET])
     markdown = write_report([first, second])
     assert "- a and b: 1 question with other words, options or another target\n" in section(markdown, "Not compared")
     assert "Paired difference" not in markdown
@@ -450,16 +450,16 @@ def test_questions_that_were_changed_are_not_compared(run):
         ("me/Qwen2.5-VL-7B-finetuned", False),
     ],
 )
-def test_published_figures_share_axes_with_their_own_model_only(run, model, is_drawn):
-    markdown = write_report([run("r", two_arms(), [UNIFORM, FREERET], f"model.name={model}")])
+def test_published_figures_share_axes_with_their_own_model_only(write_run, model, is_drawn):
+    markdown = write_report([write_run("r", two_arms(), [UNIFORM, FREERET], f"model.name={model}")])
     assert ("Hollow markers" in markdown) == is_drawn
     assert "FreeRet paper" in section(markdown, "Published figures")
 
 
-def test_published_figures_share_no_axes_with_another_benchmark(run):
+def test_published_figures_share_no_axes_with_another_benchmark(write_run):
     model = "model.name=Qwen/Qwen2.5-VL-7B-Instruct"
     folders = [
-        run(name, two_arms(), [UNIFORM, FREERET], model, f"benchmark.name={name}") for name in ("lvbench", "mlvu")
+        write_run(name, two_arms(), [UNIFORM, FREERET], model, f"benchmark.name={name}") for name in ("lvbench", "mlvu")
     ]
     assert "Hollow markers" in write_report(folders[:1]) and "Hollow markers" not in write_report(folders)
 
@@ -504,11 +504,11 @@ def many_rows(arms: list[str], budgets: tuple[int, ...]) -> list[dict]:
 @pytest.mark.parametrize("budgets", [(16,), (8, 16, 32, 64)], ids=["1 budget", "4 budgets"])
 @pytest.mark.parametrize("more", [0, 6, 9], ids=["2 arms", "8 arms", "11 arms"])
 @pytest.mark.slow
-def test_the_page_holds_the_tables_and_five_plots_and_needs_no_other_file(run, tmp_path, budgets, more):
+def test_the_page_holds_the_tables_and_five_plots_and_needs_no_other_file(write_run, tmp_path, budgets, more):
     more_arms = [{"name": f"arm {i}", "method": "topk"} for i in range(more)]
     rows = many_rows(["uniform", "freeret", *(arm["name"] for arm in more_arms)], budgets)
     path = tmp_path / "new" / "r.html"
-    markdown = write_report([run("r", rows, [UNIFORM, FREERET, *more_arms], frames=budgets)], html=path)
+    markdown = write_report([write_run("r", rows, [UNIFORM, FREERET, *more_arms], frames=budgets)], html=path)
     page = Page(path)
     assert len(page.plots) == 5 and all("<svg" in plot for plot in page.plots)
     assert {tag for tag, _ in page.tags} & {"script", "link", "iframe"} == set()
@@ -522,37 +522,37 @@ def test_the_page_holds_the_tables_and_five_plots_and_needs_no_other_file(run, t
     assert [file.name for file in path.parent.iterdir()] == ["r.html"]
 
 
-def test_many_arms_are_told_apart(run):
+def test_many_arms_are_told_apart(write_run):
     arms = [{"method": "topk", "name": f"arm {i}"} for i in range(30)]
     rows = [row(arm["name"], budget, 0) for arm in arms for budget in (16, 64)]
-    folder = run("r", rows, [UNIFORM, *arms], frames=(16, 64))
+    folder = write_run("r", rows, [UNIFORM, *arms], frames=(16, 64))
     styles = styles_of(conditions_of(read_runs([folder])))
     assert len({(style.colour, style.marker) for style in styles.values()}) == 30
 
 
 @pytest.mark.slow
-def test_a_run_without_frames_has_a_page(run, tmp_path):
-    write_report([run("r", many_rows(["blind"], ()), [BLIND])], html=tmp_path / "r.html")
+def test_a_run_without_frames_has_a_page(write_run, tmp_path):
+    write_report([write_run("r", many_rows(["blind"], ()), [BLIND])], html=tmp_path / "r.html")
     assert "no frames" in Page(tmp_path / "r.html").text
 
 
 @pytest.mark.slow
-def test_the_same_rows_give_the_same_page(run, tmp_path):
-    folder = run("r", two_arms(), [UNIFORM, FREERET])
+def test_the_same_rows_give_the_same_page(write_run, tmp_path):
+    folder = write_run("r", two_arms(), [UNIFORM, FREERET])
     for name in ("1.html", "2.html"):
         write_report([folder], html=tmp_path / name)
     assert (tmp_path / "1.html").read_bytes() == (tmp_path / "2.html").read_bytes()
 
 
 @pytest.mark.slow
-def test_hostile_texts_are_escaped(run, tmp_path):
+def test_hostile_texts_are_escaped(write_run, tmp_path):
     arm = "<script>alert(1)</script> | $\\frac{x}$ 映画 \x07--"
     rows = [
         row("uniform", 16, 0),
         row(arm, 16, 0, tags=["<b>bold</b> $a_$\n| x \ud800 |"]),
         failed(arm, 16, 1, "line 1\nline 2 \x1b[31m<img src=x>\x00", video="\ud800"),
     ]
-    folder = run("<i>r</i>".replace("/", "|"), rows, [UNIFORM, {"name": arm, "method": "topk"}])
+    folder = write_run("<i>r</i>".replace("/", "|"), rows, [UNIFORM, {"name": arm, "method": "topk"}])
     markdown = write_report([folder], html=tmp_path / "r.html", csv=tmp_path / "r.csv")
     page = Page(tmp_path / "r.html")
     assert "<script>alert(1)</script> | $\\frac{x}$ 映画 --" in page.text
@@ -566,9 +566,9 @@ def test_hostile_texts_are_escaped(run, tmp_path):
         assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", plot)
 
 
-def test_the_csv_has_a_line_for_each_condition_and_ability(run, tmp_path):
+def test_the_csv_has_a_line_for_each_condition_and_ability(write_run, tmp_path):
     rows = two_arms() + [row("blind", 0, i, is_correct=True, tags=[]) for i in range(2)]
-    write_report([run("r", rows, [UNIFORM, FREERET, BLIND])], csv=tmp_path / "r.csv")
+    write_report([write_run("r", rows, [UNIFORM, FREERET, BLIND])], csv=tmp_path / "r.csv")
     lines = list(csv.DictReader(io.StringIO((tmp_path / "r.csv").read_text())))
     assert [(line["arm"], line["budget"], line["ability"]) for line in lines] == [
         ("uniform", "16", "all"),
@@ -597,15 +597,17 @@ def test_the_csv_has_a_line_for_each_condition_and_ability(run, tmp_path):
 @pytest.mark.parametrize(
     ("benchmark", "names"), [("mlvu", {"M-Avg", "reasoning"}), ("nextqa", {"Acc@All"}), ("own", set())]
 )
-def test_the_csv_has_the_figures_of_each_benchmark_under_their_names(run, tmp_path, benchmark, names):
-    write_report([run("r", two_arms(), [UNIFORM, FREERET], f"benchmark.name={benchmark}")], csv=tmp_path / "r.csv")
+def test_the_csv_has_the_figures_of_each_benchmark_under_their_names(write_run, tmp_path, benchmark, names):
+    write_report(
+        [write_run("r", two_arms(), [UNIFORM, FREERET], f"benchmark.name={benchmark}")], csv=tmp_path / "r.csv"
+    )
     head = (tmp_path / "r.csv").read_text().splitlines()[0].split(",")
     official = {name.removeprefix("official_") for name in head if name.startswith("official_")}
     assert {name for name in official if not name.endswith("_n")} == names
 
 
-def test_a_folder_that_is_no_run_folder_is_named_in_one_line_and_nothing_is_written(run, tmp_path):
-    good = run("good", two_arms(), [UNIFORM, FREERET])
+def test_a_folder_that_is_no_run_folder_is_named_in_one_line_and_nothing_is_written(write_run, tmp_path):
+    good = write_run("good", two_arms(), [UNIFORM, FREERET])
     (tmp_path / "empty").mkdir()
     for bad in (tmp_path / "empty", tmp_path / "absent"):
         with pytest.raises(LvqaError, match=f"{bad.name} is not a run folder") as raised:
@@ -619,10 +621,10 @@ def test_no_run_folder_is_refused():
         write_report([])
 
 
-def test_a_page_that_cannot_be_written_is_named(run, tmp_path):
+def test_a_page_that_cannot_be_written_is_named(write_run, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(LvqaError, match=r"cannot write .*r\.html"):
-        write_report([run("r", [], [UNIFORM])], html=tmp_path / "taken" / "r.html")
+        write_report([write_run("r", [], [UNIFORM])], html=tmp_path / "taken" / "r.html")
 
 
 # --- pieces ----------------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def bench(
             progress=progress,
             on_round=lambda so_far: _save(so_far.as_json(), save),  # a comparison may take hours
         )
-        _deliver(comparison.as_json(), ratio_table(comparison), as_json=as_json, save=save)
+        _print(comparison.as_json(), ratio_table(comparison), as_json=as_json)
         return
     inspected = None if video is None else inspect_video(video)
     loaded = _load(model, shape, layers=layers, vision_layers=vision_layers, device=device, dtype=dtype)
@@ -95,16 +95,17 @@ def bench(
     text = table(report)
     if shape is not None and not checked_settings.only:
         text += "\n\n" + whole_benchmark(report, shape)
-    _deliver(report.as_json(), text, as_json=as_json, save=save)
+    values = report.as_json()
+    _print(values, text, as_json=as_json)
+    _save(values, save)  # last, since it may fail
 
 
-def _deliver(report: dict[str, Any], text: str, *, as_json: bool, save: Path | None) -> None:
-    """Print a report as JSON or as text, and write it to a file if that is wanted."""
+def _print(report: dict[str, Any], text: str, *, as_json: bool) -> None:
+    """Print a report as JSON or as text."""
     if as_json:
         print_json(report)
     else:
         click.echo(text)
-    _save(report, save)  # last, since it may fail
 
 
 def _save(report: dict[str, Any], path: Path | None) -> None:

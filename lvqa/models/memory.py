@@ -80,7 +80,7 @@ def measured_bytes(device: torch.device, library: Any, tokens: int, free: int) -
 
 
 def batch_tokens(device: torch.device) -> int:
-    """Return how many tokens a batch holds where nothing else is asked for.
+    """Return how many tokens a batch holds where `model.max_batch_tokens` is not set and memory is plenty.
 
     A GPU of any kind is kept busy by large batches; on a CPU they leave the cache, which costs the embedded model a
     third.
@@ -89,7 +89,7 @@ def batch_tokens(device: torch.device) -> int:
 
 
 def default_batch_tokens(device: torch.device, library: Any, free: int) -> int:
-    """Return how many tokens a batch holds where nothing else is asked for: fewer than usual if few bytes are free.
+    """Return how many tokens a batch holds where `model.max_batch_tokens` is not set: fewer if few bytes are free.
 
     Otherwise the number does not follow what is free: it would change the last bits of results between machines. Where
     it does, a batch would have run out of memory, and have become smaller too.

@@ -98,8 +98,9 @@ def compare(
             for name in names[start:] + names[:start]:
                 reports.setdefault(name, []).append(_bench(name, folders[name], arguments))
                 progress(f"round {i + 1} of {rounds}: {name} is measured")
-            on_round(_comparison(commits, reports))
-    return _comparison(commits, reports)
+            comparison = _comparison(commits, reports)
+            on_round(comparison)
+    return comparison
 
 
 def _comparison(commits: dict[str, str], reports: Mapping[str, Sequence[dict[str, Any]]]) -> Comparison:

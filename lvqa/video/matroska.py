@@ -154,7 +154,7 @@ def _read_cluster(content: bytes, begin: int, end: int, blocks: _Blocks) -> int:
     time, num_before = None, len(blocks.begins)
     while begin < end:
         if content[begin] == _SIMPLE_BLOCK:  # nearly all elements are so
-            begin = _skip_simple_blocks(content, begin, end, blocks.begins, blocks.ends)
+            begin = _skip_simple_blocks(content, begin, end, blocks)
             continue
         kind, first, begin = next(_elements(content, begin, end))
         if kind == _BLOCK_GROUP:
@@ -175,8 +175,9 @@ def _read_cluster(content: bytes, begin: int, end: int, blocks: _Blocks) -> int:
     return time
 
 
-def _skip_simple_blocks(content: bytes, begin: int, end: int, begins: list[int], ends: list[int]) -> int:
-    """Append where the simple blocks from a position on begin and end; return where something else follows."""
+def _skip_simple_blocks(content: bytes, begin: int, end: int, blocks: _Blocks) -> int:
+    """Append the simple blocks from a position on; return where something else follows."""
+    begins, ends = blocks.begins, blocks.ends
     while begin < end and content[begin] == _SIMPLE_BLOCK:
         size = content[begin + 1]
         if 0x40 <= size < 0x7F:  # most sizes have two bytes
